@@ -1,0 +1,1 @@
+//! Pure vocabulary and port traits of the Holdfast runtime.

@@ -1,0 +1,1 @@
+//! Kafka adapter of the Holdfast ports.

@@ -1,0 +1,1 @@
+//! Postgres adapter of the Holdfast ports.

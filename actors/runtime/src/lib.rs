@@ -1,0 +1,1 @@
+//! The core loop: supervised aggregate actors over the ports.

@@ -1,0 +1,1 @@
+//! Embedded Apache Kafka and PostgreSQL for tests, dev and demo.

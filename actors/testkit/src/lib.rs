@@ -1,0 +1,1 @@
+//! In-memory ports and the conformance suites of the Holdfast runtime.

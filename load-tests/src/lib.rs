@@ -1,0 +1,1 @@
+//! Benchmarks, fault scenarios and checkers that share no code with the runtime.

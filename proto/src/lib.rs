@@ -1,0 +1,1 @@
+//! Wire contracts between contexts.

@@ -1,0 +1,1 @@
+//! What every Holdfast process does the same.
