@@ -82,7 +82,10 @@ mod tests {
         let before = pools.clone();
         assert!(!grant(&mut pools, &[PoolChange::hold("a", 5), PoolChange::hold("b", 1)]));
         assert_eq!(pools, before);
-        assert!(!grant(&mut pools, &[PoolChange::hold("a", 3), PoolChange::hold("a", 3)]), "the same pool twice adds up");
+        assert!(
+            !grant(&mut pools, &[PoolChange::hold("a", 3), PoolChange::hold("a", 3)]),
+            "the same pool twice adds up"
+        );
         assert_eq!(pools, before);
     }
 

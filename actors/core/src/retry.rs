@@ -1,0 +1,45 @@
+//! How often and how soon a failed message is tried again. Policy only; jitter and timers are the runtime's.
+
+use std::time::Duration;
+
+/// A budget of attempts with exponential backoff.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Attempts in all, the first included. At least 1.
+    pub budget: u32,
+    /// The wait after the first failure.
+    pub base: Duration,
+    /// No wait is longer.
+    pub max: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { budget: 3, base: Duration::from_millis(100), max: Duration::from_secs(30) }
+    }
+}
+
+impl RetryPolicy {
+    /// The wait after failure number `attempts` (from 1), or `None` if the budget is spent.
+    pub fn wait_after(&self, attempts: u32) -> Option<Duration> {
+        (attempts < self.budget).then(|| self.backoff(attempts))
+    }
+
+    /// The wait after failure number `attempts` (from 1) where attempts have no end.
+    pub fn backoff(&self, attempts: u32) -> Duration {
+        self.base.saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1).min(20))).min(self.max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spent_budget_gives_no_further_wait_and_waits_never_exceed_the_maximum() {
+        let policy = RetryPolicy { budget: 4, base: Duration::from_millis(100), max: Duration::from_millis(300) };
+        let waits: Vec<_> = (1..=5).map(|n| policy.wait_after(n).map(|d| d.as_millis())).collect();
+        assert_eq!(waits, [Some(100), Some(200), Some(300), None, None]);
+        assert_eq!(policy.backoff(u32::MAX), policy.max);
+    }
+}

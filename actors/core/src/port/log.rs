@@ -1,0 +1,99 @@
+//! The partitioned log: reading, membership in the group that shares the partitions, publishing.
+//!
+//! Membership is not a fence (see [`crate::epoch`]); a stored offset is a hint for lag tools, never read back.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use async_trait::async_trait;
+
+use crate::{batch::OutboxRow, envelope::Record, partition::PartitionId};
+
+/// What can go wrong with the log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// It cannot be reached, or says try again. Held and retried without end.
+    #[error("log unavailable: {0}")]
+    Unavailable(String),
+    /// The offset asked for is no longer (or not yet) there. The partition halts: records may be lost, and skipping them silently is
+    /// not for the runtime to decide.
+    #[error("{topic}-{partition}: offset {offset} is not in the log (it was deleted, or the topic was recreated)")]
+    OffsetOutOfRange {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: PartitionId,
+        /// The offset asked for.
+        offset: u64,
+    },
+    /// The topic does not exist.
+    #[error("topic {0} does not exist; `holdfast topics apply` creates it")]
+    NoSuchTopic(String),
+    /// The client can't go on; whoever owns it makes a new one.
+    #[error("log client failed: {0}")]
+    Fatal(String),
+}
+
+/// Reads partitions from explicit offsets.
+#[async_trait]
+pub trait Log: Send + Sync + 'static {
+    /// How many partitions `topic` has.
+    async fn partition_count(&self, topic: &str) -> Result<u32, LogError>;
+
+    /// Opens a stream of one partition from offset `from`, or from the log's start. At most one stream of a partition is open at a time;
+    /// dropping it closes it.
+    async fn open(
+        &self,
+        topic: &str,
+        partition: PartitionId,
+        from: Option<u64>,
+    ) -> Result<Box<dyn RecordStream>, LogError>;
+
+    /// Notes that everything below `next` is consumed, for lag tools. Never blocks, may be lost.
+    fn store_offset(&self, topic: &str, partition: PartitionId, next: u64);
+}
+
+/// Records of one partition, in offset order.
+#[async_trait]
+pub trait RecordStream: Send {
+    /// Waits for the next record. Cancel-safe. After an error that is not [`LogError::Unavailable`] the stream is dead.
+    async fn next(&mut self) -> Result<Record, LogError>;
+
+    /// The end offset of the partition as last heard from the broker, for lag; `None` if unknown.
+    fn end_offset(&self) -> Option<u64>;
+}
+
+/// This node's membership in the group that shares the partitions of a context's commands topic.
+#[async_trait]
+pub trait Membership: Send + Sync + 'static {
+    /// Waits until the assignment differs from the one last returned, and returns it whole. Cancel-safe.
+    async fn changed(&self) -> Result<BTreeSet<PartitionId>, LogError>;
+
+    /// Asks the group's coordinator whether `partition` is still this member's.
+    async fn confirm(&self, partition: PartitionId) -> bool;
+
+    /// Whether this node has joined the group (owning nothing is fine).
+    fn joined(&self) -> bool;
+
+    /// Leaves the group. Further calls of `changed` wait for ever.
+    async fn leave(&self);
+}
+
+/// Why rows were not all acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("publishing stopped: {0}")]
+pub struct PublishError(pub String);
+
+/// Publishes outbox rows.
+#[async_trait]
+pub trait Publisher: Send + Sync + 'static {
+    /// Sends `rows` in order, each to the partition written in it, after all rows of earlier calls; waits until all are acknowledged by
+    /// the brokers that must (acks=all). Calls may overlap: rows go out in call order. On an error some rows may be out; the caller
+    /// calls [`Self::reset`] and starts again at the first row not known to be acknowledged.
+    async fn publish(&self, rows: Arc<[OutboxRow]>) -> Result<(), PublishError>;
+
+    /// Replaces the underlying client; whatever it still holds is abandoned.
+    async fn reset(&self);
+
+    /// Waits until nothing is in flight, or the adapter's own deadline has passed.
+    async fn flush(&self);
+}

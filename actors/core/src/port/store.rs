@@ -1,0 +1,189 @@
+//! The durable store of one context: ownership rows, states, claims, outbox, timers, mailbox.
+//!
+//! One call is one transaction. Every method that writes on behalf of an owner carries its token, and touches nothing where that
+//! is no longer the row's (I4).
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{
+    aggregate::AggregateId,
+    batch::{Batch, OutboxRow},
+    dedup::{Claim, ClaimKey},
+    disposition::WaitReason,
+    envelope::Record,
+    epoch::{Epoch, PartitionRow, Token},
+    partition::PartitionId,
+    pool::Pool,
+    time::Timestamp,
+};
+
+/// What can go wrong outside a commit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached or refuses for now. Held and retried without end; never counted against a message.
+    #[error("store unavailable: {0}")]
+    Unavailable(String),
+    /// It answers what it must not. A bug or a damaged schema.
+    #[error("store broken: {0}")]
+    Broken(String),
+}
+
+/// How a commit failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// Nothing was written.
+    #[error("store unavailable: {0}")]
+    Unavailable(String),
+    /// Nothing was written, because of one row's data (SQLSTATE class 22 or 23). The batch is bisected.
+    #[error("data refused ({sqlstate}): {message}")]
+    Data {
+        /// The five characters.
+        sqlstate: String,
+        /// The server's message.
+        message: String,
+    },
+    /// Nothing was written: a stored version is not the expected one.
+    #[error("version conflict")]
+    Conflict,
+    /// The connection was lost during COMMIT, or COMMIT came with a warning: it may or may not have happened. [`Store::retoken`] tells.
+    #[error("commit outcome unknown: {0}")]
+    Unknown(String),
+}
+
+/// What a commit did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Partitions whose fence did not hold; nothing of theirs was written.
+    pub stale: Vec<PartitionId>,
+    /// For each entry of the batch, whether its condition was granted (`true` without one; `false` on a stale partition).
+    pub granted: Vec<bool>,
+    /// The outbox rows as written, in order.
+    pub outbox: Vec<OutboxRow>,
+    /// The new outbox head of each partition whose fence held.
+    pub heads: BTreeMap<PartitionId, u64>,
+}
+
+/// An aggregate's stored state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateRow {
+    /// Number of events so far.
+    pub version: u64,
+    /// Schema of `bytes`.
+    pub schema: u32,
+    /// The encoded state.
+    pub bytes: Bytes,
+    /// Per event source, the last `ce_sequence` applied.
+    pub sources: BTreeMap<String, u64>,
+}
+
+/// What a batch needs to know before it can decide.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Aggregates that aren't in memory.
+    pub aggregates: Vec<AggregateId>,
+    /// Claims of the batch's commands.
+    pub claims: Vec<ClaimKey>,
+}
+
+/// The answers to [`Wanted`], in the same order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// For each aggregate its state, and how many messages wait in its durable mailbox.
+    pub aggregates: Vec<(Option<StateRow>, u64)>,
+    /// For each claim what is stored.
+    pub claims: Vec<Option<Claim>>,
+}
+
+/// The partitions whose waiting work is asked for, and the count that `hash % count` is taken by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Owned partitions.
+    pub partitions: Vec<PartitionId>,
+    /// The count in force.
+    pub count: u32,
+}
+
+/// A timer that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueTimer {
+    /// The aggregate's kind, as stored.
+    pub kind: String,
+    /// The aggregate's key.
+    pub key: Arc<str>,
+    /// The timer's name.
+    pub name: String,
+}
+
+/// A message in the durable mailbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The row; mailbox order is by this number.
+    pub position: i64,
+    /// The aggregate's kind, as stored.
+    pub kind: String,
+    /// Why it waits.
+    pub reason: WaitReason,
+    /// Failures so far.
+    pub attempts: u32,
+    /// When it was put.
+    pub since: Timestamp,
+    /// The last failure.
+    pub error: String,
+    /// The message as it came.
+    pub record: Record,
+}
+
+/// The store of one context.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Makes a row for each of the first `count` partitions that has none.
+    async fn register_partitions(&self, count: u32) -> Result<(), StoreError>;
+
+    /// All partition rows, in order.
+    async fn partitions(&self) -> Result<Vec<PartitionRow>, StoreError>;
+
+    /// Takes `partition`: raises its epoch on condition that it is still `expected`, and writes `token` and `address`. Returns the row as it then
+    /// stands, with `released` as it was before; `None` if somebody else was quicker.
+    async fn take(
+        &self,
+        partition: PartitionId,
+        expected: Epoch,
+        token: Token,
+        address: &str,
+    ) -> Result<Option<PartitionRow>, StoreError>;
+
+    /// The current tokens of `partitions`, by a plain read that waits for no lock.
+    async fn tokens(&self, partitions: &[PartitionId]) -> Result<Vec<(PartitionId, Option<Token>)>, StoreError>;
+
+    /// Marks `partition` as given up in good order, if `token` is still its token.
+    async fn release(&self, partition: PartitionId, token: Token) -> Result<bool, StoreError>;
+
+    /// Finds out how an unknown commit ended: replaces each old token by the new one, in one transaction, waiting for whoever holds the row, and
+    /// returns the batch number of each row that still had the old one. Whoever comes later with the old token finds no row, so the
+    /// answer is final.
+    async fn retoken(&self, changes: &[(PartitionId, Token, Token)]) -> Result<BTreeMap<PartitionId, u64>, StoreError>;
+
+    /// Reads states, mailbox counts and claims in one round trip.
+    async fn find(&self, wanted: &Wanted) -> Result<Found, StoreError>;
+
+    /// Commits a batch.
+    async fn commit(&self, batch: &Batch) -> Result<Committed, CommitError>;
+
+    /// Outbox rows of `partition` after sequence `after`, in order, at most `limit`.
+    async fn outbox(&self, partition: PartitionId, after: u64, limit: u32) -> Result<Vec<OutboxRow>, StoreError>;
+
+    /// Stores the relay's cursors where the token still matches. A cursor never goes back.
+    async fn advance(&self, cursors: &[(PartitionId, Token, u64)]) -> Result<(), StoreError>;
+
+    /// Timers that are due by the store's clock, oldest first.
+    async fn due_timers(&self, slice: &Slice, limit: u32) -> Result<Vec<DueTimer>, StoreError>;
+
+    /// The mailboxes whose head is due, whole (at most `limit` messages of each), ordered by position; at most `limit` aggregates.
+    async fn due_mail(&self, slice: &Slice, limit: u32) -> Result<Vec<Waiting>, StoreError>;
+
+    /// Shared quantities by name; one that does not exist is left out.
+    async fn pools(&self, names: &[String]) -> Result<BTreeMap<String, Pool>, StoreError>;
+}
