@@ -26,7 +26,6 @@ macro_rules! package {
     };
 }
 
-package!(answer, "holdfast.answer.v1", "Stored answers to commands.");
 package!(inventory, "holdfast.inventory.v1", "Stock and reservations.");
 package!(money, "holdfast.money.v1", "Amounts.");
 package!(orders, "holdfast.orders.v1", "Orders.");
