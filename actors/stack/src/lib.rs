@@ -1,1 +1,201 @@
-//! Embedded Apache Kafka and PostgreSQL for tests, dev and demo.
+//! The embedded stack: a real Apache Kafka and a real PostgreSQL as child processes, for tests, `dev` and `demo` alike.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), holdfast_stack::Error> {
+//! use holdfast_stack::{Stack, StackOptions};
+//!
+//! let stack = Stack::start(StackOptions::default()).await?;
+//! println!("{} {}", stack.brokers(), stack.postgres_url("postgres"));
+//! stack.stop().await
+//! # }
+//! ```
+//!
+//! Invariants: the servers listen on loopback only; they never outlive their owner, however that ends; fsync is on, so
+//! what a test learns about durability is true; a data directory has one owner at a time. A server that was stopped or
+//! killed comes back on the same port.
+//!
+//! Deliberately absent: clients (topics and databases are made by whoever may name rdkafka and sqlx), containers, and any
+//! knowledge of what runs on the servers.
+
+mod artifacts;
+mod data_dir;
+mod error;
+mod java;
+mod kafka;
+mod places;
+mod ports;
+mod postgres;
+mod process;
+mod server;
+mod unpack;
+mod watchdog;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+
+pub use crate::error::Error;
+pub use crate::places::{cache_dir, default_data_dir};
+
+use crate::data_dir::DataDir;
+use crate::server::Slot;
+use crate::watchdog::Watchdog;
+
+/// What to start, and where.
+#[derive(Clone, Debug)]
+pub struct StackOptions {
+    /// Where the data lives and stays; `None` is a temporary directory that vanishes with the stack.
+    pub data_dir: Option<PathBuf>,
+    /// Whether to start Kafka.
+    pub kafka: bool,
+    /// Whether to start Postgres.
+    pub postgres: bool,
+    /// Kafka's port; `None` is the port of the last time, if that is free, otherwise any free one.
+    pub kafka_port: Option<u16>,
+    /// Postgres's port; `None` as for Kafka.
+    pub postgres_port: Option<u16>,
+}
+
+impl Default for StackOptions {
+    fn default() -> Self {
+        Self { data_dir: None, kafka: true, postgres: true, kafka_port: None, postgres_port: None }
+    }
+}
+
+/// Running servers. Dropping it kills them at once; [`Stack::stop`] is the orderly way.
+#[derive(Debug)]
+pub struct Stack {
+    // The order matters on drop: servers, then their watchdog, then the directory.
+    kafka: Option<Slot<kafka::Home>>,
+    postgres: Option<Slot<postgres::Home>>,
+    brokers: String,
+    _watchdog: Arc<Watchdog>,
+    dir: DataDir,
+}
+
+impl Stack {
+    /// Starts the servers and waits until they serve. The first time on a machine this downloads them.
+    pub async fn start(options: StackOptions) -> Result<Self, Error> {
+        let artifacts = artifacts::prepare().await?;
+        let dir = DataDir::open(options.data_dir.as_deref()).await?;
+        let watchdog = Arc::new(Watchdog::start(dir.lock())?);
+        if dir.is_scratch() {
+            watchdog.scratch(dir.path())?;
+        }
+        let mut state = dir.load_state()?;
+        dir.save_state(&state)?;
+        let (kafka, postgres) = tokio::try_join!(
+            server::launch_kafka(&options, artifacts, &dir, &state, &watchdog),
+            server::launch_postgres(&options, artifacts, &dir, &state, &watchdog),
+        )?;
+        if let Some(slot) = &kafka {
+            (state.kafka_port, state.controller_port) = (slot.home.port, slot.home.controller_port);
+        }
+        if let Some(slot) = &postgres {
+            state.postgres_port = slot.home.port;
+        }
+        dir.save_state(&state)?;
+        let brokers = format!("127.0.0.1:{}", state.kafka_port);
+        Ok(Self { kafka, postgres, brokers, _watchdog: watchdog, dir })
+    }
+
+    /// One stack for all tests of this process, started by the first caller, on temporary data; it ends with the process.
+    /// Each test makes a database and topics of its own in it.
+    pub async fn shared_for_tests() -> &'static Self {
+        static SHARED: OnceCell<Stack> = OnceCell::const_new();
+        match SHARED.get_or_try_init(|| Self::start(StackOptions::default())).await {
+            Ok(stack) => stack,
+            Err(error) => panic!("the tests' embedded stack doesn't start: {error}"),
+        }
+    }
+
+    /// Kafka's bootstrap servers, as `host:port`.
+    ///
+    /// # Panics
+    /// If the stack was started without Kafka.
+    pub fn brokers(&self) -> &str {
+        assert!(self.kafka.is_some(), "this stack was started without Kafka");
+        &self.brokers
+    }
+
+    /// A URL for `database`, as the superuser; `postgres` always exists. The URL holds a password.
+    ///
+    /// # Panics
+    /// If the stack was started without Postgres.
+    pub fn postgres_url(&self, database: &str) -> String {
+        let home = &self.postgres_slot().home;
+        format!("postgres://{}:{}@127.0.0.1:{}/{database}", postgres::SUPERUSER, home.password, home.port)
+    }
+
+    /// Where data and logs (`kafka.log`, `postgres.log`) lie.
+    pub fn data_dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    /// Stops the servers in good order. Data stays, unless the directory is a temporary one.
+    pub async fn stop(self) -> Result<(), Error> {
+        let kafka = async {
+            match &self.kafka {
+                Some(slot) => slot.stop().await,
+                None => Ok(()),
+            }
+        };
+        let postgres = async {
+            match &self.postgres {
+                Some(slot) => slot.stop().await,
+                None => Ok(()),
+            }
+        };
+        let (kafka, postgres) = tokio::join!(kafka, postgres);
+        kafka.and(postgres)
+    }
+
+    /// Kills Kafka with SIGKILL, as a crash would.
+    pub async fn kill_kafka(&self) {
+        self.kafka_slot().kill().await;
+    }
+
+    /// Stops Kafka in good order.
+    pub async fn stop_kafka(&self) -> Result<(), Error> {
+        self.kafka_slot().stop().await
+    }
+
+    /// Starts Kafka again, on the same port and data; nothing happens if it runs.
+    pub async fn start_kafka(&self) -> Result<(), Error> {
+        self.kafka_slot().start().await
+    }
+
+    /// Kafka's process id, while it runs.
+    pub async fn kafka_pid(&self) -> Option<u32> {
+        self.kafka_slot().pid().await
+    }
+
+    /// Kills Postgres and all its backends with SIGKILL, as a crash would.
+    pub async fn kill_postgres(&self) {
+        self.postgres_slot().kill().await;
+    }
+
+    /// Stops Postgres in good order; sessions are ended.
+    pub async fn stop_postgres(&self) -> Result<(), Error> {
+        self.postgres_slot().stop().await
+    }
+
+    /// Starts Postgres again, on the same port and data; nothing happens if it runs.
+    pub async fn start_postgres(&self) -> Result<(), Error> {
+        self.postgres_slot().start().await
+    }
+
+    /// The postmaster's process id, while it runs.
+    pub async fn postgres_pid(&self) -> Option<u32> {
+        self.postgres_slot().pid().await
+    }
+
+    fn kafka_slot(&self) -> &Slot<kafka::Home> {
+        self.kafka.as_ref().expect("this stack was started without Kafka")
+    }
+
+    fn postgres_slot(&self) -> &Slot<postgres::Home> {
+        self.postgres.as_ref().expect("this stack was started without Postgres")
+    }
+}
