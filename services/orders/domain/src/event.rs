@@ -1,0 +1,117 @@
+//! What can have happened to an order. Its state is the fold of these; each carries the time it happened.
+
+use std::sync::Arc;
+
+use holdfast_core::Timestamp;
+use holdfast_money::{Currency, Money};
+use uuid::Uuid;
+
+use crate::{Line, Sku};
+
+/// Something that happened to an order. `at` is when, by the owning node's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An empty draft was opened.
+    OrderCreated {
+        /// When.
+        at: Timestamp,
+        /// Whose order.
+        customer: Uuid,
+        /// Of all its amounts.
+        currency: Currency,
+    },
+    /// Units of a sku were added.
+    ItemAdded {
+        /// When.
+        at: Timestamp,
+        /// Units added by this event.
+        quantity: i64,
+        /// The sku's whole line from now on.
+        line: Line,
+        /// Total of the order from now on.
+        total: Money,
+    },
+    /// A sku's line was removed.
+    ItemRemoved {
+        /// When.
+        at: Timestamp,
+        /// Which.
+        sku: Sku,
+        /// Total of the order from now on.
+        total: Money,
+    },
+    /// The customer placed the order.
+    OrderPlaced {
+        /// When.
+        at: Timestamp,
+        /// Whose order.
+        customer: Uuid,
+        /// What is ordered; each sku once.
+        lines: Arc<[Line]>,
+        /// Sum of the subtotals.
+        total: Money,
+        /// Token of the payment method, if one was given.
+        payment_method: Option<Arc<str>>,
+        /// Id of the customer's address, if one was given.
+        address_id: Option<Arc<str>>,
+    },
+    /// The order learned that inventory holds its lines.
+    OrderReserved {
+        /// When it learned it.
+        at: Timestamp,
+        /// Until when they are held.
+        until: Timestamp,
+    },
+    /// The order ended before shipping.
+    OrderCancelled {
+        /// When.
+        at: Timestamp,
+        /// Why.
+        cancellation: Cancellation,
+    },
+}
+
+impl Event {
+    /// When it happened, by the owning node's clock.
+    pub const fn at(&self) -> Timestamp {
+        match self {
+            Self::OrderCreated { at, .. }
+            | Self::ItemAdded { at, .. }
+            | Self::ItemRemoved { at, .. }
+            | Self::OrderPlaced { at, .. }
+            | Self::OrderReserved { at, .. }
+            | Self::OrderCancelled { at, .. } => *at,
+        }
+    }
+}
+
+/// Why an order was cancelled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cancellation {
+    /// What ended it.
+    pub cause: CancellationCause,
+    /// In a few words: the caller's, or [`CancellationCause::words`].
+    pub reason: Arc<str>,
+}
+
+/// What ended a cancelled order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancellationCause {
+    /// `CancelOrder`.
+    Requested,
+    /// Inventory could not hold every line.
+    OutOfStock,
+    /// Inventory's hold ran out before the order was paid.
+    ReservationExpired,
+}
+
+impl CancellationCause {
+    /// In a few words.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Requested => "cancelled on request",
+            Self::OutOfStock => "out of stock",
+            Self::ReservationExpired => "reservation expired",
+        }
+    }
+}
