@@ -1,1 +1,14 @@
 //! In-memory ports and the conformance suites of the Holdfast runtime.
+//!
+//! Everything here is for tests: ports that can be broken on purpose, one suite of laws per port that the in-memory and the real
+//! adapters both pass, and checkers that share no code with the runtime. Deliberately absent: Kafka, Postgres, and the runtime itself.
+
+pub mod clock;
+pub mod conformance;
+pub mod gate;
+pub mod sample;
+pub mod store;
+
+pub use clock::{ManualClock, SystemClock, VirtualClock};
+pub use gate::Gate;
+pub use store::MemoryStore;

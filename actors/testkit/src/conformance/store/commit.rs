@@ -1,0 +1,198 @@
+//! Laws of what one commit writes, and of what is found afterwards (I1, I2, I10).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use holdfast_core::{
+    PartitionId,
+    batch::{DeadLetter, StateWrite, ViewWrite, Writes},
+    dedup::{Answer, Claim, Rejection},
+    disposition::DeadLetterReason,
+    port::store::{CommitError, StateRow, Wanted},
+};
+use serde_json::json;
+
+use super::{StoreHarness, found, published, registered, row, stored};
+use crate::sample::{self, Owner, claim, draft, entry, hash, id, state};
+
+/// Bytes are bytes, sources are kept, and numbers may be large.
+pub async fn a_committed_state_is_found_as_it_was_written(harness: &dyn StoreHarness) {
+    let store = registered(harness, 1).await;
+    let mut owner = Owner::take(&store, [0]).await;
+    let sources = BTreeMap::from([("/inventory".to_owned(), 7), ("schlüssel 'x'".to_owned(), 1 << 40)]);
+    let bytes = Bytes::from((0..=255).collect::<Vec<u8>>());
+    let version = 1 << 40;
+    let write = StateWrite { bytes: bytes.clone(), schema: 3, sources: sources.clone(), ..state("ä/b", 0, version) };
+    owner.write(0, Writes { state: Some(write), ..Writes::default() }).await;
+    assert_eq!(stored(&store, "ä/b").await, Some(StateRow { version, schema: 3, bytes, sources }));
+    assert_eq!(stored(&harness.connect().await, "ä/b").await.map(|row| row.version), Some(version), "on any node");
+}
+
+/// Look-ups are answered by position.
+pub async fn answers_come_in_the_order_asked(harness: &dyn StoreHarness) {
+    let store = registered(harness, 1).await;
+    let mut owner = Owner::take(&store, [0]).await;
+    let claims: Vec<Claim> = (0..3).map(claim).collect();
+    for (key, claim) in ["a", "b", "c"].iter().zip(&claims) {
+        owner
+            .write(0, Writes { state: Some(state(key, 0, 1)), claims: vec![claim.clone()], ..Writes::default() })
+            .await;
+    }
+    let wanted = Wanted {
+        aggregates: ["c", "none", "a", "b"].map(id).to_vec(),
+        claims: vec![claims[2].key, claim(0).key, claims[0].key],
+    };
+    let answer = store.find(&wanted).await.expect("there");
+    let bodies: Vec<_> = answer.aggregates.iter().map(|(state, _)| state.as_ref().map(|row| &row.bytes[..])).collect();
+    assert_eq!(bodies, [Some(&b"c@1"[..]), None, Some(&b"a@1"[..]), Some(&b"b@1"[..])]);
+    assert_eq!(answer.claims, [Some(claims[2].clone()), None, Some(claims[0].clone())]);
+    let nothing = store.find(&Wanted::default()).await.expect("there");
+    assert!(nothing.aggregates.is_empty() && nothing.claims.is_empty());
+}
+
+/// Version by version.
+pub async fn state_is_replaced_under_its_expected_version(harness: &dyn StoreHarness) {
+    let store = registered(harness, 1).await;
+    let mut owner = Owner::take(&store, [0]).await;
+    for (expected, version) in [(0, 2), (2, 3), (3, 10)] {
+        owner.write(0, Writes { state: Some(state("a", expected, version)), ..Writes::default() }).await;
+        assert_eq!(stored(&store, "a").await.expect("written").version, version);
+    }
+    // A row may exist at version 0: a rejection or a source's sequence can be all there is to remember.
+    owner.write(0, Writes { state: Some(state("b", 0, 0)), ..Writes::default() }).await;
+    let write = StateWrite { exists: true, ..state("b", 0, 1) };
+    owner.write(0, Writes { state: Some(write), ..Writes::default() }).await;
+    assert_eq!(stored(&store, "b").await.expect("written").version, 1);
+}
+
+/// I10: and nothing means nothing, on any partition of the batch.
+pub async fn version_conflict_writes_nothing(harness: &dyn StoreHarness) {
+    let store = registered(harness, 2).await;
+    let mut owner = Owner::take(&store, [0, 1]).await;
+    owner.write(0, Writes { state: Some(state("a", 0, 2)), ..Writes::default() }).await;
+    let before = (row(&store, 0).await, row(&store, 1).await);
+    let wrong = [state("a", 0, 1), state("a", 1, 2), state("a", 3, 4), state("none", 1, 2)];
+    for (n, write) in wrong.into_iter().enumerate() {
+        let neighbour = Writes {
+            state: Some(state("neighbour", 0, 1)),
+            outbox: vec![draft("t", "k", "x")],
+            claims: vec![claim(1)],
+            ..Writes::default()
+        };
+        let key = neighbour.claims[0].key;
+        let batch =
+            owner.batch(vec![entry(0, Writes { state: Some(write), ..Writes::default() }), entry(1, neighbour)]);
+        assert_eq!(owner.commit_batch(&batch).await, Err(CommitError::Conflict), "case {n}");
+        assert_eq!(found(&store, &["neighbour", "none"]).await.aggregates, [(None, 0), (None, 0)], "case {n}");
+        assert_eq!(stored(&store, "a").await.expect("kept").bytes, "a@2", "case {n}");
+        let answer = store.find(&Wanted { aggregates: vec![], claims: vec![key] }).await.expect("there");
+        assert_eq!(answer.claims, [None], "case {n}");
+        assert_eq!((row(&store, 0).await, row(&store, 1).await), before, "case {n}");
+        assert_eq!(published(&store, 1).await, [""; 0], "case {n}");
+    }
+}
+
+/// I2: what a repeat is answered with.
+pub async fn claims_are_found_with_their_answers(harness: &dyn StoreHarness) {
+    let store = registered(harness, 1).await;
+    let mut owner = Owner::take(&store, [0]).await;
+    let reply = Bytes::from_static(b"\x00reply\xff");
+    let rejection = Rejection { code: "EMPTY_ORDER".into(), message: "nichts zu bestellen – ü".into() };
+    let applied = Claim { answer: Answer::Applied { version: 5, reply }, ..claim(0) };
+    let rejected = Claim { answer: Answer::Rejected { version: 0, rejection }, ..claim(0) };
+    let sibling = Claim { key: claim(0).key, ..applied.clone() };
+    owner.write(0, Writes { claims: vec![applied.clone(), rejected.clone()], ..Writes::default() }).await;
+    let mut other_scope = applied.key;
+    other_scope.scope = claim(0).key.scope;
+    let claims = vec![applied.key, rejected.key, sibling.key, other_scope];
+    let answer = store.find(&Wanted { aggregates: vec![], claims }).await.expect("there");
+    assert_eq!(answer.claims, [Some(applied), Some(rejected), None, None]);
+}
+
+/// One bad value, found by the database alone, is reported as such and costs nothing else; so the batch can be bisected.
+pub async fn bad_data_refuses_the_whole_batch(harness: &dyn StoreHarness) {
+    let store = registered(harness, 2).await;
+    let mut owner = Owner::take(&store, [0, 1]).await;
+    let before = (row(&store, 0).await, row(&store, 1).await);
+    let good = || entry(0, Writes { state: Some(state("good", 0, 1)), ..Writes::default() });
+    let bad = entry(1, Writes { state: Some(state("nul \0 in text", 0, 1)), ..Writes::default() });
+    match owner.commit(vec![good(), bad]).await {
+        Err(CommitError::Data { sqlstate, .. }) => {
+            assert!(sqlstate.starts_with("22") || sqlstate.starts_with("23"), "SQLSTATE {sqlstate}");
+        }
+        other => panic!("expected a data error, got {other:?}"),
+    }
+    assert_eq!(stored(&store, "good").await, None);
+    assert_eq!((row(&store, 0).await, row(&store, 1).await), before);
+    owner.commit(vec![good()]).await.expect("alone it is sound");
+    assert!(stored(&store, "good").await.is_some());
+}
+
+/// The last row counts.
+pub async fn views_are_written_and_replaced(harness: &dyn StoreHarness) {
+    if !harness.features().views {
+        return;
+    }
+    let store = registered(harness, 1).await;
+    let mut owner = Owner::take(&store, [0]).await;
+    assert_eq!(harness.view(&id("a")).await, None);
+    let first = json!({"status": "DRAFT", "lines": [{"sku": "ä", "n": 1}], "none": null});
+    for row in [first, json!({"status": "PLACED"})] {
+        let view = ViewWrite { id: id("a"), row: row.clone() };
+        owner.write(0, Writes { view: Some(view), ..Writes::default() }).await;
+        assert_eq!(harness.view(&id("a")).await, Some(row));
+    }
+}
+
+/// With or without an aggregate.
+pub async fn dead_letters_are_indexed(harness: &dyn StoreHarness) {
+    if !harness.features().dead_letters {
+        return;
+    }
+    let store = registered(harness, 1).await;
+    let mut owner = Owner::take(&store, [0]).await;
+    let letters: Vec<DeadLetter> = [(None, DeadLetterReason::Undecodable), (Some(id("a")), DeadLetterReason::Poison)]
+        .into_iter()
+        .zip(40..)
+        .map(|((aggregate, reason), offset)| DeadLetter {
+            id: uuid::Uuid::now_v7(),
+            aggregate,
+            hash: hash("a"),
+            topic: "t.commands".into(),
+            partition: PartitionId(3),
+            offset,
+            reason,
+            error: "header ce_id is missing".into(),
+            attempts: 3,
+        })
+        .collect();
+    for letter in &letters {
+        let outbox = vec![draft("t.dlq", "a", "bytes")];
+        owner.write(0, Writes { outbox, dead_letters: vec![letter.clone()], ..Writes::default() }).await;
+    }
+    assert_eq!(harness.dead_letters().await, letters);
+}
+
+/// A thousand aggregates at once, each with everything.
+pub async fn a_batch_may_be_large(harness: &dyn StoreHarness) {
+    const N: u32 = 1_000;
+    let store = registered(harness, 4).await;
+    let mut owner = Owner::take(&store, 0..4).await;
+    let keys: Vec<String> = (0..N).map(|n| format!("k{n}")).collect();
+    let full = |key: &str| Writes {
+        state: Some(state(key, 0, 1)),
+        outbox: vec![draft("t", key, key), draft("t", key, key)],
+        claims: vec![claim(1)],
+        timers: vec![sample::timer(key, "t", Some(std::time::Duration::from_hours(1)))],
+        ..Writes::default()
+    };
+    let entries = keys.iter().zip(0..).map(|(key, n)| entry(n % 4, full(key))).collect();
+    let committed = owner.commit(entries).await.expect("sound");
+    assert_eq!((committed.outbox.len(), committed.granted.len()), (2 * N as usize, N as usize));
+    for partition in 0..4 {
+        assert_eq!(row(&store, partition).await.outbox_head, u64::from(N / 2));
+        assert_eq!(published(&store, partition).await.len(), N as usize / 2);
+    }
+    let asked: Vec<&str> = keys.iter().map(String::as_str).collect();
+    assert!(found(&store, &asked).await.aggregates.iter().all(|(state, _)| state.is_some()));
+}

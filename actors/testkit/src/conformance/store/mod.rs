@@ -1,0 +1,195 @@
+//! The laws of [`Store`].
+//!
+//! ```ignore
+//! holdfast_testkit::store_conformance! {
+//!     #[tokio::test(flavor = "multi_thread")]
+//!     async || PgHarness::fresh().await
+//! }
+//! ```
+
+mod commit;
+mod outbox;
+mod ownership;
+mod pools;
+mod waiting;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use holdfast_core::{
+    AggregateId, PartitionId,
+    batch::DeadLetter,
+    epoch::{Generation, PartitionRow},
+    port::store::{Found, StateRow, Store, Wanted},
+};
+use serde_json::Value;
+
+pub use self::{commit::*, outbox::*, ownership::*, pools::*, waiting::*};
+
+/// What an adapter's harness can do beyond the port itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Features {
+    /// [`StoreHarness::view`] answers.
+    pub views: bool,
+    /// [`StoreHarness::dead_letters`] answers.
+    pub dead_letters: bool,
+    /// [`StoreHarness::set_generation`] works.
+    pub generations: bool,
+    /// [`StoreHarness::hold_rows`] works.
+    pub row_locks: bool,
+}
+
+impl Features {
+    /// Everything.
+    pub const ALL: Self = Self { views: true, dead_letters: true, generations: true, row_locks: true };
+}
+
+/// One fresh, empty store under test.
+#[async_trait]
+pub trait StoreHarness: Send + Sync {
+    /// A node's own handle on the store; each call is another node.
+    async fn connect(&self) -> Arc<dyn Store>;
+
+    /// What the methods below can do.
+    fn features(&self) -> Features;
+
+    /// The read model's row of `id` (of kind [`crate::sample::KIND`]).
+    async fn view(&self, id: &AggregateId) -> Option<Value>;
+
+    /// The index of dead letters, in order of their offsets.
+    async fn dead_letters(&self) -> Vec<DeadLetter>;
+
+    /// Puts `generation` in force on every partition row.
+    async fn set_generation(&self, generation: Generation);
+
+    /// Locks the rows of `partitions` as a hanging transaction would, until the answer is dropped.
+    async fn hold_rows(&self, partitions: &[PartitionId]) -> Box<dyn Send>;
+}
+
+/// The row of `partition`.
+async fn row(store: &Arc<dyn Store>, partition: u32) -> PartitionRow {
+    let rows = store.partitions().await.expect("the store is there");
+    rows.into_iter().find(|row| row.partition == PartitionId(partition)).expect("the partition is registered")
+}
+
+/// A node's handle on a store with `count` partitions.
+async fn registered(harness: &dyn StoreHarness, count: u32) -> Arc<dyn Store> {
+    let store = harness.connect().await;
+    store.register_partitions(count).await.expect("the store is there");
+    store
+}
+
+async fn found(store: &Arc<dyn Store>, keys: &[&str]) -> Found {
+    let wanted = Wanted { aggregates: keys.iter().map(|key| crate::sample::id(key)).collect(), claims: Vec::new() };
+    store.find(&wanted).await.expect("the store is there")
+}
+
+/// The state of one sample aggregate.
+async fn stored(store: &Arc<dyn Store>, key: &str) -> Option<StateRow> {
+    found(store, &[key]).await.aggregates.remove(0).0
+}
+
+/// The bodies of the outbox rows of `partition`, in order.
+async fn published(store: &Arc<dyn Store>, partition: u32) -> Vec<String> {
+    let rows = store.outbox(PartitionId(partition), 0, u32::MAX >> 1).await.expect("the store is there");
+    rows.iter()
+        .map(|row| String::from_utf8_lossy(row.draft.value.as_deref().unwrap_or_default()).into_owned())
+        .collect()
+}
+
+/// Asks again until `holds` or ten seconds have passed.
+async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    for _ in 0..500 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("did not come true within 10 s: {what}");
+}
+
+/// Makes one test of each law of [`holdfast_core::port::store::Store`]. Takes the attribute of the tests (`#[tokio::test]` if left out) and something to call
+/// without arguments whose future gives a fresh [`StoreHarness`].
+#[macro_export]
+macro_rules! store_conformance {
+    (#[$test:meta] $fresh:expr) => {
+        $crate::conformance_laws! { #[$test] $crate::conformance::store, $fresh;
+            a_fresh_partition_was_never_owned_and_needs_no_waiting
+            registering_again_adds_what_is_missing_and_changes_nothing_else
+            take_is_conditional_on_the_epoch
+            of_concurrent_takers_exactly_one_wins
+            a_take_over_keeps_progress
+            a_release_is_told_to_the_next_taker_and_to_no_later_one
+            release_needs_the_current_token
+            tokens_are_those_of_the_last_takers
+            stale_token_commits_nothing
+            stale_generation_commits_nothing
+            a_partially_stale_batch_commits_only_the_held_partitions
+            retoken_settles_an_unknown_commit_for_good
+            retoken_returns_the_number_of_a_commit_that_happened
+            retoken_touches_only_rows_that_still_have_the_old_token
+            retoken_racing_a_commit_agrees_with_its_outcome
+            retoken_waits_for_whoever_holds_the_row
+            plain_reads_wait_for_no_lock
+            a_take_over_amid_commits_loses_and_doubles_nothing
+
+            a_committed_state_is_found_as_it_was_written
+            answers_come_in_the_order_asked
+            state_is_replaced_under_its_expected_version
+            version_conflict_writes_nothing
+            claims_are_found_with_their_answers
+            bad_data_refuses_the_whole_batch
+            views_are_written_and_replaced
+            dead_letters_are_indexed
+            a_batch_may_be_large
+
+            outbox_rows_are_numbered_in_batch_order_without_gaps
+            outbox_rows_come_back_byte_for_byte
+            outbox_is_read_after_a_sequence_up_to_a_limit
+            consumed_offsets_are_merged_per_topic
+            a_batch_without_entries_moves_number_and_offsets
+            a_cursor_never_goes_back
+            a_cursor_needs_the_current_token
+
+            grants_are_made_in_batch_order
+            a_condition_is_granted_whole_or_not_at_all
+            stale_partitions_take_nothing_from_pools
+            pools_that_do_not_exist_are_left_out
+            grants_never_oversell
+            batches_that_want_the_same_pools_in_another_order_all_end
+
+            a_timer_is_due_after_its_delay_and_not_before
+            timer_set_again_replaces
+            a_cancelled_timer_is_gone
+            due_timers_come_oldest_first_up_to_a_limit
+            timers_are_found_by_the_home_of_their_key
+            waiting_messages_come_back_as_they_were_put
+            waiting_messages_keep_commit_order_and_only_the_head_is_due
+            removing_the_head_makes_the_next_due
+            a_message_put_while_its_head_is_removed_is_due
+            a_deferred_head_holds_its_aggregate_back_and_nobody_else
+            found_counts_waiting_messages
+            due_mail_keeps_its_limits
+            mail_is_found_by_the_home_of_its_key
+        }
+    };
+    ($fresh:expr) => {
+        $crate::store_conformance! { #[tokio::test] $fresh }
+    };
+}
+
+/// One test per law: the common part of the suites' macros.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_laws {
+    (#[$test:meta] $module:path, $fresh:expr; $($law:ident)*) => {
+        $(
+            #[$test]
+            async fn $law() {
+                use $module as laws;
+                let harness = ($fresh)().await;
+                laws::$law(&harness).await;
+            }
+        )*
+    };
+}

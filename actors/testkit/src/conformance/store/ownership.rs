@@ -1,0 +1,334 @@
+//! Laws of taking, releasing and fencing (I4).
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use holdfast_core::{
+    PartitionId,
+    batch::Writes,
+    epoch::{Epoch, Generation, Token},
+    port::store::CommitError,
+};
+use tokio::time::timeout;
+
+use super::{StoreHarness, found, published, registered, row, stored};
+use crate::sample::{self, Owner, draft, entry, everything, state};
+
+/// A little of everything for `key`, which leaves traces in every table that [`super::found`] and friends see.
+fn something(key: &str) -> Writes {
+    Writes {
+        state: Some(state(key, 0, 1)),
+        outbox: vec![draft("t.events", key, key)],
+        claims: vec![sample::claim(1)],
+        timers: vec![sample::timer(key, "t", Some(Duration::ZERO))],
+        mailbox: vec![sample::mail(key, "m", None)],
+        ..Writes::default()
+    }
+}
+
+async fn assert_no_trace(store: &Arc<dyn holdfast_core::port::store::Store>, key: &str, partition: u32) {
+    assert_eq!(found(store, &[key]).await.aggregates, [(None, 0)], "state or mailbox");
+    assert_eq!(published(store, partition).await, [""; 0], "outbox");
+    assert_eq!(store.due_timers(&everything(4), 10).await.expect("there"), [], "timers");
+    assert_eq!(store.due_mail(&everything(4), 10).await.expect("there"), [], "mailbox");
+}
+
+/// The first owner of a partition has nobody's lease to wait out.
+pub async fn a_fresh_partition_was_never_owned_and_needs_no_waiting(harness: &dyn StoreHarness) {
+    let store = registered(harness, 3).await;
+    let rows = store.partitions().await.expect("there");
+    assert_eq!(rows.iter().map(|row| row.partition.0).collect::<Vec<_>>(), [0, 1, 2]);
+    for row in rows {
+        assert_eq!((row.epoch, row.token, row.generation, row.released), (Epoch(0), None, Generation(1), true));
+        assert_eq!((row.batch, row.outbox_head, row.outbox_cursor, row.consumed.len()), (0, 0, 0, 0));
+    }
+}
+
+/// Every node registers at its start.
+pub async fn registering_again_adds_what_is_missing_and_changes_nothing_else(harness: &dyn StoreHarness) {
+    let store = registered(harness, 2).await;
+    let mut owner = Owner::take(&store, [1]).await;
+    owner.write(1, something("a")).await;
+    let before = store.partitions().await.expect("there");
+    store.register_partitions(1).await.expect("there");
+    store.register_partitions(4).await.expect("there");
+    let after = store.partitions().await.expect("there");
+    assert_eq!(after[..2], before[..]);
+    assert_eq!(after.len(), 4);
+}
+
+/// Who read an older epoch was overtaken.
+pub async fn take_is_conditional_on_the_epoch(harness: &dyn StoreHarness) {
+    let store = registered(harness, 1).await;
+    let (p, first, second) = (PartitionId(0), Token::draw(), Token::draw());
+    let taken = store.take(p, Epoch(0), first, "http://a").await.expect("there").expect("nobody was quicker");
+    assert_eq!((taken.epoch, taken.token, taken.address.as_str()), (Epoch(1), Some(first), "http://a"));
+    assert_eq!(store.take(p, Epoch(0), second, "http://b").await.expect("there"), None);
+    assert_eq!(store.take(p, Epoch(7), second, "http://b").await.expect("there"), None);
+    assert_eq!(row(&store, 0).await.token, Some(first));
+    let taken = store.take(p, Epoch(1), second, "http://b").await.expect("there").expect("nobody was quicker");
+    assert_eq!((taken.epoch, taken.token, taken.released), (Epoch(2), Some(second), false));
+    assert_eq!(store.take(PartitionId(9), Epoch(0), second, "http://b").await.expect("there"), None, "no such row");
+}
+
+/// However many try.
+pub async fn of_concurrent_takers_exactly_one_wins(harness: &dyn StoreHarness) {
+    let store = registered(harness, 1).await;
+    for epoch in 0..5 {
+        let mut takers = Vec::new();
+        for _ in 0..6 {
+            let node = harness.connect().await;
+            takers.push(tokio::spawn(async move {
+                let token = Token::draw();
+                node.take(PartitionId(0), Epoch(epoch), token, "x").await.expect("there").map(|_| token)
+            }));
+        }
+        let mut winners = Vec::new();
+        for taker in takers {
+            winners.extend(taker.await.expect("no taker panics"));
+        }
+        assert_eq!(winners.len(), 1);
+        assert_eq!(row(&store, 0).await.token, Some(winners[0]));
+    }
+}
+
+/// The next owner goes on where the last one stopped.
+pub async fn a_take_over_keeps_progress(harness: &dyn StoreHarness) {
+    let store = registered(harness, 1).await;
+    let mut owner = Owner::take(&store, [0]).await;
+    let mut batch = owner.batch(vec![entry(0, something("a"))]);
+    batch.fences[0].consumed = vec![("t.commands".into(), 17)];
+    owner.commit_batch(&batch).await.expect("sound");
+    store.advance(&[(PartitionId(0), owner.token(0), 1)]).await.expect("there");
+    let taken = store.take(PartitionId(0), Epoch(1), Token::draw(), "x").await.expect("there").expect("conditional");
+    assert_eq!((taken.batch, taken.outbox_head, taken.outbox_cursor), (1, 1, 1));
+    assert_eq!((taken.next_offset("t.commands"), taken.next_offset("other")), (Some(17), None));
+}
+
+/// `released` in the answer is what it was before; in the row it is gone.
+pub async fn a_release_is_told_to_the_next_taker_and_to_no_later_one(harness: &dyn StoreHarness) {
+    let store = registered(harness, 1).await;
+    let (p, token) = (PartitionId(0), Token::draw());
+    let first = store.take(p, Epoch(0), token, "a").await.expect("there").expect("free");
+    assert!(first.released && !row(&store, 0).await.released);
+    assert!(store.release(p, token).await.expect("there"));
+    assert!(row(&store, 0).await.released);
+    let second = store.take(p, Epoch(1), Token::draw(), "b").await.expect("there").expect("free");
+    assert!(second.released);
+    let third = store.take(p, Epoch(2), Token::draw(), "c").await.expect("there").expect("free");
+    assert!(!third.released, "the second taker did not release");
+}
+
+/// Only an owner may say that the next need not wait.
+pub async fn release_needs_the_current_token(harness: &dyn StoreHarness) {
+    let store = registered(harness, 2).await;
+    let old = Owner::take(&store, [0]).await;
+    let _new = Owner::take(&store, [0]).await;
+    assert!(!store.release(PartitionId(0), old.token(0)).await.expect("there"));
+    assert!(!store.release(PartitionId(0), Token::draw()).await.expect("there"));
+    assert!(!row(&store, 0).await.released);
+}
+
+/// What a lease is renewed by.
+pub async fn tokens_are_those_of_the_last_takers(harness: &dyn StoreHarness) {
+    let store = registered(harness, 3).await;
+    let _old = Owner::take(&store, [0, 1]).await;
+    let new = Owner::take(&store, [1]).await;
+    let tokens = store.tokens(&[PartitionId(1), PartitionId(2)]).await.expect("there");
+    let tokens: BTreeMap<_, _> = tokens.into_iter().collect();
+    assert_eq!(tokens, BTreeMap::from([(PartitionId(1), Some(new.token(1))), (PartitionId(2), None)]));
+}
+
+/// I4: an owner that was replaced writes nothing at all.
+pub async fn stale_token_commits_nothing(harness: &dyn StoreHarness) {
+    let store = registered(harness, 1).await;
+    let mut old = Owner::take(&store, [0]).await;
+    let _new = Owner::take(&harness.connect().await, [0]).await;
+    let before = row(&store, 0).await;
+    let mut batch = old.batch(vec![entry(0, something("a"))]);
+    batch.fences[0].consumed = vec![("t.commands".into(), 1)];
+    let committed = old.commit_batch(&batch).await.expect("a stale fence is no error");
+    assert_eq!((committed.stale, committed.granted), (vec![PartitionId(0)], vec![false]));
+    assert!(committed.outbox.is_empty() && committed.heads.is_empty());
+    assert_eq!(row(&store, 0).await, before);
+    assert_no_trace(&store, "a", 0).await;
+}
+
+/// I4: nor one that routes by another partition count.
+pub async fn stale_generation_commits_nothing(harness: &dyn StoreHarness) {
+    if !harness.features().generations {
+        return;
+    }
+    let store = registered(harness, 1).await;
+    let mut owner = Owner::take(&store, [0]).await;
+    harness.set_generation(Generation(2)).await;
+    let committed = owner.commit(vec![entry(0, something("a"))]).await.expect("a stale fence is no error");
+    assert_eq!(committed.stale, [PartitionId(0)]);
+    assert_no_trace(&store, "a", 0).await;
+    owner.set_generation(0, Generation(2));
+    owner.write(0, something("a")).await;
+}
+
+/// One lost partition costs a node nothing elsewhere.
+pub async fn a_partially_stale_batch_commits_only_the_held_partitions(harness: &dyn StoreHarness) {
+    let store = registered(harness, 3).await;
+    let mut owner = Owner::take(&store, [0, 1, 2]).await;
+    let _thief = Owner::take(&harness.connect().await, [1]).await;
+    let stolen = row(&store, 1).await;
+    let entries = vec![entry(0, something("a")), entry(1, something("b")), entry(2, something("c"))];
+    let mut batch = owner.batch(entries);
+    for fence in &mut batch.fences {
+        fence.consumed = vec![("t.commands".into(), 5)];
+    }
+    let committed = owner.commit_batch(&batch).await.expect("sound");
+    assert_eq!((committed.stale, committed.granted), (vec![PartitionId(1)], vec![true, false, true]));
+    assert_eq!(committed.heads, BTreeMap::from([(PartitionId(0), 1), (PartitionId(2), 1)]));
+    assert_eq!(committed.outbox.iter().map(|row| row.partition.0).collect::<Vec<_>>(), [0, 2]);
+    assert_eq!(row(&store, 1).await, stolen);
+    for (key, partition, held) in [("a", 0, true), ("b", 1, false), ("c", 2, true)] {
+        assert_eq!(stored(&store, key).await.is_some(), held, "{key}");
+        assert_eq!(published(&store, partition).await.len(), usize::from(held), "{key}");
+        assert_eq!(row(&store, partition).await.next_offset("t.commands").is_some(), held, "{key}");
+    }
+    let mail = store.due_mail(&everything(4), 10).await.expect("there");
+    assert_eq!((mail.len(), store.due_timers(&everything(4), 10).await.expect("there").len()), (2, 2));
+}
+
+/// A commit that had not happened when its outcome was asked for never happens.
+pub async fn retoken_settles_an_unknown_commit_for_good(harness: &dyn StoreHarness) {
+    let store = registered(harness, 1).await;
+    let mut owner = Owner::take(&store, [0]).await;
+    owner.write(0, Writes { outbox: vec![draft("t", "k", "before")], ..Writes::default() }).await;
+    let late = owner.batch(vec![entry(0, something("a"))]);
+    let new = Token::draw();
+    let settled = store.retoken(&[(PartitionId(0), owner.token(0), new)]).await.expect("there");
+    assert_eq!(settled, BTreeMap::from([(PartitionId(0), 1)]), "the number of the batch before");
+    let committed = harness.connect().await.commit(&late).await.expect("a stale fence is no error");
+    assert_eq!(committed.stale, [PartitionId(0)]);
+    assert_eq!(stored(&store, "a").await, None);
+    owner.set_token(0, new);
+    owner.write(0, something("a")).await;
+    assert_eq!(published(&store, 0).await, ["before", "a"]);
+    assert_eq!(row(&store, 0).await.batch, 2);
+}
+
+/// And one that had is known by its number.
+pub async fn retoken_returns_the_number_of_a_commit_that_happened(harness: &dyn StoreHarness) {
+    let store = registered(harness, 2).await;
+    let mut owner = Owner::take(&store, [0, 1]).await;
+    owner.write(1, something("x")).await;
+    let batch = owner.batch(vec![entry(0, something("a")), entry(1, something("b"))]);
+    store.commit(&batch).await.expect("sound");
+    let changes: Vec<_> = batch.fences.iter().map(|fence| (fence.partition, fence.token, Token::draw())).collect();
+    let settled = store.retoken(&changes).await.expect("there");
+    assert_eq!(settled, batch.fences.iter().map(|fence| (fence.partition, fence.number)).collect());
+    assert_eq!(row(&store, 1).await.token, Some(changes[1].2));
+    assert_eq!(row(&store, 1).await.epoch, Epoch(1), "still the same term");
+}
+
+/// Who was replaced gets no answer, and harms nobody.
+pub async fn retoken_touches_only_rows_that_still_have_the_old_token(harness: &dyn StoreHarness) {
+    let store = registered(harness, 2).await;
+    let owner = Owner::take(&store, [0, 1]).await;
+    let mut thief = Owner::take(&store, [1]).await;
+    let changes = [0, 1].map(|p| (PartitionId(p), owner.token(p), Token::draw()));
+    let settled = store.retoken(&changes).await.expect("there");
+    assert_eq!(settled.keys().copied().collect::<Vec<_>>(), [PartitionId(0)]);
+    thief.write(1, something("a")).await;
+}
+
+/// Whatever the race, the number says whether the commit happened.
+pub async fn retoken_racing_a_commit_agrees_with_its_outcome(harness: &dyn StoreHarness) {
+    let store = registered(harness, 1).await;
+    let (mut owner, other) = (Owner::take(&store, [0]).await, harness.connect().await);
+    for round in 0..40_u64 {
+        let batch = owner.batch(vec![entry(0, something(&format!("k{round}")))]);
+        let (old, new, attempted) = (owner.token(0), Token::draw(), batch.fences[0].number);
+        let commit = tokio::spawn(async move {
+            let outcome = owner.commit_batch(&batch).await;
+            (owner, outcome)
+        });
+        for _ in 0..round % 4 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(Duration::from_micros(100 * (round % 8))).await;
+        let settled = other.retoken(&[(PartitionId(0), old, new)]).await.expect("there");
+        let (mut again, outcome) = commit.await.expect("no panic");
+        let happened = outcome.expect("sound").stale.is_empty();
+        let number = settled[&PartitionId(0)];
+        assert_eq!(number, if happened { attempted } else { attempted - 1 }, "round {round}");
+        assert_eq!(stored(&store, &format!("k{round}")).await.is_some(), happened, "round {round}");
+        assert_eq!(row(&store, 0).await.batch, number, "round {round}");
+        again.set_token(0, new);
+        owner = again;
+    }
+}
+
+/// A transaction that holds the row may still commit, so the question waits for it.
+pub async fn retoken_waits_for_whoever_holds_the_row(harness: &dyn StoreHarness) {
+    if !harness.features().row_locks {
+        return;
+    }
+    let store = registered(harness, 1).await;
+    let owner = Owner::take(&store, [0]).await;
+    let held = harness.hold_rows(&[PartitionId(0)]).await;
+    let (asking, change) = (Arc::clone(&store), (PartitionId(0), owner.token(0), Token::draw()));
+    let mut question = tokio::spawn(async move { asking.retoken(&[change]).await });
+    assert!(timeout(Duration::from_millis(300), &mut question).await.is_err(), "it must wait");
+    drop(held);
+    let settled =
+        timeout(Duration::from_secs(10), question).await.expect("free now").expect("no panic").expect("there");
+    assert_eq!(settled, BTreeMap::from([(PartitionId(0), 0)]));
+}
+
+/// A stuck commit must not cost its node the lease, nor others their reads.
+pub async fn plain_reads_wait_for_no_lock(harness: &dyn StoreHarness) {
+    if !harness.features().row_locks {
+        return;
+    }
+    let store = registered(harness, 1).await;
+    let mut owner = Owner::take(&store, [0]).await;
+    owner.write(0, something("a")).await;
+    let held = harness.hold_rows(&[PartitionId(0)]).await;
+    let reads = async {
+        store.tokens(&[PartitionId(0)]).await.expect("there");
+        store.partitions().await.expect("there");
+        store.outbox(PartitionId(0), 0, 10).await.expect("there");
+        found(&store, &["a"]).await;
+        store.due_mail(&everything(1), 10).await.expect("there");
+        store.due_timers(&everything(1), 10).await.expect("there");
+    };
+    timeout(Duration::from_secs(10), reads).await.expect("no read waits for the lock");
+    drop(held);
+}
+
+/// I2, I3: what the old owner was told is there, what it wasn't told isn't, and the numbers have no gap.
+pub async fn a_take_over_amid_commits_loses_and_doubles_nothing(harness: &dyn StoreHarness) {
+    let store = registered(harness, 1).await;
+    let mut old = Owner::take(&store, [0]).await;
+    let committing = tokio::spawn(async move {
+        let mut told = Vec::new();
+        for n in 1..10_000 {
+            let text = format!("old-{n}");
+            let writes = Writes { outbox: vec![draft("t", "k", &text)], ..Writes::default() };
+            match old.commit(vec![entry(0, writes)]).await {
+                Ok(committed) if committed.stale.is_empty() => told.push(text),
+                Ok(_) => return told,
+                Err(CommitError::Unknown(_)) => panic!("nobody loses connections here"),
+                Err(error) => panic!("{error}"),
+            }
+            if n % 8 == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        panic!("never fenced");
+    });
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    let mut new = Owner::take(&harness.connect().await, [0]).await;
+    new.write(0, Writes { outbox: vec![draft("t", "k", "new")], ..Writes::default() }).await;
+    let mut expected = committing.await.expect("no panic");
+    expected.push("new".into());
+    assert_eq!(published(&store, 0).await, expected);
+    let rows = store.outbox(PartitionId(0), 0, 20_000).await.expect("there");
+    assert!(rows.iter().zip(1..).all(|(row, n)| row.sequence == n), "numbered without gaps");
+    assert_eq!(row(&store, 0).await.batch, expected.len() as u64);
+}

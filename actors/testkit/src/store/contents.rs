@@ -1,0 +1,331 @@
+//! What a [`super::MemoryStore`] holds, and what one transaction does to it: synchronous, without locks or faults.
+//!
+//! `Contents::apply` checks everything first and writes after, so a refused batch leaves no trace.
+//! It also keeps what a real database would not: every claim ever inserted and every breach of a fence, for the checker.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use holdfast_core::{
+    AggregateId, KeyHash, PartitionId,
+    batch::{Batch, DeadLetter, Fence, MailboxWrite, OutboxRow, StateWrite, Writes},
+    dedup::{Claim, ClaimKey},
+    disposition::WaitReason,
+    envelope::Record,
+    epoch::{Epoch, Generation, PartitionRow, Token},
+    pool::Pool,
+    port::store::{CommitError, Committed, DueTimer, Slice, StateRow, Waiting},
+    time::Timestamp,
+};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::Sabotage;
+
+/// All tables of one context.
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
+    /// Ownership and progress.
+    pub partitions: BTreeMap<PartitionId, PartitionRow>,
+    /// Aggregates.
+    pub states: BTreeMap<AggregateId, StateRow>,
+    /// Every claim in the order of insertion; more than one under a key is a breach of I2.
+    pub claims: HashMap<ClaimKey, Vec<Claim>>,
+    /// Outbox rows by partition and sequence.
+    pub outbox: BTreeMap<(PartitionId, u64), OutboxRow>,
+    /// Timers by aggregate and name.
+    pub timers: BTreeMap<(AggregateId, String), Timer>,
+    /// The durable mailbox by position.
+    pub mailbox: BTreeMap<i64, Mail>,
+    /// Read model rows.
+    pub views: BTreeMap<AggregateId, Value>,
+    /// The index of dead letters.
+    pub dead_letters: Vec<DeadLetter>,
+    /// Shared quantities.
+    pub pools: BTreeMap<String, Pool>,
+    /// What no sound run brings about, in words.
+    pub breaches: Vec<String>,
+    last_position: i64,
+    /// Tokens that a sabotaged `retoken` failed to make invalid.
+    pub(super) ghosts: HashSet<(PartitionId, Token)>,
+}
+
+/// A stored timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timer {
+    /// The key's hash.
+    pub hash: KeyHash,
+    /// When it fires.
+    pub due: Instant,
+}
+
+/// A stored message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mail {
+    /// For whom.
+    pub id: AggregateId,
+    /// The key's hash.
+    pub hash: KeyHash,
+    /// Why it waits.
+    pub reason: WaitReason,
+    /// Failures so far.
+    pub attempts: u32,
+    /// When it may be tried, once it is the head; `None` is at once.
+    pub due: Option<Instant>,
+    /// When it was put.
+    pub since: Timestamp,
+    /// The last failure.
+    pub error: String,
+    /// The message as it came.
+    pub record: Record,
+}
+
+impl Contents {
+    /// Rows for the first `count` partitions. A partition nobody has owned counts as released: there is no lease to wait out.
+    pub fn register(&mut self, count: u32) {
+        let generation = self.partitions.values().map(|row| row.generation).max().unwrap_or(Generation(1));
+        for partition in (0..count).map(PartitionId) {
+            self.partitions.entry(partition).or_insert_with(|| PartitionRow {
+                partition,
+                epoch: Epoch(0),
+                token: None,
+                address: String::new(),
+                generation,
+                released: true,
+                batch: 0,
+                outbox_head: 0,
+                outbox_cursor: 0,
+                consumed: Vec::new(),
+            });
+        }
+    }
+
+    /// The partitions of `batch` whose fence does not hold now.
+    pub(super) fn stale(&self, batch: &Batch) -> Vec<PartitionId> {
+        batch.fences.iter().filter(|fence| !self.fence_holds(fence)).map(|fence| fence.partition).collect()
+    }
+
+    /// Applies `batch` as one transaction at `now`, `stale` being what its fence statement found.
+    pub(super) fn apply(
+        &mut self,
+        batch: &Batch,
+        mut stale: Vec<PartitionId>,
+        now: Instant,
+        sabotage: Sabotage,
+    ) -> Result<Committed, CommitError> {
+        let held = |fence: &&Fence| !stale.contains(&fence.partition) && !self.fence_holds(fence);
+        if let Some(fence) = batch.fences.iter().find(held) {
+            self.breaches.push(format!("partition {} changed hands between fence and COMMIT", fence.partition));
+        }
+        if sabotage.no_fence {
+            for partition in stale.drain(..) {
+                self.breaches.push(format!("partition {partition} committed under a fence that does not hold"));
+            }
+        }
+        let settled = batch.settle(&self.pools, &stale.iter().copied().collect());
+        let states = || settled.writes.iter().filter_map(|(_, writes)| writes.state.as_ref());
+        assert!(
+            states().map(|write| &write.id).collect::<BTreeSet<_>>().len() == states().count(),
+            "a batch writes one aggregate's state twice; set-based statements can't do that"
+        );
+        if !sabotage.no_version_check && !states().all(|write| self.version_matches(write)) {
+            return Err(CommitError::Conflict);
+        }
+        for (_, writes) in &settled.writes {
+            refuse_nul(writes)?;
+        }
+        if let Some(row) = settled.outbox.iter().find(|row| self.outbox.contains_key(&(row.partition, row.sequence))) {
+            return Err(CommitError::Data {
+                sqlstate: "23505".into(),
+                message: format!("outbox row {}/{} exists", row.partition, row.sequence),
+            });
+        }
+        for (_, writes) in &settled.writes {
+            self.write(writes, now);
+        }
+        for fence in &batch.fences {
+            self.progress(fence, settled.heads.get(&fence.partition).copied());
+        }
+        self.pools.extend(settled.pools);
+        for row in &settled.outbox {
+            self.outbox.insert((row.partition, row.sequence), row.clone());
+        }
+        Ok(Committed { stale, granted: settled.granted, outbox: settled.outbox, heads: settled.heads })
+    }
+
+    fn fence_holds(&self, fence: &Fence) -> bool {
+        let current = |row: &PartitionRow| {
+            row.token == Some(fence.token) || self.ghosts.contains(&(fence.partition, fence.token))
+        };
+        self.partitions.get(&fence.partition).is_some_and(|row| current(row) && row.generation == fence.generation)
+    }
+
+    fn version_matches(&self, write: &StateWrite) -> bool {
+        match self.states.get(&write.id) {
+            None => !write.exists,
+            Some(row) => write.exists && row.version == write.expected,
+        }
+    }
+
+    /// Advances the row of a fence that held; `head` is `None` for one that did not.
+    fn progress(&mut self, fence: &Fence, head: Option<u64>) {
+        let (Some(row), Some(head)) = (self.partitions.get_mut(&fence.partition), head) else { return };
+        row.batch = fence.number;
+        row.outbox_head = row.outbox_head.max(head);
+        row.outbox_cursor = row.outbox_cursor.max(fence.cursor.unwrap_or(0));
+        consume(row, &fence.consumed);
+    }
+
+    /// Notes consumed offsets whether or not the batch commits: the sabotage "offsets first".
+    pub(super) fn consume_first(&mut self, batch: &Batch) {
+        for fence in &batch.fences {
+            if let Some(row) = self.partitions.get_mut(&fence.partition) {
+                consume(row, &fence.consumed);
+            }
+        }
+    }
+
+    fn write(&mut self, writes: &Writes, now: Instant) {
+        if let Some(write) = &writes.state {
+            let row = StateRow {
+                version: write.version,
+                schema: write.schema,
+                bytes: write.bytes.clone(),
+                sources: write.sources.clone(),
+            };
+            self.states.insert(write.id.clone(), row);
+        }
+        for claim in &writes.claims {
+            self.claims.entry(claim.key).or_default().push(claim.clone());
+        }
+        for timer in &writes.timers {
+            let key = (timer.id.clone(), timer.name.clone());
+            match timer.after {
+                Some(after) => self.timers.insert(key, Timer { hash: timer.hash, due: now + after }),
+                None => self.timers.remove(&key),
+            };
+        }
+        for change in &writes.mailbox {
+            self.change_mailbox(change, now);
+        }
+        if let Some(view) = &writes.view {
+            self.views.insert(view.id.clone(), view.row.clone());
+        }
+        self.dead_letters.extend(writes.dead_letters.iter().cloned());
+    }
+
+    fn change_mailbox(&mut self, change: &MailboxWrite, now: Instant) {
+        match change {
+            MailboxWrite::Put { id, hash, reason, attempts, after, since, error, record } => {
+                self.last_position += 1;
+                let mail = Mail {
+                    id: id.clone(),
+                    hash: *hash,
+                    reason: *reason,
+                    attempts: *attempts,
+                    due: after.map(|after| now + after),
+                    since: *since,
+                    error: error.clone(),
+                    record: record.clone(),
+                };
+                self.mailbox.insert(self.last_position, mail);
+            }
+            MailboxWrite::Defer { position, reason, attempts, after, error } => {
+                if let Some(mail) = self.mailbox.get_mut(position) {
+                    (mail.reason, mail.attempts, mail.due) = (*reason, *attempts, Some(now + *after));
+                    mail.error.clone_from(error);
+                }
+            }
+            MailboxWrite::Remove { position, id } => {
+                self.mailbox.remove(position);
+                if let Some(next) = self.mailbox.values_mut().find(|mail| mail.id == *id) {
+                    next.due = None;
+                }
+            }
+        }
+    }
+
+    /// How many messages wait for `id`.
+    pub fn waiting(&self, id: &AggregateId) -> u64 {
+        self.mailbox.values().filter(|mail| mail.id == *id).count() as u64
+    }
+
+    /// See [`holdfast_core::port::store::Store::due_timers`].
+    pub(super) fn due_timers(&self, slice: &Slice, limit: usize, now: Instant) -> Vec<DueTimer> {
+        let due = |timer: &Timer| timer.due <= now && in_slice(slice, timer.hash);
+        let mut found: Vec<_> = self.timers.iter().filter(|(_, timer)| due(timer)).collect();
+        found.sort_by_key(|(_, timer)| timer.due);
+        found.truncate(limit);
+        let row = |(id, name): &(AggregateId, String)| DueTimer {
+            kind: id.kind.to_owned(),
+            key: Arc::clone(&id.key),
+            name: name.clone(),
+        };
+        found.into_iter().map(|(key, _)| row(key)).collect()
+    }
+
+    /// See [`holdfast_core::port::store::Store::due_mail`].
+    pub(super) fn due_mail(&self, slice: &Slice, limit: usize, now: Instant) -> Vec<Waiting> {
+        let mut seen: BTreeMap<&AggregateId, usize> = BTreeMap::new();
+        let mut chosen: BTreeSet<&AggregateId> = BTreeSet::new();
+        let mut found = Vec::new();
+        for (position, mail) in self.mailbox.iter().filter(|(_, mail)| in_slice(slice, mail.hash)) {
+            let before = *seen.entry(&mail.id).and_modify(|n| *n += 1).or_insert(1) - 1;
+            if before == 0 && chosen.len() < limit && mail.due.is_none_or(|due| due <= now) {
+                chosen.insert(&mail.id);
+            }
+            if before < limit && chosen.contains(&mail.id) {
+                found.push(Waiting {
+                    position: *position,
+                    kind: mail.id.kind.to_owned(),
+                    reason: mail.reason,
+                    attempts: mail.attempts,
+                    since: mail.since,
+                    error: mail.error.clone(),
+                    record: mail.record.clone(),
+                });
+            }
+        }
+        found
+    }
+}
+
+fn in_slice(slice: &Slice, hash: KeyHash) -> bool {
+    slice.partitions.contains(&hash.home(slice.count))
+}
+
+fn consume(row: &mut PartitionRow, consumed: &[(Arc<str>, u64)]) {
+    for (topic, next) in consumed {
+        match row.consumed.iter_mut().find(|(name, _)| **name == **topic) {
+            Some((_, stored)) => *stored = *next,
+            None => row.consumed.push((topic.to_string(), *next)),
+        }
+    }
+    row.consumed.sort();
+}
+
+/// Postgres has no NUL in text; so that poison of this kind is found here too, it is refused alike.
+fn refuse_nul(writes: &Writes) -> Result<(), CommitError> {
+    let ids = writes
+        .state
+        .iter()
+        .map(|write| &write.id)
+        .chain(writes.view.iter().map(|view| &view.id))
+        .chain(writes.timers.iter().map(|timer| &timer.id))
+        .chain(writes.dead_letters.iter().filter_map(|letter| letter.aggregate.as_ref()));
+    let errors = writes.dead_letters.iter().map(|letter| letter.error.as_str());
+    let mail = writes.mailbox.iter().flat_map(|change| match change {
+        MailboxWrite::Put { id, error, .. } => [&*id.key, error.as_str()],
+        MailboxWrite::Defer { error, .. } => [error.as_str(), ""],
+        MailboxWrite::Remove { id, .. } => [&*id.key, ""],
+    });
+    if ids.map(|id| &*id.key).chain(errors).chain(mail).any(|text| text.contains('\0')) {
+        return Err(CommitError::Data {
+            sqlstate: "22021".into(),
+            message: "invalid byte sequence for encoding \"UTF8\": 0x00".into(),
+        });
+    }
+    Ok(())
+}

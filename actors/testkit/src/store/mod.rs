@@ -1,0 +1,366 @@
+//! The store in memory: one context's tables behind one mutex, shared by any number of nodes.
+//!
+//! Upholds what the [`Store`] contract says and no more, so that the loop finds in it the database it will meet: partition rows are
+//! locked in partition order for as long as a commit is under way, plain reads wait for no lock, and a transaction whose client
+//! is gone may still commit. Deliberately absent: durability, and any time but tokio's.
+
+mod contents;
+mod faults;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use holdfast_core::{
+    AggregateId, PartitionId,
+    batch::{Batch, OutboxRow, Writes},
+    dedup::Claim,
+    epoch::{Epoch, Generation, PartitionRow, Token},
+    pool::Pool,
+    port::store::{CommitError, Committed, DueTimer, Found, Slice, StateRow, Store, StoreError, Waiting, Wanted},
+};
+use serde_json::Value;
+use tokio::{sync::OwnedMutexGuard, time::Instant};
+
+use self::faults::Faults;
+pub use self::{
+    contents::{Contents, Mail, Timer},
+    faults::{CommitFault, Sabotage, Stage},
+};
+
+/// A handle on the store. Clones are the same node; [`Self::node`] makes another node's, with faults of its own.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    shared: Arc<Shared>,
+    faults: Arc<Faults>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    contents: Mutex<Contents>,
+    sabotage: Mutex<Sabotage>,
+    rows: Mutex<BTreeMap<PartitionId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// Row locks held by a test.
+#[derive(Debug)]
+pub struct HeldRows {
+    _guards: Vec<OwnedMutexGuard<()>>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same store as another node sees it: faults set on one handle don't touch the other.
+    #[must_use]
+    pub fn node(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), faults: Arc::default() }
+    }
+
+    /// Cuts this node off from the store, or joins it again.
+    pub fn set_unavailable(&self, unavailable: bool) {
+        self.faults.set_unavailable(unavailable);
+    }
+
+    /// Does what the next `n` calls that write (other than commits) ask, but loses the answers.
+    pub fn lose_answers(&self, n: u32) {
+        self.faults.lose_answers(n);
+    }
+
+    /// Makes each of this node's calls take this long, in tokio's time.
+    pub fn set_latency(&self, latency: Duration) {
+        self.faults.set_latency(latency);
+    }
+
+    /// Queues the fault that this node's next commit without one meets.
+    pub fn next_commit(&self, fault: CommitFault) {
+        self.faults.next_commit(fault);
+    }
+
+    /// Refuses this node's batches that hold writes for which `bad` is true, with `sqlstate`.
+    pub fn refuse(&self, sqlstate: &str, bad: impl Fn(&Writes) -> bool + Send + Sync + 'static) {
+        let sqlstate = sqlstate.to_owned();
+        self.faults.set_refusal(Some(Arc::new(move |writes| {
+            bad(writes).then(|| (sqlstate.clone(), "refused as the test asked".to_owned()))
+        })));
+    }
+
+    /// Ends [`Self::refuse`].
+    pub fn refuse_nothing(&self) {
+        self.faults.set_refusal(None);
+    }
+
+    /// Makes the store break its contract, for every node (I9).
+    pub fn sabotage(&self, change: impl FnOnce(&mut Sabotage)) {
+        change(&mut self.shared.sabotage.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// A copy of everything stored.
+    pub fn contents(&self) -> Contents {
+        self.lock().clone()
+    }
+
+    /// Replaces everything stored, as a restore from a backup does.
+    pub fn restore(&self, contents: Contents) {
+        *self.lock() = contents;
+    }
+
+    /// The row of `partition`.
+    pub fn partition(&self, partition: PartitionId) -> Option<PartitionRow> {
+        self.lock().partitions.get(&partition).cloned()
+    }
+
+    /// The state of `id`.
+    pub fn state(&self, id: &AggregateId) -> Option<StateRow> {
+        self.lock().states.get(id).cloned()
+    }
+
+    /// The read model's row of `id`.
+    pub fn view(&self, id: &AggregateId) -> Option<Value> {
+        self.lock().views.get(id).cloned()
+    }
+
+    /// Sets a shared quantity.
+    pub fn set_pool(&self, name: impl Into<String>, pool: Pool) {
+        self.lock().pools.insert(name.into(), pool);
+    }
+
+    /// Puts another generation in force on every row.
+    pub fn set_generation(&self, generation: Generation) {
+        for row in self.lock().partitions.values_mut() {
+            row.generation = generation;
+        }
+    }
+
+    /// Holds the rows of `partitions` as a transaction that hangs would, until the answer is dropped.
+    pub async fn hold_rows(&self, partitions: &[PartitionId]) -> HeldRows {
+        HeldRows { _guards: self.lock_rows(partitions.iter().copied()).await }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Contents> {
+        self.shared.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sabotaged(&self) -> Sabotage {
+        *self.shared.sabotage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks the rows of `partitions`, in partition order.
+    async fn lock_rows(&self, partitions: impl IntoIterator<Item = PartitionId>) -> Vec<OwnedMutexGuard<()>> {
+        let partitions: BTreeSet<PartitionId> = partitions.into_iter().collect();
+        let mut guards = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            let row = Arc::clone(
+                self.shared.rows.lock().unwrap_or_else(PoisonError::into_inner).entry(partition).or_default(),
+            );
+            guards.push(row.lock_owned().await);
+        }
+        guards
+    }
+
+    /// One transaction, which waits at `stage` for its gate.
+    async fn transaction(&self, batch: &Batch, wait: Option<(Stage, crate::Gate)>) -> Result<Committed, CommitError> {
+        let sabotage = self.sabotaged();
+        if sabotage.offsets_first {
+            self.lock().consume_first(batch);
+        }
+        self.faults.check_data(batch)?;
+        if let Some((Stage::BeforeFence, gate)) = &wait {
+            gate.pass().await;
+        }
+        let _rows = self.lock_rows(batch.fences.iter().map(|fence| fence.partition)).await;
+        let stale = self.lock().stale(batch);
+        if let Some((Stage::BeforeCommit, gate)) = &wait {
+            gate.pass().await;
+        }
+        self.lock().apply(batch, stale, Instant::now(), sabotage)
+    }
+
+    /// Starts a transaction that goes on whatever becomes of its caller.
+    fn detach(
+        &self,
+        batch: &Batch,
+        stage: Stage,
+        gate: crate::Gate,
+    ) -> tokio::task::JoinHandle<Result<Committed, CommitError>> {
+        let (store, batch) = (self.clone(), batch.clone());
+        tokio::spawn(async move { store.transaction(&batch, Some((stage, gate))).await })
+    }
+}
+
+fn unknown(why: &str) -> CommitError {
+    CommitError::Unknown(why.to_owned())
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn register_partitions(&self, count: u32) -> Result<(), StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        self.lock().register(count);
+        Ok(())
+    }
+
+    async fn partitions(&self) -> Result<Vec<PartitionRow>, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        Ok(self.lock().partitions.values().cloned().collect())
+    }
+
+    async fn take(
+        &self,
+        partition: PartitionId,
+        expected: Epoch,
+        token: Token,
+        address: &str,
+    ) -> Result<Option<PartitionRow>, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        let _row = self.lock_rows([partition]).await;
+        let anyway = self.sabotaged().unconditional_take;
+        let taken =
+            self.lock().partitions.get_mut(&partition).filter(|row| anyway || row.epoch == expected).map(|row| {
+                row.epoch = Epoch(row.epoch.0 + 1);
+                row.token = Some(token);
+                address.clone_into(&mut row.address);
+                let released = std::mem::replace(&mut row.released, false);
+                PartitionRow { released, ..row.clone() }
+            });
+        self.faults.answer(taken)
+    }
+
+    async fn tokens(&self, partitions: &[PartitionId]) -> Result<Vec<(PartitionId, Option<Token>)>, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        let contents = self.lock();
+        let token = |partition| contents.partitions.get(partition).map(|row| (*partition, row.token));
+        Ok(partitions.iter().filter_map(token).collect())
+    }
+
+    async fn release(&self, partition: PartitionId, token: Token) -> Result<bool, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        let _row = self.lock_rows([partition]).await;
+        let released = match self.lock().partitions.get_mut(&partition) {
+            Some(row) if row.token == Some(token) => {
+                row.released = true;
+                true
+            }
+            _ => false,
+        };
+        self.faults.answer(released)
+    }
+
+    async fn retoken(&self, changes: &[(PartitionId, Token, Token)]) -> Result<BTreeMap<PartitionId, u64>, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        let plain = self.sabotaged().retoken_by_plain_read;
+        let _rows = if plain { Vec::new() } else { self.lock_rows(changes.iter().map(|(p, ..)| *p)).await };
+        let mut contents = self.lock();
+        let (mut found, mut ghosts) = (BTreeMap::new(), Vec::new());
+        for (partition, old, new) in changes {
+            if let Some(row) = contents.partitions.get_mut(partition).filter(|row| row.token == Some(*old)) {
+                found.insert(*partition, row.batch);
+                row.token = Some(*new);
+                if plain {
+                    ghosts.push((*partition, *old));
+                }
+            }
+        }
+        contents.ghosts.extend(ghosts);
+        drop(contents);
+        self.faults.answer(found)
+    }
+
+    async fn find(&self, wanted: &Wanted) -> Result<Found, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        let forgetful = self.sabotaged().forgetful_claims;
+        let contents = self.lock();
+        let claim = |key| contents.claims.get(key).filter(|_| !forgetful).and_then(|all: &Vec<Claim>| all.first());
+        Ok(Found {
+            aggregates: wanted
+                .aggregates
+                .iter()
+                .map(|id| (contents.states.get(id).cloned(), contents.waiting(id)))
+                .collect(),
+            claims: wanted.claims.iter().map(|key| claim(key).cloned()).collect(),
+        })
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<Committed, CommitError> {
+        self.faults.travel().await;
+        self.faults.reach().map_err(|error| CommitError::Unavailable(error.to_string()))?;
+        match self.faults.take_commit() {
+            None => self.transaction(batch, None).await,
+            Some(CommitFault::Unavailable) => Err(CommitError::Unavailable("as the test asked".into())),
+            Some(CommitFault::UnknownNotCommitted) => Err(unknown("lost before COMMIT")),
+            Some(CommitFault::UnknownCommitted) => {
+                self.transaction(batch, None).await?;
+                Err(unknown("lost after COMMIT"))
+            }
+            Some(CommitFault::Late(stage, gate)) => {
+                // Its rows are locked (or it is known not to have come so far) before the caller hears of the loss.
+                let before = gate.count();
+                let lost = self.detach(batch, stage, gate.clone());
+                gate.arrivals(before + 1).await;
+                drop(lost);
+                Err(unknown("lost while the transaction goes on"))
+            }
+            Some(CommitFault::Slow(stage, gate)) => match self.detach(batch, stage, gate).await {
+                Ok(outcome) => outcome,
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            },
+        }
+    }
+
+    async fn outbox(&self, partition: PartitionId, after: u64, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        let contents = self.lock();
+        let from = after.saturating_add(1);
+        let rows = contents.outbox.range((partition, from)..=(partition, u64::MAX));
+        Ok(rows.take(limit as usize).map(|(_, row)| row.clone()).collect())
+    }
+
+    async fn advance(&self, cursors: &[(PartitionId, Token, u64)]) -> Result<(), StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        let _rows = self.lock_rows(cursors.iter().map(|(partition, ..)| *partition)).await;
+        let anyway = self.sabotaged().cursor_unfenced;
+        let mut contents = self.lock();
+        for (partition, token, cursor) in cursors {
+            match contents.partitions.get_mut(partition) {
+                Some(row) if anyway || row.token == Some(*token) => row.outbox_cursor = row.outbox_cursor.max(*cursor),
+                _ => {}
+            }
+        }
+        drop(contents);
+        self.faults.answer(())
+    }
+
+    async fn due_timers(&self, slice: &Slice, limit: u32) -> Result<Vec<DueTimer>, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        Ok(self.lock().due_timers(slice, limit as usize, Instant::now()))
+    }
+
+    async fn due_mail(&self, slice: &Slice, limit: u32) -> Result<Vec<Waiting>, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        Ok(self.lock().due_mail(slice, limit as usize, Instant::now()))
+    }
+
+    async fn pools(&self, names: &[String]) -> Result<BTreeMap<String, Pool>, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        let contents = self.lock();
+        Ok(names.iter().filter_map(|name| Some((name.clone(), *contents.pools.get(name)?))).collect())
+    }
+}
