@@ -48,11 +48,10 @@ fn prepare_in(base: &Path) -> Result<Artifacts, Error> {
     let arch = postgres_arch()?;
     let java = java::find()?;
     fs::create_dir_all(base).map_err(|source| Error::io("create", base, source))?;
+    let _only_one = lock(base)?;
     let digest = &hex(&Sha256::digest([POM, HASHES].concat()))[..12];
     let jars = base.join(format!("jars-{digest}"));
     let pinned = pinned(arch);
-
-    let _only_one = lock(base)?;
     ensure_jars(&jars, &pinned, arch)?;
     let postgres_home = ensure_postgres(base, &jars, digest, &pinned)?;
 

@@ -62,6 +62,11 @@ impl DataDir {
     /// Opens `given`, creating it if need be, or makes a temporary directory.
     pub(crate) async fn open(given: Option<&Path>) -> Result<Self, Error> {
         let (root, scratch) = if let Some(root) = given {
+            if is_root() {
+                // Before anything is created where it would be of no use.
+                let root = std::path::absolute(root).map_err(|source| Error::io("resolve", root, source))?;
+                check_traversable(root.parent().unwrap_or(&root))?;
+            }
             fs::create_dir_all(root).map_err(|source| Error::io("create", root, source))?;
             (fs::canonicalize(root).map_err(|source| Error::io("resolve", root, source))?, None)
         } else {

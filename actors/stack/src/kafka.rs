@@ -30,7 +30,8 @@ const STARTED: &str = "Kafka Server started";
 ///
 /// Sessions may be as short as 6 s in both group protocols, so that failure tests needn't wait. Records of 9 MiB must fit
 /// (dead letters of the largest commands). One node means replication 1 throughout. The cleaner's default buffer of
-/// 128 MiB is out of proportion to a heap of 512.
+/// 128 MiB is out of proportion to a heap of 512. A broker that was killed is let in again only when its previous session
+/// has run out, by default after 9 s; 3 s is still long for a heartbeat within one process.
 const SETTINGS: &str = "\
 process.roles=broker,controller
 node.id=1
@@ -41,6 +42,8 @@ auto.create.topics.enable=false
 num.partitions=1
 default.replication.factor=1
 min.insync.replicas=1
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=1

@@ -22,10 +22,11 @@ pub(crate) fn postgres(jar: &Path, into: &Path) -> io::Result<()> {
     let mut tar = tar::Archive::new(XzReader::new(BufReader::new(archive), true));
     tar.set_preserve_ownerships(false);
     tar.unpack(into)?;
-    fs::set_permissions(into, Permissions::from_mode(0o755))?;
     let mut lengths = String::new();
-    list(into, into, &mut lengths)?;
-    fs::write(into.join(LENGTHS), lengths)
+    open_and_list(into, into, &mut lengths)?;
+    let list = into.join(LENGTHS);
+    fs::write(&list, lengths)?;
+    fs::set_permissions(&list, Permissions::from_mode(0o644))
 }
 
 /// Whether every file that was unpacked is still there, in its full length.
@@ -40,13 +41,18 @@ pub(crate) fn is_intact(home: &Path) -> bool {
     })
 }
 
-fn list(dir: &Path, home: &Path, lengths: &mut String) -> io::Result<()> {
+/// Lists the files' lengths, and lets everybody read them whatever our umask is: Postgres may run under another uid.
+fn open_and_list(dir: &Path, home: &Path, lengths: &mut String) -> io::Result<()> {
+    fs::set_permissions(dir, Permissions::from_mode(0o755))?;
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
+        if fs::symlink_metadata(&path)?.is_dir() {
+            open_and_list(&path, home, lengths)?;
+            continue;
+        }
         let meta = fs::metadata(&path)?;
-        if meta.is_dir() {
-            list(&path, home, lengths)?;
-        } else if let Ok(inside) = path.strip_prefix(home) {
+        fs::set_permissions(&path, Permissions::from_mode(meta.permissions().mode() & 0o111 | 0o644))?;
+        if let Ok(inside) = path.strip_prefix(home) {
             writeln!(lengths, "{} {}", meta.len(), inside.display()).map_err(io::Error::other)?;
         }
     }

@@ -22,6 +22,12 @@ use crate::Error;
 /// Reads `guard SIGNAL:PID`, `release PID`, `scratch DIR`, `leave`; end of input means that the owner is gone.
 const SCRIPT: &str = r#"
 trap '' HUP INT TERM
+lives() {
+  kill -s 0 -- "-$1" 2>/dev/null || return 1
+  # Where nobody reaps orphans, a dead one stays as a zombie.
+  read -r stat <"/proc/$1/stat" || return 1
+  case ${stat##*)} in " Z "*) return 1 ;; esac
+}
 guarded=
 scratch=
 while read -r verb subject; do
@@ -42,7 +48,7 @@ for entry in $guarded; do
 done
 for entry in $guarded; do
   patience=100
-  while kill -s 0 -- "-${entry#*:}" 2>/dev/null && [ "$patience" -gt 0 ]; do
+  while lives "${entry#*:}" && [ "$patience" -gt 0 ]; do
     sleep 0.1
     patience=$((patience - 1))
   done
