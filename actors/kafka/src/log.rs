@@ -1,0 +1,285 @@
+//! Reads partitions from explicit offsets: the [`Log`] port.
+//!
+//! One consumer, assigned by hand, shared by all streams of a context; see the crate's documentation for why it does not subscribe.
+//! Invariant: a partition is split off before it is assigned, and every open stream has a slot, so whatever arrives on the
+//! main queue is known to be astray. The main queue is served by a thread of its own, which is also the one that closes the consumer (closing
+//! can block) once the log and its streams are gone.
+//! Deliberately absent: subscribing, seeking, pausing (which throws prefetched records away; a stream that isn't polled slows down
+//! by itself).
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use holdfast_core::{
+    partition::PartitionId,
+    port::log::{Log, LogError, RecordStream},
+};
+use rdkafka::{
+    ClientContext, Message, Statistics, TopicPartitionList,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    types::RDKafkaRespErr,
+};
+use tokio::sync::Notify;
+
+use crate::{
+    client::{blocking, log_line},
+    config::KafkaConfig,
+    error::{ConfigError, unavailable},
+    hints::{Hints, Pace},
+    membership::KafkaMembership,
+    stream::KafkaStream,
+};
+
+/// That a topic exists is believed this long.
+const COUNT_BELIEVED: Duration = Duration::from_secs(10);
+/// The main queue's thread looks up this often.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Logs what the data consumer says.
+pub(crate) struct DataContext {
+    fatal: OnceLock<String>,
+}
+
+impl ClientContext for DataContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log_line(level, facility, line);
+    }
+
+    fn stats(&self, _: Statistics) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if matches!(error, KafkaError::Global(RDKafkaErrorCode::Fatal)) {
+            let _ = self.fatal.set(reason.to_owned());
+        }
+        tracing::warn!(%error, reason, "kafka consumer");
+    }
+}
+
+impl ConsumerContext for DataContext {
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        if let Err(error) = result {
+            tracing::debug!(%error, "hint offsets were not committed");
+        }
+    }
+}
+
+pub(crate) type DataConsumer = BaseConsumer<DataContext>;
+
+/// An open stream, as the main queue's thread sees it.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    /// Woken when the partition's queue gets something.
+    pub(crate) wake: Notify,
+    /// A record of this partition came by the main queue: open again.
+    pub(crate) astray: AtomicBool,
+}
+
+type Slots = HashMap<(Arc<str>, u32), Arc<Slot>>;
+
+/// What the log and its streams share.
+pub(crate) struct Shared {
+    pub(crate) consumer: Arc<DataConsumer>,
+    pub(crate) context: String,
+    slots: Mutex<Slots>,
+    counts: Mutex<HashMap<Arc<str>, (u32, Instant)>>,
+    hints: Hints,
+    /// The commands topic, and where its offsets are noted instead: with the member, under the group that lag tools look at.
+    member: Option<(String, Arc<Hints>)>,
+    timeout: Duration,
+}
+
+impl Shared {
+    /// Why the client can't go on, if so.
+    pub(crate) fn fatal(&self) -> Option<LogError> {
+        self.consumer.context().fatal.get().map(|reason| LogError::Fatal(reason.clone()))
+    }
+
+    /// Takes the slot of a partition; `None` if its stream is open.
+    pub(crate) fn claim(&self, topic: &Arc<str>, partition: PartitionId) -> Option<Arc<Slot>> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (Arc::clone(topic), partition.0);
+        if slots.contains_key(&key) {
+            return None;
+        }
+        let slot = Arc::new(Slot::default());
+        slots.insert(key, Arc::clone(&slot));
+        Some(slot)
+    }
+
+    /// Gives a slot back.
+    pub(crate) fn release(&self, topic: &Arc<str>, partition: PartitionId) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(&(Arc::clone(topic), partition.0));
+    }
+
+    /// A record came by the main queue.
+    fn astray(&self, topic: &str, partition: i32, offset: i64) {
+        metrics::counter!("holdfast_kafka_stray_records_total", "context" => self.context.clone()).increment(1);
+        tracing::error!(topic, partition, offset, "a record reached the main queue; its partition is opened again");
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = u32::try_from(partition).ok().and_then(|partition| slots.get(&(Arc::from(topic), partition)));
+        if let Some(slot) = slot {
+            slot.astray.store(true, Ordering::Release);
+            slot.wake.notify_one();
+        }
+    }
+
+    /// How many partitions the topic has, from the brokers.
+    pub(crate) async fn ask_count(&self, topic: &str) -> Result<u32, LogError> {
+        let (consumer, timeout, name) = (Arc::clone(&self.consumer), self.timeout, topic.to_owned());
+        let count = blocking("reading the topic's metadata", timeout * 2, move || count(&consumer, &name, timeout));
+        let count = count.await?;
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.insert(topic.into(), (count, Instant::now()));
+        Ok(count)
+    }
+
+    /// Fails unless the partition exists. Belief is enough, so that opening many partitions asks once.
+    async fn check(&self, topic: &str, partition: PartitionId) -> Result<(), LogError> {
+        let believed = {
+            let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            counts.get(topic).is_some_and(|(count, at)| partition.0 < *count && at.elapsed() < COUNT_BELIEVED)
+        };
+        if believed || partition.0 < self.ask_count(topic).await? {
+            return Ok(());
+        }
+        Err(LogError::Unavailable(format!("{topic}-{partition} is not known to the brokers yet")))
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.hints.commit(&self.consumer, |_| true);
+    }
+}
+
+fn count(consumer: &DataConsumer, topic: &str, timeout: Duration) -> Result<u32, LogError> {
+    let metadata =
+        consumer.fetch_metadata(Some(topic), timeout).map_err(|error| unavailable("reading metadata", &error))?;
+    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
+        return Err(LogError::NoSuchTopic(topic.to_owned()));
+    };
+    match found.error() {
+        None => u32::try_from(found.partitions().len())
+            .ok()
+            .filter(|count| *count > 0)
+            .ok_or_else(|| LogError::NoSuchTopic(topic.to_owned())),
+        Some(
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
+            | RDKafkaRespErr::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
+            | RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION,
+        ) => Err(LogError::NoSuchTopic(topic.to_owned())),
+        Some(error) => Err(LogError::Unavailable(format!("metadata of {topic}: {error:?}"))),
+    }
+}
+
+/// The [`Log`] port on Kafka. Cheap to make; one per context and node.
+pub struct KafkaLog {
+    shared: Arc<Shared>,
+}
+
+impl KafkaLog {
+    /// Makes the data consumer. Does not wait for a broker.
+    pub fn new(config: &KafkaConfig) -> Result<Self, ConfigError> {
+        Self::make(config, None)
+    }
+
+    /// The same, and offsets of the commands topic are noted by the member, so that lag tools see them under the group's own name.
+    pub fn with_member(config: &KafkaConfig, member: &KafkaMembership) -> Result<Self, ConfigError> {
+        Self::make(config, Some((config.commands_topic(), member.hints())))
+    }
+
+    fn make(config: &KafkaConfig, member: Option<(String, Arc<Hints>)>) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let context = DataContext { fatal: OnceLock::new() };
+        let consumer = Arc::new(DataConsumer::from_config_and_context(&config.data_consumer(), context)?);
+        let shared = Arc::new(Shared {
+            consumer: Arc::clone(&consumer),
+            context: config.context.clone(),
+            slots: Mutex::default(),
+            counts: Mutex::default(),
+            hints: Hints::default(),
+            member,
+            timeout: config.request_timeout,
+        });
+        let weak = Arc::downgrade(&shared);
+        std::thread::Builder::new()
+            .name(format!("kafka-{}", config.context))
+            .spawn(move || serve(consumer, &weak))
+            .map_err(|error| ConfigError::Invalid(format!("no thread for the Kafka consumer: {error}")))?;
+        Ok(Self { shared })
+    }
+
+    /// The first offset and the end offset of a partition, asked of the broker now: an end offset that is no older than this call.
+    /// Slow (a round trip); [`RecordStream::end_offset`] is the cheap one.
+    pub async fn watermarks(&self, topic: &str, partition: PartitionId) -> Result<(u64, u64), LogError> {
+        let (consumer, timeout, name) = (Arc::clone(&self.shared.consumer), self.shared.timeout, topic.to_owned());
+        blocking("reading the partition's end", timeout * 2, move || {
+            let number = i32::try_from(partition.0).unwrap_or(i32::MAX);
+            let (low, high) = consumer
+                .fetch_watermarks(&name, number, timeout)
+                .map_err(|error| unavailable("reading the partition's end", &error))?;
+            Ok((u64::try_from(low).unwrap_or(0), u64::try_from(high).unwrap_or(0)))
+        })
+        .await
+    }
+}
+
+/// Serves the main queue until nobody else holds the consumer, then closes it.
+fn serve(consumer: Arc<DataConsumer>, shared: &Weak<Shared>) {
+    let mut pace = Pace::new();
+    loop {
+        let polled = consumer.poll(POLL);
+        let Some(shared) = shared.upgrade() else {
+            // Streams hold the consumer too, for as long as they live.
+            if Arc::strong_count(&consumer) == 1 {
+                return;
+            }
+            continue;
+        };
+        match polled {
+            None => {}
+            Some(Ok(message)) => shared.astray(message.topic(), message.partition(), message.offset()),
+            Some(Err(error)) => tracing::debug!(%error, "kafka consumer's main queue"),
+        }
+        if pace.due() {
+            shared.hints.commit(&consumer, |_| true);
+        }
+    }
+}
+
+#[async_trait]
+impl Log for KafkaLog {
+    async fn partition_count(&self, topic: &str) -> Result<u32, LogError> {
+        self.shared.ask_count(topic).await
+    }
+
+    async fn open(
+        &self,
+        topic: &str,
+        partition: PartitionId,
+        from: Option<u64>,
+    ) -> Result<Box<dyn RecordStream>, LogError> {
+        if let Some(fatal) = self.shared.fatal() {
+            return Err(fatal);
+        }
+        self.shared.check(topic, partition).await?;
+        Ok(Box::new(KafkaStream::open(&self.shared, topic.into(), partition, from)?))
+    }
+
+    fn store_offset(&self, topic: &str, partition: PartitionId, next: u64) {
+        let hints = match &self.shared.member {
+            Some((commands, hints)) if commands == topic => hints,
+            _ => &self.shared.hints,
+        };
+        hints.note(topic, partition.0, next);
+    }
+}

@@ -1,0 +1,72 @@
+//! The two things that rust-rdkafka's safe interface does not give.
+//!
+//! *Watermarks known locally*: its `fetch_watermarks` asks the broker and blocks. *Headers of foreign records*: its iterator panics
+//! on a name that isn't UTF-8, so that any producer could bring a reader down (I6).
+//! Invariant: nothing here outlives the call it is made in. Deliberately absent: anything that changes state.
+#![allow(unsafe_code)]
+
+use std::{
+    ffi::{CStr, CString, c_void},
+    ptr,
+};
+
+use rdkafka::{
+    bindings::{
+        rd_kafka_get_watermark_offsets, rd_kafka_header_cnt, rd_kafka_header_get_all, rd_kafka_headers_t,
+        rd_kafka_message_headers,
+    },
+    client::{Client, ClientContext},
+    message::BorrowedMessage,
+    types::RDKafkaRespErr,
+};
+
+/// The start and end offset of a partition as last heard in a fetch response. Does not block.
+pub(crate) fn cached_watermarks<C: ClientContext>(
+    client: &Client<C>,
+    topic: &CStr,
+    partition: i32,
+) -> Option<(Option<u64>, Option<u64>)> {
+    let (mut low, mut high) = (-1, -1);
+    // SAFETY: the client lives as long as the borrow, the topic is a C string, and the results are written before the call returns.
+    let answer = unsafe {
+        rd_kafka_get_watermark_offsets(client.native_ptr(), topic.as_ptr(), partition, &raw mut low, &raw mut high)
+    };
+    // Negative offsets are librdkafka's "unknown".
+    (answer == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| (u64::try_from(low).ok(), u64::try_from(high).ok()))
+}
+
+/// A topic's name for C.
+pub(crate) fn c_name(topic: &str) -> CString {
+    CString::new(topic.replace('\0', "")).unwrap_or_default()
+}
+
+/// Calls `visit` with each header of `message`, in order: name and value as bytes.
+pub(crate) fn each_header<'a>(message: &'a BorrowedMessage<'_>, mut visit: impl FnMut(&'a [u8], Option<&'a [u8]>)) {
+    let mut headers: *mut rd_kafka_headers_t = ptr::null_mut();
+    // SAFETY: the message is alive for 'a; librdkafka parses its headers once and owns the result, which lives as long as the message.
+    // Anything but success (no headers, or bytes that don't parse) leaves nothing to visit.
+    if unsafe { rd_kafka_message_headers(message.ptr(), &raw mut headers) }
+        != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
+        || headers.is_null()
+    {
+        return;
+    }
+    // SAFETY: `headers` was just returned for a message that is alive.
+    let count = unsafe { rd_kafka_header_cnt(headers) };
+    for index in 0..count {
+        let (mut name, mut value, mut size) = (ptr::null(), ptr::null::<c_void>(), 0_usize);
+        // SAFETY: as above; the index is in range, and the three results are written before the call returns.
+        let answer = unsafe { rd_kafka_header_get_all(headers, index, &raw mut name, &raw mut value, &raw mut size) };
+        if answer != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return;
+        }
+        // SAFETY: names are terminated by librdkafka; a value that isn't null has `size` bytes; both live as long as the message.
+        let (name, value) = unsafe {
+            (
+                CStr::from_ptr(name).to_bytes(),
+                (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast::<u8>(), size)),
+            )
+        };
+        visit(name, value);
+    }
+}
