@@ -45,6 +45,8 @@ impl fmt::Display for DeadLetterReason {
 /// Why a message waits in the durable mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WaitReason {
+    /// Its home is another partition, whose owner applies it at once.
+    Transferred,
     /// The actor failed on it (or on one before it); the budget is not spent.
     Retrying,
     /// A look-up in another context failed.
@@ -55,6 +57,7 @@ impl WaitReason {
     /// The name in storage and in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Transferred => "transferred",
             Self::Retrying => "retrying",
             Self::Downstream => "downstream",
         }
@@ -63,6 +66,7 @@ impl WaitReason {
     /// From the name in storage.
     pub fn parse(name: &str) -> Option<Self> {
         match name {
+            "transferred" => Some(Self::Transferred),
             "retrying" => Some(Self::Retrying),
             "downstream" => Some(Self::Downstream),
             _ => None,

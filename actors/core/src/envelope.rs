@@ -88,7 +88,7 @@ impl Headers {
     /// Reads [`Self::to_bytes`]; `None` if it is not that.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes;
-        let mut number = |rest: &mut &[u8]| -> Option<u32> {
+        let number = |rest: &mut &[u8]| -> Option<u32> {
             let (head, tail) = rest.split_at_checked(4)?;
             *rest = tail;
             Some(u32::from_le_bytes(head.try_into().ok()?))

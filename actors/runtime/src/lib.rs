@@ -1,1 +1,37 @@
-//! The core loop: supervised aggregate actors over the ports.
+//! The core loop of Holdfast: supervised aggregate actors over the ports of [`holdfast_core::port`].
+//!
+//! A [`node::Node`] runs one bounded context on one machine. Records come in per owned partition ([`fetch`]), are gathered into
+//! batches ([`lane`]), decided by one actor per aggregate ([`entity`], supervised by [`partition`]), committed as one
+//! transaction ([`commit`]), and what they caused is published in order ([`relay`]). `actors/README.md` states what that promises.
+//!
+//! Deliberately absent: SQL, Kafka, protobuf, and any domain.
+
+pub mod config;
+pub mod context;
+pub mod lease;
+pub mod node;
+pub mod router;
+pub mod telemetry;
+
+mod activation;
+mod admission;
+mod backoff;
+mod commit;
+mod dead_letter;
+mod entity;
+mod fetch;
+mod kind;
+mod lane;
+mod ownership;
+mod partition;
+mod passivation;
+mod plan;
+mod prepare;
+mod relay;
+mod waiting;
+mod work;
+
+pub use config::Config;
+pub use context::BoundedContext;
+pub use node::{Node, Ports};
+pub use router::{Consistency, ReadAnswer, RouteError, Router};

@@ -1,0 +1,100 @@
+//! Sends a batch to the store and finds out how it ended.
+//!
+//! Runs in a task of its own that is never aborted. An outage is waited out; an unknown outcome is settled by drawing new tokens on
+//! condition of the old ones, so that whatever still travels under an old one can't take effect later (I2, I4). Never re-executed blindly.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use holdfast_core::{
+    PartitionId,
+    batch::Batch,
+    epoch::{PartitionRow, Token},
+    port::store::{CommitError, Committed, Store},
+};
+
+use crate::{backoff::Backoff, telemetry};
+
+/// How a commit ended, for certain.
+pub(crate) enum End {
+    Committed(Committed),
+    /// The store refused some row's data; nothing is written.
+    Data(String),
+    /// Whatever happened, these are the rows now, held under the new tokens in them; the others of the batch are lost.
+    Reloaded(Vec<PartitionRow>),
+}
+
+/// The tokens under which one ownership has been held. Whatever row bears one of them is still this node's.
+#[derive(Clone, Default)]
+pub(crate) struct Tokens(Arc<Mutex<Vec<Token>>>);
+
+impl Tokens {
+    pub fn add(&self, token: Token) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(token);
+    }
+
+    pub fn contains(&self, token: Token) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&token)
+    }
+}
+
+/// Commits `batch`. `tokens` holds those of each partition it touches.
+pub(crate) async fn commit(
+    store: Arc<dyn Store>,
+    batch: Arc<Batch>,
+    tokens: HashMap<PartitionId, Tokens>,
+    context: &'static str,
+) -> End {
+    let mut backoff = Backoff::infrastructure();
+    loop {
+        let started = Instant::now();
+        let result = store.commit(&batch).await;
+        metrics::histogram!(telemetry::COMMIT_SECONDS, "context" => context).record(started.elapsed().as_secs_f64());
+        let (reason, error) = match result {
+            Ok(committed) => return End::Committed(committed),
+            Err(CommitError::Data { sqlstate, message }) => return End::Data(format!("{sqlstate}: {message}")),
+            Err(CommitError::Unavailable(error)) => ("unavailable", error),
+            Err(CommitError::Conflict) => ("conflict", "a stored version is not the expected one".to_owned()),
+            Err(CommitError::Unknown(error)) => ("unknown", error),
+        };
+        metrics::counter!(telemetry::COMMIT_FAILURES_TOTAL, "context" => context, "reason" => reason).increment(1);
+        tracing::warn!(context, reason, error, "commit failed");
+        if reason != "unavailable" {
+            return End::Reloaded(reload(&*store, &batch, &tokens).await);
+        }
+        backoff.wait().await;
+    }
+}
+
+/// Draws new tokens for the batch's partitions and reads their rows. A partition that is not in the answer is lost.
+async fn reload(store: &dyn Store, batch: &Batch, tokens: &HashMap<PartitionId, Tokens>) -> Vec<PartitionRow> {
+    let changes: Vec<_> = batch.fences.iter().map(|fence| (fence.partition, fence.token, Token::draw())).collect();
+    let fresh: BTreeMap<PartitionId, Token> =
+        changes.iter().map(|(partition, _, token)| (*partition, *token)).collect();
+    for (partition, token) in &fresh {
+        if let Some(tokens) = tokens.get(partition) {
+            tokens.add(*token); // before the store knows it, so that a renewal in between finds it
+        }
+    }
+    // One try only: if this answer is lost too, the node counts as fenced.
+    let held: BTreeSet<PartitionId> = match store.retoken(&changes).await {
+        Ok(held) => held.into_keys().collect(),
+        Err(error) => {
+            tracing::error!(%error, "the outcome of a commit could not be found out; its partitions are given up");
+            return Vec::new();
+        }
+    };
+    match store.partitions().await {
+        Ok(rows) => rows
+            .into_iter()
+            .filter(|row| held.contains(&row.partition) && row.token == fresh.get(&row.partition).copied())
+            .collect(),
+        Err(error) => {
+            tracing::error!(%error, "partition rows could not be read after a lost commit; the partitions are given up");
+            Vec::new()
+        }
+    }
+}

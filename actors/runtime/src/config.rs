@@ -1,0 +1,62 @@
+//! The limits and periods of one node. Every queue and every wait in this crate has its bound here.
+
+use std::time::Duration;
+
+use holdfast_core::retry::RetryPolicy;
+
+/// See the field docs; [`Default`] is what production starts from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where other nodes can call this one; written into the partition rows it owns.
+    pub address: String,
+    /// Messages in one batch, at most.
+    pub batch_items_max: usize,
+    /// Committers of this context on this node. A partition is always served by the same one.
+    pub lanes: usize,
+    /// Bytes of records held in memory by this node and context, at most (I11).
+    pub memory_bytes_max: usize,
+    /// Callers' commands in flight, at most; further ones are told `RESOURCE_EXHAUSTED`.
+    pub calls_max: usize,
+    /// Attempts at a message whose handler fails.
+    pub retry: RetryPolicy,
+    /// How long after a renewal this node may answer strong reads.
+    pub lease: Duration,
+    /// How often leases are renewed.
+    pub renew_every: Duration,
+    /// What a taker adds to the lease it waits out, for clocks that drift.
+    pub drift: Duration,
+    /// How long a taker hopes for the last owner's release before it takes the partition without.
+    pub release_grace: Duration,
+    /// An actor idle for this long is dropped from memory.
+    pub passivate_after: Duration,
+    /// Live actors, at most, about; the idlest go first.
+    pub live_max: usize,
+    /// How often timers and mailboxes are looked through for what is due.
+    pub poll_every: Duration,
+    /// Outbox rows on their way to the broker, at most, for each lane.
+    pub relay_rows_max: usize,
+    /// How long a graceful stop may take.
+    pub drain: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            address: String::new(),
+            batch_items_max: 512,
+            lanes: 2,
+            memory_bytes_max: 64 * 1024 * 1024,
+            calls_max: 4096,
+            retry: RetryPolicy::default(),
+            lease: Duration::from_secs(5),
+            renew_every: Duration::from_secs(1),
+            drift: Duration::from_millis(250),
+            release_grace: Duration::from_secs(1),
+            passivate_after: Duration::from_secs(300),
+            live_max: 50_000,
+            poll_every: Duration::from_millis(200),
+            relay_rows_max: 8192,
+            drain: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! A bounded context: its kinds of aggregates, its topics, and which message goes to which kind.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
+
+use holdfast_core::{AggregateId, Message, Record, Timestamp, codec::Adapter, disposition::Refused, envelope::header};
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::Span;
+
+use crate::{
+    kind::{Kind, Typed},
+    telemetry::{Trace, is_sampled},
+    work::{Item, Origin, RefusedRecord, Work},
+};
+
+/// What a node runs. Built once at start.
+pub struct BoundedContext {
+    name: &'static str,
+    kinds: Vec<Arc<dyn Kind>>,
+    by_type: HashMap<&'static str, usize>,
+    inputs: Vec<Arc<str>>,
+}
+
+impl BoundedContext {
+    /// A context of this name, reading `<name>.commands`. The name is used in topics, in storage and as a metric label.
+    pub fn new(name: &'static str) -> Self {
+        Self { name, kinds: Vec::new(), by_type: HashMap::new(), inputs: vec![format!("{name}.commands").into()] }
+    }
+
+    /// Adds a kind of aggregate.
+    ///
+    /// # Panics
+    /// If a message type is handled by two kinds: that is a mistake in the program.
+    #[must_use]
+    pub fn with(mut self, adapter: impl Adapter) -> Self {
+        let kind = Typed(adapter);
+        for name in kind.handles() {
+            let before = self.by_type.insert(name, self.kinds.len());
+            assert!(before.is_none(), "{name} is handled by two kinds of {}", self.name);
+        }
+        self.kinds.push(Arc::new(kind));
+        self
+    }
+
+    /// Also reads another context's events topic. Events whose type no kind handles are passed over.
+    #[must_use]
+    pub fn subscribe(mut self, topic: impl Into<Arc<str>>) -> Self {
+        self.inputs.push(topic.into());
+        self
+    }
+
+    /// Its name.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The topic of its commands, whose partitions are the homes.
+    pub fn commands_topic(&self) -> &Arc<str> {
+        &self.inputs[0]
+    }
+
+    /// All topics it reads, the commands topic first.
+    pub fn inputs(&self) -> &[Arc<str>] {
+        &self.inputs
+    }
+
+    pub(crate) fn kind(&self, name: &str) -> Option<&Arc<dyn Kind>> {
+        self.kinds.iter().find(|kind| kind.name() == name)
+    }
+
+    pub(crate) fn kinds(&self) -> &[Arc<dyn Kind>] {
+        &self.kinds
+    }
+
+    /// The kind that handles messages of this type.
+    pub(crate) fn kind_of_type(&self, name: &str) -> Option<&Arc<dyn Kind>> {
+        self.by_type.get(name).map(|at| &self.kinds[*at])
+    }
+
+    /// Decodes a record of one of the inputs.
+    pub(crate) fn admit(
+        &self,
+        record: Record,
+        now: Timestamp,
+        trace: &Trace,
+        credit: Option<OwnedSemaphorePermit>,
+    ) -> Work {
+        let own = record.topic == *self.commands_topic();
+        if !own && self.is_foreign(&record) {
+            return Work::Ignored { topic: record.topic, offset: record.offset };
+        }
+        match self.decode(&record) {
+            Err(refused) => Work::Refused(Box::new(RefusedRecord { record, refused, now, credit })),
+            Ok((aggregate, message, command)) => {
+                let span = span_of(&message, trace);
+                let hash = record.key_hash();
+                let origin = Origin::Log { record, own };
+                let failure = OnceLock::new();
+                let item =
+                    Item { origin, aggregate, hash, message, command, now, failure, prepared: false, span, credit };
+                Work::Item(Arc::new(item))
+            }
+        }
+    }
+
+    /// Decodes a record down to the command it carries.
+    pub(crate) fn decode(&self, record: &Record) -> Result<(AggregateId, Message, crate::work::AnyCommand), Refused> {
+        let message = Message::decode(record)?;
+        let kind = self.kind_of_type(&message.r#type).ok_or_else(|| Refused::unknown_type(&message.r#type))?;
+        let command = kind.decode(&message)?;
+        Ok((AggregateId { kind: kind.name(), key: message.key.clone() }, message, command))
+    }
+
+    /// Whether a record of another context's topic has a type that nobody here subscribed to.
+    fn is_foreign(&self, record: &Record) -> bool {
+        let name = record.headers.get(header::TYPE).and_then(|name| std::str::from_utf8(name).ok());
+        name.is_some_and(|name| !self.by_type.contains_key(name))
+    }
+}
+
+/// The span of a message's way through the loop, child of its sender's; disabled if the sender was not sampled.
+pub(crate) fn span_of(message: &Message, trace: &Trace) -> Span {
+    if !is_sampled(message.traceparent.as_deref()) {
+        return Span::none();
+    }
+    let correlation = message.correlation.clone().unwrap_or_else(|| message.id.to_string());
+    let span = tracing::info_span!(
+        "process",
+        otel.kind = "consumer",
+        messaging.operation.name = "process",
+        messaging.message.id = %message.id,
+        message.r#type = %message.r#type,
+        aggregate.key = %message.key,
+        correlation_id = correlation,
+    );
+    if let Some(parent) = &message.traceparent {
+        trace.parent(&span, parent, message.tracestate.as_deref());
+    }
+    span
+}
+
+/// What is needed to turn an event into an outbox row.
+pub(crate) struct Emit {
+    pub events_topic: Arc<str>,
+    pub dlq_topic: Arc<str>,
+    /// The partition count in force.
+    pub count: u32,
+    pub trace: Trace,
+    pub consumer: Arc<str>,
+    sources: Vec<(&'static str, String)>,
+}
+
+impl Emit {
+    pub fn new(context: &BoundedContext, count: u32, trace: Trace) -> Self {
+        let name = context.name();
+        Self {
+            events_topic: format!("{name}.events").into(),
+            dlq_topic: format!("{name}.dlq").into(),
+            count,
+            trace,
+            consumer: format!("holdfast-{name}").into(),
+            sources: context
+                .kinds()
+                .iter()
+                .map(|kind| (kind.name(), format!("holdfast/{name}/{}", kind.name())))
+                .collect(),
+        }
+    }
+
+    /// The `ce_source` of a kind's events. Versions are counted per aggregate, so each kind is a source of its own.
+    pub fn source_of(&self, kind: &str) -> &str {
+        self.sources.iter().find(|(name, _)| *name == kind).map_or("holdfast", |(_, source)| source)
+    }
+}

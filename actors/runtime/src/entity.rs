@@ -1,0 +1,113 @@
+//! The actor of one live aggregate.
+//!
+//! It holds the committed snapshot, decides deliveries on it, and advances only when told that a delivery is committed. A strong read
+//! waits for the commit in flight (I5). Deliberately absent: any I/O, and catching panics: dying is how it fails, and its
+//! supervisor restarts it.
+
+use std::sync::Arc;
+
+use holdfast_core::port::clock::Clock;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::mpsc;
+
+use crate::{
+    context::Emit,
+    kind::Kind,
+    lease::Lease,
+    router::{ReadAnswer, RouteError},
+    work::{Delivery, ReadReply, Snapshot, Verdict},
+};
+
+pub(crate) enum EntityMessage {
+    /// Decide these, and answer to the collector. Nothing changes until `Settle`.
+    Decide { index: usize, delivery: Arc<Delivery>, verdicts: mpsc::UnboundedSender<Verdict> },
+    /// The delivery has ended: this is the committed state now; `None` leaves the one that is there.
+    Settle { snapshot: Option<Arc<Snapshot>> },
+    /// A strong read.
+    Read { reply: ReadReply },
+}
+
+/// What every actor of a partition shares.
+pub(crate) struct Shared {
+    pub emit: Arc<Emit>,
+    pub lease: Lease,
+    pub clock: Arc<dyn Clock>,
+}
+
+pub(crate) struct Entity;
+
+pub(crate) struct EntityArguments {
+    pub key: Arc<str>,
+    pub kind: Arc<dyn Kind>,
+    pub snapshot: Arc<Snapshot>,
+    pub shared: Arc<Shared>,
+}
+
+pub(crate) struct EntityState {
+    this: EntityArguments,
+    /// Whether a delivery was decided and not settled.
+    in_flight: bool,
+    /// Reads that wait for it.
+    readers: Vec<ReadReply>,
+}
+
+impl Actor for Entity {
+    type Msg = EntityMessage;
+    type State = EntityState;
+    type Arguments = EntityArguments;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        this: EntityArguments,
+    ) -> Result<EntityState, ActorProcessingErr> {
+        Ok(EntityState { this, in_flight: false, readers: Vec::new() })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        message: EntityMessage,
+        state: &mut EntityState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            EntityMessage::Decide { index, delivery, verdicts } => {
+                let this = &state.this;
+                let verdict = this.kind.decide(&this.shared.emit, index, &delivery, &this.snapshot);
+                state.in_flight = true;
+                // A lane that is gone has dropped the partition; nobody waits.
+                let _ = verdicts.send(verdict);
+            }
+            EntityMessage::Settle { snapshot } => {
+                if let Some(snapshot) = snapshot {
+                    state.this.snapshot = snapshot;
+                }
+                state.in_flight = false;
+                for reply in std::mem::take(&mut state.readers) {
+                    state.this.answer(reply);
+                }
+            }
+            EntityMessage::Read { reply } if state.in_flight => state.readers.push(reply),
+            EntityMessage::Read { reply } => state.this.answer(reply),
+        }
+        Ok(())
+    }
+}
+
+impl EntityArguments {
+    fn answer(&self, reply: ReadReply) {
+        let answer = ReadAnswer {
+            version: self.snapshot.version,
+            exists: self.snapshot.version > 0,
+            body: self.kind.reply(&self.key, &self.snapshot, self.shared.clock.now()),
+            strong: true,
+        };
+        // The lease is looked at last: what was read is the newest state as long as it holds (I5).
+        let valid = self.shared.lease.valid();
+        let _ = reply.send(if valid {
+            Ok(answer)
+        } else {
+            Err(RouteError::not_owner("the lease on this partition has run out"))
+        });
+    }
+}

@@ -1,0 +1,311 @@
+//! One kind of aggregate with its types erased, so that a context can hold several.
+//!
+//! [`Kind::decide`] is where a domain's pure functions are called: it folds the items of a delivery over the committed snapshot
+//! and returns what to write, without touching that snapshot. So a batch that is not committed leaves no trace (I2).
+
+use std::{any::Any, sync::Arc, sync::atomic::Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use holdfast_core::{
+    Aggregate, Context, Decision, Effects, Message, TimerChange,
+    batch::{OutboxDraft, StateWrite, TimerWrite, ViewWrite, Writes},
+    codec::{Adapter, LookupFailed, StateError},
+    dedup::{Answer, Claim},
+    disposition::Refused,
+    envelope::EnvelopeOut,
+    port::store::StateRow,
+};
+use uuid::Uuid;
+
+use crate::{
+    context::Emit,
+    telemetry::TraceLink,
+    work::{AnyCommand, Branch, Delivery, Item, NO_REPLY, Origin, Outcome, Snapshot, Step, Verdict},
+};
+
+/// An erased [`Adapter`].
+#[async_trait]
+pub(crate) trait Kind: Send + Sync + 'static {
+    fn name(&self) -> &'static str;
+    fn handles(&self) -> Vec<&'static str>;
+    fn decode(&self, message: &Message) -> Result<AnyCommand, Refused>;
+    fn timer(&self, name: &str) -> Option<AnyCommand>;
+    /// The snapshot of a stored state, or of none.
+    fn snapshot(&self, key: &str, row: Option<&StateRow>) -> Result<Snapshot, StateError>;
+    fn decide(&self, emit: &Emit, delivery: usize, work: &Delivery, committed: &Arc<Snapshot>) -> Verdict;
+    /// The state as others see it.
+    fn reply(&self, key: &str, snapshot: &Snapshot, now: holdfast_core::Timestamp) -> Bytes;
+    async fn prepare(&self, commands: Vec<&mut AnyCommand>) -> Vec<Result<(), LookupFailed>>;
+}
+
+pub(crate) struct Typed<A: Adapter>(pub A);
+
+const WRONG_TYPE: &str = "a kind is only given what it made itself";
+
+#[async_trait]
+impl<A: Adapter> Kind for Typed<A> {
+    fn name(&self) -> &'static str {
+        A::Aggregate::KIND
+    }
+
+    fn handles(&self) -> Vec<&'static str> {
+        self.0.handles()
+    }
+
+    fn decode(&self, message: &Message) -> Result<AnyCommand, Refused> {
+        self.0.decode(message).map(|command| Box::new(command) as AnyCommand)
+    }
+
+    fn timer(&self, name: &str) -> Option<AnyCommand> {
+        self.0.timer(name).map(|command| Box::new(command) as AnyCommand)
+    }
+
+    fn snapshot(&self, key: &str, row: Option<&StateRow>) -> Result<Snapshot, StateError> {
+        let Some(row) = row else {
+            let state = Box::new(A::Aggregate::default());
+            return Ok(Snapshot { version: 0, exists: false, sources: Default::default(), state, view: None });
+        };
+        let state = self.0.decode_state(row.schema, &row.bytes)?;
+        // The view does not depend on the time; the context only wants one.
+        let context = Context { key, version: row.version, now: Default::default() };
+        let view = self.0.view(&state, &context);
+        Ok(Snapshot { version: row.version, exists: true, sources: row.sources.clone(), state: Box::new(state), view })
+    }
+
+    fn decide(&self, emit: &Emit, delivery: usize, work: &Delivery, committed: &Arc<Snapshot>) -> Verdict {
+        let mut fold = Fold::new(&self.0, emit, work, committed);
+        let mut steps = Vec::with_capacity(work.open().len());
+        let mut condition = None;
+        for (at, item) in work.open().iter().enumerate() {
+            work.at.store(at, Ordering::Release);
+            if item.event_sequence().is_some_and(|(source, sequence)| fold.seen(source) >= sequence) {
+                steps.push(Step::Repeat);
+                continue;
+            }
+            let command = item.command.downcast_ref::<<A::Aggregate as Aggregate>::Command>().expect(WRONG_TYPE);
+            let decision = item.span.in_scope(|| {
+                let _span = tracing::trace_span!("decide", kind = A::Aggregate::KIND).entered();
+                fold.state().decide(command, &fold.context(item))
+            });
+            match decision {
+                Err(rejection) => steps.push(Step::Answered(fold.reject(item, &rejection))),
+                Ok(Decision::Done(effects)) => steps.push(Step::Answered(fold.apply(item, &effects))),
+                Ok(Decision::Conditional { wants, granted, refused }) => {
+                    let mut other = fold.fork();
+                    let refused = match refused {
+                        Ok(effects) => other.apply(item, &effects),
+                        Err(rejection) => other.reject(item, &rejection),
+                    };
+                    let granted = fold.apply(item, &granted);
+                    steps.push(Step::Conditional { granted, refused });
+                    condition = Some((wants, other.branch()));
+                    break; // what follows depends on the grant: the next batch decides it
+                }
+            }
+        }
+        let changed = condition.is_some() || fold.is_changed();
+        let outcome = changed.then(|| Outcome { done: fold.branch(), condition });
+        Verdict { delivery, steps, outcome, failed: work.failure.get().cloned(), unreadable: false }
+    }
+
+    fn reply(&self, key: &str, snapshot: &Snapshot, now: holdfast_core::Timestamp) -> Bytes {
+        let state = snapshot.state.downcast_ref::<A::Aggregate>().expect(WRONG_TYPE);
+        self.0.encode_reply(state, &Context { key, version: snapshot.version, now })
+    }
+
+    async fn prepare(&self, commands: Vec<&mut AnyCommand>) -> Vec<Result<(), LookupFailed>> {
+        let mut typed: Vec<_> = commands
+            .into_iter()
+            .map(|command| command.downcast_mut::<<A::Aggregate as Aggregate>::Command>().expect(WRONG_TYPE))
+            .collect();
+        self.0.prepare(&mut typed).await
+    }
+}
+
+/// The state and the writes as they grow, item by item.
+struct Fold<'a, A: Adapter> {
+    adapter: &'a A,
+    emit: &'a Emit,
+    work: &'a Delivery,
+    committed: &'a Arc<Snapshot>,
+    /// The state after the items so far, if it differs from the committed one.
+    state: Option<A::Aggregate>,
+    version: u64,
+    sources: Option<std::collections::BTreeMap<String, u64>>,
+    writes: Writes,
+}
+
+impl<'a, A: Adapter> Fold<'a, A> {
+    fn new(adapter: &'a A, emit: &'a Emit, work: &'a Delivery, committed: &'a Arc<Snapshot>) -> Self {
+        let version = committed.version;
+        Self { adapter, emit, work, committed, state: None, version, sources: None, writes: Writes::default() }
+    }
+
+    fn fork(&self) -> Self {
+        Self {
+            state: self.state.clone(),
+            sources: self.sources.clone(),
+            writes: self.writes.clone(),
+            ..Self::new(self.adapter, self.emit, self.work, self.committed)
+        }
+        .at_version(self.version)
+    }
+
+    fn at_version(mut self, version: u64) -> Self {
+        self.version = version;
+        self
+    }
+
+    fn state(&self) -> &A::Aggregate {
+        self.state.as_ref().unwrap_or_else(|| self.committed.state.downcast_ref().expect(WRONG_TYPE))
+    }
+
+    fn context<'c>(&self, item: &Item) -> Context<'c>
+    where
+        'a: 'c,
+    {
+        Context { key: &self.work.aggregate.key, version: self.version, now: item.now }
+    }
+
+    fn seen(&self, source: &str) -> u64 {
+        self.sources.as_ref().unwrap_or(&self.committed.sources).get(source).copied().unwrap_or(0)
+    }
+
+    fn is_changed(&self) -> bool {
+        self.state.is_some()
+            || self.sources.is_some()
+            || !self.writes.claims.is_empty()
+            || !self.writes.timers.is_empty()
+            || !self.writes.outbox.is_empty()
+    }
+
+    fn reject(&mut self, item: &Item, rejection: &<A::Aggregate as Aggregate>::Rejection) -> Answer {
+        let answer = Answer::Rejected { version: self.version, rejection: self.adapter.rejection(rejection) };
+        self.note(item, &answer);
+        answer
+    }
+
+    fn apply(&mut self, item: &Item, effects: &Effects<<A::Aggregate as Aggregate>::Event>) -> Answer {
+        if !effects.events.is_empty() {
+            let mut state = self
+                .state
+                .take()
+                .unwrap_or_else(|| self.committed.state.downcast_ref::<A::Aggregate>().expect(WRONG_TYPE).clone());
+            let trace = self.emit.trace_of(item);
+            for event in &effects.events {
+                state.evolve(event);
+                self.version += 1;
+                self.publish(item, event, trace.as_ref());
+            }
+            self.state = Some(state);
+        }
+        if let Origin::Timer { name } = &item.origin {
+            self.timer(name.clone(), None);
+        }
+        for change in &effects.timers {
+            match change {
+                TimerChange::Set { name, after } => self.timer((*name).to_owned(), Some(*after)),
+                TimerChange::Cancel { name } => self.timer((*name).to_owned(), None),
+            }
+        }
+        let reply =
+            if item.wants_reply() { self.adapter.encode_reply(self.state(), &self.context(item)) } else { NO_REPLY };
+        let answer = Answer::Applied { version: self.version, reply };
+        self.note(item, &answer);
+        answer
+    }
+
+    /// Notes that `item` was done: its claim with the answer, or its event sequence.
+    fn note(&mut self, item: &Item, answer: &Answer) {
+        if let Some(key) = item.claim_key() {
+            self.writes.claims.push(Claim { key, body: item.body(), answer: answer.clone() });
+        }
+        if let Some((source, sequence)) = item.event_sequence() {
+            let sources = self.sources.get_or_insert_with(|| self.committed.sources.clone());
+            sources.insert(source.to_owned(), sequence);
+        }
+        if let (Origin::Timer { name }, Answer::Rejected { .. }) = (&item.origin, answer) {
+            self.timer(name.clone(), None);
+        }
+    }
+
+    fn timer(&mut self, name: String, after: Option<std::time::Duration>) {
+        self.writes.timers.retain(|write| write.name != name);
+        let (id, hash) = (self.work.aggregate.clone(), self.work.hash);
+        self.writes.timers.push(TimerWrite { id, hash, name, after });
+    }
+
+    fn publish(&mut self, item: &Item, event: &<A::Aggregate as Aggregate>::Event, trace: Option<&TraceContext>) {
+        let encoded = self.adapter.encode_event(event, &self.context(item));
+        let id = Uuid::now_v7();
+        let own_id;
+        let correlation = if let Some(text) = item.message.correlation.as_deref() {
+            text
+        } else {
+            own_id = item.message.id.to_string();
+            &own_id
+        };
+        let headers = EnvelopeOut {
+            id,
+            source: self.emit.source_of(A::Aggregate::KIND),
+            r#type: encoded.r#type,
+            time: item.now,
+            subject: &self.work.aggregate.key,
+            sequence: Some(self.version),
+            correlation: Some(correlation),
+            causation: Some(item.message.id),
+            schema: None,
+            traceparent: trace.map(|(parent, _)| parent.as_str()),
+            tracestate: trace.and_then(|(_, state)| state.as_deref()),
+        }
+        .headers();
+        self.writes.outbox.push(OutboxDraft {
+            id,
+            topic: self.emit.events_topic.clone(),
+            target: self.work.hash.home(self.emit.count),
+            key: Some(Bytes::copy_from_slice(self.work.aggregate.key.as_bytes())),
+            headers,
+            value: Some(encoded.payload),
+        });
+    }
+
+    fn branch(self) -> Branch {
+        let Self { adapter, work, committed, state, version, sources, mut writes, .. } = self;
+        if state.is_none() && sources.is_none() {
+            return Branch { writes, after: committed.clone() };
+        }
+        let sources = sources.unwrap_or_else(|| committed.sources.clone());
+        let state = state.unwrap_or_else(|| committed.state.downcast_ref::<A::Aggregate>().expect(WRONG_TYPE).clone());
+        let context = Context { key: &work.aggregate.key, version, now: Default::default() };
+        let view = adapter.view(&state, &context);
+        if view != committed.view
+            && let Some(row) = &view
+        {
+            writes.view = Some(ViewWrite { id: work.aggregate.clone(), row: row.clone() });
+        }
+        writes.state = Some(StateWrite {
+            id: work.aggregate.clone(),
+            hash: work.hash,
+            expected: committed.version,
+            exists: committed.exists,
+            version,
+            schema: A::Aggregate::SCHEMA,
+            bytes: adapter.encode_state(&state),
+            sources: sources.clone(),
+        });
+        let state: Box<dyn Any + Send + Sync> = Box::new(state);
+        Branch { writes, after: Arc::new(Snapshot { version, exists: true, sources, state, view }) }
+    }
+}
+
+/// `traceparent` and `tracestate` for what an item causes.
+pub(crate) type TraceContext = (String, Option<String>);
+
+impl Emit {
+    /// The context under which what `item` causes continues: its span's if that is recorded, else what came with the message.
+    fn trace_of(&self, item: &Item) -> Option<TraceContext> {
+        TraceLink::context(&*self.trace, &item.span)
+            .or_else(|| item.message.traceparent.clone().map(|parent| (parent, item.message.tracestate.clone())))
+    }
+}

@@ -1,0 +1,214 @@
+//! The partition supervisor: a ractor actor that owns the aggregate actors of one owned partition.
+//!
+//! It activates them from stored state, restarts one that fails from the committed snapshot it keeps beside it, hands the messages
+//! before the culprit to the new one, and reports the culprit; what becomes of the culprit is the lane's decision. A failing
+//! aggregate never touches its neighbours (I6). The default of ractor, to stop with a failing child, is replaced.
+
+use std::{collections::HashMap, sync::Arc};
+
+use holdfast_core::{AggregateId, codec::StateError, port::store::StateRow};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::mpsc;
+
+use crate::{
+    entity::{Entity, EntityArguments, EntityMessage, Shared},
+    kind::Kind,
+    telemetry,
+    work::{Delivery, ReadReply, Snapshot, Verdict},
+};
+
+pub(crate) enum PartitionMessage {
+    /// Deliver a batch. Each delivery is answered by exactly one verdict.
+    Deliver { deliveries: Vec<Post>, verdicts: mpsc::UnboundedSender<Verdict> },
+    /// A batch has ended: these are the committed states now; `None` leaves the one that is there.
+    Settle { snapshots: Vec<(AggregateId, Option<Arc<Snapshot>>)> },
+    /// A strong read; handed back through `cold` if the aggregate is not in memory.
+    Read { id: AggregateId, reply: ReadReply, cold: mpsc::UnboundedSender<(AggregateId, ReadReply)> },
+    /// Drop these actors. Nothing of theirs is in flight.
+    Passivate { ids: Vec<AggregateId> },
+}
+
+/// One delivery on its way to its actor.
+pub(crate) struct Post {
+    pub index: usize,
+    pub delivery: Arc<Delivery>,
+    pub kind: Arc<dyn Kind>,
+    /// What the store holds, if the actor has to be activated.
+    pub activation: Option<Option<StateRow>>,
+    /// Reads that asked for the activation.
+    pub readers: Vec<ReadReply>,
+}
+
+pub(crate) struct Partition;
+
+pub(crate) struct PartitionArguments {
+    pub context: &'static str,
+    pub shared: Arc<Shared>,
+}
+
+struct Child {
+    actor: ActorRef<EntityMessage>,
+    kind: Arc<dyn Kind>,
+    committed: Arc<Snapshot>,
+    /// The delivery in work.
+    delivery: Option<(usize, Arc<Delivery>, mpsc::UnboundedSender<Verdict>)>,
+}
+
+pub(crate) struct PartitionState {
+    this: PartitionArguments,
+    children: HashMap<AggregateId, Child>,
+    names: HashMap<ActorId, AggregateId>,
+}
+
+impl Actor for Partition {
+    type Msg = PartitionMessage;
+    type State = PartitionState;
+    type Arguments = PartitionArguments;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        this: PartitionArguments,
+    ) -> Result<PartitionState, ActorProcessingErr> {
+        Ok(PartitionState { this, children: HashMap::new(), names: HashMap::new() })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: PartitionMessage,
+        state: &mut PartitionState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            PartitionMessage::Deliver { deliveries, verdicts } => {
+                for post in deliveries {
+                    state.deliver(&myself, post, &verdicts).await?;
+                }
+            }
+            PartitionMessage::Settle { snapshots } => {
+                for (id, snapshot) in snapshots {
+                    if let Some(child) = state.children.get_mut(&id) {
+                        if let Some(snapshot) = &snapshot {
+                            child.committed = snapshot.clone();
+                        }
+                        child.delivery = None;
+                        // A child that just died is restarted from `committed`; the message may be lost.
+                        let _ = child.actor.send_message(EntityMessage::Settle { snapshot });
+                    }
+                }
+            }
+            PartitionMessage::Read { id, reply, cold } => match state.children.get(&id) {
+                Some(child) => {
+                    let _ = child.actor.send_message(EntityMessage::Read { reply });
+                }
+                None => {
+                    let _ = cold.send((id, reply));
+                }
+            },
+            PartitionMessage::Passivate { ids } => {
+                for id in ids {
+                    if let Some(child) = state.children.remove(&id) {
+                        state.names.remove(&child.actor.get_id());
+                        child.actor.stop(None);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        event: SupervisionEvent,
+        state: &mut PartitionState,
+    ) -> Result<(), ActorProcessingErr> {
+        if let SupervisionEvent::ActorFailed(cell, error) = event
+            && let Some(id) = state.names.remove(&cell.get_id())
+        {
+            state.restart(&myself, id, &error.to_string()).await?;
+        }
+        Ok(())
+    }
+}
+
+impl PartitionState {
+    async fn deliver(
+        &mut self,
+        myself: &ActorRef<PartitionMessage>,
+        post: Post,
+        verdicts: &mpsc::UnboundedSender<Verdict>,
+    ) -> Result<(), ActorProcessingErr> {
+        let id = post.delivery.aggregate.clone();
+        if let Some(row) = &post.activation
+            && !self.children.contains_key(&id)
+        {
+            match post.kind.snapshot(&id.key, row.as_ref()) {
+                Ok(snapshot) => self.spawn(myself, id.clone(), post.kind, Arc::new(snapshot)).await?,
+                Err(error) => {
+                    unreadable(&id, &error);
+                    let failed = Some(error.to_string());
+                    let verdict =
+                        Verdict { delivery: post.index, steps: Vec::new(), outcome: None, failed, unreadable: true };
+                    let _ = verdicts.send(verdict);
+                    return Ok(());
+                }
+            }
+        }
+        let Some(child) = self.children.get_mut(&id) else {
+            return Err(format!("delivery to {id}, which is neither live nor activated").into());
+        };
+        child.delivery = Some((post.index, post.delivery.clone(), verdicts.clone()));
+        let message = EntityMessage::Decide { index: post.index, delivery: post.delivery, verdicts: verdicts.clone() };
+        // If the child died meanwhile, its supervision event finds `delivery` and answers.
+        let _ = child.actor.send_message(message);
+        for reply in post.readers {
+            let _ = child.actor.send_message(EntityMessage::Read { reply });
+        }
+        Ok(())
+    }
+
+    async fn spawn(
+        &mut self,
+        myself: &ActorRef<PartitionMessage>,
+        id: AggregateId,
+        kind: Arc<dyn Kind>,
+        committed: Arc<Snapshot>,
+    ) -> Result<(), ActorProcessingErr> {
+        let arguments = EntityArguments {
+            key: id.key.clone(),
+            kind: kind.clone(),
+            snapshot: committed.clone(),
+            shared: self.this.shared.clone(),
+        };
+        let (actor, _) = Entity::spawn_linked(None, Entity, arguments, myself.get_cell()).await?;
+        self.names.insert(actor.get_id(), id.clone());
+        self.children.insert(id, Child { actor, kind, committed, delivery: None });
+        Ok(())
+    }
+
+    /// Starts a failed actor again from its committed state. What it was deciding is cut before the culprit and delivered again; the
+    /// culprit is reported.
+    async fn restart(
+        &mut self,
+        myself: &ActorRef<PartitionMessage>,
+        id: AggregateId,
+        error: &str,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some(child) = self.children.remove(&id) else { return Ok(()) };
+        metrics::counter!(telemetry::RESTARTS_TOTAL, "context" => self.this.context).increment(1);
+        tracing::warn!(aggregate = %id, error, "an actor failed and is restarted from its committed state");
+        let interrupted = child.delivery;
+        self.spawn(myself, id.clone(), child.kind.clone(), child.committed.clone()).await?;
+        let Some((index, delivery, verdicts)) = interrupted else { return Ok(()) };
+        delivery.cut_at_culprit(error);
+        let child = self.children.get_mut(&id).expect("just spawned");
+        child.delivery = Some((index, delivery.clone(), verdicts.clone()));
+        let _ = child.actor.send_message(EntityMessage::Decide { index, delivery, verdicts });
+        Ok(())
+    }
+}
+
+fn unreadable(id: &AggregateId, error: &StateError) {
+    tracing::error!(aggregate = %id, %error, "the stored state cannot be read by this build; its messages become dead letters");
+}

@@ -1,0 +1,108 @@
+//! Which aggregates of a partition are in memory, and which of them to let go.
+//!
+//! The lane keeps this list, the supervisor keeps the actors; an actor is let go only when nothing of it is in flight or gathered.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::Duration,
+};
+
+use holdfast_core::AggregateId;
+
+#[derive(Default)]
+pub(crate) struct Directory {
+    slots: HashMap<AggregateId, Slot>,
+    /// Every use, oldest first; a slot's last use is the one that counts.
+    uses: VecDeque<(AggregateId, u64)>,
+    clock: u64,
+}
+
+struct Slot {
+    used: u64,
+    at: Duration,
+    /// Messages in its durable mailbox.
+    waiting: u64,
+}
+
+impl Directory {
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub fn contains(&self, id: &AggregateId) -> bool {
+        self.slots.contains_key(id)
+    }
+
+    /// Notes a use; a new aggregate comes with its number of waiting messages.
+    pub fn touch(&mut self, id: &AggregateId, at: Duration, waiting: impl FnOnce() -> u64) {
+        self.clock += 1;
+        match self.slots.get_mut(id) {
+            Some(slot) => (slot.used, slot.at) = (self.clock, at),
+            None => {
+                self.slots.insert(id.clone(), Slot { used: self.clock, at, waiting: waiting() });
+            }
+        }
+        self.uses.push_back((id.clone(), self.clock));
+    }
+
+    pub fn waiting(&self, id: &AggregateId) -> Option<u64> {
+        self.slots.get(id).map(|slot| slot.waiting)
+    }
+
+    pub fn set_waiting(&mut self, id: &AggregateId, waiting: u64) {
+        if let Some(slot) = self.slots.get_mut(id) {
+            slot.waiting = waiting;
+        }
+    }
+
+    pub fn remove(&mut self, id: &AggregateId) {
+        self.slots.remove(id);
+    }
+
+    /// Takes out what has been idle since before `idle_before`, and the idlest beyond `max`, but nothing in `busy`.
+    pub fn passivate(&mut self, idle_before: Duration, max: usize, busy: &HashSet<&AggregateId>) -> Vec<AggregateId> {
+        let mut gone = Vec::new();
+        let mut kept = Vec::new();
+        while let Some((id, used)) = self.uses.pop_front() {
+            let Some(slot) = self.slots.get(&id).filter(|slot| slot.used == used) else { continue };
+            if slot.at >= idle_before && self.slots.len() <= max {
+                self.uses.push_front((id, used));
+                break;
+            }
+            if busy.contains(&id) {
+                kept.push((id, used));
+                continue;
+            }
+            self.slots.remove(&id);
+            gone.push(id);
+        }
+        for entry in kept.into_iter().rev() {
+            self.uses.push_front(entry);
+        }
+        gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u32) -> AggregateId {
+        AggregateId { kind: "k", key: n.to_string().into() }
+    }
+
+    #[test]
+    fn the_idlest_go_first_and_the_busy_stay() {
+        let mut directory = Directory::default();
+        for n in 0..5 {
+            directory.touch(&id(n), Duration::from_secs(u64::from(n)), || 0);
+        }
+        directory.touch(&id(0), Duration::from_secs(9), || 0);
+        let busy = id(1);
+        let gone = directory.passivate(Duration::from_secs(3), 100, &HashSet::from([&busy]));
+        assert_eq!(gone, [id(2)], "0 was used again, 1 is busy, 3 and 4 are not idle");
+        let gone = directory.passivate(Duration::ZERO, 2, &HashSet::new());
+        assert_eq!(gone, [id(1), id(3)]);
+        assert_eq!(directory.len(), 2);
+    }
+}

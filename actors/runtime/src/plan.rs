@@ -1,0 +1,375 @@
+//! From the verdicts of a batch to what is written, what is answered and what goes round again.
+//!
+//! Upholds I7: every piece of work that enters ends in exactly one of: done (its source is consumed by this commit), kept (in the durable
+//! mailbox, by this commit), or carried (undone, in memory, its source not consumed).
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use holdfast_core::{
+    AggregateId, PartitionId, Timestamp,
+    batch::{Condition, Entry, MailboxWrite, TimerWrite, Writes},
+    dedup::Answer,
+    disposition::{DeadLetterReason, WaitReason},
+    retry::RetryPolicy,
+};
+
+use crate::{
+    context::Emit,
+    dead_letter::{self, Cause},
+    router::RouteError,
+    telemetry,
+    work::{Delivery, Failure, Input, Item, Origin, RefusedRecord, Snapshot, Step, Verdict, Work},
+};
+
+/// One commit's worth.
+#[derive(Default)]
+pub(crate) struct Plan {
+    pub entries: Vec<Entry>,
+    /// Deliveries to settle, with what the state becomes if the entry at that place is granted, and if not.
+    pub settles: Vec<Settle>,
+    /// Offsets that are consumed by this commit.
+    pub consumed: Vec<(PartitionId, Arc<str>, u64)>,
+    /// Answers to give once it is committed.
+    pub answers: Vec<(Arc<Item>, Pending)>,
+    /// All work of this commit, to go round again if it does not happen.
+    pub work: Vec<Input>,
+    /// How the durable mailboxes change: messages put minus messages removed.
+    pub waiting: Vec<(PartitionId, AggregateId, i64)>,
+}
+
+pub(crate) struct Settle {
+    pub partition: PartitionId,
+    pub aggregate: AggregateId,
+    /// The entry in `entries`, and the snapshot if it is granted.
+    pub granted: Option<(usize, Arc<Snapshot>)>,
+    /// The snapshot if it is refused.
+    pub refused: Option<Arc<Snapshot>>,
+}
+
+pub(crate) enum Pending {
+    Known(Answer),
+    /// By the entry at this place.
+    Grant {
+        entry: usize,
+        granted: Answer,
+        refused: Answer,
+    },
+}
+
+/// Builds the plans of a batch. Those with conditions on shared quantities commit apart from those without.
+pub(crate) struct Planner<'a> {
+    pub context: &'static str,
+    pub emit: &'a Emit,
+    pub retry: RetryPolicy,
+    pub now: Timestamp,
+    pub plain: Plan,
+    pub conditional: Plan,
+    /// Work for the next batch.
+    pub carry: Vec<Input>,
+    /// Aggregates behind something that was not done in this batch, and why.
+    blocked: HashMap<AggregateId, Block>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Block {
+    /// Something before it is carried: so is what follows.
+    Carried,
+    /// Its mailbox was not empty: what is not from there queues behind.
+    Waits(WaitReason),
+    /// Something before it goes to the mailbox, or stays there, by this batch: what follows queues behind.
+    Failed(WaitReason),
+}
+
+impl<'a> Planner<'a> {
+    pub fn new(context: &'static str, emit: &'a Emit, retry: RetryPolicy, now: Timestamp) -> Self {
+        let (plain, conditional) = (Plan::default(), Plan::default());
+        Self { context, emit, retry, now, plain, conditional, carry: Vec::new(), blocked: HashMap::new() }
+    }
+
+    fn count(&self, outcome: &'static str) {
+        metrics::counter!(telemetry::MESSAGES_TOTAL, "context" => self.context, "outcome" => outcome).increment(1);
+    }
+
+    /// The aggregate's mailbox was not empty when the batch began.
+    pub fn block_waiting(&mut self, aggregate: &AggregateId, reason: WaitReason) {
+        self.blocked.entry(aggregate.clone()).or_insert(Block::Waits(reason));
+    }
+
+    /// If something before `item` in this batch (or its mailbox) stands in its way, disposes of it and returns `None`.
+    pub fn unless_blocked(&mut self, input: Input, item: &Arc<Item>) -> Option<Input> {
+        match self.blocked.get(&item.aggregate) {
+            None => Some(input),
+            Some(Block::Waits(_)) if matches!(item.origin, Origin::Mail { .. }) => Some(input),
+            Some(Block::Carried) => {
+                self.carry.push(input);
+                None
+            }
+            Some(Block::Waits(reason) | Block::Failed(reason)) => {
+                let reason = *reason;
+                self.behind(input, item, reason);
+                None
+            }
+        }
+    }
+
+    /// Queues `item` behind others of its aggregate.
+    fn behind(&mut self, input: Input, item: &Arc<Item>, reason: WaitReason) {
+        match &item.origin {
+            Origin::Log { .. } => self.put(input, item, reason, 0, None, "behind another message"),
+            Origin::Call { .. } => item.answer(Err(RouteError::Waiting(reason))),
+            // They are in their tables still and come again.
+            Origin::Mail { .. } | Origin::Timer { .. } => {}
+        }
+    }
+
+    /// Writes `item` into the durable mailbox and consumes its offset.
+    fn put(
+        &mut self,
+        input: Input,
+        item: &Arc<Item>,
+        reason: WaitReason,
+        attempts: u32,
+        after: Option<Duration>,
+        error: &str,
+    ) {
+        let Origin::Log { record, .. } = &item.origin else { return };
+        let writes = Writes {
+            mailbox: vec![MailboxWrite::Put {
+                id: item.aggregate.clone(),
+                hash: item.hash,
+                reason,
+                attempts,
+                after,
+                since: item.now,
+                error: error.to_owned(),
+                record: record.clone(),
+            }],
+            ..Writes::default()
+        };
+        metrics::counter!(telemetry::MAILBOX_PUT_TOTAL, "context" => self.context, "reason" => reason.as_str())
+            .increment(1);
+        self.plain.waiting.push((input.partition, item.aggregate.clone(), 1));
+        self.plain.add(input, writes);
+    }
+
+    /// A record whose home is another partition goes to that one's owner through the durable mailbox.
+    pub fn transfer(&mut self, input: Input, item: &Arc<Item>) {
+        self.put(
+            input,
+            item,
+            WaitReason::Transferred,
+            0,
+            Some(Duration::ZERO),
+            "read from a partition that is not its home",
+        );
+    }
+
+    /// A record that no aggregate sees.
+    pub fn refuse(&mut self, input: Input) {
+        let Work::Refused(refused) = &input.work else { return };
+        let RefusedRecord { record, refused, now, .. } = &**refused;
+        let mut writes = Writes::default();
+        let cause =
+            Cause { reason: refused.reason, error: &refused.error, attempts: 1, first_failed: *now, last_failed: *now };
+        self.dead(&mut writes, None, record, &cause);
+        self.plain.add(input, writes);
+    }
+
+    fn dead(&self, writes: &mut Writes, id: Option<&AggregateId>, record: &holdfast_core::Record, cause: &Cause<'_>) {
+        dead_letter::write(writes, self.emit, id, record, cause);
+        let labels = [("context", self.context), ("reason", cause.reason.as_str())];
+        metrics::counter!(telemetry::DEAD_LETTERS_TOTAL, &labels).increment(1);
+        self.count("dead_letter");
+        tracing::warn!(
+            context = self.context,
+            topic = %record.topic,
+            partition = record.partition.0,
+            offset = record.offset,
+            reason = cause.reason.as_str(),
+            error = cause.error,
+            attempts = cause.attempts,
+            "dead letter"
+        );
+    }
+
+    /// A message that was answered before: its source is consumed, its caller gets the first answer.
+    pub fn repeat(&mut self, input: Input, item: &Arc<Item>, answer: Option<Answer>) {
+        self.count("repeat");
+        if let Some(answer) = answer {
+            item.answer(Ok(answer)); // committed long since
+        }
+        let mut writes = Writes::default();
+        finish(&mut writes, &mut self.plain.waiting, item, input.partition);
+        if item.record().is_some() || matches!(item.origin, Origin::Timer { .. }) {
+            self.plain.add(input, writes);
+        }
+    }
+
+    /// A message that could not be applied.
+    pub fn fail(&mut self, input: Input, item: &Arc<Item>, failure: &Failure) {
+        let attempts = item.attempts() + u32::from(matches!(failure, Failure::Handler(_)));
+        let (error, wait) = match failure {
+            Failure::Reused => ("the id was used before with another body", None),
+            Failure::Lookup(error) => (error.as_str(), Some(self.retry.backoff(item.attempts().max(1)))),
+            Failure::Handler(error) => (error.as_str(), self.retry.wait_after(attempts)),
+        };
+        match (&item.origin, wait) {
+            (Origin::Call { .. }, _) => {
+                item.answer(Err(match failure {
+                    Failure::Reused => RouteError::Reused,
+                    Failure::Lookup(error) => RouteError::Downstream(error.clone()),
+                    Failure::Handler(_) => RouteError::Failed,
+                }));
+            }
+            (Origin::Timer { name }, wait) => {
+                let after = Some(wait.unwrap_or(self.retry.max));
+                let timer = TimerWrite { id: item.aggregate.clone(), hash: item.hash, name: name.clone(), after };
+                self.plain.add(input, Writes { timers: vec![timer], ..Writes::default() });
+            }
+            (Origin::Log { .. }, Some(after)) => {
+                self.blocked.insert(item.aggregate.clone(), Block::Failed(failure.wait_reason()));
+                self.count("deferred");
+                self.put(input, item, failure.wait_reason(), attempts, Some(after), error);
+            }
+            (Origin::Mail { position, .. }, Some(after)) => {
+                self.blocked.insert(item.aggregate.clone(), Block::Failed(failure.wait_reason()));
+                let (reason, error) = (failure.wait_reason(), error.to_owned());
+                let defer = MailboxWrite::Defer { position: *position, reason, attempts, after, error };
+                self.plain.add(input, Writes { mailbox: vec![defer], ..Writes::default() });
+            }
+            (Origin::Log { record, .. } | Origin::Mail { record, .. }, None) => {
+                let reason = match failure {
+                    Failure::Reused => DeadLetterReason::Invalid,
+                    Failure::Lookup(_) | Failure::Handler(_) => DeadLetterReason::Poison,
+                };
+                let first_failed = match item.origin {
+                    Origin::Mail { since, .. } => since,
+                    _ => self.now,
+                };
+                let mut writes = Writes::default();
+                let cause = Cause { reason, error, attempts: attempts.max(1), first_failed, last_failed: self.now };
+                self.dead(&mut writes, Some(&item.aggregate), record, &cause);
+                finish(&mut writes, &mut self.plain.waiting, item, input.partition);
+                self.plain.add(input, writes);
+            }
+        }
+    }
+
+    /// Takes in what an actor made of its messages. `inputs` are the works behind `delivery.items`, in the same order.
+    pub fn verdict(&mut self, partition: PartitionId, delivery: &Delivery, inputs: Vec<Input>, verdict: Verdict) {
+        let Verdict { steps, outcome, failed, unreadable, .. } = verdict;
+        let is_conditional = outcome.as_ref().is_some_and(|outcome| outcome.condition.is_some());
+        let undecided = steps.len();
+        let mut inputs = inputs.into_iter();
+        let done: Vec<Input> = inputs.by_ref().take(undecided).collect();
+        {
+            let plan = if is_conditional { &mut self.conditional } else { &mut self.plain };
+            let mut settle = Settle { partition, aggregate: delivery.aggregate.clone(), granted: None, refused: None };
+            let mut at = None;
+            if let Some(outcome) = outcome {
+                at = Some(plan.entries.len());
+                settle.granted = at.map(|at| (at, outcome.done.after));
+                let condition = outcome.condition.map(|(wants, refused)| {
+                    settle.refused = Some(refused.after);
+                    Condition { wants, refused: refused.writes }
+                });
+                plan.entries.push(Entry { partition, condition, writes: outcome.done.writes });
+            }
+            let mut mail = Writes::default();
+            for item in &delivery.items[..undecided] {
+                finish(&mut mail, &mut plan.waiting, item, partition);
+            }
+            if !mail.mailbox.is_empty() {
+                plan.entries.push(Entry { partition, condition: None, writes: mail });
+            }
+            if !unreadable {
+                plan.settles.push(settle);
+            }
+            for ((step, item), input) in steps.into_iter().zip(&delivery.items).zip(done) {
+                match step {
+                    Step::Answered(answer) => plan.answers.push((item.clone(), Pending::Known(answer))),
+                    Step::Conditional { granted, refused } => {
+                        let entry = at.expect("a condition has an entry");
+                        plan.answers.push((item.clone(), Pending::Grant { entry, granted, refused }));
+                    }
+                    Step::Repeat => {
+                        let labels = [("context", self.context), ("outcome", "repeat")];
+                        metrics::counter!(telemetry::MESSAGES_TOTAL, &labels).increment(1);
+                    }
+                }
+                plan.consume(&input);
+                plan.work.push(input);
+            }
+        }
+        let reached_culprit = unreadable || undecided == delivery.open().len();
+        if let Some(error) = failed.filter(|_| reached_culprit)
+            && let Some(input) = inputs.next()
+        {
+            let item = &delivery.items[undecided];
+            self.fail(input, item, &Failure::Handler(error));
+        }
+        for input in inputs {
+            let Work::Item(item) = &input.work else { continue };
+            let item = item.clone();
+            self.blocked.entry(item.aggregate.clone()).or_insert(Block::Carried);
+            // What is left over is mail that stands first in its mailbox: it is there still, and comes again.
+            let _ = self.unless_blocked(input, &item);
+        }
+    }
+
+    /// Marks everything that follows for `aggregate` in this batch as carried.
+    pub fn carry(&mut self, input: Input, aggregate: &AggregateId) {
+        self.blocked.entry(aggregate.clone()).or_insert(Block::Carried);
+        self.carry.push(input);
+    }
+}
+
+impl Plan {
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.consumed.is_empty() && self.settles.is_empty() && self.answers.is_empty()
+    }
+
+    /// The partitions it touches.
+    pub fn partitions(&self) -> HashSet<PartitionId> {
+        let entries = self.entries.iter().map(|entry| entry.partition);
+        entries.chain(self.consumed.iter().map(|(partition, ..)| *partition)).collect()
+    }
+
+    /// Adds an unconditional entry for `input`, whose source is consumed with it.
+    pub fn add(&mut self, input: Input, writes: Writes) {
+        self.consume(&input);
+        self.entries.push(Entry { partition: input.partition, condition: None, writes });
+        self.work.push(input);
+    }
+
+    /// Notes that the offset of `input`, if it has one, is consumed.
+    pub fn consume(&mut self, input: &Input) {
+        let (topic, offset) = match &input.work {
+            Work::Item(item) => match &item.origin {
+                Origin::Log { record, .. } => (record.topic.clone(), record.offset),
+                _ => return,
+            },
+            Work::Refused(refused) => (refused.record.topic.clone(), refused.record.offset),
+            Work::Ignored { topic, offset } => (topic.clone(), *offset),
+            Work::Activate { .. } => return,
+        };
+        self.consumed.push((input.partition, topic, offset));
+    }
+}
+
+/// What must happen to the source of a message that is done: its mailbox row is removed.
+fn finish(
+    writes: &mut Writes,
+    waiting: &mut Vec<(PartitionId, AggregateId, i64)>,
+    item: &Item,
+    partition: PartitionId,
+) {
+    if let Origin::Mail { position, .. } = item.origin {
+        writes.mailbox.push(MailboxWrite::Remove { position, id: item.aggregate.clone() });
+        waiting.push((partition, item.aggregate.clone(), -1));
+    }
+}

@@ -1,0 +1,70 @@
+//! The names of the metrics that this crate records, and how a trace crosses it.
+//!
+//! Labels are bounded: context, partition, reason, outcome; never an aggregate id. Deliberately absent: any exporter, and
+//! OpenTelemetry itself: a process hands in a [`TraceLink`].
+
+use std::sync::Arc;
+
+use tracing::Span;
+
+/// Messages done, by `context` and `outcome` (`applied`, `rejected`, `repeat`, `dead_letter`, `deferred`).
+pub const MESSAGES_TOTAL: &str = "holdfast_messages_total";
+/// Messages in a committed batch, by `context`.
+pub const BATCH_SIZE: &str = "holdfast_batch_size";
+/// Seconds from the start of a commit to its answer, by `context`.
+pub const COMMIT_SECONDS: &str = "holdfast_commit_seconds";
+/// Commits that failed, by `context` and `reason`.
+pub const COMMIT_FAILURES_TOTAL: &str = "holdfast_commit_failures_total";
+/// Aggregate actors in memory, by `context`.
+pub const LIVE_ACTORS: &str = "holdfast_live_actors";
+/// Aggregate actors restarted after a failure, by `context`.
+pub const RESTARTS_TOTAL: &str = "holdfast_restarts_total";
+/// Dead letters written, by `context` and `reason`.
+pub const DEAD_LETTERS_TOTAL: &str = "holdfast_dead_letters_total";
+/// Messages put into the durable mailbox, by `context` and `reason`.
+pub const MAILBOX_PUT_TOTAL: &str = "holdfast_mailbox_put_total";
+/// Partitions owned by this node, by `context`.
+pub const OWNED_PARTITIONS: &str = "holdfast_owned_partitions";
+/// Times this node found itself fenced, by `context`.
+pub const FENCED_TOTAL: &str = "holdfast_fenced_total";
+/// Records between the consumed offset and the end of the log, by `context`, `topic` and `partition`.
+pub const LAG_RECORDS: &str = "holdfast_lag_records";
+/// Seconds between the timestamp of the record last consumed and now, by `context`, `topic` and `partition`; 0 when there is no lag.
+pub const LAG_SECONDS: &str = "holdfast_lag_seconds";
+/// Outbox rows not yet acknowledged by the broker, by `context` and `partition`.
+pub const OUTBOX_PENDING: &str = "holdfast_outbox_pending";
+/// Bytes of admission budget in use, by `context`.
+pub const MEMORY_BYTES: &str = "holdfast_memory_bytes";
+/// Violations of an invariant noticed while running, by `invariant`.
+pub const INVARIANT_VIOLATIONS_TOTAL: &str = "holdfast_invariant_violations_total";
+
+/// Connects spans with W3C trace context.
+pub trait TraceLink: Send + Sync + 'static {
+    /// Makes the sender of `traceparent` the parent of `span`.
+    fn parent(&self, span: &Span, traceparent: &str, tracestate: Option<&str>);
+
+    /// The `traceparent` (and `tracestate`) under which `span` continues; `None` if it is not recorded.
+    fn context(&self, span: &Span) -> Option<(String, Option<String>)>;
+}
+
+/// No tracing: contexts pass through as they came.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoTrace;
+
+impl TraceLink for NoTrace {
+    fn parent(&self, _: &Span, _: &str, _: Option<&str>) {}
+
+    fn context(&self, _: &Span) -> Option<(String, Option<String>)> {
+        None
+    }
+}
+
+/// Shared handle to a [`TraceLink`].
+pub type Trace = Arc<dyn TraceLink>;
+
+/// Whether a `traceparent` carries the sampled flag. Spans are made only then, so that an unsampled message costs nothing.
+pub(crate) fn is_sampled(traceparent: Option<&str>) -> bool {
+    traceparent.is_some_and(|text| {
+        text.rsplit('-').next().and_then(|flags| u8::from_str_radix(flags, 16).ok()).is_some_and(|flags| flags & 1 == 1)
+    })
+}

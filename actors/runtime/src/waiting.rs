@@ -1,0 +1,150 @@
+//! What waits in the store for its time: timers, and messages in the durable mailbox.
+//!
+//! Due is by the store's clock. Deliberately absent: any order between a timer and other messages; a timer that was cancelled in the same
+//! moment may still fire, so `decide` must look at the state.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, OnceLock},
+};
+
+use bytes::Bytes;
+use holdfast_core::{
+    AggregateId, KeyHash, Message, PartitionId,
+    disposition::WaitReason,
+    envelope::ContentType,
+    port::store::{DueTimer, Slice, Waiting},
+};
+use tracing::Span;
+use uuid::Uuid;
+
+use crate::{
+    context::span_of,
+    lane::Environment,
+    work::{Input, Item, Origin, Work},
+};
+
+/// How many timers, and how many aggregates with mail, are taken in one go.
+const LIMIT: u32 = 256;
+
+/// Everything due for `partitions` (with their terms) that `busy` does not hold already.
+pub(crate) async fn due(env: &Environment, partitions: &[(PartitionId, u64)], busy: &[&Input]) -> Vec<Input> {
+    let slice =
+        Slice { partitions: partitions.iter().map(|(partition, _)| *partition).collect(), count: env.emit.count };
+    let (timers, mail) = tokio::join!(env.store.due_timers(&slice, LIMIT), env.store.due_mail(&slice, LIMIT));
+    let mut found = Vec::new();
+    let busy = Busy::of(busy);
+    match timers {
+        Ok(timers) => found.extend(timers.into_iter().filter_map(|timer| fire(env, &busy, timer))),
+        Err(error) => tracing::warn!(context = env.context.name(), %error, "timers could not be looked up"),
+    }
+    match mail {
+        Ok(mail) => found.extend(mail.into_iter().filter_map(|waiting| open(env, &busy, waiting))),
+        Err(error) => tracing::warn!(context = env.context.name(), %error, "mailboxes could not be looked up"),
+    }
+    let term_of =
+        |home: PartitionId| partitions.iter().find(|(partition, _)| *partition == home).map(|(_, term)| *term);
+    found
+        .into_iter()
+        .filter_map(|item| {
+            let partition = item.hash.home(env.emit.count);
+            Some(Input { partition, term: term_of(partition)?, work: Work::Item(Arc::new(item)) })
+        })
+        .collect()
+}
+
+/// What is on its way already.
+struct Busy<'a> {
+    timers: HashSet<(&'a AggregateId, &'a str)>,
+    mail: HashSet<&'a AggregateId>,
+}
+
+impl<'a> Busy<'a> {
+    fn of(inputs: &[&'a Input]) -> Self {
+        let mut busy = Self { timers: HashSet::new(), mail: HashSet::new() };
+        for input in inputs {
+            let Work::Item(item) = &input.work else { continue };
+            match &item.origin {
+                Origin::Timer { name } => {
+                    busy.timers.insert((&item.aggregate, name));
+                }
+                Origin::Mail { .. } => {
+                    busy.mail.insert(&item.aggregate);
+                }
+                _ => {}
+            }
+        }
+        busy
+    }
+}
+
+fn fire(env: &Environment, busy: &Busy<'_>, timer: DueTimer) -> Option<Item> {
+    let Some(kind) = env.context.kind(&timer.kind) else {
+        tracing::error!(kind = timer.kind, "a timer of a kind that this build does not know");
+        return None;
+    };
+    let aggregate = AggregateId { kind: kind.name(), key: timer.key.clone() };
+    if busy.timers.contains(&(&aggregate, timer.name.as_str())) {
+        return None;
+    }
+    let Some(command) = kind.timer(&timer.name) else {
+        tracing::error!(aggregate = %aggregate, timer = timer.name, "a timer that this build does not know");
+        return None;
+    };
+    let message = Message {
+        id: Uuid::now_v7(),
+        source: "timer".into(),
+        r#type: timer.name.as_str().into(),
+        key: timer.key,
+        content_type: ContentType::Protobuf,
+        sequence: None,
+        correlation: None,
+        causation: None,
+        traceparent: None,
+        tracestate: None,
+        payload: Bytes::new(),
+    };
+    let hash = KeyHash::of(aggregate.key.as_bytes());
+    Some(Item {
+        origin: Origin::Timer { name: timer.name },
+        aggregate,
+        hash,
+        message,
+        command,
+        now: env.clock.now(),
+        failure: OnceLock::new(),
+        prepared: false,
+        span: Span::none(),
+        credit: None,
+    })
+}
+
+fn open(env: &Environment, busy: &Busy<'_>, waiting: Waiting) -> Option<Item> {
+    let Waiting { position, attempts, since, record, reason, .. } = waiting;
+    let (aggregate, message, command) = match env.context.decode(&record) {
+        Ok(decoded) => decoded,
+        Err(error) => {
+            tracing::error!(topic = %record.topic, partition = record.partition.0, offset = record.offset, %error,
+                "a message in the mailbox that this build cannot read");
+            return None;
+        }
+    };
+    if busy.mail.contains(&aggregate) {
+        return None;
+    }
+    let own = record.topic == *env.context.commands_topic();
+    // A transferred message was never tried here.
+    let attempts = if reason == WaitReason::Transferred { 0 } else { attempts };
+    Some(Item {
+        hash: record.key_hash(),
+        span: span_of(&message, &env.emit.trace),
+        origin: Origin::Mail { position, attempts, since, record, own },
+        aggregate,
+        message,
+        command,
+        now: env.clock.now(),
+        failure: OnceLock::new(),
+        prepared: false,
+        credit: None,
+    })
+}

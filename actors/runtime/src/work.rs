@@ -1,0 +1,256 @@
+//! A message on its way through the loop: where it came from, what it asks, what became of it.
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use holdfast_core::{
+    AggregateId, KeyHash, Message, PartitionId, Record, Timestamp,
+    batch::Writes,
+    dedup::{Answer, Claim, ClaimKey, body_digest},
+    disposition::{Refused, WaitReason},
+};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tracing::Span;
+use uuid::Uuid;
+
+use crate::router::{ReadAnswer, RouteError};
+
+/// A decoded command, typed by its kind.
+pub(crate) type AnyCommand = Box<dyn Any + Send + Sync>;
+/// Where a caller waits for its answer.
+pub(crate) type CallReply = oneshot::Sender<Result<Answer, RouteError>>;
+/// Where a reader waits for a state.
+pub(crate) type ReadReply = oneshot::Sender<Result<ReadAnswer, RouteError>>;
+
+/// Where a message came from, and so what must happen to its source when it is done.
+pub(crate) enum Origin {
+    /// From the log: its offset is consumed. `own` is true for the context's commands, false for another context's events.
+    Log { record: Record, own: bool },
+    /// From the durable mailbox: its row is removed.
+    Mail { position: i64, attempts: u32, since: Timestamp, record: Record, own: bool },
+    /// A timer: its row is removed.
+    Timer { name: String },
+    /// A caller: it is answered.
+    Call { reply: Mutex<Option<CallReply>> },
+}
+
+/// One message for one aggregate.
+pub(crate) struct Item {
+    pub origin: Origin,
+    pub aggregate: AggregateId,
+    pub hash: KeyHash,
+    pub message: Message,
+    pub command: AnyCommand,
+    /// When it was admitted.
+    pub now: Timestamp,
+    /// Set once a failure is certain without asking the actor.
+    pub failure: OnceLock<Failure>,
+    /// Whether its look-ups are made.
+    pub prepared: bool,
+    /// The span of this message's way through the loop; disabled if it is not sampled.
+    pub span: Span,
+    /// Gives its bytes back to the budget when the item is dropped.
+    pub credit: Option<OwnedSemaphorePermit>,
+}
+
+impl Item {
+    /// The claim to look for; events are recognised by their sequence, timers by their row.
+    pub fn claim_key(&self) -> Option<ClaimKey> {
+        match &self.origin {
+            Origin::Log { own: true, .. } | Origin::Mail { own: true, .. } | Origin::Call { .. } => {
+                Some(ClaimKey::of(&self.aggregate, &self.message))
+            }
+            _ => None,
+        }
+    }
+
+    pub fn body(&self) -> Uuid {
+        body_digest(&self.message)
+    }
+
+    /// The event's source and sequence, if it is another context's event.
+    pub fn event_sequence(&self) -> Option<(&str, u64)> {
+        match &self.origin {
+            Origin::Log { own: false, .. } | Origin::Mail { own: false, .. } => {
+                self.message.sequence.map(|sequence| (&*self.message.source, sequence))
+            }
+            _ => None,
+        }
+    }
+
+    /// Answers the caller, if this is a call that has no answer yet.
+    pub fn answer(&self, answer: Result<Answer, RouteError>) {
+        if let Origin::Call { reply } = &self.origin
+            && let Some(reply) = reply.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+        {
+            let _ = reply.send(answer); // a caller that has gone needs none
+        }
+    }
+
+    pub fn wants_reply(&self) -> bool {
+        matches!(self.origin, Origin::Call { .. })
+    }
+
+    /// The record as it came, if this message is one.
+    pub fn record(&self) -> Option<&Record> {
+        match &self.origin {
+            Origin::Log { record, .. } | Origin::Mail { record, .. } => Some(record),
+            _ => None,
+        }
+    }
+
+    /// Failures counted so far.
+    pub fn attempts(&self) -> u32 {
+        match &self.origin {
+            Origin::Mail { attempts, .. } => *attempts,
+            _ => 0,
+        }
+    }
+}
+
+/// Why a message was not applied.
+#[derive(Clone, Debug)]
+pub(crate) enum Failure {
+    /// Its id was used before with another body.
+    Reused,
+    /// A look-up in another context failed.
+    Lookup(String),
+    /// The handler failed, or the store refused its data. Counts against the budget.
+    Handler(String),
+}
+
+impl Failure {
+    pub fn wait_reason(&self) -> WaitReason {
+        match self {
+            Self::Lookup(_) => WaitReason::Downstream,
+            Self::Handler(_) | Self::Reused => WaitReason::Retrying,
+        }
+    }
+}
+
+/// A record that no aggregate sees.
+pub(crate) struct RefusedRecord {
+    pub record: Record,
+    pub refused: Refused,
+    pub now: Timestamp,
+    pub credit: Option<OwnedSemaphorePermit>,
+}
+
+/// What the loop works on, in the order in which it came.
+pub(crate) enum Work {
+    Item(Arc<Item>),
+    Refused(Box<RefusedRecord>),
+    /// A record that concerns nobody here (an event type not subscribed to): its offset is consumed.
+    Ignored {
+        topic: Arc<str>,
+        offset: u64,
+    },
+    /// A strong read of an aggregate that is not in memory.
+    Activate {
+        aggregate: AggregateId,
+        reply: ReadReply,
+    },
+}
+
+/// Work with the ownership under which it came in; it is void under any other.
+pub(crate) struct Input {
+    pub partition: PartitionId,
+    pub term: u64,
+    pub work: Work,
+}
+
+/// The messages of one batch for one aggregate, shared between the lane, the supervisor and the actor, so that a dying actor takes
+/// none with it.
+pub(crate) struct Delivery {
+    pub aggregate: AggregateId,
+    pub hash: KeyHash,
+    pub items: Vec<Arc<Item>>,
+    /// The item being decided; read after a failure to know the culprit.
+    pub at: AtomicUsize,
+    /// Items from this one on are not decided; lowered to the culprit after a failure.
+    pub limit: AtomicUsize,
+    /// What the actor died of.
+    pub failure: OnceLock<String>,
+}
+
+impl Delivery {
+    pub fn new(aggregate: AggregateId, hash: KeyHash, items: Vec<Arc<Item>>) -> Self {
+        let limit = AtomicUsize::new(items.len());
+        Self { aggregate, hash, items, at: AtomicUsize::new(0), limit, failure: OnceLock::new() }
+    }
+
+    /// After an actor died: what comes before the item it was deciding is decided again, that item and what follows is not.
+    pub fn cut_at_culprit(&self, error: &str) {
+        self.limit.fetch_min(self.at.load(Ordering::Acquire), Ordering::AcqRel);
+        let _ = self.failure.set(error.to_owned());
+    }
+
+    /// The items to decide.
+    pub fn open(&self) -> &[Arc<Item>] {
+        &self.items[..self.limit.load(Ordering::Acquire)]
+    }
+}
+
+/// What an actor made of its messages.
+pub(crate) struct Verdict {
+    /// Index of the delivery in the batch.
+    pub delivery: usize,
+    /// One for each item that was decided, from the first on.
+    pub steps: Vec<Step>,
+    /// What to write and what the state becomes, if anything.
+    pub outcome: Option<Outcome>,
+    /// The item after the decided ones made the actor fail.
+    pub failed: Option<String>,
+    /// There is no actor: the stored state can't be read.
+    pub unreadable: bool,
+}
+
+/// The result of one item.
+pub(crate) enum Step {
+    /// Applied or rejected; the answer to give once committed.
+    Answered(Answer),
+    /// Depends on the grant: the answer if granted, and if refused.
+    Conditional { granted: Answer, refused: Answer },
+    /// An event that was applied before.
+    Repeat,
+}
+
+/// What a delivery comes to.
+pub(crate) struct Outcome {
+    pub done: Branch,
+    /// The condition and what happens if it is refused.
+    pub condition: Option<(Vec<holdfast_core::pool::PoolChange>, Branch)>,
+}
+
+/// One way in which a delivery can end.
+pub(crate) struct Branch {
+    pub writes: Writes,
+    pub after: Arc<Snapshot>,
+}
+
+/// The committed state of an aggregate. The supervisor keeps it beside the actor, to restart it from.
+pub(crate) struct Snapshot {
+    pub version: u64,
+    /// Whether a row exists in the store.
+    pub exists: bool,
+    pub sources: BTreeMap<String, u64>,
+    /// The typed state.
+    pub state: Box<dyn Any + Send + Sync>,
+    /// The read model row that is stored, if this kind has one.
+    pub view: Option<serde_json::Value>,
+}
+
+/// A claim together with what to do about it.
+pub(crate) fn answer_of(claim: &Claim, body: Uuid) -> Result<Answer, Failure> {
+    if claim.body == body { Ok(claim.answer.clone()) } else { Err(Failure::Reused) }
+}
+
+/// An empty reply, for messages nobody waits on.
+pub(crate) const NO_REPLY: Bytes = Bytes::new();
