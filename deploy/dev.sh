@@ -1,0 +1,202 @@
+#!/usr/bin/env bash
+# The newcomer's one door: checks what the system lacks, installs it where that is allowed, then calls cargo.
+#
+#   deploy/dev.sh demo [--orders N] …   the whole system on fresh data, then an account of what happened
+#   deploy/dev.sh dev [--reset] …       the whole system, until Ctrl-C
+#   deploy/dev.sh load <scenario> …     benchmarks
+#   deploy/dev.sh test [cargo's flags]  all tests, on a real Kafka and a real Postgres
+#   deploy/dev.sh conformance           checks by tools from outside (buf)
+#   deploy/dev.sh faults …              comes with a later issue
+#   deploy/dev.sh tools                 only checks and installs what the system lacks
+#
+# HOLDFAST_NO_INSTALL=1 never installs anything, and only says what is missing. HOLDFAST_BREAKING_BASE names the commit
+# with whose contracts `conformance` compares.
+set -euo pipefail
+
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+
+BUF_VERSION=1.75.0
+JAVA_OLDEST=17
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/holdfast
+
+say() { printf 'dev.sh: %s\n' "$*" >&2; }
+die() { say "$2"; exit "$1"; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+usage() {
+  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}" >&2
+  exit 2
+}
+
+# --- what the system lacks ------------------------------------------------------------------------------------------
+
+java_is_new_enough() {
+  local java=java version
+  [[ -z ${JAVA_HOME:-} ]] || java=$JAVA_HOME/bin/java
+  version=$("$java" -version 2>&1 | sed -n 's/.* version "\(1\.\)\{0,1\}\([0-9]*\).*/\2/p') || return 1
+  [[ -n $version ]] && ((version >= JAVA_OLDEST))
+}
+
+# Prints one word for each thing that is missing.
+missing_tools() {
+  { has cc && has c++ && has make; } || echo compiler
+  has perl || echo perl
+  has cmake || echo cmake
+  java_is_new_enough || echo java
+  has mvn || echo maven
+  has cargo || echo rust
+}
+
+newest_java_package() {
+  local version
+  for version in 25 21 17; do
+    if [[ -n $(apt-cache search --names-only "^openjdk-$version-jre-headless\$") ]]; then
+      echo "openjdk-$version-jre-headless"
+      return
+    fi
+  done
+  echo default-jre-headless
+}
+
+debian_package() {
+  case $1 in
+    compiler) echo build-essential ;;
+    java) newest_java_package ;;
+    rust) echo rustup ;;
+    node) echo nodejs npm ;;
+    *) echo "$1" ;;
+  esac
+}
+
+fedora_package() {
+  case $1 in
+    compiler) echo gcc gcc-c++ make ;;
+    java) echo java-latest-openjdk-headless ;;
+    rust) echo rustup ;;
+    node) echo nodejs npm ;;
+    *) echo "$1" ;;
+  esac
+}
+
+arch_package() {
+  case $1 in
+    compiler) echo base-devel ;;
+    java) echo jre-openjdk-headless ;;
+    rust) echo rustup ;;
+    node) echo nodejs npm ;;
+    *) echo "$1" ;;
+  esac
+}
+
+packages() {
+  local namer=$1 tool
+  shift
+  for tool in "$@"; do "$namer" "$tool"; done | paste -sd ' ' -
+}
+
+# Installs the named tools, or says how to and ends.
+provide() {
+  local as_root=() list
+  if has apt-get; then
+    if ((EUID != 0)); then as_root=(sudo -n); fi
+    if [[ -n ${HOLDFAST_NO_INSTALL:-} ]] || ! "${as_root[@]}" true 2>/dev/null; then
+      die 1 "missing: $*. Run: sudo apt-get update && sudo apt-get install -y $(packages debian_package "$@")"
+    fi
+    say "missing: $*; installing through apt-get"
+    "${as_root[@]}" apt-get update -qq >&2
+    list=$(packages debian_package "$@")
+    # shellcheck disable=SC2086  # a list of words
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $list >&2 ||
+      die 1 "apt-get could not install: $list. Rust itself: see rust-lang.org/tools/install; the rest: install by hand"
+  elif has dnf; then
+    die 1 "missing: $*. Run: sudo dnf install $(packages fedora_package "$@")"
+  elif has pacman; then
+    die 1 "missing: $*. Run: sudo pacman -S --needed $(packages arch_package "$@")"
+  else
+    die 1 "missing: $*. Install with your system's package manager: a C and C++ compiler with make, perl, cmake, Java $JAVA_OLDEST or newer, Maven, and Rust (rust-lang.org/tools/install)"
+  fi
+}
+
+ensure_build_tools() {
+  local lacking
+  # rustup puts cargo here and relies on a new login to find it.
+  has cargo || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+  mapfile -t lacking < <(missing_tools)
+  ((${#lacking[@]} == 0)) || provide "${lacking[@]}"
+  mapfile -t lacking < <(missing_tools)
+  ((${#lacking[@]} == 0)) || die 1 "still missing after installing: ${lacking[*]}. Is an older Java first on the path (JAVA_HOME=${JAVA_HOME:-unset})?"
+}
+
+# --- conformance ----------------------------------------------------------------------------------------------------
+
+ensure_buf() {
+  local home=$cache/tools/buf-$BUF_VERSION fresh
+  buf=$home/node_modules/.bin/buf
+  [[ -x $buf ]] && return
+  if ! { has node && has npm; }; then provide node; fi
+  say "installing buf $BUF_VERSION through npm, once"
+  mkdir -p "$cache/tools"
+  fresh=$(mktemp -d "$cache/tools/buf-tmp-XXXXXX")
+  npm install --prefix "$fresh" --no-save --no-audit --no-fund --ignore-scripts --loglevel=error \
+    "@bufbuild/buf@$BUF_VERSION" >&2 || { rm -rf -- "$fresh"; die 1 "npm could not install @bufbuild/buf@$BUF_VERSION; check the network and npm's settings"; }
+  # Another process may have been faster; its copy is as good.
+  mv -T -- "$fresh" "$home" 2>/dev/null || rm -rf -- "$fresh"
+}
+
+# What was asked for, the last release, or, before there is one, the previous commit; nothing if that had no contracts.
+breaking_base() {
+  local base=${HOLDFAST_BREAKING_BASE:-}
+  [[ -n $base ]] || base=$(git describe --tags --abbrev=0 HEAD~1 2>/dev/null) || base=HEAD~1
+  git cat-file -e "$base:proto/buf.yaml" 2>/dev/null && echo "$base"
+}
+
+conformance() {
+  local base reason
+  ensure_buf
+  say "buf lint"
+  (cd proto && "$buf" lint)
+  if ! base=$(breaking_base); then
+    say "buf breaking: nothing earlier to compare with"
+    return
+  fi
+  reason=$(git log "$base..HEAD" --format='%(trailers:key=Breaking-Change,valueonly)' | sed '/^$/d')
+  if [[ -n $reason ]]; then
+    say "buf breaking: declared since $base, not checked: $reason"
+    return
+  fi
+  say "buf breaking against $base"
+  local before status=0
+  before=$(mktemp -d)
+  git archive "$base" proto | tar -x -C "$before"
+  (cd proto && "$buf" breaking --against "$before/proto") || status=$?
+  rm -rf -- "$before"
+  ((status == 0)) || die 1 "the contracts break those of $base; if that is meant, say why in the commit: 'Breaking-Change: <reason>'"
+}
+
+# --- verbs ----------------------------------------------------------------------------------------------------------
+
+(($# > 0)) || usage
+verb=$1
+shift
+case $verb in
+  demo | dev | load)
+    ensure_build_tools
+    exec cargo run --release --locked -- "$verb" "$@"
+    ;;
+  test)
+    ensure_build_tools
+    exec cargo test --release --locked --workspace "$@"
+    ;;
+  conformance)
+    conformance
+    ;;
+  tools)
+    ensure_build_tools
+    ;;
+  faults)
+    die 2 "fault scenarios come with a later issue"
+    ;;
+  *)
+    usage
+    ;;
+esac
