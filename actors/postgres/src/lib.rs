@@ -1,1 +1,27 @@
-//! Postgres adapter of the Holdfast ports.
+//! The store of the Holdfast runtime on Postgres: group commit, outbox, claims, timers, mailbox, shared quantities.
+//!
+//! The only crate under `actors/` that names sqlx. [`migrate`] prepares a context's schema, [`PgStore`] is the port
+//! [`holdfast_core::port::store::Store`], [`PgStore::maintain`] keeps its day tables.
+//!
+//! How it upholds the invariants, in one place each: fences and grants in `commit`, the text of a commit in `statement`,
+//! ownership in `ownership`, what the server's words mean in `error` and `notice`, connections in `lanes`.
+//! Deliberately absent: sqlx's macros (no database at build time), its pool (see `lanes`), retries, any domain.
+
+mod commit;
+mod config;
+mod days;
+mod error;
+mod lanes;
+mod maintain;
+mod migrate;
+mod notice;
+mod ownership;
+mod read;
+mod rows;
+mod statement;
+mod store;
+
+pub use config::{Config, View};
+pub use maintain::{Maintained, Retention};
+pub use migrate::{MigrateError, Role, migrate};
+pub use store::PgStore;

@@ -1,0 +1,138 @@
+//! Brings a context's schema up to date: the runtime's tables, then the context's own.
+//!
+//! Upholds that a context can read and write nothing but its own schema, if it is given a role: the role owns the schema and
+//! everything in it, and is granted nothing else. Migrators may run at once: sqlx's advisory lock lets one through
+//! after the other. Deliberately absent: down migrations.
+
+use holdfast_core::port::store::StoreError;
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, SqlSafeStr as _, SqlStr,
+    migrate::{Migration, MigrationType, Migrator},
+};
+
+use crate::{config, error};
+
+/// The runtime's own migrations, included by every context.
+const RUNTIME: &[(i64, &str, &str)] =
+    &[(1, "runtime", include_str!("../../../migrations/runtime/0001_runtime.sql"))];
+
+/// Versions below are the runtime's; a context's version 1 is stored as 1001.
+const CONTEXT_VERSIONS: i64 = 1000;
+
+/// The role that owns a context's schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// Its name.
+    pub name: String,
+    /// With a password it can log in; without one it can only be acted as (see [`crate::Config::role`]).
+    pub password: Option<String>,
+}
+
+/// Why a schema could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// Names or connection.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A statement failed, or an applied migration differs from the one of this build.
+    #[error("migration failed")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// A role is wanted that the connecting user may not make or act as.
+    #[error("cannot prepare role {role}: {reason}; let an administrator create it, or migrate without a role")]
+    Role {
+        /// The role.
+        role: String,
+        /// What the server said.
+        reason: String,
+    },
+}
+
+/// Creates `schema` if there is none and applies the runtime's migrations and `context`, each `(version, name, sql)` with versions from 1.
+/// With `role`, makes that role if there is none, and lets it own the schema and all in it.
+///
+/// `url` may be an administrator's, or the role's own. Safe to run at any time, from several nodes at once.
+pub async fn migrate(
+    url: &str,
+    schema: &str,
+    role: Option<&Role>,
+    context: &[(i64, &'static str, &'static str)],
+) -> Result<(), MigrateError> {
+    let schema = config::name(schema)?;
+    let mut connection = config::plain(url)?
+        .application_name("holdfast migrate")
+        // DDL must not queue for ever before everybody else's statements.
+        .options([("search_path", schema), ("lock_timeout", "60s"), ("client_min_messages", "warning")])
+        .connect()
+        .await
+        .map_err(|error| error::store(&error))?;
+    if let Some(role) = role {
+        let name = config::name(&role.name)?;
+        prepare(&mut connection, name, role.password.as_deref(), schema).await.map_err(|error| MigrateError::Role {
+            role: name.to_owned(),
+            reason: error.to_string(),
+        })?;
+    }
+    let mut migrator = Migrator::with_migrations(migrations(context));
+    migrator.create_schema(schema.to_owned());
+    migrator.run_direct(None, &mut connection, false).await?;
+    connection.close().await.map_err(|error| error::store(&error))?;
+    Ok(())
+}
+
+fn migrations(context: &[(i64, &'static str, &'static str)]) -> Vec<Migration> {
+    let own = RUNTIME.iter().map(|(version, name, sql)| (*version, *name, *sql));
+    let theirs = context.iter().map(|(version, name, sql)| (CONTEXT_VERSIONS + version, *name, *sql));
+    own.chain(theirs)
+        .map(|(version, name, sql)| {
+            Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
+        })
+        .collect()
+}
+
+/// Makes role and schema, and becomes the role.
+async fn prepare(
+    connection: &mut PgConnection,
+    role: &str,
+    password: Option<&str>,
+    schema: &str,
+) -> Result<(), sqlx::Error> {
+    let known: bool = sqlx::query_scalar("select exists (select from pg_roles where rolname = $1)")
+        .bind(role)
+        .fetch_one(&mut *connection)
+        .await?;
+    if !known {
+        // `create role` takes no parameters; the server quotes the password for itself.
+        let login = match password {
+            None => "nologin".to_owned(),
+            Some(password) => {
+                let quoted: String =
+                    sqlx::query_scalar("select quote_literal($1)").bind(password).fetch_one(&mut *connection).await?;
+                format!("login password {quoted}")
+            }
+        };
+        let made = run(connection, format!("create role {role} {login}")).await;
+        // Roles belong to the whole server: somebody may have made it just now, for another database.
+        if let Err(error) = made
+            && !matches!(error::code(&error), Some("42710" | "23505"))
+        {
+            return Err(error);
+        }
+    }
+    let may_act: bool =
+        sqlx::query_scalar("select pg_has_role(current_user, $1, 'set')").bind(role).fetch_one(&mut *connection).await?;
+    if !may_act {
+        run(connection, format!("grant {role} to current_user with set true, inherit false")).await?;
+    }
+    let made = run(connection, format!("create schema if not exists {schema} authorization {role}")).await;
+    // Two at once: "if not exists" looks first and inserts later.
+    if let Err(error) = made
+        && !matches!(error::code(&error), Some("42P06" | "23505"))
+    {
+        return Err(error);
+    }
+    run(connection, format!("set role {role}")).await
+}
+
+async fn run(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(sql).into_sql_str()).execute(connection).await.map(drop)
+}

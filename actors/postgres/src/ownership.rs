@@ -1,0 +1,144 @@
+//! Partition rows: who owns them, and how far they are.
+//!
+//! Upholds I4: every write here but the take-over is conditional on the token, and the take-over on the epoch. Each method is one
+//! statement, hence one transaction. Deliberately absent: leases; the database's clock is compared with no node's.
+
+use std::collections::BTreeMap;
+
+use holdfast_core::{
+    PartitionId,
+    epoch::{Epoch, Generation, PartitionRow, Token},
+};
+use sqlx::{PgConnection, Row as _, postgres::PgRow};
+use uuid::Uuid;
+
+use crate::error;
+
+/// New rows are of the generation in force.
+const REGISTER: &str = "
+insert into partitions (partition, generation)
+select partition, (select coalesce(max(generation), 1) from partitions)
+from generate_series(0, $1 - 1) as partition
+on conflict do nothing";
+
+const ALL: &str = "
+select partition, epoch, token, address, generation, released, batch, outbox_head, outbox_cursor, consumed::text
+from partitions order by partition";
+
+/// `released` is answered as it was: it tells the taker whether there is a lease to wait out.
+const TAKE: &str = "
+update partitions set epoch = epoch + 1, token = $3, address = $4, released = false
+where partition = $1 and epoch = $2
+returning partition, epoch, token, address, generation, old.released, batch, outbox_head, outbox_cursor, consumed::text";
+
+const TOKENS: &str = "select partition, token from partitions where partition = any($1)";
+
+const RELEASE: &str = "update partitions set released = true where partition = $1 and token = $2";
+
+/// Rows are locked in partition order, as commits do. The batch is read from the row as it is once the lock is had.
+const RETOKEN: &str = "
+with change as materialized (select * from unnest($1::int[], $2::uuid[], $3::uuid[]) as c(partition, old, new)),
+locked as materialized (
+    select p.partition from change c join partitions p on p.partition = c.partition and p.token = c.old
+    order by p.partition for update of p)
+update partitions p set token = c.new from change c
+where p.partition in (select partition from locked) and p.partition = c.partition and p.token = c.old
+returning p.partition, p.batch";
+
+const ADVANCE: &str = "
+with mark as materialized (select * from unnest($1::int[], $2::uuid[], $3::bigint[]) as m(partition, token, cursor)),
+locked as materialized (
+    select p.partition from mark m join partitions p
+        on p.partition = m.partition and p.token = m.token and p.outbox_cursor < m.cursor
+    order by p.partition for update of p)
+update partitions p set outbox_cursor = m.cursor from mark m
+where p.partition in (select partition from locked) and p.partition = m.partition and p.token = m.token
+    and p.outbox_cursor < m.cursor";
+
+fn number(partition: PartitionId) -> i32 {
+    partition.0.cast_signed()
+}
+
+pub(crate) async fn register(connection: &mut PgConnection, count: u32) -> Result<(), sqlx::Error> {
+    sqlx::query(REGISTER).bind(count.cast_signed()).execute(connection).await.map(drop)
+}
+
+pub(crate) async fn all(connection: &mut PgConnection) -> Result<Vec<PartitionRow>, sqlx::Error> {
+    sqlx::query(ALL).fetch_all(connection).await?.iter().map(row).collect()
+}
+
+pub(crate) async fn take(
+    connection: &mut PgConnection,
+    partition: PartitionId,
+    expected: Epoch,
+    token: Token,
+    address: &str,
+) -> Result<Option<PartitionRow>, sqlx::Error> {
+    let taking =
+        sqlx::query(TAKE).bind(number(partition)).bind(expected.0.cast_signed()).bind(token.0).bind(address);
+    taking.fetch_optional(connection).await?.as_ref().map(row).transpose()
+}
+
+pub(crate) async fn tokens(
+    connection: &mut PgConnection,
+    partitions: &[PartitionId],
+) -> Result<Vec<(PartitionId, Option<Token>)>, sqlx::Error> {
+    let numbers: Vec<i32> = partitions.iter().copied().map(number).collect();
+    let rows = sqlx::query(TOKENS).bind(numbers).fetch_all(connection).await?;
+    let token = |row: &PgRow| {
+        Ok((PartitionId(row.try_get::<i32, _>(0)?.cast_unsigned()), row.try_get::<Option<Uuid>, _>(1)?.map(Token)))
+    };
+    rows.iter().map(token).collect()
+}
+
+pub(crate) async fn release(
+    connection: &mut PgConnection,
+    partition: PartitionId,
+    token: Token,
+) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query(RELEASE).bind(number(partition)).bind(token.0).execute(connection).await?;
+    Ok(done.rows_affected() > 0)
+}
+
+pub(crate) async fn retoken(
+    connection: &mut PgConnection,
+    changes: &[(PartitionId, Token, Token)],
+) -> Result<BTreeMap<PartitionId, u64>, sqlx::Error> {
+    let partitions: Vec<i32> = changes.iter().map(|(partition, ..)| number(*partition)).collect();
+    let old: Vec<Uuid> = changes.iter().map(|(_, old, _)| old.0).collect();
+    let new: Vec<Uuid> = changes.iter().map(|(.., new)| new.0).collect();
+    let rows = sqlx::query(RETOKEN).bind(partitions).bind(old).bind(new).fetch_all(connection).await?;
+    let found = |row: &PgRow| Ok((PartitionId(row.try_get::<i32, _>(0)?.cast_unsigned()), unsigned(row, 1)?));
+    rows.iter().map(found).collect()
+}
+
+pub(crate) async fn advance(
+    connection: &mut PgConnection,
+    cursors: &[(PartitionId, Token, u64)],
+) -> Result<(), sqlx::Error> {
+    let partitions: Vec<i32> = cursors.iter().map(|(partition, ..)| number(*partition)).collect();
+    let tokens: Vec<Uuid> = cursors.iter().map(|(_, token, _)| token.0).collect();
+    let cursors: Vec<i64> = cursors.iter().map(|(.., cursor)| cursor.cast_signed()).collect();
+    sqlx::query(ADVANCE).bind(partitions).bind(tokens).bind(cursors).execute(connection).await.map(drop)
+}
+
+fn row(row: &PgRow) -> Result<PartitionRow, sqlx::Error> {
+    let consumed: BTreeMap<String, u64> = error::decoded(serde_json::from_str(row.try_get(9)?))?;
+    Ok(PartitionRow {
+        partition: PartitionId(row.try_get::<i32, _>(0)?.cast_unsigned()),
+        epoch: Epoch(unsigned(row, 1)?),
+        token: row.try_get::<Option<Uuid>, _>(2)?.map(Token),
+        address: row.try_get(3)?,
+        generation: Generation(row.try_get::<i32, _>(4)?.cast_unsigned()),
+        released: row.try_get(5)?,
+        batch: unsigned(row, 6)?,
+        outbox_head: unsigned(row, 7)?,
+        outbox_cursor: unsigned(row, 8)?,
+        consumed: consumed.into_iter().collect(),
+    })
+}
+
+/// A `bigint` that is never negative.
+pub(crate) fn unsigned(row: &PgRow, column: usize) -> Result<u64, sqlx::Error> {
+    error::decoded(u64::try_from(row.try_get::<i64, _>(column)?))
+}

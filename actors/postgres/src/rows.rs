@@ -1,0 +1,110 @@
+//! A settled batch as rows, sorted by what they do.
+//!
+//! Pure. Checks here what Postgres could only answer with a wrong number: `u64` beyond `bigint`, a view nobody defined.
+//! Deliberately absent: SQL, and copies of what the batch holds.
+
+use std::{collections::HashMap, time::Duration};
+
+use holdfast_core::{
+    batch::{Batch, DeadLetter, Fence, MailboxWrite, OutboxRow, Settled, StateWrite, TimerWrite, ViewWrite},
+    dedup::Claim,
+    port::store::CommitError,
+};
+
+use crate::{config::View, error};
+
+/// All rows of one commit.
+#[derive(Default)]
+pub(crate) struct Rows<'a> {
+    pub(crate) fences: Vec<FenceRow<'a>>,
+    pub(crate) updates: Vec<&'a StateWrite>,
+    pub(crate) inserts: Vec<&'a StateWrite>,
+    pub(crate) outbox: &'a [OutboxRow],
+    pub(crate) claims: Vec<&'a Claim>,
+    pub(crate) timers_set: Vec<(&'a TimerWrite, i64)>,
+    pub(crate) timers_unset: Vec<&'a TimerWrite>,
+    pub(crate) mailbox: Vec<&'a MailboxWrite>,
+    pub(crate) dead_letters: Vec<&'a DeadLetter>,
+    /// As many as there are views, each with its rows.
+    pub(crate) views: Vec<Vec<&'a ViewWrite>>,
+    pub(crate) pools: Vec<(&'a str, i64, i64)>,
+}
+
+/// A fence whose condition must hold, and what it advances.
+pub(crate) struct FenceRow<'a> {
+    pub(crate) fence: &'a Fence,
+    pub(crate) head: u64,
+}
+
+impl<'a> Rows<'a> {
+    /// Sorts what `settled` makes of `batch`.
+    pub(crate) fn of(batch: &'a Batch, settled: &'a Settled<'a>, views: &[View]) -> Result<Self, CommitError> {
+        let mut rows = Self {
+            outbox: &settled.outbox,
+            views: vec![Vec::new(); views.len()],
+            pools: settled.pools.iter().map(|(name, pool)| (name.as_str(), pool.total, pool.held)).collect(),
+            ..Self::default()
+        };
+        for fence in &batch.fences {
+            if let Some(head) = settled.heads.get(&fence.partition) {
+                check_fence(fence, *head)?;
+                rows.fences.push(FenceRow { fence, head: *head });
+            }
+        }
+        let mut timers = HashMap::new();
+        for (_, writes) in &settled.writes {
+            if let Some(state) = &writes.state {
+                within("version", state.version)?;
+                if state.exists { &mut rows.updates } else { &mut rows.inserts }.push(state);
+            }
+            rows.claims.extend(&writes.claims);
+            // A statement touches a row once, so the last change of a timer wins here.
+            timers.extend(writes.timers.iter().map(|timer| ((&timer.id, timer.name.as_str()), timer)));
+            rows.mailbox.extend(&writes.mailbox);
+            rows.dead_letters.extend(&writes.dead_letters);
+            if let Some(view) = &writes.view {
+                let at = views.iter().position(|known| known.kind == view.id.kind);
+                let at = at.ok_or_else(|| CommitError::Data {
+                    sqlstate: "22000".into(),
+                    message: format!("no view is defined for kind {}", view.id.kind),
+                })?;
+                rows.views[at].push(view);
+            }
+        }
+        for timer in timers.into_values() {
+            match timer.after {
+                Some(after) => rows.timers_set.push((timer, ms(after))),
+                None => rows.timers_unset.push(timer),
+            }
+        }
+        rows.check_mailbox()?;
+        Ok(rows)
+    }
+
+    fn check_mailbox(&self) -> Result<(), CommitError> {
+        for change in &self.mailbox {
+            if let MailboxWrite::Put { record, .. } = change {
+                within("offset", record.offset)?;
+            }
+        }
+        self.dead_letters.iter().try_for_each(|letter| within("offset", letter.offset))
+    }
+}
+
+fn check_fence(fence: &Fence, head: u64) -> Result<(), CommitError> {
+    within("batch", fence.number)?;
+    within("outbox head", head)?;
+    within("outbox cursor", fence.cursor.unwrap_or(0))?;
+    fence.consumed.iter().try_for_each(|(_, next)| within("offset", *next))
+}
+
+fn within(what: &str, value: u64) -> Result<(), CommitError> {
+    if i64::try_from(value).is_ok() { Ok(()) } else { Err(error::too_large(what, value)) }
+}
+
+/// Whole milliseconds, at least as long as `duration`; 10,000 years at most, which Postgres can still add to now.
+pub(crate) fn ms(duration: Duration) -> i64 {
+    const MOST: i64 = 10_000 * 365 * 86_400_000;
+    let ms = duration.as_nanos().div_ceil(1_000_000);
+    i64::try_from(ms).unwrap_or(MOST).min(MOST)
+}

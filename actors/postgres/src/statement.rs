@@ -1,0 +1,490 @@
+//! The one statement that writes a commit: a chain of CTEs, made of the parts that this batch needs.
+//!
+//! Upholds I4 and I3: the final select refuses the whole statement (an error, hence a rollback of everything in it) unless every
+//! fence held and every version was as expected. So no insert needs to be joined to the fence, the statement can
+//! be its own transaction, and it costs one round trip. Rows travel as one array per column, never one statement per row.
+//! Deliberately absent: deciding what to write (see [`crate::rows`]) and running it (see [`crate::commit`]).
+//!
+//! Each part is a text with `?` for its parameters and a function that adds them, side by side, in one order.
+
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    sync::{Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use holdfast_core::{
+    AggregateId,
+    batch::{MailboxWrite, StateWrite},
+    envelope::Record,
+};
+use sqlx::{
+    Arguments as _, AssertSqlSafe, Encode, Postgres, SqlSafeStr as _, SqlStr, Type,
+    encode::IsNull,
+    error::BoxDynError,
+    postgres::{PgArgumentBuffer, PgArguments, PgBindIterExt as _, PgTypeInfo},
+    types::Json,
+};
+
+use crate::{
+    config::View,
+    days,
+    rows::{Rows, ms},
+};
+
+/// A statement ready to run.
+pub(crate) struct Statement {
+    pub(crate) sql: SqlStr,
+    pub(crate) arguments: PgArguments,
+}
+
+/// The fence: rows locked in partition order, so that commits over common partitions can't deadlock, then advanced. Joined again on the
+/// whole condition, because another version of the row may have been locked than the one the statement began with.
+const FENCE: &str = "
+with fence as materialized (
+    select * from unnest(?::int[], ?::uuid[], ?::int[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[])
+        as f(partition, token, generation, number, head, cursor, consumed)),
+locked as materialized (
+    select p.partition from fence f join partitions p
+        on p.partition = f.partition and p.token = f.token and p.generation = f.generation and p.batch = f.number - 1
+    order by p.partition for update of p),
+fenced as (
+    update partitions p set batch = f.number, outbox_head = f.head, consumed = p.consumed || f.consumed::jsonb,
+        outbox_cursor = greatest(p.outbox_cursor, f.cursor)
+    from fence f
+    where p.partition in (select partition from locked) and p.partition = f.partition and p.token = f.token
+        and p.generation = f.generation and p.batch = f.number - 1
+    returning 1)";
+
+/// New versions of states, where the stored version is the expected one.
+const UPDATES: &str = ",
+updated as (
+    update aggregates a set version = u.version, schema = u.schema, state = u.state, sources = u.sources::jsonb
+    from unnest(?::text[], ?::text[], ?::bigint[], ?::bigint[], ?::int[], ?::bytea[], ?::text[])
+        as u(kind, key, expected, version, schema, state, sources)
+    where a.key = u.key and a.kind = u.kind and a.version = u.expected
+    returning 1)";
+
+/// First versions. `do nothing` makes an existing row a missing count (a conflict), not a 23505 (which would be the row's own fault).
+const INSERTS: &str = ",
+inserted as (
+    insert into aggregates (kind, key, hash, version, schema, state, sources)
+    select kind, key, hash, version, schema, state, sources::jsonb
+    from unnest(?::text[], ?::text[], ?::int[], ?::bigint[], ?::int[], ?::bytea[], ?::text[])
+        as u(kind, key, hash, version, schema, state, sources)
+    on conflict do nothing
+    returning 1)";
+
+const OUTBOX: &str = ",
+staged as (
+    insert into outbox (partition, sequence, id, topic, target, key, headers, value)
+    select * from unnest(?::int[], ?::bigint[], ?::uuid[], ?::text[], ?::int[], ?::bytea[], ?::bytea[], ?::bytea[]))";
+
+/// `made` is the day inside the id (see [`crate::days`]): a claim is filed under today, or later if its id says so.
+const CLAIMS: &str = ",
+claimed as (
+    insert into claims (id, scope, body, answer, day)
+    select id, scope, body, answer, case
+        when date '1970-01-01' + made <= current_date then current_date
+        when date '1970-01-01' + made = current_date + 1 then current_date + 1
+        else date 'infinity' end
+    from unnest(?::uuid[], ?::uuid[], ?::uuid[], ?::bytea[], ?::int[]) as u(id, scope, body, answer, made))";
+
+const TIMERS_SET: &str = ",
+timed as (
+    insert into timers (kind, key, name, hash, due)
+    select kind, key, name, hash, now() + ms * interval '1 millisecond'
+    from unnest(?::text[], ?::text[], ?::text[], ?::int[], ?::bigint[]) as u(kind, key, name, hash, ms)
+    on conflict (key, kind, name) do update set due = excluded.due)";
+
+const TIMERS_UNSET: &str = ",
+untimed as (
+    delete from timers t using unnest(?::text[], ?::text[], ?::text[]) as u(kind, key, name)
+    where t.key = u.key and t.kind = u.kind and t.name = u.name)";
+
+/// All changes of mailboxes. The parts of one statement don't see each other's rows, so each says whom it leaves out: the next head is the
+/// first that is neither removed nor deferred here; a message put behind nothing is a head and due.
+const MAILBOX: &str = ",
+gone as materialized (select * from unnest(?::bigint[], ?::text[], ?::text[]) as g(position, kind, key)),
+removed as (delete from mailbox where position in (select position from gone)),
+put_off as materialized (
+    select * from unnest(?::bigint[], ?::text[], ?::int[], ?::bigint[], ?::text[])
+        as d(position, reason, attempts, ms, error)),
+deferred as (
+    update mailbox m set reason = d.reason, attempts = d.attempts, error = d.error,
+        due = now() + d.ms * interval '1 millisecond'
+    from put_off d where m.position = d.position),
+promoted as (
+    update mailbox m set due = now()
+    from (select distinct kind, key from gone) g cross join lateral (
+        select position from mailbox q
+        where q.key = g.key and q.kind = g.kind and not exists (select from gone where gone.position = q.position)
+        order by position limit 1) h
+    where m.position = h.position and (m.due is null or m.due > now())
+        and not exists (select from put_off where put_off.position = m.position)),
+put as (
+    insert into mailbox (kind, key, hash, reason, attempts, due, since, error,
+        topic, partition, \"offset\", record_timestamp, record_key, headers, value)
+    select kind, key, hash, reason, attempts,
+        case when ms is not null then now() + ms * interval '1 millisecond'
+            when not exists (select from mailbox q where q.key = u.key and q.kind = u.kind
+                and not exists (select from gone where gone.position = q.position)) then now() end,
+        timestamptz 'epoch' + since * interval '1 millisecond', error,
+        topic, partition, \"offset\", record_timestamp, record_key, headers, value
+    from unnest(?::text[], ?::text[], ?::int[], ?::text[], ?::int[], ?::bigint[], ?::bigint[], ?::text[],
+        ?::text[], ?::int[], ?::bigint[], ?::bigint[], ?::bytea[], ?::bytea[], ?::bytea[]) with ordinality
+        as u(kind, key, hash, reason, attempts, ms, since, error,
+            topic, partition, \"offset\", record_timestamp, record_key, headers, value, n)
+    order by n)";
+
+const DEAD_LETTERS: &str = ",
+buried as (
+    insert into dead_letters (id, kind, key, hash, topic, partition, \"offset\", reason, error, attempts)
+    select * from unnest(?::uuid[], ?::text[], ?::text[], ?::int[], ?::text[], ?::int[], ?::bigint[], ?::text[], ?::text[],
+        ?::int[]))";
+
+/// The rows were locked before, and those missing made.
+const POOLS: &str = ",
+pooled as (
+    update pools p set total = u.total, held = u.held
+    from unnest(?::text[], ?::bigint[], ?::bigint[]) as u(name, total, held) where p.name = u.name
+    returning 1)";
+
+/// `case` looks at one condition after the other, and a count makes its part run: so the fence is locked before anything else is written.
+const VERDICT: &str = "
+select case when (select count(*) from fenced) <> ? then refuse_stale()";
+
+const HAS_UPDATES: u32 = 1;
+const HAS_INSERTS: u32 = 1 << 1;
+const HAS_OUTBOX: u32 = 1 << 2;
+const HAS_CLAIMS: u32 = 1 << 3;
+const HAS_TIMERS_SET: u32 = 1 << 4;
+const HAS_TIMERS_UNSET: u32 = 1 << 5;
+const HAS_MAILBOX: u32 = 1 << 6;
+const HAS_DEAD_LETTERS: u32 = 1 << 7;
+const HAS_POOLS: u32 = 1 << 8;
+const FIRST_VIEW: u32 = 9;
+
+/// Parts of the statement, in the order of their text and parameters.
+fn parts(rows: &Rows<'_>) -> u32 {
+    let mut mask = 0;
+    for (bit, needed) in [
+        (HAS_UPDATES, !rows.updates.is_empty()),
+        (HAS_INSERTS, !rows.inserts.is_empty()),
+        (HAS_OUTBOX, !rows.outbox.is_empty()),
+        (HAS_CLAIMS, !rows.claims.is_empty()),
+        (HAS_TIMERS_SET, !rows.timers_set.is_empty()),
+        (HAS_TIMERS_UNSET, !rows.timers_unset.is_empty()),
+        (HAS_MAILBOX, !rows.mailbox.is_empty()),
+        (HAS_DEAD_LETTERS, !rows.dead_letters.is_empty()),
+        (HAS_POOLS, !rows.pools.is_empty()),
+    ] {
+        mask |= if needed { bit } else { 0 };
+    }
+    for (n, view) in (FIRST_VIEW..).zip(&rows.views) {
+        mask |= u32::from(!view.is_empty()) << n;
+    }
+    mask
+}
+
+/// Makes statements, and remembers their texts.
+pub(crate) struct Statements {
+    views: Vec<View>,
+    texts: Mutex<HashMap<u32, SqlStr>>,
+}
+
+impl Statements {
+    /// At most 16 views.
+    pub(crate) fn new(views: Vec<View>) -> Self {
+        Self { views, texts: Mutex::default() }
+    }
+
+    pub(crate) fn views(&self) -> &[View] {
+        &self.views
+    }
+
+    /// The statement that writes `rows`.
+    pub(crate) fn make(&self, rows: &Rows<'_>) -> Result<Statement, BoxDynError> {
+        let mask = parts(rows);
+        let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        let sql = texts.entry(mask).or_insert_with(|| AssertSqlSafe(self.text(mask)).into_sql_str()).clone();
+        drop(texts);
+        Ok(Statement { sql, arguments: arguments(rows, mask)? })
+    }
+
+    fn text(&self, mask: u32) -> String {
+        let mut text = Text::default();
+        text.push(FENCE);
+        for (bit, part) in [
+            (HAS_UPDATES, UPDATES),
+            (HAS_INSERTS, INSERTS),
+            (HAS_OUTBOX, OUTBOX),
+            (HAS_CLAIMS, CLAIMS),
+            (HAS_TIMERS_SET, TIMERS_SET),
+            (HAS_TIMERS_UNSET, TIMERS_UNSET),
+            (HAS_MAILBOX, MAILBOX),
+            (HAS_DEAD_LETTERS, DEAD_LETTERS),
+            (HAS_POOLS, POOLS),
+        ] {
+            text.push(if mask & bit == 0 { "" } else { part });
+        }
+        for (n, view) in (FIRST_VIEW..).zip(&self.views) {
+            if mask & 1 << n != 0 {
+                text.push_view(&format!("view_{n}"), view.upsert);
+            }
+        }
+        text.push(VERDICT);
+        for (bit, counted) in [(HAS_UPDATES, "updated"), (HAS_INSERTS, "inserted"), (HAS_POOLS, "pooled")] {
+            if mask & bit != 0 {
+                text.push(&format!(" when (select count(*) from {counted}) <> ? then refuse_conflict()"));
+            }
+        }
+        text.push(" else 0 end");
+        text.sql
+    }
+}
+
+/// A text whose parameters are numbered as they come.
+#[derive(Default)]
+struct Text {
+    sql: String,
+    parameters: u32,
+}
+
+impl Text {
+    fn push(&mut self, part: &str) {
+        for (n, piece) in part.split('?').enumerate() {
+            if n > 0 {
+                self.parameters += 1;
+                let _ = write!(self.sql, "${}", self.parameters);
+            }
+            self.sql.push_str(piece);
+        }
+    }
+
+    fn push_view(&mut self, name: &str, upsert: &str) {
+        self.parameters += 1;
+        let _ = write!(self.sql, ",\n{name} as ({})", upsert.replace("$1", &format!("${}", self.parameters)));
+    }
+}
+
+fn arguments(rows: &Rows<'_>, mask: u32) -> Result<PgArguments, BoxDynError> {
+    let has = |bit| mask & bit != 0;
+    let mut to = PgArguments::default();
+    to.reserve(48, 512 + 512 * rows.outbox.len());
+    fences(&mut to, rows)?;
+    if has(HAS_UPDATES) {
+        names(&mut to, rows.updates.iter().map(|state| &state.id))?;
+        to.add(rows.updates.iter().map(|state| state.expected.cast_signed()).bind_iter())?;
+        state(&mut to, &rows.updates)?;
+    }
+    if has(HAS_INSERTS) {
+        names(&mut to, rows.inserts.iter().map(|state| &state.id))?;
+        to.add(rows.inserts.iter().map(|state| state.hash.as_i32()).bind_iter())?;
+        state(&mut to, &rows.inserts)?;
+    }
+    if has(HAS_OUTBOX) {
+        outbox(&mut to, rows)?;
+    }
+    if has(HAS_CLAIMS) {
+        claims(&mut to, rows)?;
+    }
+    if has(HAS_TIMERS_SET) {
+        names(&mut to, rows.timers_set.iter().map(|(timer, _)| &timer.id))?;
+        to.add(rows.timers_set.iter().map(|(timer, _)| timer.name.as_str()).bind_iter())?;
+        to.add(rows.timers_set.iter().map(|(timer, _)| timer.hash.as_i32()).bind_iter())?;
+        to.add(rows.timers_set.iter().map(|(_, ms)| *ms).bind_iter())?;
+    }
+    if has(HAS_TIMERS_UNSET) {
+        names(&mut to, rows.timers_unset.iter().map(|timer| &timer.id))?;
+        to.add(rows.timers_unset.iter().map(|timer| timer.name.as_str()).bind_iter())?;
+    }
+    if has(HAS_MAILBOX) {
+        mailbox(&mut to, &rows.mailbox)?;
+    }
+    if has(HAS_DEAD_LETTERS) {
+        dead_letters(&mut to, rows)?;
+    }
+    if has(HAS_POOLS) {
+        to.add(rows.pools.iter().map(|(name, ..)| *name).bind_iter())?;
+        to.add(rows.pools.iter().map(|(_, total, _)| *total).bind_iter())?;
+        to.add(rows.pools.iter().map(|(.., held)| *held).bind_iter())?;
+    }
+    for view in rows.views.iter().filter(|view| !view.is_empty()) {
+        let json: Vec<_> = view.iter().map(|view| &view.row).collect();
+        to.add(RawJson(serde_json::to_vec(&json)?))?;
+    }
+    to.add(count(rows.fences.len()))?;
+    for (bit, expected) in
+        [(HAS_UPDATES, rows.updates.len()), (HAS_INSERTS, rows.inserts.len()), (HAS_POOLS, rows.pools.len())]
+    {
+        if has(bit) {
+            to.add(count(expected))?;
+        }
+    }
+    Ok(to)
+}
+
+fn count(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}
+
+fn fences(to: &mut PgArguments, rows: &Rows<'_>) -> Result<(), BoxDynError> {
+    let all = || rows.fences.iter().map(|row| row.fence);
+    to.add(all().map(|fence| fence.partition.0.cast_signed()).bind_iter())?;
+    to.add(all().map(|fence| fence.token.0).bind_iter())?;
+    to.add(all().map(|fence| fence.generation.0.cast_signed()).bind_iter())?;
+    to.add(all().map(|fence| fence.number.cast_signed()).bind_iter())?;
+    to.add(rows.fences.iter().map(|row| row.head.cast_signed()).bind_iter())?;
+    to.add(all().map(|fence| fence.cursor.unwrap_or(0).cast_signed()).bind_iter())?;
+    let consumed: Vec<String> = all().map(|fence| object(&fence.consumed)).collect::<Result<_, _>>()?;
+    to.add(consumed)?;
+    Ok(())
+}
+
+/// A JSON object of numbers.
+fn object<K: AsRef<str>>(pairs: &[(K, u64)]) -> Result<String, serde_json::Error> {
+    let pairs = pairs.iter().map(|(name, number)| (name.as_ref().to_owned(), (*number).into()));
+    serde_json::to_string(&serde_json::Value::Object(pairs.collect()))
+}
+
+/// Kind and key.
+fn names<'a>(to: &mut PgArguments, ids: impl Iterator<Item = &'a AggregateId> + Clone) -> Result<(), BoxDynError> {
+    to.add(ids.clone().map(|id| id.kind).bind_iter())?;
+    to.add(ids.map(|id| &*id.key).bind_iter())
+}
+
+fn state(to: &mut PgArguments, states: &[&StateWrite]) -> Result<(), BoxDynError> {
+    to.add(states.iter().map(|state| state.version.cast_signed()).bind_iter())?;
+    to.add(states.iter().map(|state| state.schema.cast_signed()).bind_iter())?;
+    to.add(states.iter().map(|state| &state.bytes[..]).bind_iter())?;
+    let sources = |state: &&StateWrite| match state.sources.is_empty() {
+        true => Ok(None),
+        false => serde_json::to_string(&state.sources).map(Some),
+    };
+    let sources: Vec<Option<String>> = states.iter().map(sources).collect::<Result<_, _>>()?;
+    to.add(sources)
+}
+
+fn outbox(to: &mut PgArguments, rows: &Rows<'_>) -> Result<(), BoxDynError> {
+    let all = || rows.outbox.iter().map(|row| &row.draft);
+    to.add(rows.outbox.iter().map(|row| row.partition.0.cast_signed()).bind_iter())?;
+    to.add(rows.outbox.iter().map(|row| row.sequence.cast_signed()).bind_iter())?;
+    to.add(all().map(|draft| draft.id).bind_iter())?;
+    to.add(all().map(|draft| &*draft.topic).bind_iter())?;
+    to.add(all().map(|draft| draft.target.0.cast_signed()).bind_iter())?;
+    to.add(all().map(|draft| draft.key.as_deref()).bind_iter())?;
+    to.add(all().map(|draft| draft.headers.to_bytes()).bind_iter())?;
+    to.add(all().map(|draft| draft.value.as_deref()).bind_iter())
+}
+
+fn claims(to: &mut PgArguments, rows: &Rows<'_>) -> Result<(), BoxDynError> {
+    to.add(rows.claims.iter().map(|claim| claim.key.id).bind_iter())?;
+    to.add(rows.claims.iter().map(|claim| claim.key.scope).bind_iter())?;
+    to.add(rows.claims.iter().map(|claim| claim.body).bind_iter())?;
+    to.add(rows.claims.iter().map(|claim| claim.answer.to_bytes()).bind_iter())?;
+    to.add(rows.claims.iter().map(|claim| days::made_on(&claim.key.id).unwrap_or(0)).bind_iter())
+}
+
+fn dead_letters(to: &mut PgArguments, rows: &Rows<'_>) -> Result<(), BoxDynError> {
+    let all = || rows.dead_letters.iter();
+    let id = |id: &Option<AggregateId>| id.clone();
+    let ids: Vec<Option<AggregateId>> = all().map(|letter| id(&letter.aggregate)).collect();
+    to.add(all().map(|letter| letter.id).bind_iter())?;
+    to.add(ids.iter().map(|id| id.as_ref().map(|id| id.kind)).bind_iter())?;
+    to.add(ids.iter().map(|id| id.as_ref().map(|id| &*id.key)).bind_iter())?;
+    to.add(all().map(|letter| letter.hash.as_i32()).bind_iter())?;
+    to.add(all().map(|letter| &*letter.topic).bind_iter())?;
+    to.add(all().map(|letter| letter.partition.0.cast_signed()).bind_iter())?;
+    to.add(all().map(|letter| letter.offset.cast_signed()).bind_iter())?;
+    to.add(all().map(|letter| letter.reason.as_str()).bind_iter())?;
+    to.add(all().map(|letter| letter.error.as_str()).bind_iter())?;
+    to.add(all().map(|letter| letter.attempts.cast_signed()).bind_iter())
+}
+
+fn mailbox(to: &mut PgArguments, changes: &[&MailboxWrite]) -> Result<(), BoxDynError> {
+    let removes = || {
+        changes.iter().filter_map(|change| match change {
+            MailboxWrite::Remove { position, id } => Some((*position, id)),
+            _ => None,
+        })
+    };
+    to.add(removes().map(|(position, _)| position).bind_iter())?;
+    names(to, removes().map(|(_, id)| id))?;
+    let defers = || {
+        changes.iter().filter_map(|change| match change {
+            MailboxWrite::Defer { position, reason, attempts, after, error } => {
+                Some((*position, reason.as_str(), attempts.cast_signed(), ms(*after), error.as_str()))
+            }
+            _ => None,
+        })
+    };
+    to.add(defers().map(|(position, ..)| position).bind_iter())?;
+    to.add(defers().map(|(_, reason, ..)| reason).bind_iter())?;
+    to.add(defers().map(|(_, _, attempts, ..)| attempts).bind_iter())?;
+    to.add(defers().map(|(.., ms, _)| ms).bind_iter())?;
+    to.add(defers().map(|(.., error)| error).bind_iter())?;
+    puts(to, changes)
+}
+
+fn puts(to: &mut PgArguments, changes: &[&MailboxWrite]) -> Result<(), BoxDynError> {
+    struct Put<'a> {
+        id: &'a AggregateId,
+        hash: i32,
+        reason: &'static str,
+        attempts: i32,
+        ms: Option<i64>,
+        since: i64,
+        error: &'a str,
+        record: &'a Record,
+    }
+    let put = |change| match change {
+        &MailboxWrite::Put { ref id, hash, reason, attempts, after, since, ref error, ref record } => Some(Put {
+            id,
+            hash: hash.as_i32(),
+            reason: reason.as_str(),
+            attempts: attempts.cast_signed(),
+            ms: after.map(ms),
+            since: since.unix_ms(),
+            error,
+            record,
+        }),
+        _ => None,
+    };
+    let puts: Vec<Put<'_>> = changes.iter().copied().filter_map(put).collect();
+    names(to, puts.iter().map(|put| put.id))?;
+    to.add(puts.iter().map(|put| put.hash).bind_iter())?;
+    to.add(puts.iter().map(|put| put.reason).bind_iter())?;
+    to.add(puts.iter().map(|put| put.attempts).bind_iter())?;
+    to.add(puts.iter().map(|put| put.ms).bind_iter())?;
+    to.add(puts.iter().map(|put| put.since).bind_iter())?;
+    to.add(puts.iter().map(|put| put.error).bind_iter())?;
+    let all = || puts.iter().map(|put| put.record);
+    to.add(all().map(|record| &*record.topic).bind_iter())?;
+    to.add(all().map(|record| record.partition.0.cast_signed()).bind_iter())?;
+    to.add(all().map(|record| record.offset.cast_signed()).bind_iter())?;
+    to.add(all().map(|record| record.timestamp.map(|at| at.unix_ms())).bind_iter())?;
+    to.add(all().map(|record| record.key.as_deref()).bind_iter())?;
+    to.add(all().map(|record| record.headers.to_bytes()).bind_iter())?;
+    to.add(all().map(|record| record.value.as_ref().map(Bytes::as_ref)).bind_iter())
+}
+
+/// JSON text, sent as jsonb without parsing it again here.
+struct RawJson(Vec<u8>);
+
+impl Type<Postgres> for RawJson {
+    fn type_info() -> PgTypeInfo {
+        <Json<()> as Type<Postgres>>::type_info()
+    }
+}
+
+impl Encode<'_, Postgres> for RawJson {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        // The version of jsonb's binary form; text follows.
+        buffer.push(1);
+        buffer.extend_from_slice(&self.0);
+        Ok(IsNull::No)
+    }
+}
+

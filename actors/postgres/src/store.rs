@@ -1,0 +1,225 @@
+//! The [`Store`] port on Postgres.
+//!
+//! Composition only: which connection, which deadline, which map of errors. Deliberately absent: SQL.
+
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use holdfast_core::{
+    PartitionId,
+    batch::{Batch, OutboxRow},
+    epoch::{Epoch, PartitionRow, Token},
+    pool::Pool,
+    port::store::{CommitError, Committed, DueTimer, Found, Slice, Store, StoreError, Waiting, Wanted},
+};
+use sqlx::PgConnection;
+use tokio::time::{error::Elapsed, timeout};
+
+use crate::{
+    commit::Committer,
+    config::Config,
+    error,
+    lanes::{Lane, Lanes},
+    maintain::{self, Maintained, Retention},
+    notice, ownership, read,
+    statement::Statements,
+};
+
+/// One context's store. Clones share connections.
+#[derive(Clone)]
+pub struct PgStore {
+    committer: Committer,
+    /// For reads of the loop.
+    reads: Arc<Lanes>,
+    /// For plain reads that a lease hangs on: never behind a stuck commit.
+    leases: Arc<Lanes>,
+    /// For writes to partition rows outside commits; they may wait for a lock.
+    turns: Arc<Lanes>,
+    client_timeout: Duration,
+}
+
+impl PgStore {
+    /// Connects, and checks that the server and the schema are fit: Postgres 18, migrated, durable commits.
+    pub async fn connect(config: Config) -> Result<Self, StoreError> {
+        check_views(&config)?;
+        let options = config.options()?;
+        let lanes = |limit| Lanes::new(options.clone(), limit, config.connect_timeout);
+        let client_timeout = config.client_timeout();
+        let store = Self {
+            reads: lanes(config.readers),
+            leases: lanes(2),
+            turns: lanes(2),
+            client_timeout,
+            committer: Committer {
+                lanes: lanes(config.committers),
+                statements: Arc::new(Statements::new(config.views)),
+                client_timeout,
+            },
+        };
+        store.check().await?;
+        Ok(store)
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        let mut lane = self.leases.enter().await?;
+        let answer = self.read(fitness(lane.connection())).await;
+        match self.leave(lane, answer)? {
+            (version, ..) if version < 180_000 => {
+                Err(StoreError::Broken(format!("Postgres 18 is needed, this is {version}")))
+            }
+            (_, synchronous, _) if synchronous == "off" => {
+                Err(StoreError::Broken("synchronous_commit is off: what was acknowledged could be lost (I1)".into()))
+            }
+            (.., false) => Err(StoreError::Broken("the schema is not migrated; run `holdfast migrate`".into())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the tables of the coming days and drops those of days gone by. To be called every hour or so, by any number of nodes.
+    pub async fn maintain(&self, retention: Retention) -> Result<Maintained, StoreError> {
+        let mut lane = self.turns.enter().await?;
+        let answer = self.read(maintain::run(lane.connection(), retention)).await;
+        self.leave(lane, answer)
+    }
+
+    /// Ends the use of a lane, by what came of it.
+    fn leave<T>(&self, lane: Lane, answer: Answered<T>) -> Result<T, StoreError> {
+        match answer {
+            Err(_) => Err(StoreError::Unavailable(format!("no answer within {:?}", self.client_timeout))),
+            Ok(Ok(answer)) => {
+                lane.done();
+                Ok(answer)
+            }
+            Ok(Err(failed)) => {
+                // After a plain error the connection is as good as before; after anything else, who knows.
+                if !error::ended(&failed) {
+                    lane.done();
+                }
+                Err(error::store(&failed))
+            }
+        }
+    }
+
+    /// Waits for `work`, a read.
+    async fn read<T>(&self, work: impl Future<Output = Result<T, sqlx::Error>>) -> Answered<T> {
+        timeout(self.client_timeout, work).await
+    }
+
+    /// Waits for `work`, a write whose answer something durable is concluded from: one that comes with a warning is no answer.
+    async fn write<T>(&self, work: impl Future<Output = Result<T, sqlx::Error>>) -> Answered<T> {
+        match notice::watch(timeout(self.client_timeout, work)).await {
+            (Ok(Ok(_)), true) => Ok(Err(sqlx::Error::Protocol("committed with a warning".into()))),
+            (answer, _) => answer,
+        }
+    }
+}
+
+type Answered<T> = Result<Result<T, sqlx::Error>, Elapsed>;
+
+/// Server version, `synchronous_commit`, whether the runtime's tables are there.
+async fn fitness(connection: &mut PgConnection) -> Result<(i32, String, bool), sqlx::Error> {
+    sqlx::query_as(
+        "select current_setting('server_version_num')::int, current_setting('synchronous_commit'),
+            to_regclass('partitions') is not null",
+    )
+    .fetch_one(connection)
+    .await
+}
+
+fn check_views(config: &Config) -> Result<(), StoreError> {
+    let sound = |upsert: &str| {
+        upsert.contains("$1") && !upsert.contains(';') && !(2..10).any(|n| upsert.contains(&format!("${n}")))
+    };
+    if config.views.len() > 16 {
+        return Err(StoreError::Broken("more than 16 views".into()));
+    }
+    match config.views.iter().find(|view| !sound(view.upsert)) {
+        Some(view) => Err(StoreError::Broken(format!("view {}: one statement with $1 alone is wanted", view.name))),
+        None => Ok(()),
+    }
+}
+
+#[async_trait]
+impl Store for PgStore {
+    async fn register_partitions(&self, count: u32) -> Result<(), StoreError> {
+        let mut lane = self.turns.enter().await?;
+        let answer = self.write(ownership::register(lane.connection(), count)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn partitions(&self) -> Result<Vec<PartitionRow>, StoreError> {
+        let mut lane = self.leases.enter().await?;
+        let answer = self.read(ownership::all(lane.connection())).await;
+        self.leave(lane, answer)
+    }
+
+    async fn take(
+        &self,
+        partition: PartitionId,
+        expected: Epoch,
+        token: Token,
+        address: &str,
+    ) -> Result<Option<PartitionRow>, StoreError> {
+        let mut lane = self.turns.enter().await?;
+        let answer = self.write(ownership::take(lane.connection(), partition, expected, token, address)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn tokens(&self, partitions: &[PartitionId]) -> Result<Vec<(PartitionId, Option<Token>)>, StoreError> {
+        let mut lane = self.leases.enter().await?;
+        let answer = self.read(ownership::tokens(lane.connection(), partitions)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn release(&self, partition: PartitionId, token: Token) -> Result<bool, StoreError> {
+        let mut lane = self.turns.enter().await?;
+        let answer = self.write(ownership::release(lane.connection(), partition, token)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn retoken(&self, changes: &[(PartitionId, Token, Token)]) -> Result<BTreeMap<PartitionId, u64>, StoreError> {
+        let mut lane = self.turns.enter().await?;
+        let answer = self.write(ownership::retoken(lane.connection(), changes)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn find(&self, wanted: &Wanted) -> Result<Found, StoreError> {
+        let mut lane = self.reads.enter().await?;
+        let answer = self.read(read::find(lane.connection(), wanted)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<Committed, CommitError> {
+        self.committer.commit(batch).await
+    }
+
+    async fn outbox(&self, partition: PartitionId, after: u64, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
+        let mut lane = self.reads.enter().await?;
+        let answer = self.read(read::outbox(lane.connection(), partition, after, limit)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn advance(&self, cursors: &[(PartitionId, Token, u64)]) -> Result<(), StoreError> {
+        let mut lane = self.turns.enter().await?;
+        let answer = self.write(ownership::advance(lane.connection(), cursors)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn due_timers(&self, slice: &Slice, limit: u32) -> Result<Vec<DueTimer>, StoreError> {
+        let mut lane = self.reads.enter().await?;
+        let answer = self.read(read::due_timers(lane.connection(), slice, limit)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn due_mail(&self, slice: &Slice, limit: u32) -> Result<Vec<Waiting>, StoreError> {
+        let mut lane = self.reads.enter().await?;
+        let answer = self.read(read::due_mail(lane.connection(), slice, limit)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn pools(&self, names: &[String]) -> Result<BTreeMap<String, Pool>, StoreError> {
+        let mut lane = self.reads.enter().await?;
+        let answer = self.read(read::pools(lane.connection(), names)).await;
+        self.leave(lane, answer)
+    }
+}
