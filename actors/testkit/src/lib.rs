@@ -6,9 +6,17 @@
 pub mod clock;
 pub mod conformance;
 pub mod gate;
+pub mod given;
+pub mod group;
+pub mod log;
+pub mod publisher;
 pub mod sample;
 pub mod store;
 
 pub use clock::{ManualClock, SystemClock, VirtualClock};
 pub use gate::Gate;
+pub use given::Given;
+pub use group::{MemoryGroup, MemoryMembership};
+pub use log::MemoryLog;
+pub use publisher::MemoryPublisher;
 pub use store::MemoryStore;

@@ -4,4 +4,6 @@
 //! A suite is called through its macro, which makes one test per law, each on a fresh harness. Laws that need something that
 //! not every adapter can do ask the harness's features first; an adapter says what it lacks in one place.
 
+pub mod log;
+pub mod publisher;
 pub mod store;

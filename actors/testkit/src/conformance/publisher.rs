@@ -1,0 +1,199 @@
+//! The laws of [`Publisher`] (I3: first occurrences are in order).
+//!
+//! ```ignore
+//! holdfast_testkit::publisher_conformance! {
+//!     #[tokio::test(flavor = "multi_thread")]
+//!     async || KafkaPublisherHarness::fresh().await
+//! }
+//! ```
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::{join_all, poll_immediate};
+use holdfast_core::{
+    Headers, PartitionId, Record,
+    batch::{OutboxDraft, OutboxRow},
+    port::log::{PublishError, Publisher},
+};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+/// Long enough for a real broker; a law that waits this long fails.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// One publisher under test.
+#[async_trait]
+pub trait PublisherHarness: Send + Sync {
+    /// A node's own producer.
+    async fn connect(&self) -> Arc<dyn Publisher>;
+
+    /// Creates a topic with a name never used before, and waits until it is usable.
+    async fn create_topic(&self, partitions: u32) -> Arc<str>;
+
+    /// Everything that is in the partition now, from its start.
+    async fn read(&self, topic: &str, partition: PartitionId) -> Vec<Record>;
+}
+
+/// Rows from `first` on, in turn to the first `spread` partitions; each says its number.
+fn rows(topic: &Arc<str>, spread: u32, first: u64, n: u64) -> Arc<[OutboxRow]> {
+    let row = |sequence: u64| OutboxRow {
+        partition: PartitionId(0),
+        sequence,
+        draft: OutboxDraft {
+            id: Uuid::now_v7(),
+            topic: Arc::clone(topic),
+            target: PartitionId(u32::try_from(sequence % u64::from(spread)).expect("below a u32")),
+            key: Some(Bytes::from(format!("k{}", sequence % 7))),
+            headers: Headers::default(),
+            value: Some(Bytes::from(sequence.to_string())),
+        },
+    };
+    (first..first + n).map(row).collect()
+}
+
+async fn publish(publisher: &Arc<dyn Publisher>, rows: Arc<[OutboxRow]>) -> Result<(), PublishError> {
+    timeout(PATIENCE, publisher.publish(rows)).await.expect("an answer in time")
+}
+
+/// The numbers that are readable in one partition.
+async fn read(harness: &dyn PublisherHarness, topic: &str, partition: u32) -> Vec<u64> {
+    let records = harness.read(topic, PartitionId(partition)).await;
+    let number = |record: &Record| String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).parse();
+    records.iter().map(|record| number(record).expect("a number")).collect()
+}
+
+/// Whatever their keys hash to.
+pub async fn rows_arrive_in_order_in_the_partition_written_in_them(harness: &dyn PublisherHarness) {
+    const N: u64 = 3_000;
+    let (publisher, topic) = (harness.connect().await, harness.create_topic(3).await);
+    for first in (0..N).step_by(1_000) {
+        publish(&publisher, rows(&topic, 3, first, 1_000)).await.expect("published");
+    }
+    for partition in 0..3 {
+        let expected: Vec<u64> = (0..N).filter(|n| n % 3 == u64::from(partition)).collect();
+        assert_eq!(read(harness, &topic, partition).await, expected, "partition {partition}");
+    }
+}
+
+/// The relay has several batches under way.
+pub async fn overlapping_calls_keep_call_order(harness: &dyn PublisherHarness) {
+    let (publisher, topic) = (harness.connect().await, harness.create_topic(2).await);
+    let calls = (0..40).map(|n| publish(&publisher, rows(&topic, 2, n * 25, 25)));
+    for outcome in join_all(calls).await {
+        outcome.expect("published");
+    }
+    for partition in 0..2 {
+        let expected: Vec<u64> = (0..1_000).filter(|n| n % 2 == u64::from(partition)).collect();
+        assert_eq!(read(harness, &topic, partition).await, expected, "partition {partition}");
+    }
+}
+
+/// I1: the cursor moves on the strength of it.
+pub async fn an_acknowledged_row_can_be_read(harness: &dyn PublisherHarness) {
+    let (publisher, topic) = (harness.connect().await, harness.create_topic(1).await);
+    for n in 0..10 {
+        publish(&publisher, rows(&topic, 1, n, 1)).await.expect("published");
+        assert_eq!(read(harness, &topic, 0).await.last(), Some(&n));
+    }
+    publish(&publisher, Arc::from([])).await.expect("nothing is acknowledged at once");
+}
+
+/// A dead letter goes out as it came in.
+pub async fn records_arrive_byte_for_byte(harness: &dyn PublisherHarness) {
+    let (publisher, topic) = (harness.connect().await, harness.create_topic(1).await);
+    let mut sent = rows(&topic, 1, 0, 3).to_vec();
+    sent[0].draft.headers = Headers(vec![
+        ("twice".into(), Some(Bytes::from_static(b"1"))),
+        ("twice".into(), Some(Bytes::from_static(b"\xff\x00"))),
+        ("null".into(), None),
+        ("empty".into(), Some(Bytes::new())),
+    ]);
+    sent[0].draft.key = Some(Bytes::from_static(b"\x00\xfe"));
+    sent[0].draft.value = Some(Bytes::from((0..=255).collect::<Vec<u8>>()));
+    (sent[1].draft.key, sent[1].draft.value) = (None, None);
+    (sent[2].draft.key, sent[2].draft.value) = (Some(Bytes::new()), Some(Bytes::new()));
+    publish(&publisher, sent.clone().into()).await.expect("published");
+    let records = harness.read(&topic, PartitionId(0)).await;
+    assert_eq!(records.len(), 3);
+    for (record, OutboxRow { draft, .. }) in records.into_iter().zip(sent) {
+        assert_eq!((record.key, record.headers, record.value), (draft.key, draft.headers, draft.value));
+    }
+}
+
+/// Infrastructure trouble is the caller's to repeat, from the first row that isn't known to be out.
+pub async fn a_row_that_cannot_go_out_is_an_error_and_a_reset_heals(harness: &dyn PublisherHarness) {
+    let (publisher, topic) = (harness.connect().await, harness.create_topic(1).await);
+    publish(&publisher, rows(&topic, 1, 0, 5)).await.expect("published");
+    let mut bad = rows(&topic, 1, 5, 1).to_vec();
+    bad[0].draft.target = PartitionId(99);
+    assert!(publish(&publisher, bad.into()).await.is_err(), "there is no partition 99");
+    publisher.reset().await;
+    publish(&publisher, rows(&topic, 1, 5, 5)).await.expect("published");
+    assert_eq!(read(harness, &topic, 0).await, (0..10).collect::<Vec<u64>>());
+}
+
+/// With nothing wrong, too.
+pub async fn publishing_goes_on_after_a_reset(harness: &dyn PublisherHarness) {
+    let (publisher, topic) = (harness.connect().await, harness.create_topic(1).await);
+    for n in 0..3 {
+        publish(&publisher, rows(&topic, 1, n * 4, 4)).await.expect("published");
+        publisher.reset().await;
+    }
+    assert_eq!(read(harness, &topic, 0).await, (0..12).collect::<Vec<u64>>());
+}
+
+/// And what was under way at a reset ends with an answer, and can be sent again: repeats may appear, first occurrences are in order.
+pub async fn a_reset_answers_what_is_under_way(harness: &dyn PublisherHarness) {
+    const N: u64 = 500;
+    let (publisher, topic) = (harness.connect().await, harness.create_topic(1).await);
+    let all = rows(&topic, 1, 0, N);
+    let mut first = Box::pin(publish(&publisher, Arc::clone(&all)));
+    let answered = poll_immediate(&mut first).await;
+    publisher.reset().await;
+    if answered.is_none() {
+        // Published or given up, but not left hanging.
+        let _ = first.await;
+    }
+    publish(&publisher, all).await.expect("published");
+    let mut seen = std::collections::BTreeSet::new();
+    let firsts: Vec<u64> = read(harness, &topic, 0).await.into_iter().filter(|n| seen.insert(*n)).collect();
+    assert_eq!(firsts, (0..N).collect::<Vec<u64>>());
+}
+
+/// So that a release leaves nothing behind.
+pub async fn flush_waits_for_what_is_in_flight(harness: &dyn PublisherHarness) {
+    let (publisher, topic) = (harness.connect().await, harness.create_topic(1).await);
+    timeout(PATIENCE, publisher.flush()).await.expect("nothing in flight, nothing to wait for");
+    let mut publishing = Box::pin(publish(&publisher, rows(&topic, 1, 0, 20)));
+    let answered = poll_immediate(&mut publishing).await;
+    timeout(PATIENCE, publisher.flush()).await.expect("ends");
+    assert_eq!(read(harness, &topic, 0).await, (0..20).collect::<Vec<u64>>());
+    match answered {
+        Some(outcome) => outcome,
+        None => publishing.await,
+    }
+    .expect("published");
+}
+
+/// Makes one test of each law of [`holdfast_core::port::log::Publisher`]. Takes the attribute of the tests (`#[tokio::test]` if left out) and something to
+/// call without arguments whose future gives a [`PublisherHarness`].
+#[macro_export]
+macro_rules! publisher_conformance {
+    (#[$test:meta] $fresh:expr) => {
+        $crate::conformance_laws! { #[$test] $crate::conformance::publisher, $fresh;
+            rows_arrive_in_order_in_the_partition_written_in_them
+            overlapping_calls_keep_call_order
+            an_acknowledged_row_can_be_read
+            records_arrive_byte_for_byte
+            a_row_that_cannot_go_out_is_an_error_and_a_reset_heals
+            publishing_goes_on_after_a_reset
+            a_reset_answers_what_is_under_way
+            flush_waits_for_what_is_in_flight
+        }
+    };
+    ($fresh:expr) => {
+        $crate::publisher_conformance! { #[tokio::test] $fresh }
+    };
+}

@@ -1,0 +1,313 @@
+//! The publisher in memory: appends outbox rows to a [`MemoryLog`], in call order, as a gapless producer does.
+//!
+//! Rows are handed to a task, as they are to librdkafka's thread: a caller that goes away doesn't call them back, and a client that
+//! was replaced may still publish late if the test leaves it as a zombie. After an error nothing goes out until the reset.
+//! Deliberately absent: batching and retries; an outage of the log only makes it wait.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use holdfast_core::{
+    batch::OutboxRow,
+    port::log::{PublishError, Publisher},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{gate::Gate, log::MemoryLog};
+
+/// How long [`Publisher::flush`] waits, in tokio's time.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A producer. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct MemoryPublisher {
+    log: MemoryLog,
+    faults: Arc<Mutex<Faults>>,
+    client: Arc<Mutex<Option<Client>>>,
+}
+
+#[derive(Debug, Default)]
+struct Faults {
+    rows_left: Option<u64>,
+    acks_lost: u32,
+    ack_latency: Duration,
+    acks: Option<Gate>,
+    sends: Option<Gate>,
+    zombie: Option<Gate>,
+}
+
+/// One incarnation of the underlying client.
+#[derive(Debug)]
+struct Client {
+    jobs: mpsc::UnboundedSender<Job>,
+    replaced: watch::Sender<Option<Fate>>,
+    in_flight: Arc<watch::Sender<usize>>,
+}
+
+/// What becomes of a client that was replaced.
+#[derive(Clone, Debug)]
+enum Fate {
+    Purged,
+    Zombie(Gate),
+}
+
+struct Job {
+    rows: Arc<[OutboxRow]>,
+    answer: oneshot::Sender<Result<(), PublishError>>,
+    _counted: Counted,
+}
+
+type Answer = oneshot::Receiver<Result<(), PublishError>>;
+
+/// Counts a job as in flight while it lives.
+struct Counted(Arc<watch::Sender<usize>>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
+    }
+}
+
+fn failure(why: impl Into<String>) -> PublishError {
+    PublishError(why.into())
+}
+
+impl MemoryPublisher {
+    /// A producer to `log`. Give each node its own, on its own [`MemoryLog::node`].
+    pub fn new(log: MemoryLog) -> Self {
+        Self { log, faults: Arc::default(), client: Arc::default() }
+    }
+
+    /// Fails for good (until the reset) after `n` more rows.
+    pub fn fail_after(&self, n: u64) {
+        self.faults().rows_left = Some(n);
+    }
+
+    /// Lets the rows of the next `n` calls out, but answers with an error.
+    pub fn lose_acks(&self, n: u32) {
+        self.faults().acks_lost = n;
+    }
+
+    /// Lets rows out at once, but answers only when the gate lets it; `None` ends that.
+    pub fn hold_acks(&self, gate: Option<Gate>) {
+        self.faults().acks = gate;
+    }
+
+    /// Answers this much later, in tokio's time.
+    pub fn set_ack_latency(&self, latency: Duration) {
+        self.faults().ack_latency = latency;
+    }
+
+    /// Holds each row back until the gate lets it out; `None` ends that.
+    pub fn hold_sends(&self, gate: Option<Gate>) {
+        self.faults().sends = gate;
+    }
+
+    /// When it is next replaced, the old client keeps what it has not sent, and sends it once the gate is open.
+    pub fn leave_zombie(&self, gate: Gate) {
+        self.faults().zombie = Some(gate);
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn client(&self) -> MutexGuard<'_, Option<Client>> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands `rows` to the present client.
+    fn enqueue(&self, rows: Arc<[OutboxRow]>) -> (Answer, watch::Receiver<Option<Fate>>) {
+        let (answer, answered) = oneshot::channel();
+        let mut client = self.client();
+        let client = client.get_or_insert_with(|| self.start());
+        client.in_flight.send_modify(|n| *n += 1);
+        let job = Job { rows, answer, _counted: Counted(Arc::clone(&client.in_flight)) };
+        // If the worker is gone the job is dropped, and with it the answer: the caller sees an error.
+        let _ = client.jobs.send(job);
+        (answered, client.replaced.subscribe())
+    }
+
+    fn start(&self) -> Client {
+        let (jobs, queue) = mpsc::unbounded_channel();
+        let replaced = watch::Sender::new(None);
+        let worker = Worker {
+            log: self.log.clone(),
+            faults: Arc::clone(&self.faults),
+            replaced: replaced.subscribe(),
+            undead: false,
+            failed: None,
+        };
+        tokio::spawn(worker.run(queue));
+        Client { jobs, replaced, in_flight: Arc::new(watch::Sender::new(0)) }
+    }
+}
+
+#[async_trait]
+impl Publisher for MemoryPublisher {
+    async fn publish(&self, rows: Arc<[OutboxRow]>) -> Result<(), PublishError> {
+        let (answered, mut replaced) = self.enqueue(rows);
+        let gone = || Err(failure("the client was replaced"));
+        tokio::select! {
+            biased;
+            answer = answered => answer.unwrap_or_else(|_| gone()),
+            _ = replaced.wait_for(Option::is_some) => gone(),
+        }
+    }
+
+    async fn reset(&self) {
+        let fate = self.faults().zombie.take().map_or(Fate::Purged, Fate::Zombie);
+        if let Some(old) = self.client().take() {
+            old.replaced.send_replace(Some(fate));
+        }
+    }
+
+    async fn flush(&self) {
+        let in_flight = self.client().as_ref().map(|client| client.in_flight.subscribe());
+        if let Some(mut in_flight) = in_flight {
+            // Either way the caller goes on: that is what a flush under a deadline is.
+            let _ = tokio::time::timeout(FLUSH_DEADLINE, in_flight.wait_for(|n| *n == 0)).await;
+        }
+    }
+}
+
+/// Sends the rows of one incarnation.
+struct Worker {
+    log: MemoryLog,
+    faults: Arc<Mutex<Faults>>,
+    replaced: watch::Receiver<Option<Fate>>,
+    undead: bool,
+    failed: Option<PublishError>,
+}
+
+/// The client was replaced, and is no zombie.
+struct Gone;
+
+impl Worker {
+    async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Job>) {
+        while let Some(job) = queue.recv().await {
+            let Ok(result) = self.send(&job.rows).await else { return };
+            match result {
+                Err(error) => {
+                    self.failed = Some(error.clone());
+                    let _ = job.answer.send(Err(error));
+                }
+                Ok(()) => self.acknowledge(job),
+            }
+        }
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn send(&mut self, rows: &[OutboxRow]) -> Result<Result<(), PublishError>, Gone> {
+        if let Some(error) = &self.failed {
+            return Ok(Err(error.clone()));
+        }
+        for row in rows {
+            let gate = self.faults().sends.clone().filter(|_| !self.undead);
+            let log = self.log.clone();
+            self.unless_replaced(async move {
+                if let Some(gate) = gate {
+                    gate.pass().await;
+                }
+                log.reachable().await;
+            })
+            .await?;
+            if !self.undead && !self.may_send() {
+                return Ok(Err(failure("failed, as the test asked")));
+            }
+            let draft = &row.draft;
+            let (key, headers, value) = (draft.key.clone(), draft.headers.clone(), draft.value.clone());
+            if let Err(error) = self.log.append(&draft.topic, Some(draft.target), key, headers, value) {
+                return Ok(Err(failure(error.to_string())));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Counts down to the failure that the test asked for.
+    fn may_send(&self) -> bool {
+        let mut faults = self.faults();
+        match &mut faults.rows_left {
+            Some(0) => {
+                faults.rows_left = None;
+                false
+            }
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+            None => true,
+        }
+    }
+
+    /// Waits for `what`; a client that is replaced meanwhile ends, or first waits for its zombie's gate.
+    async fn unless_replaced(&mut self, what: impl Future<Output = ()>) -> Result<(), Gone> {
+        tokio::pin!(what);
+        while !self.undead {
+            let fate = self.replaced.borrow_and_update().clone();
+            match fate {
+                Some(Fate::Purged) => return Err(Gone),
+                Some(Fate::Zombie(gate)) => {
+                    gate.pass().await;
+                    self.undead = true;
+                    // From here on gates and failures that are meant for the living don't touch it.
+                    return Ok(());
+                }
+                None => {}
+            }
+            tokio::select! {
+                biased;
+                changed = self.replaced.changed() => {
+                    // The publisher itself is gone, as in a crash: what was handed over may still go out.
+                    if changed.is_err() {
+                        self.undead = true;
+                    }
+                }
+                () = &mut what => return Ok(()),
+            }
+        }
+        what.await;
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, job: Job) {
+        let (gate, latency, lost) = {
+            let mut faults = self.faults();
+            let lost = faults.acks_lost > 0;
+            faults.acks_lost -= u32::from(lost);
+            (faults.acks.clone(), faults.ack_latency, lost)
+        };
+        if lost {
+            let error = failure("the acknowledgement was lost");
+            self.failed = Some(error.clone());
+            let _ = job.answer.send(Err(error));
+            return;
+        }
+        if gate.is_none() && latency.is_zero() {
+            let _ = job.answer.send(Ok(()));
+            return;
+        }
+        let mut replaced = self.replaced.clone();
+        tokio::spawn(async move {
+            let wait = async {
+                tokio::time::sleep(latency).await;
+                if let Some(gate) = gate {
+                    gate.pass().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = replaced.wait_for(Option::is_some) => {}
+                () = wait => {
+                    let _ = job.answer.send(Ok(()));
+                }
+            }
+        });
+    }
+}
