@@ -116,7 +116,8 @@ pub(crate) struct Lane {
     recent: HashMap<ClaimKey, Claim>,
     poll_due: Instant,
     passivate_due: Instant,
-    /// Set when a commit left work undone that must come before everything gathered since.
+    /// Work that a commit left undone, in order, and whether there is any to put in its place.
+    undone: Vec<Vec<Input>>,
     is_disturbed: bool,
 }
 
@@ -142,6 +143,7 @@ impl Lane {
             recent: HashMap::new(),
             poll_due: Instant::now(),
             passivate_due: Instant::now(),
+            undone: Vec::new(),
             is_disturbed: false,
         }
     }
@@ -151,8 +153,7 @@ impl Lane {
         while let Some(mut batch) = self.gather().await {
             let known = self.look_up(&mut batch).await;
             self.settle_all().await;
-            if std::mem::take(&mut self.is_disturbed) {
-                self.parts.push_back(batch); // what the last commit left undone comes first
+            if self.reorder(&mut batch) {
                 continue;
             }
             self.upkeep(&batch).await;
@@ -171,9 +172,7 @@ impl Lane {
             while let Ok(control) = self.control.try_recv() {
                 self.control(control, &mut batch).await;
             }
-            if std::mem::take(&mut self.is_disturbed) {
-                self.parts.push_back(std::mem::take(&mut batch));
-            }
+            self.reorder(&mut batch);
             if batch.is_empty() {
                 batch.extend(self.carry.drain(..));
                 if let Some(part) = self.parts.pop_front() {
@@ -571,15 +570,25 @@ impl Lane {
         self.redo([work, half]);
     }
 
-    /// Puts undone work before everything that came after it: first its parts in order, then what it had left over, then what was
-    /// gathered since.
-    fn redo<const N: usize>(&mut self, parts: [Vec<Input>; N]) {
-        self.parts.push_front(self.carry.drain(..).collect());
-        for part in parts.into_iter().rev() {
+    /// Notes work that a commit left undone; [`Self::reorder`] puts it where it belongs.
+    fn redo(&mut self, parts: impl IntoIterator<Item = Vec<Input>>) {
+        self.undone.extend(parts);
+        self.is_disturbed = true;
+    }
+
+    /// If a commit left work undone: that comes first, then what its batch had left over, then `batch`, which was gathered after it, then
+    /// the parts that were waiting already.
+    fn reorder(&mut self, batch: &mut Vec<Input>) -> bool {
+        if !std::mem::take(&mut self.is_disturbed) {
+            return false;
+        }
+        let mut parts = std::mem::take(&mut self.undone);
+        parts.push(self.carry.drain(..).collect());
+        parts.push(std::mem::take(batch));
+        for part in parts.into_iter().rev().filter(|part| !part.is_empty()) {
             self.parts.push_front(part);
         }
-        self.parts.retain(|part| !part.is_empty());
-        self.is_disturbed = true;
+        true
     }
 
     /// Tells actors that their delivery did not happen.

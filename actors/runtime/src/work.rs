@@ -57,6 +57,7 @@ pub(crate) struct Item {
     /// The span of this message's way through the loop; disabled if it is not sampled.
     pub span: Span,
     /// Gives its bytes back to the budget when the item is dropped.
+    #[expect(dead_code, reason = "held, not read")]
     pub credit: Option<OwnedSemaphorePermit>,
 }
 
@@ -140,6 +141,7 @@ pub(crate) struct RefusedRecord {
     pub record: Record,
     pub refused: Refused,
     pub now: Timestamp,
+    #[expect(dead_code, reason = "held, not read")]
     pub credit: Option<OwnedSemaphorePermit>,
 }
 

@@ -1,0 +1,209 @@
+//! One log, one store, one group, and nodes of the counter context over them.
+
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use holdfast_core::{
+    AggregateId, KeyHash, Message, PartitionId, Record, Timestamp,
+    envelope::{ContentType, EnvelopeOut, Headers},
+};
+use holdfast_runtime::{BoundedContext, Config, Node, Ports, telemetry::NoTrace};
+use holdfast_testkit::{MemoryGroup, MemoryLog, MemoryMembership, MemoryPublisher, MemoryStore, VirtualClock};
+use uuid::Uuid;
+
+use crate::counter::{Counter, CounterAdapter, Oracle};
+
+pub const PARTITIONS: u32 = 4;
+
+pub struct Cluster {
+    pub log: MemoryLog,
+    pub store: MemoryStore,
+    pub group: MemoryGroup,
+    pub oracle: Oracle,
+}
+
+pub struct Member {
+    pub node: Arc<Node>,
+    pub store: MemoryStore,
+    pub publisher: MemoryPublisher,
+    pub membership: MemoryMembership,
+}
+
+impl Cluster {
+    pub fn new() -> Self {
+        let log = MemoryLog::new();
+        for topic in ["counter.commands", "counter.events", "counter.dlq", "other.events"] {
+            log.create_topic(topic, PARTITIONS);
+        }
+        Self { log, store: MemoryStore::new(), group: MemoryGroup::new(PARTITIONS), oracle: Oracle::default() }
+    }
+
+    pub async fn start(&self) -> Member {
+        self.start_with(|_| {}).await
+    }
+
+    pub async fn start_with(&self, change: impl FnOnce(&mut Config)) -> Member {
+        let mut config = Config { address: "memory".into(), ..Config::default() };
+        change(&mut config);
+        let store = self.store.node();
+        let log = self.log.node();
+        let publisher = MemoryPublisher::new(log.clone());
+        let membership = self.group.join();
+        let context = BoundedContext::new("counter")
+            .with(CounterAdapter { oracle: self.oracle.clone() })
+            .subscribe("other.events");
+        let ports = Ports {
+            log: Arc::new(log),
+            membership: Arc::new(membership.clone()),
+            publisher: Arc::new(publisher.clone()),
+            store: Arc::new(store.clone()),
+            clock: Arc::new(VirtualClock::start()),
+            trace: Arc::new(NoTrace),
+        };
+        let node = Node::start(context, config, ports).await.expect("starts");
+        Member { node, store, publisher, membership }
+    }
+
+    /// Sends a command through the log; returns its id.
+    pub fn send(&self, key: &str, r#type: &str, body: &str) -> Uuid {
+        let id = Uuid::now_v7();
+        self.send_as(id, key, r#type, body);
+        id
+    }
+
+    pub fn send_as(&self, id: Uuid, key: &str, r#type: &str, body: &str) {
+        let headers = headers(id, key, r#type, "producer", None);
+        self.append("counter.commands", key, headers, body);
+    }
+
+    /// Sends another context's event.
+    pub fn send_event(&self, key: &str, r#type: &str, sequence: u64, body: &str) {
+        let headers = headers(Uuid::now_v7(), key, r#type, "other", Some(sequence));
+        self.append("other.events", key, headers, body);
+    }
+
+    pub fn append(&self, topic: &str, key: &str, headers: Headers, body: &str) {
+        let (key, value) = (Bytes::from(key.to_owned()), Bytes::from(body.to_owned()));
+        self.log.append(topic, None, Some(key), headers, Some(value)).expect("topic exists");
+    }
+
+    pub fn sum(&self, key: &str) -> Option<i64> {
+        let row = self.store.state(&id(key))?;
+        Some(std::str::from_utf8(&row.bytes).expect("text").parse().expect("number"))
+    }
+
+    pub fn version(&self, key: &str) -> u64 {
+        self.store.state(&id(key)).map_or(0, |row| row.version)
+    }
+
+    /// Events per key, in the order of the topic, first occurrences only.
+    pub fn events(&self) -> BTreeMap<String, Vec<(u64, String)>> {
+        let mut events: BTreeMap<String, Vec<(u64, String)>> = BTreeMap::new();
+        for record in self.log.all_records("counter.events") {
+            let sequence = text(&record, "ce_sequence").parse().expect("number");
+            let list = events.entry(utf8(record.key.as_deref())).or_default();
+            if list.iter().all(|(seen, _)| *seen < sequence) {
+                list.push((sequence, utf8(record.value.as_deref())));
+            }
+        }
+        events
+    }
+
+    /// Checks I2, I3, I7, I8 and I10 once everything has come to rest: what was sent is accounted for, the topic holds every version once and
+    /// in order, the store is the fold of the topic.
+    pub async fn assert_converged(&self) {
+        eventually("outbox drained and input consumed", || self.is_at_rest()).await;
+        let contents = self.store.contents();
+        assert_eq!(contents.breaches, Vec::<String>::new());
+        assert!(contents.claims.values().all(|claims| claims.len() == 1), "a claim was written twice (I2)");
+        for (key, events) in self.events() {
+            let versions: Vec<u64> = events.iter().map(|(version, _)| *version).collect();
+            let expected: Vec<u64> = (1..=self.version(&key)).collect();
+            assert_eq!(versions, expected, "{key}: versions in the topic (I3)");
+            let fold: i64 = events.iter().map(|(_, body)| body.parse::<i64>().expect("number")).sum();
+            assert_eq!(self.sum(&key), Some(fold), "{key}: the store is the fold of the topic (I8)");
+        }
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let contents = self.store.contents();
+        let drained = contents.partitions.values().all(|row| row.outbox_cursor == row.outbox_head);
+        let consumed = ["counter.commands", "other.events"].iter().all(|topic| {
+            (0..PARTITIONS).all(|p| {
+                let (_, end) = self.log.bounds(topic, PartitionId(p)).expect("exists");
+                let row = &contents.partitions.get(&PartitionId(p));
+                row.is_some_and(|row| row.next_offset(topic).unwrap_or(0) == end)
+            })
+        });
+        drained && consumed && contents.mailbox.is_empty()
+    }
+
+    pub fn dead_letters(&self) -> Vec<Record> {
+        self.log.all_records("counter.dlq")
+    }
+}
+
+pub fn id(key: &str) -> AggregateId {
+    AggregateId { kind: <Counter as holdfast_core::Aggregate>::KIND, key: key.into() }
+}
+
+pub fn home(key: &str) -> PartitionId {
+    KeyHash::of(key.as_bytes()).home(PARTITIONS)
+}
+
+pub fn headers(id: Uuid, key: &str, r#type: &str, source: &str, sequence: Option<u64>) -> Headers {
+    EnvelopeOut {
+        id,
+        source,
+        r#type,
+        time: Timestamp::from_unix_ms(0),
+        subject: key,
+        sequence,
+        correlation: None,
+        causation: None,
+        schema: None,
+        traceparent: None,
+        tracestate: None,
+    }
+    .headers()
+}
+
+pub fn call(key: &str, r#type: &str, body: &str) -> Message {
+    Message {
+        id: Uuid::now_v7(),
+        source: "grpc".into(),
+        r#type: r#type.into(),
+        key: key.into(),
+        content_type: ContentType::Protobuf,
+        sequence: None,
+        correlation: None,
+        causation: None,
+        traceparent: None,
+        tracestate: None,
+        payload: Bytes::from(body.to_owned()),
+    }
+}
+
+pub fn text(record: &Record, header: &str) -> String {
+    utf8(record.headers.get(header))
+}
+
+fn utf8(bytes: Option<&[u8]>) -> String {
+    String::from_utf8(bytes.unwrap_or_default().to_vec()).expect("text")
+}
+
+/// Waits, in (paused) time, until `condition` holds.
+pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within(what, wait).await;
+}
+
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(120), future)
+        .await
+        .unwrap_or_else(|_| panic!("not within two minutes: {what}"))
+}

@@ -1,0 +1,8 @@
+//! The core loop on the in-memory ports, in paused time: what it promises in normal running, and through each fault.
+
+mod cluster;
+mod counter;
+
+mod basics;
+mod faults;
+mod ownership;
