@@ -103,6 +103,11 @@ impl Home {
         self.root.join("kafka.pid")
     }
 
+    /// Ends a broker that an owner left behind whose watchdog was killed as well.
+    pub(crate) async fn end_orphan(&self) -> Result<(), Error> {
+        end_orphan(&self.pid_file(), &self.properties()).await
+    }
+
     /// Formats the data directory, once in its life.
     pub(crate) async fn format(&self, cluster_id: &str, watchdog: &Arc<Watchdog>) -> Result<(), Error> {
         if self.data().exists() {
@@ -173,7 +178,7 @@ impl Server for Home {
     }
 
     async fn start(&self, watchdog: &Arc<Watchdog>) -> Result<ServerProcess, Error> {
-        end_orphan(&self.pid_file(), &self.properties()).await?;
+        self.end_orphan().await?;
         self.write_config(&self.data())?;
         let mut java = self.java("512m");
         java.inner().arg("kafka.Kafka").arg(self.properties());

@@ -66,6 +66,12 @@ impl Home {
         self.data().join("postmaster.pid")
     }
 
+    /// Ends a server that an owner left behind whose watchdog was killed as well, and removes what a killed postmaster
+    /// left: its pid may meanwhile belong to somebody else.
+    pub(crate) async fn end_orphan(&self) -> Result<(), Error> {
+        end_orphan(&self.pid_file(), &self.data()).await
+    }
+
     /// Makes the cluster, once in the directory's life. A cluster that vanishes with the stack isn't synced to disk yet.
     pub(crate) async fn init(&self, scratch: bool, watchdog: &Arc<Watchdog>) -> Result<(), Error> {
         if self.data().exists() {
@@ -151,8 +157,7 @@ impl Server for Home {
     }
 
     async fn start(&self, watchdog: &Arc<Watchdog>) -> Result<ServerProcess, Error> {
-        // Also removes what a killed postmaster left: its pid may meanwhile belong to somebody else.
-        end_orphan(&self.pid_file(), &self.data()).await?;
+        self.end_orphan().await?;
         let mut postgres = self.program("postgres", &self.data());
         postgres.inner().arg("-D").arg(self.data()).arg("-c").arg(format!("port={}", self.port));
         for setting in SETTINGS {

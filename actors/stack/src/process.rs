@@ -4,6 +4,7 @@
 //! shared by tests that each bring a runtime of their own, and must not die with the one that happened to start it.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -211,7 +212,11 @@ pub(crate) async fn end_orphan(pid_file: &Path, argument: &Path) -> Result<(), E
             tokio::time::sleep(POLL).await;
         }
     }
-    fs::remove_file(pid_file).map_err(|source| Error::io("remove", pid_file, source))
+    match fs::remove_file(pid_file) {
+        // The server itself may have removed it, on its way out.
+        Err(source) if source.kind() != ErrorKind::NotFound => Err(Error::io("remove", pid_file, source)),
+        _ => Ok(()),
+    }
 }
 
 fn has_argument(pid: u32, argument: &Path) -> bool {

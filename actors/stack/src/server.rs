@@ -108,6 +108,8 @@ pub(crate) async fn launch_kafka(
     }
     let port = options.kafka_port.unwrap_or(state.kafka_port);
     let home = kafka::Home::new(dir.path(), artifacts, port, state.controller_port);
+    // First, so that the remembered ports are free.
+    home.end_orphan().await?;
     home.format(&state.cluster_id, watchdog).await?;
     Slot::launch(home, options.kafka_port.is_some(), watchdog).await.map(Some)
 }
@@ -125,6 +127,8 @@ pub(crate) async fn launch_postgres(
     }
     let port = options.postgres_port.unwrap_or(state.postgres_port);
     let home = postgres::Home::new(dir.path(), artifacts, port, &state.postgres_password);
+    // First, so that the remembered ports are free.
+    home.end_orphan().await?;
     home.init(dir.is_scratch(), watchdog).await?;
     Slot::launch(home, options.postgres_port.is_some(), watchdog).await.map(Some)
 }
