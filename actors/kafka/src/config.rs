@@ -107,7 +107,7 @@ impl KafkaConfig {
             group_protocol: GroupProtocol::Classic,
             session_timeout: Duration::from_secs(10),
             group_instance_id: None,
-            prefetch_bytes: 2 * 1024 * 1024,
+            prefetch_bytes: 1024 * 1024,
             fetch_wait: Duration::from_millis(50),
             linger: Duration::from_millis(1),
             compression: Compression::None,

@@ -34,6 +34,7 @@ mod stream;
 mod window;
 
 pub use crate::{
+    admin::KafkaAdmin,
     config::{Compression, GroupProtocol, KafkaConfig},
     error::ConfigError,
     log::KafkaLog,

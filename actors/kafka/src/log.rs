@@ -121,7 +121,7 @@ impl Shared {
     }
 
     /// A record came by the main queue.
-    fn astray(&self, topic: &str, partition: i32, offset: i64) {
+    pub(crate) fn astray(&self, topic: &str, partition: i32, offset: i64) {
         metrics::counter!("holdfast_kafka_stray_records_total", "context" => self.context.clone()).increment(1);
         tracing::error!(topic, partition, offset, "a record reached the main queue; its partition is opened again");
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -216,6 +216,11 @@ impl KafkaLog {
             .spawn(move || serve(consumer, &weak))
             .map_err(|error| ConfigError::Invalid(format!("no thread for the Kafka consumer: {error}")))?;
         Ok(Self { shared })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// The first offset and the end offset of a partition, asked of the broker now: an end offset that is no older than this call.

@@ -31,7 +31,7 @@ use tokio::sync::watch;
 
 use crate::{
     client::blocking,
-    config::KafkaConfig,
+    config::{GroupProtocol, KafkaConfig},
     error::{ConfigError, unavailable},
     hints::{self, Hints, Pace},
     rebalance::{MemberContext, Standing},
@@ -49,6 +49,7 @@ type Member = BaseConsumer<MemberContext>;
 /// What the handle and the thread share.
 struct Shared {
     config: ClientConfig,
+    protocol: GroupProtocol,
     context: String,
     standing: Arc<Standing>,
     hints: Arc<Hints>,
@@ -64,7 +65,11 @@ impl Shared {
     }
 
     fn join(&self) -> Result<Arc<Member>, KafkaError> {
-        let context = MemberContext { standing: Arc::clone(&self.standing), abandoned: AtomicBool::new(false) };
+        let context = MemberContext {
+            standing: Arc::clone(&self.standing),
+            protocol: self.protocol,
+            abandoned: AtomicBool::new(false),
+        };
         let consumer = Arc::new(Member::from_config_and_context(&self.config, context)?);
         consumer.subscribe(&[self.standing.topic()])?;
         *self.consumer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&consumer));
@@ -88,6 +93,7 @@ impl KafkaMembership {
         config.validate()?;
         let shared = Arc::new(Shared {
             config: config.member(),
+            protocol: config.group_protocol,
             context: config.context.clone(),
             standing: Arc::new(Standing::new(config.commands_topic())),
             hints: Arc::default(),

@@ -24,7 +24,10 @@ use rdkafka::{
 };
 use tokio::sync::watch;
 
-use crate::client::log_line;
+use crate::{client::log_line, config::GroupProtocol};
+
+/// After this time the first heartbeat is taken for answered.
+const HEARTBEAT_ANSWERED_MS: i64 = 1_000;
 
 /// What the group says now. Outlives the consumers that tell it.
 #[derive(Debug)]
@@ -105,6 +108,7 @@ impl Standing {
 /// The callbacks of one group consumer.
 pub(crate) struct MemberContext {
     pub(crate) standing: std::sync::Arc<Standing>,
+    pub(crate) protocol: GroupProtocol,
     /// Set when the consumer is abandoned: what it still says is not heard.
     pub(crate) abandoned: AtomicBool,
 }
@@ -121,9 +125,13 @@ impl ClientContext for MemberContext {
     }
 
     fn stats(&self, statistics: Statistics) {
-        // A member that was given nothing may see no rebalance callback at all.
-        let steady = statistics.cgrp.is_some_and(|group| group.state == "up" && group.join_state == "steady");
-        if steady && self.heard() {
+        // By the consumer protocol, a member that is given nothing sees no rebalance callback and keeps its join state. It sends its first
+        // heartbeat, which joins, as soon as its coordinator is up; a refusal is a fatal error.
+        let joined = statistics.cgrp.is_some_and(|group| {
+            let settled = self.protocol == GroupProtocol::Consumer && group.stateage > HEARTBEAT_ANSWERED_MS;
+            group.state == "up" && (group.join_state == "steady" || settled)
+        });
+        if joined && self.heard() {
             self.standing.joined.store(true, Ordering::Release);
         }
     }

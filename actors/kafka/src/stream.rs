@@ -289,3 +289,72 @@ impl Drop for KafkaStream {
         self.shared.release(&self.topic, self.partition);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        admin::{KafkaAdmin, TopicSpec, plan},
+        config::KafkaConfig,
+        log::KafkaLog,
+        publisher::KafkaPublisher,
+    };
+    use bytes::Bytes;
+    use holdfast_core::{
+        batch::{OutboxDraft, OutboxRow},
+        envelope::Headers,
+        port::log::Publisher,
+    };
+    use holdfast_stack::{Stack, StackOptions};
+
+    const TOPIC: &str = "t.commands";
+
+    async fn publish(config: &KafkaConfig, count: u64) {
+        let draft = OutboxDraft {
+            id: uuid::Uuid::nil(),
+            topic: TOPIC.into(),
+            target: PartitionId(0),
+            key: None,
+            headers: Headers::default(),
+            value: Some(Bytes::from_static(b"v")),
+        };
+        let row = |sequence| OutboxRow { partition: PartitionId(0), sequence, draft: draft.clone() };
+        let publisher = KafkaPublisher::new(config).expect("publisher");
+        publisher.publish((0..count).map(row).collect()).await.expect("published");
+    }
+
+    async fn expect(stream: &mut KafkaStream, offsets: std::ops::Range<u64>) {
+        for offset in offsets {
+            let record = tokio::time::timeout(Duration::from_secs(40), stream.next()).await.expect("in time");
+            assert_eq!(record.expect("a record").offset, offset);
+        }
+    }
+
+    /// What librdkafka did to others (records on the main queue, a queue that nobody feeds any more) is done here on purpose.
+    #[tokio::test]
+    async fn strays_and_stalls_are_repaired_without_loss_or_repeat() {
+        let options = StackOptions { postgres: false, ..StackOptions::default() };
+        let stack = Stack::start(options).await.expect("the broker starts");
+        let config = KafkaConfig::new(stack.brokers(), "t");
+        let wanted = TopicSpec::of_context("t", 1, 1);
+        KafkaAdmin::new(&config).expect("admin").apply(&plan(&[], &wanted), false).await.expect("topics");
+        publish(&config, 300).await;
+        let log = KafkaLog::new(&config).expect("log");
+        let shared = log.shared();
+        let mut stream = KafkaStream::open(shared, TOPIC.into(), PartitionId(0), Some(0)).expect("open");
+        expect(&mut stream, 0..100).await;
+
+        shared.astray(TOPIC, 0, 100);
+        expect(&mut stream, 100..200).await;
+
+        let mut list = TopicPartitionList::new();
+        list.add_partition(TOPIC, 0);
+        shared.consumer.incremental_unassign(&list).expect("unassigned");
+        let stranded = Instant::now();
+        expect(&mut stream, 200..300).await;
+        assert!(stranded.elapsed() >= STALL_MIN, "it was not stranded at all");
+        publish(&config, 50).await;
+        expect(&mut stream, 300..350).await;
+        stack.stop().await.expect("stopped");
+    }
+}

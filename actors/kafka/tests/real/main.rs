@@ -1,0 +1,8 @@
+//! The adapter against a real broker: laws of the ports, and a pin for each known defect of librdkafka that the adapter works around.
+
+mod faults;
+mod log;
+mod membership;
+mod publisher;
+mod rig;
+mod topics;
