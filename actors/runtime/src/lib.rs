@@ -6,6 +6,7 @@
 //!
 //! Deliberately absent: SQL, Kafka, protobuf, and any domain.
 
+pub mod clock;
 pub mod config;
 pub mod context;
 pub mod lease;
@@ -31,6 +32,7 @@ mod relay;
 mod waiting;
 mod work;
 
+pub use clock::SystemClock;
 pub use config::Config;
 pub use context::BoundedContext;
 pub use node::{Node, Ports};
