@@ -82,6 +82,12 @@ mod sabotaged {
 
     #[tokio::test]
     #[should_panic(expected = "assertion")]
+    async fn without_a_batch_number() {
+        laws::a_batch_number_used_before_commits_nothing(&sabotaged(|store| store.no_batch_number = true)).await;
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "assertion")]
     async fn without_a_version_check() {
         laws::version_conflict_writes_nothing(&sabotaged(|store| store.no_version_check = true)).await;
     }

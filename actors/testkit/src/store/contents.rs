@@ -21,6 +21,7 @@ use holdfast_core::{
 };
 use serde_json::Value;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::Sabotage;
 
@@ -48,6 +49,7 @@ pub struct Contents {
     /// What no sound run brings about, in words.
     pub breaches: Vec<String>,
     last_position: i64,
+    staged: HashSet<Uuid>,
     /// Tokens that a sabotaged `retoken` failed to make invalid.
     pub(super) ghosts: HashSet<(PartitionId, Token)>,
 }
@@ -103,8 +105,14 @@ impl Contents {
     }
 
     /// The partitions of `batch` whose fence does not hold now.
-    pub(super) fn stale(&self, batch: &Batch) -> Vec<PartitionId> {
-        batch.fences.iter().filter(|fence| !self.fence_holds(fence)).map(|fence| fence.partition).collect()
+    pub(super) fn stale(&self, batch: &Batch, sabotage: Sabotage) -> Vec<PartitionId> {
+        let lost = |fence: &&Fence| !self.fence_holds(fence, !sabotage.no_batch_number);
+        batch.fences.iter().filter(lost).map(|fence| fence.partition).collect()
+    }
+
+    /// Whether an outbox row with this id was ever written.
+    pub fn staged(&self, id: &Uuid) -> bool {
+        self.staged.contains(id)
     }
 
     /// Applies `batch` as one transaction at `now`, `stale` being what its fence statement found.
@@ -115,7 +123,8 @@ impl Contents {
         now: Instant,
         sabotage: Sabotage,
     ) -> Result<Committed, CommitError> {
-        let held = |fence: &&Fence| !stale.contains(&fence.partition) && !self.fence_holds(fence);
+        let held =
+            |fence: &&Fence| !stale.contains(&fence.partition) && !self.fence_holds(fence, !sabotage.no_batch_number);
         if let Some(fence) = batch.fences.iter().find(held) {
             self.breaches.push(format!("partition {} changed hands between fence and COMMIT", fence.partition));
         }
@@ -136,12 +145,6 @@ impl Contents {
         for (_, writes) in &settled.writes {
             refuse_nul(writes)?;
         }
-        if let Some(row) = settled.outbox.iter().find(|row| self.outbox.contains_key(&(row.partition, row.sequence))) {
-            return Err(CommitError::Data {
-                sqlstate: "23505".into(),
-                message: format!("outbox row {}/{} exists", row.partition, row.sequence),
-            });
-        }
         for (_, writes) in &settled.writes {
             self.write(writes, now);
         }
@@ -150,16 +153,22 @@ impl Contents {
         }
         self.pools.extend(settled.pools);
         for row in &settled.outbox {
-            self.outbox.insert((row.partition, row.sequence), row.clone());
+            if self.outbox.insert((row.partition, row.sequence), row.clone()).is_some() {
+                // Tables cut by day can't enforce it, so the database would not have refused either.
+                self.breaches.push(format!("outbox row {}/{} written twice", row.partition, row.sequence));
+            }
+            self.staged.insert(row.draft.id);
         }
         Ok(Committed { stale, granted: settled.granted, outbox: settled.outbox, heads: settled.heads })
     }
 
-    fn fence_holds(&self, fence: &Fence) -> bool {
+    fn fence_holds(&self, fence: &Fence, numbered: bool) -> bool {
         let current = |row: &PartitionRow| {
             row.token == Some(fence.token) || self.ghosts.contains(&(fence.partition, fence.token))
         };
-        self.partitions.get(&fence.partition).is_some_and(|row| current(row) && row.generation == fence.generation)
+        self.partitions.get(&fence.partition).is_some_and(|row| {
+            current(row) && row.generation == fence.generation && (row.batch + 1 == fence.number || !numbered)
+        })
     }
 
     fn version_matches(&self, write: &StateWrite) -> bool {
@@ -207,8 +216,11 @@ impl Contents {
                 None => self.timers.remove(&key),
             };
         }
-        for change in &writes.mailbox {
-            self.change_mailbox(change, now);
+        // As one statement has it: a message that is removed here is nobody's head, and one deferred here stays so.
+        for kind in [is_remove, is_defer, is_put] {
+            for change in writes.mailbox.iter().filter(|change| kind(change)) {
+                self.change_mailbox(change, now);
+            }
         }
         if let Some(view) = &writes.view {
             self.views.insert(view.id.clone(), view.row.clone());
@@ -290,6 +302,18 @@ impl Contents {
         }
         found
     }
+}
+
+fn is_remove(change: &MailboxWrite) -> bool {
+    matches!(change, MailboxWrite::Remove { .. })
+}
+
+fn is_defer(change: &MailboxWrite) -> bool {
+    matches!(change, MailboxWrite::Defer { .. })
+}
+
+fn is_put(change: &MailboxWrite) -> bool {
+    matches!(change, MailboxWrite::Put { .. })
 }
 
 fn in_slice(slice: &Slice, hash: KeyHash) -> bool {

@@ -46,6 +46,8 @@ pub enum CommitFault {
 pub struct Sabotage {
     /// Commits pass whatever their token and generation.
     pub no_fence: bool,
+    /// A batch number that was used before passes, so that a commit can be repeated.
+    pub no_batch_number: bool,
     /// State is overwritten whatever its version.
     pub no_version_check: bool,
     /// Claims are never found.

@@ -24,6 +24,7 @@ use holdfast_core::{
 };
 use serde_json::Value;
 use tokio::{sync::OwnedMutexGuard, time::Instant};
+use uuid::Uuid;
 
 use self::faults::Faults;
 pub use self::{
@@ -126,6 +127,11 @@ impl MemoryStore {
         self.lock().views.get(id).cloned()
     }
 
+    /// Whether an outbox row with this id was ever written.
+    pub fn staged(&self, id: &Uuid) -> bool {
+        self.lock().staged(id)
+    }
+
     /// Sets a shared quantity.
     pub fn set_pool(&self, name: impl Into<String>, pool: Pool) {
         self.lock().pools.insert(name.into(), pool);
@@ -175,7 +181,7 @@ impl MemoryStore {
             gate.pass().await;
         }
         let _rows = self.lock_rows(batch.fences.iter().map(|fence| fence.partition)).await;
-        let stale = self.lock().stale(batch);
+        let stale = self.lock().stale(batch, sabotage);
         if let Some((Stage::BeforeCommit, gate)) = &wait {
             gate.pass().await;
         }

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use holdfast_core::{
     PartitionId,
     batch::{DeadLetter, StateWrite, ViewWrite, Writes},
-    dedup::{Answer, Claim, Rejection},
+    dedup::{Answer, Claim, ClaimKey, Rejection},
     disposition::DeadLetterReason,
     port::store::{CommitError, StateRow, Wanted},
 };
 use serde_json::json;
+use uuid::Uuid;
 
 use super::{StoreHarness, found, published, registered, row, stored};
 use crate::sample::{self, Owner, claim, draft, entry, hash, id, state};
@@ -109,6 +110,32 @@ pub async fn claims_are_found_with_their_answers(harness: &dyn StoreHarness) {
     assert_eq!(answer.claims, [Some(applied), Some(rejected), None, None]);
 }
 
+/// Random, timed today, long ago or in the future; producers choose them.
+pub async fn claims_are_found_whatever_their_ids(harness: &dyn StoreHarness) {
+    let store = registered(harness, 1).await;
+    let mut owner = Owner::take(&store, [0]).await;
+    let timed = |seconds| Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, 0));
+    let ids = [
+        Uuid::now_v7(),
+        timed(1),
+        timed(1_600_000_000),
+        timed(9_000_000_000),
+        Uuid::new_v4(),
+        Uuid::nil(),
+        Uuid::max(),
+    ];
+    let claims: Vec<Claim> =
+        ids.iter().map(|id| Claim { key: ClaimKey { id: *id, ..claim(0).key }, ..claim(3) }).collect();
+    owner.write(0, Writes { claims: claims.clone(), ..Writes::default() }).await;
+    let wanted = Wanted { aggregates: vec![], claims: claims.iter().map(|claim| claim.key).collect() };
+    let found = store.find(&wanted).await.expect("there").claims;
+    assert_eq!(found, claims.iter().cloned().map(Some).collect::<Vec<_>>());
+    for claim in claims {
+        let wanted = Wanted { aggregates: vec![], claims: vec![claim.key] };
+        assert_eq!(store.find(&wanted).await.expect("there").claims, [Some(claim)]);
+    }
+}
+
 /// One bad value, found by the database alone, is reported as such and costs nothing else; so the batch can be bisected.
 pub async fn bad_data_refuses_the_whole_batch(harness: &dyn StoreHarness) {
     let store = registered(harness, 2).await;
@@ -155,7 +182,7 @@ pub async fn dead_letters_are_indexed(harness: &dyn StoreHarness) {
         .into_iter()
         .zip(40..)
         .map(|((aggregate, reason), offset)| DeadLetter {
-            id: uuid::Uuid::now_v7(),
+            id: Uuid::now_v7(),
             aggregate,
             hash: hash("a"),
             topic: "t.commands".into(),

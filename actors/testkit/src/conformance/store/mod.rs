@@ -124,6 +124,7 @@ macro_rules! store_conformance {
             tokens_are_those_of_the_last_takers
             stale_token_commits_nothing
             stale_generation_commits_nothing
+            a_batch_number_used_before_commits_nothing
             a_partially_stale_batch_commits_only_the_held_partitions
             retoken_settles_an_unknown_commit_for_good
             retoken_returns_the_number_of_a_commit_that_happened
@@ -138,6 +139,7 @@ macro_rules! store_conformance {
             state_is_replaced_under_its_expected_version
             version_conflict_writes_nothing
             claims_are_found_with_their_answers
+            claims_are_found_whatever_their_ids
             bad_data_refuses_the_whole_batch
             views_are_written_and_replaced
             dead_letters_are_indexed
@@ -167,6 +169,7 @@ macro_rules! store_conformance {
             waiting_messages_keep_commit_order_and_only_the_head_is_due
             removing_the_head_makes_the_next_due
             a_message_put_while_its_head_is_removed_is_due
+            a_message_deferred_while_its_head_is_removed_stays_deferred
             a_deferred_head_holds_its_aggregate_back_and_nobody_else
             found_counts_waiting_messages
             due_mail_keeps_its_limits

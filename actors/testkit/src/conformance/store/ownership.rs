@@ -168,6 +168,21 @@ pub async fn stale_generation_commits_nothing(harness: &dyn StoreHarness) {
     owner.write(0, something("a")).await;
 }
 
+/// I2: a commit that is executed blindly a second time has no second effect, not even one without a version.
+pub async fn a_batch_number_used_before_commits_nothing(harness: &dyn StoreHarness) {
+    let store = registered(harness, 2).await;
+    let mut owner = Owner::take(&store, [0, 1]).await;
+    let once = owner.batch(vec![entry(0, Writes { outbox: vec![draft("t", "k", "once")], ..Writes::default() })]);
+    owner.commit_batch(&once).await.expect("sound");
+    let committed = store.commit(&once).await.expect("a stale fence is no error");
+    assert_eq!(committed.stale, [PartitionId(0)]);
+    let mut ahead = owner.batch(vec![entry(1, Writes { outbox: vec![draft("t", "k", "x")], ..Writes::default() })]);
+    ahead.fences[0].number += 1;
+    let committed = store.commit(&ahead).await.expect("a stale fence is no error");
+    assert_eq!(committed.stale, [PartitionId(1)]);
+    assert_eq!((published(&store, 0).await, published(&store, 1).await), (vec!["once".into()], vec![]));
+}
+
 /// One lost partition costs a node nothing elsewhere.
 pub async fn a_partially_stale_batch_commits_only_the_held_partitions(harness: &dyn StoreHarness) {
     let store = registered(harness, 3).await;

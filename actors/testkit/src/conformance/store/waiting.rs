@@ -186,6 +186,25 @@ pub async fn a_message_put_while_its_head_is_removed_is_due(harness: &dyn StoreH
     assert_eq!(texts(&due_mail(&store).await), ["a2", "b2"]);
 }
 
+/// What is said of it outweighs that it comes up.
+pub async fn a_message_deferred_while_its_head_is_removed_stays_deferred(harness: &dyn StoreHarness) {
+    let (store, mut owner) = single(harness).await;
+    owner
+        .write(0, letters(vec![mail("a", "a1", Some(Duration::ZERO)), mail("a", "a2", None), mail("a", "a3", None)]))
+        .await;
+    let due = due_mail(&store).await;
+    let defer = MailboxWrite::Defer {
+        position: due[1].position,
+        reason: WaitReason::Retrying,
+        attempts: 1,
+        after: HOUR,
+        error: "failed".into(),
+    };
+    owner.write(0, letters(vec![defer, remove("a", due[0].position)])).await;
+    assert_eq!(texts(&due_mail(&store).await), [""; 0]);
+    assert_eq!(found(&store, &["a"]).await.aggregates, [(None, 2)]);
+}
+
 /// I6: another failure, another wait, for one aggregate.
 pub async fn a_deferred_head_holds_its_aggregate_back_and_nobody_else(harness: &dyn StoreHarness) {
     let (store, mut owner) = single(harness).await;
