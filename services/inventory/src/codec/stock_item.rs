@@ -1,0 +1,181 @@
+//! The `StockItem`'s wire and storage form.
+//!
+//! Deliberately absent: quantities. They are shared rows, which the actor does not know; whoever asks for them reads the pools.
+
+use bytes::Bytes;
+use holdfast_adapter::{body, check};
+use holdfast_core::{
+    Aggregate, Context, Message,
+    codec::{Adapter, EncodedEvent, StateError},
+    dedup,
+    disposition::Refused,
+};
+use holdfast_inventory_domain::{
+    Sku, StockItem,
+    stock_item::{Command, Details, Event, Rejection},
+};
+use holdfast_money::{Currency, Money};
+use holdfast_proto::inventory::v1;
+use prost::Message as _;
+
+use super::{amount, broken, stamp, stored_time};
+
+/// `ce_type` of `ReceiveStock`.
+pub const RECEIVE_STOCK: &str = "holdfast.inventory.v1.ReceiveStock";
+/// `ce_type` of `AdjustStock`.
+pub const ADJUST_STOCK: &str = "holdfast.inventory.v1.AdjustStock";
+/// `ce_type` of `SetPrice`.
+pub const SET_PRICE: &str = "holdfast.inventory.v1.SetPrice";
+const STOCK_RECEIVED: &str = "holdfast.inventory.v1.StockReceived";
+const STOCK_ADJUSTED: &str = "holdfast.inventory.v1.StockAdjusted";
+const PRICE_SET: &str = "holdfast.inventory.v1.PriceSet";
+
+/// Longest reason, in bytes.
+const REASON_BYTES_MAX: usize = 200;
+
+/// The adapter of [`StockItem`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StockItemAdapter;
+
+impl Adapter for StockItemAdapter {
+    type Aggregate = StockItem;
+
+    fn handles(&self) -> Vec<&'static str> {
+        vec![RECEIVE_STOCK, ADJUST_STOCK, SET_PRICE]
+    }
+
+    fn decode(&self, message: &Message) -> Result<Command, Refused> {
+        match &*message.r#type {
+            RECEIVE_STOCK => receive_stock(message),
+            ADJUST_STOCK => adjust_stock(message),
+            SET_PRICE => set_price(message),
+            other => Err(Refused::unknown_type(other)),
+        }
+    }
+
+    fn encode_event(&self, event: &Event, context: &Context<'_>) -> EncodedEvent {
+        let (sku, occurred_at) = (context.key.to_owned(), Some(stamp(event.at())));
+        let (r#type, payload) = match event {
+            Event::StockReceived { quantity, .. } => {
+                (STOCK_RECEIVED, v1::StockReceived { sku, occurred_at, quantity: *quantity }.encode_to_vec())
+            }
+            Event::StockAdjusted { delta, reason, .. } => {
+                let (delta, reason) = (*delta, reason.as_ref().to_owned());
+                (STOCK_ADJUSTED, v1::StockAdjusted { sku, occurred_at, delta, reason }.encode_to_vec())
+            }
+            Event::PriceSet { price, .. } => {
+                (PRICE_SET, v1::PriceSet { sku, occurred_at, price: Some(amount(*price)) }.encode_to_vec())
+            }
+        };
+        EncodedEvent { r#type, payload: payload.into() }
+    }
+
+    fn encode_state(&self, state: &StockItem) -> Bytes {
+        let Some(details) = state.details() else { return Bytes::new() };
+        v1::StockItemState {
+            price: details.price.map(amount),
+            created_at: Some(stamp(details.created_at)),
+            updated_at: Some(stamp(details.updated_at)),
+        }
+        .encode_to_vec()
+        .into()
+    }
+
+    fn decode_state(&self, schema: u32, bytes: &[u8]) -> Result<StockItem, StateError> {
+        decode_state(schema, bytes)
+    }
+
+    /// Without quantities.
+    fn encode_reply(&self, state: &StockItem, context: &Context<'_>) -> Bytes {
+        item(state, context.key, context.version).map_or_else(Bytes::new, |item| item.encode_to_vec().into())
+    }
+
+    fn rejection(&self, rejection: &Rejection) -> dedup::Rejection {
+        dedup::Rejection { code: rejection.code().to_owned(), message: rejection.to_string() }
+    }
+}
+
+fn receive_stock(message: &Message) -> Result<Command, Refused> {
+    let body: v1::ReceiveStock = body::decode(message)?;
+    sku_is_key(&body.sku, message)?;
+    Ok(Command::ReceiveStock { quantity: check::positive("quantity", body.quantity)? })
+}
+
+fn adjust_stock(message: &Message) -> Result<Command, Refused> {
+    let body: v1::AdjustStock = body::decode(message)?;
+    sku_is_key(&body.sku, message)?;
+    if body.delta == 0 {
+        return Err(Refused::invalid("delta", "delta is 0"));
+    }
+    if body.reason.is_empty() {
+        return Err(check::missing("reason"));
+    }
+    let reason = check::at_most("reason", &body.reason, REASON_BYTES_MAX)?.into();
+    Ok(Command::AdjustStock { delta: body.delta, reason })
+}
+
+fn set_price(message: &Message) -> Result<Command, Refused> {
+    let body: v1::SetPrice = body::decode(message)?;
+    sku_is_key(&body.sku, message)?;
+    let price = check::money("price", body.price.as_ref())?;
+    if price.is_negative() {
+        return Err(Refused::invalid("price.minor", "price.minor is negative"));
+    }
+    Ok(Command::SetPrice { price })
+}
+
+/// The sku is well-formed, and the record's key.
+fn sku_is_key(sku: &str, message: &Message) -> Result<(), Refused> {
+    sku_or_refused("sku", sku)?;
+    check::equals_key("sku", sku, &message.key)
+}
+
+/// A well-formed sku.
+pub(crate) fn sku_or_refused(field: &str, text: &str) -> Result<Sku, Refused> {
+    Sku::new(text).map_err(|_| Refused::invalid(field, format!("{field} is not 1-64 characters of [A-Za-z0-9._-]")))
+}
+
+/// The sku's public message without quantities; `None` if it does not exist.
+pub(crate) fn item(state: &StockItem, key: &str, version: u64) -> Option<v1::StockItem> {
+    let details = state.details()?;
+    Some(v1::StockItem {
+        sku: key.to_owned(),
+        on_hand: 0,
+        reserved: 0,
+        available: 0,
+        price: details.price.map(amount),
+        created_at: Some(stamp(details.created_at)),
+        updated_at: Some(stamp(details.updated_at)),
+        version,
+    })
+}
+
+/// Reads a stored sku of `schema`.
+///
+/// # Errors
+/// [`StateError`] for a schema of a later build, and for bytes that none could have written.
+pub fn decode_state(schema: u32, bytes: &[u8]) -> Result<StockItem, StateError> {
+    if schema != StockItem::SCHEMA {
+        return Err(broken(schema, "this build knows schema 1 only"));
+    }
+    if bytes.is_empty() {
+        return Ok(StockItem::default());
+    }
+    let stored = v1::StockItemState::decode(bytes).map_err(|error| broken(schema, error.to_string()))?;
+    rehydrate(&stored).map(StockItem::rehydrate).map_err(|reason| broken(schema, reason))
+}
+
+fn rehydrate(stored: &v1::StockItemState) -> Result<Details, &'static str> {
+    let price = match &stored.price {
+        None => None,
+        Some(price) => {
+            let currency = Currency::from_code(&price.currency).map_err(|_| "unknown currency")?;
+            Some(Money::new(price.minor, currency))
+        }
+    };
+    Ok(Details {
+        price,
+        created_at: stored_time(stored.created_at.as_ref())?,
+        updated_at: stored_time(stored.updated_at.as_ref())?,
+    })
+}

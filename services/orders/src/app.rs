@@ -1,0 +1,29 @@
+//! What the binary composes the orders context of.
+
+use std::sync::Arc;
+
+use holdfast_runtime::BoundedContext;
+
+use crate::{
+    codec::OrderAdapter,
+    prices::{PriceSource, Prices},
+};
+
+/// The context's name: its topics, its schema, its label.
+pub const NAME: &str = "orders";
+
+/// The migrations of the context's own tables, for [`holdfast_postgres::migrate`].
+pub const MIGRATIONS: &[(i64, &str, &str)] =
+    &[(1, "orders_view", include_str!("../../../migrations/orders/0001_orders_view.sql"))];
+
+/// The read models that [`holdfast_postgres::Config`] is to write.
+pub const VIEWS: &[holdfast_postgres::View] = &[crate::projection::VIEW];
+
+/// The encoded descriptors of its services, for reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = holdfast_proto::FILE_DESCRIPTOR_SET;
+
+/// The context, asking `prices` what things cost.
+pub fn context(prices: impl PriceSource) -> BoundedContext {
+    let prices = Prices::new(Arc::new(prices));
+    BoundedContext::new(NAME).with(OrderAdapter::new(prices)).subscribe("inventory.events")
+}

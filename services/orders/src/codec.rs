@@ -1,0 +1,87 @@
+//! The Order aggregate's adapter: bytes in, bytes out.
+//!
+//! Invariant: a command that gets past [`OrderAdapter::decode`] keeps every promise of `commands.proto`. Deliberately absent: the
+//! meaning of inventory's events ([`crate::subscriptions`]) and where prices come from ([`crate::prices`]).
+
+mod commands;
+mod events;
+mod reply;
+mod state;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use holdfast_core::{
+    Context, Message,
+    codec::{Adapter, EncodedEvent, LookupFailed, StateError},
+    dedup,
+    disposition::Refused,
+};
+use holdfast_orders_domain::{Command, Event, Order, Rejection};
+use holdfast_proto::money::v1 as money;
+
+pub(crate) use commands::order_id;
+pub use commands::{ADD_ITEM, CANCEL_ORDER, CREATE_ORDER, PLACE_ORDER, REMOVE_ITEM};
+pub use reply::order;
+pub use state::{decode as decode_state, encode as encode_state};
+
+use crate::{prices::Prices, projection, subscriptions};
+
+/// The adapter of [`Order`].
+pub struct OrderAdapter {
+    prices: Prices,
+}
+
+impl OrderAdapter {
+    /// With prices from there.
+    pub const fn new(prices: Prices) -> Self {
+        Self { prices }
+    }
+}
+
+#[async_trait]
+impl Adapter for OrderAdapter {
+    type Aggregate = Order;
+
+    fn handles(&self) -> Vec<&'static str> {
+        [commands::HANDLED, subscriptions::HANDLED].concat()
+    }
+
+    fn decode(&self, message: &Message) -> Result<Command, Refused> {
+        match commands::decode(message).or_else(|| subscriptions::decode(message)) {
+            Some(decoded) => decoded,
+            None => Err(Refused::unknown_type(&message.r#type)),
+        }
+    }
+
+    fn encode_event(&self, event: &Event, context: &Context<'_>) -> EncodedEvent {
+        events::encode(event, context.key)
+    }
+
+    fn encode_state(&self, state: &Order) -> Bytes {
+        state::encode(state)
+    }
+
+    fn decode_state(&self, schema: u32, bytes: &[u8]) -> Result<Order, StateError> {
+        state::decode(schema, bytes)
+    }
+
+    fn encode_reply(&self, state: &Order, context: &Context<'_>) -> Bytes {
+        reply::encode(state, context)
+    }
+
+    fn rejection(&self, rejection: &Rejection) -> dedup::Rejection {
+        dedup::Rejection { code: rejection.code().to_owned(), message: rejection.to_string() }
+    }
+
+    fn view(&self, state: &Order, context: &Context<'_>) -> Option<serde_json::Value> {
+        projection::row(state, context.key)
+    }
+
+    async fn prepare(&self, commands: &mut [&mut Command]) -> Vec<Result<(), LookupFailed>> {
+        self.prices.quote(commands).await
+    }
+}
+
+fn amount(amount: holdfast_money::Money) -> money::Money {
+    money::Money { minor: amount.minor, currency: amount.currency.code().to_owned() }
+}
