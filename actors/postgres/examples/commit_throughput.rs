@@ -174,6 +174,7 @@ async fn measure(store: &Arc<PgStore>, committers: u32, commands: usize, work: W
         done += commands;
         mean = each;
     }
+    #[expect(clippy::cast_precision_loss, reason = "a rate to print")]
     let rate = done as f64 / start.elapsed().as_secs_f64();
     println!(
         "batch {:>4}  committers {committers}  view {:>5}  v7 {:>5}  find {finds:>5}: {rate:>8.0}/s, {mean:?} a commit",
@@ -202,15 +203,25 @@ async fn main() {
     let plain = |batch| Work { batch, view: false, v7: true };
     measure(&store, 1, 20_000, plain(256), true).await;
     println!("--");
-    for committers in [1, 2, 3] {
-        for batch in [64, 256, 512] {
-            measure(&store, committers, commands, plain(batch), false).await;
+    if let Some(only) = std::env::args().nth(2) {
+        // For example `2x256+view+find+v4`.
+        let number = |text: &str| text.parse().expect("a number");
+        let (shape, rest) = only.split_once('+').unwrap_or((&only, ""));
+        let (committers, batch) = shape.split_once('x').expect("committers x batch");
+        let work = Work { batch: number(batch), view: rest.contains("view"), v7: !rest.contains("v4") };
+        let committers = u32::try_from(number(committers)).expect("few");
+        measure(&store, committers, commands, work, rest.contains("find")).await;
+    } else {
+        for committers in [1, 2, 3] {
+            for batch in [64, 256, 512] {
+                measure(&store, committers, commands, plain(batch), false).await;
+            }
         }
+        measure(&store, 2, commands, Work { v7: false, ..plain(256) }, false).await;
+        measure(&store, 2, commands, Work { view: true, ..plain(256) }, false).await;
+        measure(&store, 2, commands, plain(256), true).await;
+        measure(&store, 2, commands, Work { v7: false, ..plain(256) }, true).await;
     }
-    measure(&store, 2, commands, Work { v7: false, ..plain(256) }, false).await;
-    measure(&store, 2, commands, Work { view: true, ..plain(256) }, false).await;
-    measure(&store, 2, commands, plain(256), true).await;
-    measure(&store, 2, commands, Work { v7: false, ..plain(256) }, true).await;
     drop(store);
     if let Some(stack) = stack {
         stack.stop().await.expect("stop");

@@ -37,10 +37,10 @@ use crate::{
 
 /// Fences first, then pools: the count makes the second CTE wait for the first.
 const LOCK: &str = "
-with fence as materialized (
-    select * from unnest($1::int[], $2::uuid[], $3::int[], $4::bigint[]) as f(partition, token, generation, number)),
-locked as materialized (
-    select p.partition from fence f join partitions p
+with locked as materialized (
+    select p.partition
+    from unnest($1::int[], $2::uuid[], $3::int[], $4::bigint[]) as f(partition, token, generation, number)
+    join partitions p
         on p.partition = f.partition and p.token = f.token and p.generation = f.generation and p.batch = f.number - 1
     order by p.partition for update of p),
 pool as materialized (

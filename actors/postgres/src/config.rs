@@ -12,8 +12,9 @@ pub struct View {
     pub name: &'static str,
     /// The kind of aggregate it describes.
     pub kind: &'static str,
-    /// One `insert … on conflict … do update` with one parameter, `$1`, a jsonb array of rows. It becomes part of the commit's statement, so it
-    /// stands alone: no semicolon, no `with`, no second parameter.
+    /// One `insert … on conflict … do update` with one parameter, `$1`: a jsonb array of the rows, each with the aggregate's key added as `_key`.
+    /// It becomes part of the commit's statement, so it stands alone: no semicolon, no second parameter. For example
+    /// `insert into orders_view select * from jsonb_populate_recordset(null::orders_view, $1) on conflict (id) do update set …`.
     pub upsert: &'static str,
 }
 

@@ -1,6 +1,6 @@
 //! The day a claim is filed under.
 //!
-//! Claims are cut by day, and a look-up in every day of a week costs one index descent per id and day. A UUIDv7 says when it was
+//! Claims are cut by day, and a look-up in every day of a week costs one index descent per id and day. A version 7 id says when it was
 //! made, so the rule is: *a claim's day is never before the day inside its id*. Whoever looks an id up may then leave out all earlier
 //! days, and that holds whatever the clocks of producers say: an id from the future is filed under its future day (or under
 //! `infinity`, in the default table, if that day has no table yet). No clock of a node is involved. Ids of
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 const DAY_MS: u64 = 86_400_000;
 
-/// Days since 1970-01-01 of a UUIDv7's own time; `None` for other versions.
+/// Days since 1970-01-01 in the id itself; `None` for other versions than 7.
 pub(crate) fn made_on(id: &Uuid) -> Option<i32> {
     if id.get_version_num() != 7 {
         return None;

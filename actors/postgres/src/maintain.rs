@@ -58,31 +58,42 @@ delete from claims_default where day < current_date - $1
     or day = 'infinity' and uuid_extract_timestamp(id) < now() - make_interval(days => $1)";
 
 pub(crate) async fn run(connection: &mut PgConnection, retention: Retention) -> Result<Maintained, sqlx::Error> {
-    let mut done = Maintained::default();
-    let days = |days: u32| i32::try_from(days).unwrap_or(i32::MAX / 2);
     let mut transaction = connection.begin().await?;
-    sqlx::query(BRIEF).execute(&mut *transaction).await?;
-    if !sqlx::query_scalar(ALONE).fetch_one(&mut *transaction).await? {
-        transaction.rollback().await?;
+    match work(&mut transaction, retention).await {
+        Ok(done) => {
+            transaction.commit().await?;
+            Ok(done)
+        }
+        Err(error) => {
+            transaction.rollback().await?;
+            Err(error)
+        }
+    }
+}
+
+async fn work(connection: &mut PgConnection, retention: Retention) -> Result<Maintained, sqlx::Error> {
+    let days = |days: u32| i32::try_from(days).unwrap_or(i32::MAX / 2);
+    let mut done = Maintained::default();
+    sqlx::query(BRIEF).execute(&mut *connection).await?;
+    if !sqlx::query_scalar(ALONE).fetch_one(&mut *connection).await? {
         return Ok(done);
     }
-    for row in sqlx::query(OPEN).fetch_all(&mut *transaction).await? {
+    for row in sqlx::query(OPEN).fetch_all(&mut *connection).await? {
         if row.try_get(1)? {
             done.made.push(row.try_get(0)?);
         }
     }
-    sqlx::query(SWEEP).bind(days(retention.claims_days)).execute(&mut *transaction).await?;
+    sqlx::query(SWEEP).bind(days(retention.claims_days)).execute(&mut *connection).await?;
     let old = sqlx::query(OLD).bind(days(retention.outbox_days)).bind(days(retention.claims_days));
-    for row in old.fetch_all(&mut *transaction).await? {
+    for row in old.fetch_all(&mut *connection).await? {
         let (table, outbox): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
-        if outbox && unpublished(&mut transaction, &table).await? {
+        if outbox && unpublished(connection, &table).await? {
             done.kept.push(table);
             continue;
         }
-        sqlx::query(AssertSqlSafe(format!("drop table {table}"))).execute(&mut *transaction).await?;
+        sqlx::query(AssertSqlSafe(format!("drop table {table}"))).execute(&mut *connection).await?;
         done.dropped.push(table);
     }
-    transaction.commit().await?;
     Ok(done)
 }
 

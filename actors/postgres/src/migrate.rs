@@ -67,14 +67,14 @@ pub async fn migrate(
         .map_err(|error| error::store(&error))?;
     if let Some(role) = role {
         let name = config::name(&role.name)?;
-        prepare(&mut connection, name, role.password.as_deref(), schema).await.map_err(|error| MigrateError::Role {
+        prepare(&mut connection, name, role.password.as_deref()).await.map_err(|error| MigrateError::Role {
             role: name.to_owned(),
             reason: error.to_string(),
         })?;
     }
-    let mut migrator = Migrator::with_migrations(migrations(context));
-    migrator.create_schema(schema.to_owned());
-    migrator.run_direct(None, &mut connection, false).await?;
+    let role = role.map(|role| role.name.as_str());
+    settle(&mut connection, schema, role).await.map_err(|error| error::store(&error))?;
+    Migrator::with_migrations(migrations(context)).run_direct(None, &mut connection, false).await?;
     connection.close().await.map_err(|error| error::store(&error))?;
     Ok(())
 }
@@ -89,13 +89,8 @@ fn migrations(context: &[(i64, &'static str, &'static str)]) -> Vec<Migration> {
         .collect()
 }
 
-/// Makes role and schema, and becomes the role.
-async fn prepare(
-    connection: &mut PgConnection,
-    role: &str,
-    password: Option<&str>,
-    schema: &str,
-) -> Result<(), sqlx::Error> {
+/// Makes the role, and sees to it that we may act as it.
+async fn prepare(connection: &mut PgConnection, role: &str, password: Option<&str>) -> Result<(), sqlx::Error> {
     let known: bool = sqlx::query_scalar("select exists (select from pg_roles where rolname = $1)")
         .bind(role)
         .fetch_one(&mut *connection)
@@ -123,14 +118,28 @@ async fn prepare(
     if !may_act {
         run(connection, format!("grant {role} to current_user with set true, inherit false")).await?;
     }
-    let made = run(connection, format!("create schema if not exists {schema} authorization {role}")).await;
-    // Two at once: "if not exists" looks first and inserts later.
-    if let Err(error) = made
-        && !matches!(error::code(&error), Some("42P06" | "23505"))
-    {
-        return Err(error);
+    Ok(())
+}
+
+/// Makes the schema, and becomes the role.
+async fn settle(connection: &mut PgConnection, schema: &str, role: Option<&str>) -> Result<(), sqlx::Error> {
+    // Not "if not exists" alone: that wants the right to create one even where it is there.
+    let known: bool =
+        sqlx::query_scalar("select to_regnamespace($1) is not null").bind(schema).fetch_one(&mut *connection).await?;
+    if !known {
+        let owner = role.map(|role| format!(" authorization {role}")).unwrap_or_default();
+        let made = run(connection, format!("create schema if not exists {schema}{owner}")).await;
+        // Two at once: "if not exists" looks first and inserts later.
+        if let Err(error) = made
+            && !matches!(error::code(&error), Some("42P06" | "23505"))
+        {
+            return Err(error);
+        }
     }
-    run(connection, format!("set role {role}")).await
+    match role {
+        Some(role) => run(connection, format!("set role {role}")).await,
+        None => Ok(()),
+    }
 }
 
 async fn run(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {

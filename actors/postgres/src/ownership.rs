@@ -35,25 +35,24 @@ const TOKENS: &str = "select partition, token from partitions where partition = 
 
 const RELEASE: &str = "update partitions set released = true where partition = $1 and token = $2";
 
-/// Rows are locked in partition order, as commits do. The batch is read from the row as it is once the lock is had.
+/// Rows are locked in partition order, as commits do. Token and batch are those of the row once the lock is had, so a commit in flight is
+/// waited for, and counted.
 const RETOKEN: &str = "
-with change as materialized (select * from unnest($1::int[], $2::uuid[], $3::uuid[]) as c(partition, old, new)),
-locked as materialized (
-    select p.partition from change c join partitions p on p.partition = c.partition and p.token = c.old
+with locked as materialized (
+    select p.partition, c.new
+    from unnest($1::int[], $2::uuid[], $3::uuid[]) as c(partition, old, new)
+    join partitions p on p.partition = c.partition and p.token = c.old
     order by p.partition for update of p)
-update partitions p set token = c.new from change c
-where p.partition in (select partition from locked) and p.partition = c.partition and p.token = c.old
+update partitions p set token = l.new from locked l where p.partition = l.partition
 returning p.partition, p.batch";
 
 const ADVANCE: &str = "
-with mark as materialized (select * from unnest($1::int[], $2::uuid[], $3::bigint[]) as m(partition, token, cursor)),
-locked as materialized (
-    select p.partition from mark m join partitions p
-        on p.partition = m.partition and p.token = m.token and p.outbox_cursor < m.cursor
+with locked as materialized (
+    select p.partition, c.cursor
+    from unnest($1::int[], $2::uuid[], $3::bigint[]) as c(partition, token, cursor)
+    join partitions p on p.partition = c.partition and p.token = c.token and p.outbox_cursor < c.cursor
     order by p.partition for update of p)
-update partitions p set outbox_cursor = m.cursor from mark m
-where p.partition in (select partition from locked) and p.partition = m.partition and p.token = m.token
-    and p.outbox_cursor < m.cursor";
+update partitions p set outbox_cursor = l.cursor from locked l where p.partition = l.partition";
 
 fn number(partition: PartitionId) -> i32 {
     partition.0.cast_signed()
@@ -118,7 +117,7 @@ pub(crate) async fn advance(
 ) -> Result<(), sqlx::Error> {
     let partitions: Vec<i32> = cursors.iter().map(|(partition, ..)| number(*partition)).collect();
     let tokens: Vec<Uuid> = cursors.iter().map(|(_, token, _)| token.0).collect();
-    let cursors: Vec<i64> = cursors.iter().map(|(.., cursor)| cursor.cast_signed()).collect();
+    let cursors: Vec<i64> = cursors.iter().map(|(.., cursor)| i64::try_from(*cursor).unwrap_or(i64::MAX)).collect();
     sqlx::query(ADVANCE).bind(partitions).bind(tokens).bind(cursors).execute(connection).await.map(drop)
 }
 

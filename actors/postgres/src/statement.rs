@@ -8,15 +8,15 @@
 //! Each part is a text with `?` for its parameters and a function that adds them, side by side, in one order.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt::Write as _,
     sync::{Mutex, PoisonError},
 };
 
 use bytes::Bytes;
 use holdfast_core::{
-    AggregateId,
-    batch::{MailboxWrite, StateWrite},
+    AggregateId, Timestamp,
+    batch::{MailboxWrite, StateWrite, ViewWrite},
     envelope::Record,
 };
 use sqlx::{
@@ -39,22 +39,20 @@ pub(crate) struct Statement {
     pub(crate) arguments: PgArguments,
 }
 
-/// The fence: rows locked in partition order, so that commits over common partitions can't deadlock, then advanced. Joined again on the
-/// whole condition, because another version of the row may have been locked than the one the statement began with.
+/// The fence: rows locked in partition order, so that commits over common partitions can't deadlock, then advanced. The condition is
+/// checked on the row as it is once the lock is had.
 const FENCE: &str = "
-with fence as materialized (
-    select * from unnest(?::int[], ?::uuid[], ?::int[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[])
-        as f(partition, token, generation, number, head, cursor, consumed)),
-locked as materialized (
-    select p.partition from fence f join partitions p
+with locked as materialized (
+    select p.partition, f.number, f.head, f.cursor, f.consumed
+    from unnest(?::int[], ?::uuid[], ?::int[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[])
+        as f(partition, token, generation, number, head, cursor, consumed)
+    join partitions p
         on p.partition = f.partition and p.token = f.token and p.generation = f.generation and p.batch = f.number - 1
     order by p.partition for update of p),
 fenced as (
-    update partitions p set batch = f.number, outbox_head = f.head, consumed = p.consumed || f.consumed::jsonb,
-        outbox_cursor = greatest(p.outbox_cursor, f.cursor)
-    from fence f
-    where p.partition in (select partition from locked) and p.partition = f.partition and p.token = f.token
-        and p.generation = f.generation and p.batch = f.number - 1
+    update partitions p set batch = l.number, outbox_head = l.head, consumed = p.consumed || l.consumed::jsonb,
+        outbox_cursor = greatest(p.outbox_cursor, l.cursor)
+    from locked l where p.partition = l.partition
     returning 1)";
 
 /// New versions of states, where the stored version is the expected one.
@@ -128,13 +126,13 @@ put as (
         topic, partition, \"offset\", record_timestamp, record_key, headers, value)
     select kind, key, hash, reason, attempts,
         case when ms is not null then now() + ms * interval '1 millisecond'
-            when not exists (select from mailbox q where q.key = u.key and q.kind = u.kind
+            when first and not exists (select from mailbox q where q.key = u.key and q.kind = u.kind
                 and not exists (select from gone where gone.position = q.position)) then now() end,
         timestamptz 'epoch' + since * interval '1 millisecond', error,
         topic, partition, \"offset\", record_timestamp, record_key, headers, value
-    from unnest(?::text[], ?::text[], ?::int[], ?::text[], ?::int[], ?::bigint[], ?::bigint[], ?::text[],
+    from unnest(?::text[], ?::text[], ?::int[], ?::text[], ?::int[], ?::bigint[], ?::bool[], ?::bigint[], ?::text[],
         ?::text[], ?::int[], ?::bigint[], ?::bigint[], ?::bytea[], ?::bytea[], ?::bytea[]) with ordinality
-        as u(kind, key, hash, reason, attempts, ms, since, error,
+        as u(kind, key, hash, reason, attempts, ms, first, since, error,
             topic, partition, \"offset\", record_timestamp, record_key, headers, value, n)
     order by n)";
 
@@ -312,8 +310,7 @@ fn arguments(rows: &Rows<'_>, mask: u32) -> Result<PgArguments, BoxDynError> {
         to.add(rows.pools.iter().map(|(.., held)| *held).bind_iter())?;
     }
     for view in rows.views.iter().filter(|view| !view.is_empty()) {
-        let json: Vec<_> = view.iter().map(|view| &view.row).collect();
-        to.add(RawJson(serde_json::to_vec(&json)?))?;
+        to.add(view_rows(view)?)?;
     }
     to.add(count(rows.fences.len()))?;
     for (bit, expected) in
@@ -359,11 +356,11 @@ fn state(to: &mut PgArguments, states: &[&StateWrite]) -> Result<(), BoxDynError
     to.add(states.iter().map(|state| state.version.cast_signed()).bind_iter())?;
     to.add(states.iter().map(|state| state.schema.cast_signed()).bind_iter())?;
     to.add(states.iter().map(|state| &state.bytes[..]).bind_iter())?;
-    let sources = |state: &&StateWrite| match state.sources.is_empty() {
-        true => Ok(None),
-        false => serde_json::to_string(&state.sources).map(Some),
+    let json = |state: &&StateWrite| {
+        let some = !state.sources.is_empty();
+        some.then(|| serde_json::to_string(&state.sources)).transpose()
     };
-    let sources: Vec<Option<String>> = states.iter().map(sources).collect::<Result<_, _>>()?;
+    let sources: Vec<Option<String>> = states.iter().map(json).collect::<Result<_, _>>()?;
     to.add(sources)
 }
 
@@ -435,10 +432,12 @@ fn puts(to: &mut PgArguments, changes: &[&MailboxWrite]) -> Result<(), BoxDynErr
         reason: &'static str,
         attempts: i32,
         ms: Option<i64>,
+        first: bool,
         since: i64,
         error: &'a str,
         record: &'a Record,
     }
+    let mut seen = HashSet::new();
     let put = |change| match change {
         &MailboxWrite::Put { ref id, hash, reason, attempts, after, since, ref error, ref record } => Some(Put {
             id,
@@ -446,6 +445,7 @@ fn puts(to: &mut PgArguments, changes: &[&MailboxWrite]) -> Result<(), BoxDynErr
             reason: reason.as_str(),
             attempts: attempts.cast_signed(),
             ms: after.map(ms),
+            first: seen.insert(id),
             since: since.unix_ms(),
             error,
             record,
@@ -458,16 +458,36 @@ fn puts(to: &mut PgArguments, changes: &[&MailboxWrite]) -> Result<(), BoxDynErr
     to.add(puts.iter().map(|put| put.reason).bind_iter())?;
     to.add(puts.iter().map(|put| put.attempts).bind_iter())?;
     to.add(puts.iter().map(|put| put.ms).bind_iter())?;
+    to.add(puts.iter().map(|put| put.first).bind_iter())?;
     to.add(puts.iter().map(|put| put.since).bind_iter())?;
     to.add(puts.iter().map(|put| put.error).bind_iter())?;
     let all = || puts.iter().map(|put| put.record);
     to.add(all().map(|record| &*record.topic).bind_iter())?;
     to.add(all().map(|record| record.partition.0.cast_signed()).bind_iter())?;
     to.add(all().map(|record| record.offset.cast_signed()).bind_iter())?;
-    to.add(all().map(|record| record.timestamp.map(|at| at.unix_ms())).bind_iter())?;
+    to.add(all().map(|record| record.timestamp.map(Timestamp::unix_ms)).bind_iter())?;
     to.add(all().map(|record| record.key.as_deref()).bind_iter())?;
     to.add(all().map(|record| record.headers.to_bytes()).bind_iter())?;
     to.add(all().map(|record| record.value.as_ref().map(Bytes::as_ref)).bind_iter())
+}
+
+/// The rows of a view as one array, the aggregate's key added to each as `_key`.
+fn view_rows(rows: &[&ViewWrite]) -> Result<RawJson, BoxDynError> {
+    let mut json = vec![b'['];
+    for (n, view) in rows.iter().enumerate() {
+        json.extend_from_slice(if n == 0 { b"{\"_key\":" } else { b",{\"_key\":" });
+        serde_json::to_writer(&mut json, &*view.id.key)?;
+        let row = view.row.as_object().ok_or("a view's row is no JSON object")?;
+        if row.is_empty() {
+            json.push(b'}');
+            continue;
+        }
+        let brace = json.len();
+        serde_json::to_writer(&mut json, row)?;
+        json[brace] = b',';
+    }
+    json.push(b']');
+    Ok(RawJson(json))
 }
 
 /// JSON text, sent as jsonb without parsing it again here.
