@@ -187,7 +187,7 @@ impl Signals {
     }
 
     /// The next one; never, once no more can come.
-    async fn next(&mut self) {
+    pub async fn next(&mut self) {
         if self.0.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
