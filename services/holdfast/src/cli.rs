@@ -1,0 +1,146 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Holdfast: an event-driven commerce back end, and the actor runtime under it.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Arguments {
+    /// A TOML configuration file; environment variables and flags win over it.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Sets one configuration key, e.g. `--set lanes=4`; wins over the environment. `holdfast config` lists the keys.
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Runs everything on this machine: embedded Kafka and Postgres, every context in one process. Ctrl-C stops it; the data stays.
+    Dev(Dev),
+    /// Pushes real orders through a fresh stack, checks the invariants and prints a table.
+    Demo(Demo),
+    /// Kafka and Postgres alone.
+    #[command(subcommand)]
+    Stack(Stack),
+    /// Runs contexts as a production process.
+    Serve(Serve),
+    /// Brings schemas up to date.
+    Migrate {
+        /// `orders`, `inventory`, or `all`.
+        context: String,
+    },
+    /// Shows or makes the topics.
+    #[command(subcommand)]
+    Topics(Topics),
+    /// Prints the effective configuration, secrets masked.
+    Config {
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Benchmarks.
+    Load(Load),
+}
+
+/// See [`Verb::Dev`].
+#[derive(Debug, clap::Args)]
+pub struct Dev {
+    /// Partitions of each topic.
+    #[arg(long, value_name = "N")]
+    pub partitions: Option<u32>,
+    /// Where the data lives.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Deletes the data of earlier runs first.
+    #[arg(long)]
+    pub reset: bool,
+}
+
+/// See [`Verb::Demo`].
+#[derive(Debug, Clone, clap::Args)]
+pub struct Demo {
+    /// How many orders.
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub orders: u64,
+    /// Commands per second; as fast as it goes if not given.
+    #[arg(long, value_name = "R")]
+    pub rate: Option<u32>,
+    /// Partitions of each topic.
+    #[arg(long, value_name = "N")]
+    pub partitions: Option<u32>,
+    /// The result as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// See [`Verb::Stack`].
+#[derive(Debug, Subcommand)]
+pub enum Stack {
+    /// Starts both and stays in the foreground until Ctrl-C or `stack down`.
+    Up {
+        /// Where the data lives.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+    /// Stops a running `stack up` or `dev`.
+    Down {
+        /// Where the data lives.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+    /// Says whether it runs, and where.
+    Status {
+        /// Where the data lives.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Deletes the data. Refused while it runs.
+    Reset {
+        /// Where the data lives.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+}
+
+/// See [`Verb::Serve`].
+#[derive(Debug, clap::Args)]
+pub struct Serve {
+    /// Contexts, separated by commas, or `all`.
+    pub contexts: String,
+}
+
+/// See [`Verb::Topics`].
+#[derive(Debug, Subcommand)]
+pub enum Topics {
+    /// What `apply` would do.
+    Plan {
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Makes missing topics. Never shrinks one; growing is `holdfast partitions grow` (a later issue).
+    Apply,
+}
+
+/// See [`Verb::Load`].
+#[derive(Debug, clap::Args)]
+pub struct Load {
+    /// Which one: `pipeline`.
+    pub scenario: String,
+    /// How many commands.
+    #[arg(long, default_value_t = 200_000, value_name = "N")]
+    pub commands: u64,
+    /// The result as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,345 @@
+//! Puts a process together: for each context a store, a log, a node and its services; one gRPC port, one operations port.
+//!
+//! Invariant: nothing here decides anything about orders or stock. Contexts that share a process still meet over gRPC and Kafka only.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use holdfast_kafka::{GroupProtocol, KafkaConfig, KafkaLog, KafkaMembership, KafkaPublisher, admin};
+use holdfast_platform::{
+    Config, Context, Health, Shutdown, config,
+    grpc::{Peer, Server},
+    health, http,
+    metrics::Metrics,
+    telemetry::OtelLink,
+};
+use holdfast_postgres::{PgStore, Role};
+use holdfast_runtime::{BoundedContext, Node, Ports, SystemClock, telemetry::TraceLink};
+use tokio::net::TcpListener;
+use tracing::Span;
+
+use crate::{failure::Failure, infrastructure::Infrastructure};
+
+/// The runtime's view of OpenTelemetry.
+struct Tracing;
+
+impl TraceLink for Tracing {
+    fn parent(&self, span: &Span, traceparent: &str, tracestate: Option<&str>) {
+        OtelLink::parent(span, traceparent, tracestate);
+    }
+
+    fn context(&self, span: &Span) -> Option<(String, Option<String>)> {
+        if span.is_disabled() { None } else { OtelLink::current(span) }
+    }
+}
+
+/// The listening sockets of a process, bound before anything else so that a taken port is known at once.
+pub struct Listeners {
+    /// gRPC.
+    pub grpc: TcpListener,
+    /// Health and metrics.
+    pub http: TcpListener,
+}
+
+impl Listeners {
+    /// As configured.
+    pub async fn bind(config: &Config) -> Result<Self, Failure> {
+        Ok(Self {
+            grpc: bind("grpc.listen", config.grpc_listen).await?,
+            http: bind("http.listen", config.http_listen).await?,
+        })
+    }
+
+    /// Free ports on loopback.
+    pub async fn ephemeral() -> Result<Self, Failure> {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Ok(Self { grpc: bind("grpc.listen", any).await?, http: bind("http.listen", any).await? })
+    }
+}
+
+async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    let bound = TcpListener::bind(address).await;
+    let advice =
+        format!("cannot listen on {address} ({key}); free the port or set another, e.g. --set {key}=127.0.0.1:0");
+    bound.context(advice).map_err(Failure::usage)
+}
+
+/// Replaces ports by others before a node starts, for tests that break something on purpose.
+pub type Wrap = fn(Context, Ports) -> Ports;
+
+/// What a process is made with.
+pub struct Parts {
+    /// What `/metrics` shows.
+    pub metrics: Metrics,
+    /// What `/health` shows.
+    pub health: Health,
+    /// When to leave.
+    pub shutdown: Shutdown,
+    /// The ports to serve.
+    pub listeners: Listeners,
+    /// The identity, outside of tests.
+    pub wrap: Wrap,
+}
+
+/// A running process.
+pub struct App {
+    /// One for each context that is served.
+    pub nodes: Vec<Arc<Node>>,
+    /// The orders and inventory stores, for checks.
+    pub stores: BTreeMap<Context, Arc<PgStore>>,
+    /// Where gRPC is.
+    pub grpc: SocketAddr,
+    /// Where health and metrics are.
+    pub http: SocketAddr,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+/// Brings the schema of `context` up to date.
+pub async fn migrate(config: &Config, at: &Infrastructure, context: Context) -> Result<(), Failure> {
+    let url = at.database_url(config, context)?;
+    let role = at.role(config, context).map(|name| Role { name, password: None });
+    let migrations = match context {
+        Context::Orders => holdfast_orders::app::MIGRATIONS,
+        Context::Inventory => holdfast_inventory::app::MIGRATIONS,
+        _ => return Err(Failure::usage(anyhow::anyhow!("{context} is not part of this build yet"))),
+    };
+    let done = holdfast_postgres::migrate(&url, context.as_str(), role.as_ref(), migrations).await;
+    done.with_context(|| format!("schema {context} could not be brought up to date")).map_err(Failure::Unreachable)
+}
+
+/// Kafka's settings for `context`.
+pub fn kafka(config: &Config, brokers: &str, context: Context) -> KafkaConfig {
+    KafkaConfig {
+        properties: config.kafka.properties.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        group_protocol: match config.kafka.group_protocol {
+            config::GroupProtocol::Classic => GroupProtocol::Classic,
+            config::GroupProtocol::Consumer => GroupProtocol::Consumer,
+        },
+        session_timeout: config.kafka.session_timeout,
+        ..KafkaConfig::new(brokers, context.as_str())
+    }
+}
+
+/// What it takes to have the topics of `contexts`.
+pub async fn topics(
+    config: &Config,
+    brokers: &str,
+    contexts: &[Context],
+) -> Result<(admin::KafkaAdmin, Vec<admin::Step>), Failure> {
+    let admin = admin::KafkaAdmin::new(&kafka(config, brokers, Context::Orders)).map_err(Failure::usage)?;
+    let count = admin.broker_count().await.map_err(Failure::unreachable)?;
+    let wanted: Vec<admin::TopicSpec> = contexts
+        .iter()
+        .flat_map(|context| admin::TopicSpec::of_context(context.as_str(), config.partitions, count))
+        .collect();
+    let names: Vec<String> = wanted.iter().map(|topic| topic.name.clone()).collect();
+    let existing = admin.describe(&names).await.map_err(Failure::unreachable)?;
+    let steps = admin::plan(&existing, &wanted);
+    Ok((admin, steps))
+}
+
+/// Migrates and makes topics, as `dev` and `demo` do before they serve.
+pub async fn prepare(config: &Config, at: &Infrastructure, contexts: &[Context]) -> Result<(), Failure> {
+    for context in contexts {
+        migrate(config, at, *context).await?;
+    }
+    let (admin, steps) = topics(config, at.brokers(), contexts).await?;
+    admin.apply(&steps, false).await.map_err(Failure::unreachable)
+}
+
+/// The runtime's limits, from the configuration.
+fn runtime_config(config: &Config, contexts: usize, grpc: SocketAddr) -> holdfast_runtime::Config {
+    let memory = usize::try_from(config.memory_budget_bytes).unwrap_or(usize::MAX) / contexts.max(1);
+    let defaults = holdfast_runtime::Config::default();
+    holdfast_runtime::Config {
+        address: config.advertised_addr.clone().unwrap_or_else(|| grpc.to_string()),
+        batch_items_max: config.batch_max,
+        lanes: config.lanes,
+        memory_bytes_max: memory,
+        retry: holdfast_core::retry::RetryPolicy { budget: config.retry_budget, ..defaults.retry },
+        lease: config.lease,
+        passivate_after: config.passivation.idle,
+        live_max: config.passivation.actors_max,
+        ..defaults
+    }
+}
+
+impl App {
+    /// Starts `contexts`. Schemas and topics must be there.
+    pub async fn start(
+        config: &Config,
+        at: &Infrastructure,
+        contexts: &[Context],
+        parts: Parts,
+    ) -> Result<Self, Failure> {
+        let Parts { metrics, health, shutdown, listeners, wrap } = parts;
+        let grpc = listeners.grpc.local_addr().context("the gRPC socket has no address").map_err(Failure::Check)?;
+        let http = listeners.http.local_addr().context("the HTTP socket has no address").map_err(Failure::Check)?;
+        let mut app = Self { nodes: Vec::new(), stores: BTreeMap::new(), grpc, http, tasks: Vec::new() };
+        let mut server =
+            Server::new(health.clone()).tls(config.tls.clone()).descriptors(holdfast_proto::FILE_DESCRIPTOR_SET);
+        for context in contexts {
+            let (bounded, views) = app.bounded(config, *context)?;
+            let store = Arc::new(connect(config, at, *context, views).await?);
+            let ports = wrap(*context, ports(config, at, *context, store.clone())?);
+            let limits = runtime_config(config, contexts.len(), grpc);
+            let node = Node::start(bounded, limits, ports)
+                .await
+                .with_context(|| format!("{context} did not start"))
+                .map_err(Failure::Unreachable)?;
+            watch(&health, *context, &node, &store);
+            server = services(server, *context, &node, &store);
+            app.tasks.push(tokio::spawn(maintain(*context, store.clone())));
+            app.nodes.push(node);
+            app.stores.insert(*context, store);
+        }
+        let router = http::operations(health, metrics.clone());
+        let ending = shutdown.ending().clone();
+        app.tasks.push(tokio::spawn(metrics.upkeep()));
+        app.tasks.push(tokio::spawn(async move {
+            if let Err(error) = http::serve(listeners.http, router, http::Limits::default(), ending).await {
+                tracing::error!(%error, "the operations port failed");
+            }
+        }));
+        app.tasks.push(tokio::spawn(async move {
+            if let Err(error) = server.serve(listeners.grpc, &shutdown).await {
+                tracing::error!(%error, "the gRPC port failed");
+                shutdown.begin();
+            }
+        }));
+        Ok(app)
+    }
+
+    /// The context itself, and the read models its store writes.
+    fn bounded(
+        &self,
+        config: &Config,
+        context: Context,
+    ) -> Result<(BoundedContext, &'static [holdfast_postgres::View]), Failure> {
+        match context {
+            Context::Orders => {
+                let scheme = if config.tls.is_some() { "https" } else { "http" };
+                let own = SocketAddr::from(([127, 0, 0, 1], self.grpc.port()));
+                let address = config.inventory_addr.clone().unwrap_or_else(|| format!("{scheme}://{own}"));
+                let peer =
+                    Peer::new("inventory", &address, holdfast_orders::prices::grpc::settings(), config.tls.as_ref());
+                let peer = peer.context("inventory.addr").map_err(Failure::Usage)?;
+                let prices = holdfast_orders::prices::grpc::GrpcPrices::new(peer);
+                Ok((holdfast_orders::app::context(prices), holdfast_orders::app::VIEWS))
+            }
+            Context::Inventory => Ok((holdfast_inventory::app::context(config.reservation_ttl), &[])),
+            _ => Err(Failure::usage(anyhow::anyhow!("{context} is not part of this build yet"))),
+        }
+    }
+
+    /// Waits until every partition has an owner in this process.
+    pub async fn owned(&self) {
+        for node in &self.nodes {
+            while node.owned_partitions() < node.partition_count() as usize {
+                tokio::time::sleep(Duration::from_millis(25)).await;
+            }
+        }
+    }
+
+    /// Finishes what is in flight and releases the partitions.
+    pub async fn stop(self) {
+        let stops: Vec<_> = self
+            .nodes
+            .into_iter()
+            .map(|node| {
+                tokio::spawn(async move {
+                    node.stop().await;
+                })
+            })
+            .collect();
+        for stop in stops {
+            if let Err(error) = stop.await {
+                tracing::error!(%error, "a context did not stop in good order");
+            }
+        }
+        for task in self.tasks {
+            task.abort();
+        }
+    }
+}
+
+async fn connect(
+    config: &Config,
+    at: &Infrastructure,
+    context: Context,
+    views: &'static [holdfast_postgres::View],
+) -> Result<PgStore, Failure> {
+    let mut settings = holdfast_postgres::Config::new(at.database_url(config, context)?, context.as_str())
+        .with_views(views.iter().copied());
+    settings.committers = config.lanes.max(1) + 1;
+    if let Some(role) = at.role(config, context) {
+        settings = settings.with_role(role);
+    }
+    PgStore::connect(settings).await.with_context(|| format!("the database of {context}")).map_err(Failure::Unreachable)
+}
+
+/// The real ports of `context`.
+fn ports(config: &Config, at: &Infrastructure, context: Context, store: Arc<PgStore>) -> Result<Ports, Failure> {
+    let kafka = kafka(config, at.brokers(), context);
+    let membership = KafkaMembership::join(&kafka).map_err(Failure::usage)?;
+    let log = KafkaLog::with_member(&kafka, &membership).map_err(Failure::usage)?;
+    Ok(Ports {
+        log: Arc::new(log),
+        membership: Arc::new(membership),
+        publisher: Arc::new(KafkaPublisher::new(&kafka).map_err(Failure::usage)?),
+        store,
+        clock: Arc::new(SystemClock),
+        trace: Arc::new(Tracing),
+    })
+}
+
+/// Readiness and liveness of one context.
+fn watch(health: &Health, context: Context, node: &Arc<Node>, store: &Arc<PgStore>) {
+    let (joined, live) = (node.clone(), node.clone());
+    health.ready_when(format!("{context}: group"), move || {
+        health::Verdict::when(joined.joined(), "has not joined the consumer group yet")
+    });
+    let reachable = Arc::new(AtomicBool::new(true));
+    let (seen, store) = (reachable.clone(), store.clone());
+    health.ready_when(format!("{context}: database"), move || {
+        health::Verdict::when(reachable.load(Ordering::Relaxed), "the database does not answer")
+    });
+    tokio::spawn(async move {
+        loop {
+            let answer = holdfast_core::port::store::Store::partitions(&*store).await;
+            seen.store(answer.is_ok(), Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    });
+    health.live_when(format!("{context}: loop"), move || {
+        health::Verdict::when(live.is_live(), "a task of the loop has ended; restart the process")
+    });
+}
+
+fn services(server: Server, context: Context, node: &Arc<Node>, store: &Arc<PgStore>) -> Server {
+    let _ = (context, node, store);
+    server
+}
+
+/// Makes and drops day tables, now and then.
+async fn maintain(context: Context, store: Arc<PgStore>) {
+    let mut tick = tokio::time::interval(Duration::from_mins(15));
+    loop {
+        tick.tick().await;
+        match store.maintain(holdfast_postgres::Retention::default()).await {
+            Ok(done) if !done.dropped.is_empty() => {
+                tracing::info!(%context, dropped = ?done.dropped, "old tables dropped")
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%context, %error, "day tables could not be maintained; trying again later"),
+        }
+    }
+}

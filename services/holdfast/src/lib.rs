@@ -1,0 +1,10 @@
+//! The parts of the `holdfast` binary, as a library so that test binaries can put the same process together with other ports.
+//!
+//! Deliberately absent: anything about orders or stock.
+
+pub mod cli;
+pub mod compose;
+pub mod failure;
+pub mod infrastructure;
+pub mod shelves;
+pub mod verbs;

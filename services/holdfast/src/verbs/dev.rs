@@ -1,0 +1,55 @@
+//! `holdfast dev`: everything on this machine, in one process.
+
+use std::path::PathBuf;
+
+use holdfast_platform::Config;
+
+use crate::{
+    cli::Dev,
+    compose::{self, Listeners},
+    failure::Failure,
+    infrastructure::{CONTEXTS, Infrastructure},
+    verbs::{serve::Process, stack},
+};
+
+/// Runs until Ctrl-C; the data stays.
+pub async fn run(mut config: Config, dev: Dev) -> Result<u8, Failure> {
+    let data_dir: PathBuf = match dev.data_dir {
+        Some(dir) => dir,
+        None => holdfast_stack::default_data_dir()?,
+    };
+    if dev.reset {
+        stack::reset(&data_dir)?;
+    }
+    if config.render().iter().any(|line| line.key == "log.format" && line.source == "default") {
+        config.log_format = holdfast_platform::config::LogFormat::Pretty;
+    }
+    let process = Process::begin(&config, &CONTEXTS)?;
+    eprintln!("starting (the first time Kafka and Postgres are downloaded) ...");
+    let at = Infrastructure::embedded(&config, Some(data_dir.clone())).await?;
+    let _running = stack::Running::note(&data_dir)?;
+    compose::prepare(&config, &at, &CONTEXTS).await?;
+    let listeners = match Listeners::bind(&config).await {
+        Ok(listeners) => listeners,
+        Err(failure) => {
+            eprintln!("{failure}; taking free ports");
+            Listeners::ephemeral().await?
+        }
+    };
+    let brokers = at.brokers().to_owned();
+    let database = at.database_url(&config, CONTEXTS[0])?;
+    let result = process
+        .run(&config, &at, &CONTEXTS, listeners, async |app| {
+            println!("gRPC      {}", app.grpc);
+            println!("health    http://{}/health/ready", app.http);
+            println!("metrics   http://{}/metrics", app.http);
+            println!("Kafka     {brokers}");
+            println!("Postgres  {database}");
+            println!("data      {}", data_dir.display());
+            println!("Ctrl-C stops everything; the data stays until `--reset`.");
+            std::future::pending::<Result<(), Failure>>().await
+        })
+        .await;
+    at.stop().await?;
+    Ok(result?.0)
+}

@@ -1,0 +1,52 @@
+//! The verbs, one file each.
+
+mod config;
+mod demo;
+mod dev;
+mod load;
+mod migrate;
+pub mod serve;
+mod stack;
+mod topics;
+
+use holdfast_platform::{Config, config::Sources};
+
+use crate::{
+    cli::{Arguments, Verb},
+    failure::Failure,
+};
+
+/// Variables that `deploy/dev.sh` reads, which are therefore no mistake here.
+const KNOWN_ELSEWHERE: &[&str] = &["HOLDFAST_NO_INSTALL", "HOLDFAST_BREAKING_BASE"];
+
+/// Runs the verb; returns the exit code.
+pub async fn run(arguments: Arguments) -> Result<u8, Failure> {
+    let mut flags = Vec::new();
+    for given in &arguments.set {
+        let (key, value) = given
+            .split_once('=')
+            .ok_or_else(|| Failure::usage(anyhow::anyhow!("--set {given}: expected KEY=VALUE, e.g. --set lanes=4")))?;
+        flags.push((key.to_owned(), value.to_owned()));
+    }
+    let partitions = match &arguments.verb {
+        Verb::Dev(dev) => dev.partitions,
+        Verb::Demo(demo) => demo.partitions,
+        _ => None,
+    };
+    flags.extend(partitions.map(|count| ("partitions".to_owned(), count.to_string())));
+    let mut sources = Sources::from_process();
+    sources.flags = flags;
+    sources.file = arguments.config;
+    sources.known_elsewhere = KNOWN_ELSEWHERE;
+    let config = Config::load(&sources)?;
+    match arguments.verb {
+        Verb::Dev(dev) => dev::run(config, dev).await,
+        Verb::Demo(demo) => demo::run(config, demo).await,
+        Verb::Stack(stack) => stack::run(stack).await,
+        Verb::Serve(serve) => serve::run(config, serve).await,
+        Verb::Migrate { context } => migrate::run(&config, &context).await,
+        Verb::Topics(topics) => topics::run(&config, topics).await,
+        Verb::Config { json } => Ok(config::run(&config, json)),
+        Verb::Load(load) => load::run(config, load).await,
+    }
+}

@@ -1,0 +1,30 @@
+//! `holdfast topics`: what there is, what there should be.
+
+use holdfast_platform::Config;
+
+use crate::{cli::Topics, compose, failure::Failure, infrastructure::CONTEXTS};
+
+/// Plans or applies.
+pub async fn run(config: &Config, verb: Topics) -> Result<u8, Failure> {
+    let (admin, steps) = compose::topics(config, config.require_brokers()?, &CONTEXTS).await?;
+    let print = |json: bool| {
+        for step in &steps {
+            if json {
+                println!("{}", serde_json::json!({ "step": step.to_string() }));
+            } else {
+                println!("{step}");
+            }
+        }
+    };
+    match verb {
+        Topics::Plan { json } => print(json),
+        Topics::Apply => {
+            print(false);
+            admin.apply(&steps, false).await.map_err(Failure::unreachable)?;
+        }
+    }
+    if steps.is_empty() {
+        eprintln!("topics are as they should be");
+    }
+    Ok(0)
+}
