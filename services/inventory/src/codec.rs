@@ -10,8 +10,8 @@ use holdfast_core::{Timestamp, codec::StateError};
 use holdfast_proto::{money::v1 as money, time};
 
 pub use reservation::{ReservationAdapter, decode_state as decode_reservation};
-pub(crate) use stock_item::sku_or_refused;
 pub use stock_item::{ADJUST_STOCK, RECEIVE_STOCK, SET_PRICE, StockItemAdapter, decode_state as decode_stock_item};
+pub(crate) use stock_item::{item, sku_or_refused};
 
 fn amount(amount: holdfast_money::Money) -> money::Money {
     money::Money { minor: amount.minor, currency: amount.currency.code().to_owned() }

@@ -103,6 +103,20 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::QuantityNotPositive,
+        Self::DeltaIsZero,
+        Self::PriceNegative,
+        Self::InsufficientStock,
+        Self::StockTooLarge,
+    ];
+
+    /// The one of this name, if one is.
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rejection| rejection.code() == code)
+    }
+
     /// Its stable name, in `UPPER_SNAKE_CASE`.
     pub const fn code(&self) -> &'static str {
         match self {

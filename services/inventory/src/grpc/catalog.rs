@@ -1,0 +1,109 @@
+//! `CatalogService`: prices and stock of many skus at once.
+//!
+//! Invariant: answered from the store's committed rows, one statement for all skus (stock: two), never by an actor: whoever asks here in the
+//! middle of its own work can't wait in a ring, and a partition on the move takes no price away. Each answer carries the version it is from; a
+//! state that can't be read fails the call, because silence would make its sku an unknown one. Deliberately absent: a cache; callers have theirs.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use async_trait::async_trait;
+use holdfast_adapter::{read, status};
+use holdfast_core::{
+    Aggregate as _, AggregateId,
+    port::store::{Store, Wanted},
+};
+use holdfast_inventory_domain::StockItem;
+use holdfast_platform::errors::Problem;
+use holdfast_proto::inventory::v1::{
+    self, CatalogServiceGetStockRequest, CatalogServiceGetStockResponse, GetPricesRequest, GetPricesResponse, SkuPrice,
+    catalog_service_server::CatalogService,
+};
+use tonic::{Request, Response, Status};
+
+use super::counted;
+use crate::codec::{decode_stock_item, item, sku_or_refused};
+
+/// Most skus in one question, repeats included.
+pub const SKUS_MAX: usize = 1000;
+
+pub(super) struct Catalog {
+    store: Arc<dyn Store>,
+}
+
+impl Catalog {
+    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
+    }
+
+    /// Each of `skus` once: those that exist, without quantities, and those that don't.
+    async fn items(&self, skus: &[String]) -> Result<(Vec<v1::StockItem>, Vec<String>), Status> {
+        let asked = checked(skus)?;
+        let ids = asked.iter().map(|sku| AggregateId { kind: StockItem::KIND, key: Arc::from(*sku) });
+        let wanted = Wanted { aggregates: ids.collect(), claims: Vec::new() };
+        let found = self.store.find(&wanted).await.map_err(|error| status::store(&error))?;
+        let mut known = Vec::with_capacity(asked.len());
+        let mut unknown = Vec::new();
+        for (sku, (row, _)) in asked.into_iter().zip(found.aggregates) {
+            let state = row.map(|row| decode_stock_item(row.schema, &row.bytes).map(|state| (state, row.version)));
+            let state = state.transpose().map_err(|error| status::internal(&error))?;
+            match state.and_then(|(state, version)| item(&state, sku, version)) {
+                Some(item) => known.push(item),
+                None => unknown.push(sku.to_owned()),
+            }
+        }
+        Ok((known, unknown))
+    }
+}
+
+#[async_trait]
+impl CatalogService for Catalog {
+    async fn get_prices(&self, request: Request<GetPricesRequest>) -> Result<Response<GetPricesResponse>, Status> {
+        let (items, mut unknown_skus) = self.items(&request.into_inner().skus).await?;
+        let mut prices = Vec::with_capacity(items.len());
+        for v1::StockItem { sku, price, version, .. } in items {
+            match price {
+                Some(price) => prices.push(SkuPrice { sku, price: Some(price), version }),
+                None => unknown_skus.push(sku),
+            }
+        }
+        Ok(Response::new(GetPricesResponse { prices, unknown_skus, read: Some(read::info(0, false)) }))
+    }
+
+    async fn get_stock(
+        &self,
+        request: Request<CatalogServiceGetStockRequest>,
+    ) -> Result<Response<CatalogServiceGetStockResponse>, Status> {
+        let (items, unknown_skus) = self.items(&request.into_inner().skus).await?;
+        let names: Vec<String> = items.iter().map(|item| item.sku.clone()).collect();
+        // After the skus, so that no item's quantities are older than its version says.
+        let pools = self.store.pools(&names).await.map_err(|error| status::store(&error))?;
+        let items = items
+            .into_iter()
+            .map(|item| {
+                let pool = pools.get(&item.sku).copied();
+                counted(item, pool)
+            })
+            .collect();
+        Ok(Response::new(CatalogServiceGetStockResponse { items, unknown_skus, read: Some(read::info(0, false)) }))
+    }
+}
+
+/// The skus, each once; every malformed one is named by its place.
+fn checked(skus: &[String]) -> Result<BTreeSet<&str>, Status> {
+    if skus.is_empty() || skus.len() > SKUS_MAX {
+        let text = format!("skus holds {} entries; 1-{SKUS_MAX} are answered", skus.len());
+        return Err(Problem::invalid("INVALID", &text).field("skus", &text).into());
+    }
+    let places = skus.iter().enumerate();
+    let malformed = places.filter_map(|(at, sku)| {
+        let field = format!("skus[{at}]");
+        sku_or_refused(&field, sku).err().map(|refused| (field, refused.error))
+    });
+    let problem = malformed.fold(None::<Problem>, |problem, (field, text)| {
+        Some(problem.unwrap_or_else(|| Problem::invalid("INVALID", &text)).field(field, text))
+    });
+    match problem {
+        Some(problem) => Err(problem.into()),
+        None => Ok(skus.iter().map(String::as_str).collect()),
+    }
+}

@@ -1,0 +1,98 @@
+//! `StockService`: commands to one sku, and the strong read of it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use holdfast_adapter::{
+    call::{self, Call, Caller},
+    read, status,
+};
+use holdfast_core::{Aggregate as _, port::store::Store};
+use holdfast_inventory_domain::StockItem;
+use holdfast_platform::errors::Problem;
+use holdfast_proto::inventory::v1::{
+    self, AdjustStockRequest, AdjustStockResponse, GetStockRequest, GetStockResponse, ReceiveStockRequest,
+    ReceiveStockResponse, SetPriceRequest, SetPriceResponse, stock_service_server::StockService,
+};
+use holdfast_runtime::Router;
+use prost::{Message as _, Name};
+use tonic::{Request, Response, Status};
+
+use super::counted;
+use crate::{
+    codec::{ADJUST_STOCK, RECEIVE_STOCK, SET_PRICE, sku_or_refused},
+    status::rejected,
+};
+
+pub(super) struct Stock {
+    router: Arc<dyn Router>,
+    store: Arc<dyn Store>,
+}
+
+impl Stock {
+    pub(super) fn new(router: Arc<dyn Router>, store: Arc<dyn Store>) -> Self {
+        Self { router, store }
+    }
+
+    /// The version of the sku after `command`.
+    async fn run<C: Name>(
+        &self,
+        caller: Caller,
+        request_id: &str,
+        r#type: &'static str,
+        command: Option<&C>,
+        key: fn(&C) -> &str,
+    ) -> Result<u64, Status> {
+        let call = Call { caller, request_id, r#type, command, key };
+        Ok(call.run(&*self.router, rejected).await?.version)
+    }
+}
+
+#[async_trait]
+impl StockService for Stock {
+    async fn receive_stock(
+        &self,
+        request: Request<ReceiveStockRequest>,
+    ) -> Result<Response<ReceiveStockResponse>, Status> {
+        let caller = Caller::of(&request);
+        let ReceiveStockRequest { request_id, command } = request.into_inner();
+        let version = self.run(caller, &request_id, RECEIVE_STOCK, command.as_ref(), |command| &command.sku).await?;
+        let sku = command.unwrap_or_default().sku;
+        Ok(Response::new(ReceiveStockResponse { sku, version }))
+    }
+
+    async fn adjust_stock(
+        &self,
+        request: Request<AdjustStockRequest>,
+    ) -> Result<Response<AdjustStockResponse>, Status> {
+        let caller = Caller::of(&request);
+        let AdjustStockRequest { request_id, command } = request.into_inner();
+        let version = self.run(caller, &request_id, ADJUST_STOCK, command.as_ref(), |command| &command.sku).await?;
+        let sku = command.unwrap_or_default().sku;
+        Ok(Response::new(AdjustStockResponse { sku, version }))
+    }
+
+    async fn set_price(&self, request: Request<SetPriceRequest>) -> Result<Response<SetPriceResponse>, Status> {
+        let caller = Caller::of(&request);
+        let SetPriceRequest { request_id, command } = request.into_inner();
+        let version = self.run(caller, &request_id, SET_PRICE, command.as_ref(), |command| &command.sku).await?;
+        let sku = command.unwrap_or_default().sku;
+        Ok(Response::new(SetPriceResponse { sku, version }))
+    }
+
+    async fn get_stock(&self, request: Request<GetStockRequest>) -> Result<Response<GetStockResponse>, Status> {
+        let deadline = Caller::of(&request).deadline();
+        let GetStockRequest { sku, consistency, min_version } = request.into_inner();
+        sku_or_refused("sku", &sku).map_err(|refused| status::argument(&refused))?;
+        let consistency = read::consistency(consistency)?;
+        let answer = call::read(&*self.router, deadline, StockItem::KIND, &sku, consistency, min_version).await?;
+        if !answer.exists || answer.body.is_empty() {
+            return Err(Problem::not_found("SKU_NOT_FOUND", "nobody has received, adjusted or priced this sku").into());
+        }
+        let item = v1::StockItem::decode(answer.body).map_err(|error| status::internal(&error))?;
+        // After the sku itself, so that whoever asks for a version also gets what that version put into stock.
+        let mut pools = self.store.pools(std::slice::from_ref(&sku)).await.map_err(|error| status::store(&error))?;
+        let item = counted(item, pools.remove(&sku));
+        Ok(Response::new(GetStockResponse { item: Some(item), read: Some(read::info(answer.version, answer.strong)) }))
+    }
+}
