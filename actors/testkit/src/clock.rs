@@ -1,10 +1,11 @@
-//! Clocks: one that a test moves, one that follows tokio's (paused) time, and the machine's.
+//! Clocks: one that a test moves, and one that follows tokio's (paused) time.
 //!
-//! Each node of a simulated cluster gets its own, so that clocks may disagree; nothing may depend on their agreement.
+//! Each node of a simulated cluster gets its own, so that clocks may disagree; nothing may depend on their agreement. Deliberately
+//! absent: the machine's clock, which is the runtime's.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use holdfast_core::{Timestamp, port::clock::Clock};
@@ -74,22 +75,6 @@ impl Clock for VirtualClock {
     }
 }
 
-/// The machine's clocks.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_unix_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-    }
-
-    fn boot(&self) -> Duration {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,11 +87,5 @@ mod tests {
         exact.jump(Duration::from_mins(1));
         assert_eq!(exact.boot().as_secs(), 70);
         assert_eq!(exact.now(), START.plus(Duration::from_secs(70)));
-    }
-
-    #[test]
-    fn the_system_clock_never_goes_back() {
-        let first = SystemClock.boot();
-        assert!(SystemClock.boot() >= first && SystemClock.now() > START);
     }
 }

@@ -3,6 +3,7 @@
 //! Everything here is for tests: ports that can be broken on purpose, one suite of laws per port that the in-memory and the real
 //! adapters both pass, and checkers that share no code with the runtime. Deliberately absent: Kafka, Postgres, and the runtime itself.
 
+pub mod checker;
 pub mod clock;
 pub mod conformance;
 pub mod gate;
@@ -13,7 +14,8 @@ pub mod publisher;
 pub mod sample;
 pub mod store;
 
-pub use clock::{ManualClock, SystemClock, VirtualClock};
+pub use checker::{Checker, Watch};
+pub use clock::{ManualClock, VirtualClock};
 pub use gate::Gate;
 pub use given::Given;
 pub use group::{MemoryGroup, MemoryMembership};
