@@ -210,6 +210,16 @@ async fn i1_published_before_stored_or_answered_without_being_stored() {
 }
 
 #[tokio::test]
+async fn i1_a_store_that_publishes_before_it_commits_is_found_out() {
+    let world = World::new().await;
+    world.store.publish_first(world.log.clone());
+    world.send(Uuid::now_v7(), "a");
+    world.work().await;
+    world.relay().await;
+    assert_eq!(world.violated(), ["I1"]);
+}
+
+#[tokio::test]
 async fn i2_claimed_twice_or_caused_twice() {
     let (world, ids) = World::run().await;
     world.store.sabotage(|store| store.forgetful_claims = true);

@@ -31,6 +31,7 @@ pub use self::{
     contents::{Contents, Mail, Timer},
     faults::{CommitFault, Sabotage, Stage},
 };
+use crate::log::MemoryLog;
 
 /// A handle on the store. Clones are the same node; [`Self::node`] makes another node's, with faults of its own.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +44,7 @@ pub struct MemoryStore {
 struct Shared {
     contents: Mutex<Contents>,
     sabotage: Mutex<Sabotage>,
+    publish_first: Mutex<Option<MemoryLog>>,
     rows: Mutex<BTreeMap<PartitionId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -102,6 +104,11 @@ impl MemoryStore {
         change(&mut self.shared.sabotage.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Makes every node publish what a batch would write before it commits (I9).
+    pub fn publish_first(&self, log: MemoryLog) {
+        *self.shared.publish_first.lock().unwrap_or_else(PoisonError::into_inner) = Some(log);
+    }
+
     /// A copy of everything stored.
     pub fn contents(&self) -> Contents {
         self.lock().clone()
@@ -157,6 +164,19 @@ impl MemoryStore {
         *self.shared.sabotage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The sabotage of [`Self::publish_first`].
+    fn publish_uncommitted(&self, batch: &Batch) {
+        let Some(log) = self.shared.publish_first.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
+            return;
+        };
+        let pools = self.lock().pools.clone();
+        for row in batch.settle(&pools, &BTreeSet::new()).outbox {
+            let draft = row.draft;
+            // A topic that is missing is found by the relay, which publishes the row again.
+            let _ = log.append(&draft.topic, Some(draft.target), draft.key, draft.headers, draft.value);
+        }
+    }
+
     /// Locks the rows of `partitions`, in partition order.
     async fn lock_rows(&self, partitions: impl IntoIterator<Item = PartitionId>) -> Vec<OwnedMutexGuard<()>> {
         let partitions: BTreeSet<PartitionId> = partitions.into_iter().collect();
@@ -176,6 +196,7 @@ impl MemoryStore {
         if sabotage.offsets_first {
             self.lock().consume_first(batch);
         }
+        self.publish_uncommitted(batch);
         self.faults.check_data(batch)?;
         if let Some((Stage::BeforeFence, gate)) = &wait {
             gate.pass().await;
