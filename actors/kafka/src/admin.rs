@@ -207,13 +207,45 @@ impl KafkaAdmin {
         Ok(config)
     }
 
-    /// Makes what `steps` says is missing. Topics are grown only if `grow`; drift is left alone. What another node made meanwhile is fine.
+    /// Makes what `steps` says is missing, and waits until it can be used. Topics are grown only if `grow`; drift is left alone. What another
+    /// node made meanwhile is fine.
     pub async fn apply(&self, steps: &[Step], grow: bool) -> Result<(), LogError> {
+        let mut made = BTreeMap::new();
         for step in steps {
             match step {
-                Step::Create(spec) => self.create(spec).await?,
-                Step::Grow { topic, to, .. } if grow => self.grow(topic, *to).await?,
+                Step::Create(spec) => {
+                    self.create(spec).await?;
+                    made.insert(spec.name.clone(), spec.partitions);
+                }
+                Step::Grow { topic, to, .. } if grow => {
+                    self.grow(topic, *to).await?;
+                    made.insert(topic.clone(), *to);
+                }
                 Step::Grow { .. } | Step::Drift { .. } => {}
+            }
+        }
+        self.usable(made).await
+    }
+
+    /// Waits until every partition has a leader: brokers answer before their metadata shows what was made.
+    async fn usable(&self, mut missing: BTreeMap<String, u32>) -> Result<(), LogError> {
+        let give_up = tokio::time::Instant::now() + TIMEOUT;
+        let mut look = tokio::time::interval(Duration::from_millis(20));
+        while !missing.is_empty() {
+            look.tick().await;
+            missing = self
+                .metadata(move |metadata| {
+                    for topic in metadata.topics() {
+                        let led = topic.partitions().iter().filter(|partition| partition.leader() >= 0).count();
+                        if missing.get(topic.name()).is_some_and(|wanted| led >= *wanted as usize) {
+                            missing.remove(topic.name());
+                        }
+                    }
+                    missing
+                })
+                .await?;
+            if let Some(topic) = missing.keys().next().filter(|_| tokio::time::Instant::now() > give_up) {
+                return Err(LogError::Unavailable(format!("{topic} was made, but its partitions have no leaders yet")));
             }
         }
         Ok(())

@@ -89,6 +89,13 @@ pub struct Parts {
     pub wrap: Wrap,
 }
 
+/// What the contexts of a process have in common.
+struct Sharing<'a> {
+    wrap: Wrap,
+    health: &'a Health,
+    contexts: usize,
+}
+
 /// A running process.
 pub struct App {
     /// One for each context that is served.
@@ -186,20 +193,15 @@ impl App {
         let mut app = Self { nodes: Vec::new(), stores: BTreeMap::new(), grpc, http, tasks: Vec::new() };
         let mut server =
             Server::new(health.clone()).tls(config.tls.clone()).descriptors(holdfast_proto::FILE_DESCRIPTOR_SET);
+        let sharing = Sharing { wrap, health: &health, contexts: contexts.len() };
         for context in contexts {
-            let (bounded, views) = app.bounded(config, *context)?;
-            let store = Arc::new(connect(config, at, *context, views).await?);
-            let ports = wrap(*context, ports(config, at, *context, store.clone())?);
-            let limits = runtime_config(config, contexts.len(), grpc);
-            let node = Node::start(bounded, limits, ports)
-                .await
-                .with_context(|| format!("{context} did not start"))
-                .map_err(Failure::Unreachable)?;
-            watch(&health, *context, &node, &store);
-            server = services(server, *context, &node, &store);
-            app.tasks.push(tokio::spawn(maintain(*context, store.clone())));
-            app.nodes.push(node);
-            app.stores.insert(*context, store);
+            server = match app.begin(config, at, *context, &sharing, server).await {
+                Ok(server) => server,
+                Err(failure) => {
+                    app.stop().await;
+                    return Err(failure);
+                }
+            };
         }
         let router = http::operations(health, metrics.clone());
         let ending = shutdown.ending().clone();
@@ -216,6 +218,31 @@ impl App {
             }
         }));
         Ok(app)
+    }
+
+    /// Starts one context, and adds its services to `server`.
+    async fn begin(
+        &mut self,
+        config: &Config,
+        at: &Infrastructure,
+        context: Context,
+        sharing: &Sharing<'_>,
+        server: Server,
+    ) -> Result<Server, Failure> {
+        let (bounded, views) = self.bounded(config, context)?;
+        let store = Arc::new(connect(config, at, context, views).await?);
+        let ports = (sharing.wrap)(context, ports(config, at, context, store.clone())?);
+        let limits = runtime_config(config, sharing.contexts, self.grpc);
+        let node = Node::start(bounded, limits, ports)
+            .await
+            .with_context(|| format!("{context} did not start"))
+            .map_err(Failure::Unreachable)?;
+        watch(sharing.health, context, &node, &store);
+        let server = services(server, context, &node, &store);
+        self.tasks.push(tokio::spawn(maintain(context, store.clone())));
+        self.nodes.push(node);
+        self.stores.insert(context, store);
+        Ok(server)
     }
 
     /// The context itself, and the read models its store writes.

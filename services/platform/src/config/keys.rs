@@ -85,7 +85,7 @@ pub const KEYS: &[Key] = &[
     key("retry_budget", Some("3"), "attempts at a failing message before it is dead-lettered"),
     key("price_cache_ttl", Some("5s"), "how long a price may be reused"),
     key("log.format", Some("json"), "json or pretty"),
-    key("log.filter", Some("info"), "tracing filter, e.g. `info,holdfast_runtime=debug`"),
+    key("log.filter", Some("info,librdkafka=error"), "tracing filter, e.g. `info,holdfast_runtime=debug`"),
     key("trace.sample_ratio", Some("0.05"), "share of root traces kept, 0 to 1; OTEL_TRACES_SAMPLER wins"),
 ];
 
