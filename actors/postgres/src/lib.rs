@@ -1,7 +1,7 @@
 //! The store of the Holdfast runtime on Postgres: group commit, outbox, claims, timers, mailbox, shared quantities.
 //!
 //! The only crate under `actors/` that names sqlx. [`migrate`] prepares a context's schema, [`PgStore`] is the port
-//! [`holdfast_core::port::store::Store`], [`PgStore::maintain`] keeps its day tables.
+//! [`holdfast_core::port::store::Store`], [`PgStore::maintain`] keeps its day tables, [`query`] asks read models.
 //!
 //! How it upholds the invariants, in one place each: fences and grants in `commit`, the text of a commit in `statement`,
 //! ownership in `ownership`, what the server's words mean in `error` and `notice`, connections in `lanes`.
@@ -16,6 +16,7 @@ mod maintain;
 mod migrate;
 mod notice;
 mod ownership;
+pub mod query;
 mod read;
 mod rows;
 mod statement;
@@ -24,4 +25,5 @@ mod store;
 pub use config::{Config, View};
 pub use maintain::{Maintained, Retention};
 pub use migrate::{MigrateError, Role, migrate};
+pub use query::Query;
 pub use store::PgStore;

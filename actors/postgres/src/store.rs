@@ -21,7 +21,7 @@ use crate::{
     error,
     lanes::{Lane, Lanes},
     maintain::{self, Maintained, Retention},
-    notice, ownership, read,
+    notice, ownership, query, read,
     statement::Statements,
 };
 
@@ -35,6 +35,8 @@ pub struct PgStore {
     leases: Arc<Lanes>,
     /// For writes to partition rows outside commits; they may wait for a lock.
     turns: Arc<Lanes>,
+    /// For questions to read models, which nothing of the loop may wait for.
+    pub(crate) questions: Arc<Lanes>,
     client_timeout: Duration,
 }
 
@@ -49,6 +51,7 @@ impl PgStore {
             reads: lanes(config.readers),
             leases: lanes(2),
             turns: lanes(2),
+            questions: Lanes::new(query::session(&options), config.readers, config.connect_timeout),
             client_timeout,
             committer: Committer {
                 lanes: lanes(config.committers),
@@ -83,7 +86,7 @@ impl PgStore {
     }
 
     /// Ends the use of a lane, by what came of it.
-    fn leave<T>(&self, lane: Lane, answer: Answered<T>) -> Result<T, StoreError> {
+    pub(crate) fn leave<T>(&self, lane: Lane, answer: Answered<T>) -> Result<T, StoreError> {
         match answer {
             Err(_) => Err(StoreError::Unavailable(format!("no answer within {:?}", self.client_timeout))),
             Ok(Ok(answer)) => {
@@ -101,7 +104,7 @@ impl PgStore {
     }
 
     /// Waits for `work`, a read.
-    async fn read<T>(&self, work: impl Future<Output = Result<T, sqlx::Error>>) -> Answered<T> {
+    pub(crate) async fn read<T>(&self, work: impl Future<Output = Result<T, sqlx::Error>>) -> Answered<T> {
         timeout(self.client_timeout, work).await
     }
 

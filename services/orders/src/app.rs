@@ -6,7 +6,7 @@ use holdfast_runtime::BoundedContext;
 
 use crate::{
     codec::OrderAdapter,
-    prices::{PriceSource, Prices},
+    prices::{Keep, PriceSource, Prices},
 };
 
 /// The context's name: its topics, its schema, its label.
@@ -24,6 +24,11 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = holdfast_proto::FILE_DESCRIPTOR_SET;
 
 /// The context, asking `prices` what things cost.
 pub fn context(prices: impl PriceSource) -> BoundedContext {
-    let prices = Prices::new(Arc::new(prices));
+    context_keeping(prices, Keep::default())
+}
+
+/// The context, asking `prices` what things cost and remembering it as told.
+pub fn context_keeping(prices: impl PriceSource, keep: Keep) -> BoundedContext {
+    let prices = Prices::keeping(Arc::new(prices), keep);
     BoundedContext::new(NAME).with(OrderAdapter::new(prices)).subscribe("inventory.events")
 }

@@ -1,7 +1,8 @@
 //! The orders context: what stands between the Order aggregate and the world.
 //!
 //! [`app`] composes it. [`codec`] is the aggregate's wire and storage form, [`subscriptions`] what inventory's events mean to it,
-//! [`prices`] the look-up of Prepare, [`grpc`] its service, [`projection`] its read model, [`status`] its rejections as statuses.
+//! [`prices`] the look-up of Prepare, [`grpc`] its service, [`projection`] its read model and [`queries`] its questions, [`status`] its
+//! rejections as statuses.
 //! Deliberately absent: decisions, which are the domain's.
 
 pub mod app;
@@ -9,5 +10,6 @@ pub mod codec;
 pub mod grpc;
 pub mod prices;
 pub mod projection;
+pub mod queries;
 pub mod status;
 pub mod subscriptions;

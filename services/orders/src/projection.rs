@@ -1,10 +1,10 @@
-//! The read model behind `ListOrders`: its row, and the statement that writes it.
+//! The read model behind `ListOrders`: its row, the statement that writes it, and all that read from it.
 //!
 //! Deliberately absent: what is not searched for. A page's orders are read from the aggregates' own table, in the same statement.
 
 use holdfast_core::Aggregate;
 use holdfast_orders_domain::Order;
-use holdfast_postgres::View;
+use holdfast_postgres::{Query, View};
 use serde_json::{Value, json};
 
 /// How the read model is written. A row is inserted when the order is created; afterwards only the status can differ.
@@ -16,6 +16,54 @@ pub const VIEW: View = View {
              from jsonb_to_recordset($1) as changed (order_id uuid, customer_id uuid, status text, created_at_ms bigint) \
              on conflict (order_id) do update set status = excluded.status",
 };
+
+/// Stored orders by id. `$1` ids.
+pub const BY_IDS: Query = Query {
+    name: "orders.by_ids",
+    sql: "select key, version, schema, state from aggregates where key = any($1::text[]) and kind = 'order'",
+};
+
+/// Those of the given orders that have a later version than the one that is known. `$1` ids, `$2` known versions.
+pub const NEWER: Query = Query {
+    name: "orders.newer",
+    sql: "select a.key, a.version, a.schema, a.state \
+          from unnest($1::text[], $2::bigint[]) as known (key, version) \
+          join aggregates a on a.key = known.key and a.kind = 'order' and a.version > known.version",
+};
+
+/// A page: per status the newest rows below the position, in the order of an index; then the newest of these; then their orders. So a page
+/// costs its size times the number of statuses, however many orders there are. `$1` statuses, `$2` created from (inclusive), `$3` and `$4`
+/// the position (exclusive), `$5` rows; `$6` the customer.
+macro_rules! page {
+    ($customer:literal) => {
+        concat!(
+            "select a.key, a.version, a.schema, a.state, page.created_at_ms, page.order_id \
+             from ( \
+                 select found.order_id, found.created_at_ms \
+                 from unnest($1::text[]) as wanted (status) \
+                 cross join lateral ( \
+                     select v.order_id, v.created_at_ms from orders_view v \
+                     where v.status = wanted.status and v.created_at_ms >= $2::bigint \
+                         and (v.created_at_ms, v.order_id) < ($3::bigint, $4::uuid)",
+            $customer,
+            "    order by v.created_at_ms desc, v.order_id desc \
+                     limit $5::bigint \
+                 ) as found \
+                 order by found.created_at_ms desc, found.order_id desc \
+                 limit $5::bigint \
+             ) as page \
+             join aggregates a on a.key = page.order_id::text and a.kind = 'order' \
+             order by page.created_at_ms desc, page.order_id desc"
+        )
+    };
+}
+
+/// A page of any customer's orders.
+pub const PAGE: Query = Query { name: "orders.page", sql: page!(" ") };
+
+/// A page of one customer's orders.
+pub const PAGE_OF_CUSTOMER: Query =
+    Query { name: "orders.page_of_customer", sql: page!(" and v.customer_id = $6::uuid ") };
 
 /// The row of the order `key`; `None` if it does not exist.
 pub(crate) fn row(state: &Order, key: &str) -> Option<Value> {
