@@ -1,1 +1,12 @@
-//! Benchmarks, fault scenarios and checkers that share no code with the runtime.
+//! Benchmarks, fault scenarios and checkers.
+//!
+//! [`work`] makes the load, [`producer`] sends it, [`checkers`] account for every command of it, [`scenarios`] measure, [`baseline`] is
+//! the design to be measured against. The checkers read Kafka and Postgres by themselves: they share no code with the
+//! runtime, so a mistake there is not repeated here. Deliberately absent: anything a product process needs.
+
+pub mod baseline;
+pub mod checkers;
+pub mod kafka;
+pub mod producer;
+pub mod scenarios;
+pub mod work;

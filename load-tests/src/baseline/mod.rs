@@ -1,0 +1,1 @@
+//! The design to be measured against.

@@ -1,0 +1,306 @@
+//! What a run left behind, as plain values: records of topics, rows of tables.
+//!
+//! Pure. The formats are the published ones (CloudEvents headers, protobuf bodies) and the tables'; each is read here independently of the
+//! code that writes it.
+
+use std::{
+    collections::{BTreeMap, hash_map::DefaultHasher},
+    hash::{Hash as _, Hasher as _},
+};
+
+use holdfast_proto::{inventory::v1 as inventory, orders::v1 as orders};
+use prost::Message as _;
+use uuid::Uuid;
+
+use crate::kafka::Seen;
+
+/// Everything that is checked.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// Of the orders context.
+    pub orders: ContextEvidence,
+    /// Of the inventory context, if it ran.
+    pub inventory: Option<ContextEvidence>,
+}
+
+/// What one context left behind.
+#[derive(Clone, Debug, Default)]
+pub struct ContextEvidence {
+    /// Its events topic.
+    pub events: Vec<EventRecord>,
+    /// Records of its events topic that are no events: where, and why.
+    pub unreadable: Vec<(String, String)>,
+    /// Its dead-letter topic.
+    pub dead: Vec<DeadRecord>,
+    /// The ends of the topics it reads: topic, partition, offset after the last record.
+    pub ends: BTreeMap<String, BTreeMap<i32, i64>>,
+    /// Its partition rows.
+    pub partitions: Vec<PartitionRow>,
+    /// Its aggregates.
+    pub aggregates: Vec<AggregateRow>,
+    /// Its claims.
+    pub claims: Vec<ClaimRow>,
+    /// Its outbox.
+    pub outbox: Vec<OutboxRow>,
+    /// Messages that wait: the aggregate's key, and why.
+    pub mailbox: Vec<(String, String)>,
+    /// Its shared quantities.
+    pub pools: Vec<PoolRow>,
+    /// Its read model: key and status; `None` if it has none.
+    pub view: Option<BTreeMap<String, String>>,
+}
+
+/// A record of an events topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRecord {
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// When it was written, ms since 1970.
+    pub time_ms: i64,
+    /// The aggregate.
+    pub key: String,
+    /// `ce_id`.
+    pub id: Uuid,
+    /// `ce_sequence`.
+    pub sequence: u64,
+    /// `ce_causationid`.
+    pub causation: Option<Uuid>,
+    /// Of type, body and cause.
+    pub digest: u64,
+    /// What it says.
+    pub news: News,
+}
+
+/// A SKU and a number of units.
+pub type Line = (String, i64);
+
+/// What an event says, as far as it is checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// `OrderCreated`.
+    Created,
+    /// `ItemAdded`: the line as it then is.
+    Added(Line),
+    /// `ItemRemoved`.
+    Removed(String),
+    /// `OrderPlaced`.
+    Placed,
+    /// `OrderReserved`.
+    Reserved,
+    /// `OrderCancelled`, and its cause.
+    Cancelled(String),
+    /// `StockReceived`, or `StockAdjusted`: what it adds.
+    Stock(Line),
+    /// `PriceSet`.
+    Priced,
+    /// `StockReserved`.
+    Held(Vec<Line>),
+    /// `ReservationRefused`.
+    Refused(Vec<Line>),
+    /// `ReservationReleased`: what was given back.
+    Released(Vec<Line>),
+    /// `ReservationExpired`: what was given back.
+    Expired(Vec<Line>),
+    /// Some other.
+    Other(String),
+}
+
+impl News {
+    fn read(r#type: &str, body: &[u8]) -> Result<Self, prost::DecodeError> {
+        let Some((package, name)) = r#type.rsplit_once('.') else { return Ok(Self::Other(r#type.to_owned())) };
+        let lines = |lines: Vec<inventory::ReservationLine>| {
+            lines.into_iter().map(|line| (line.sku, line.quantity)).collect::<Vec<Line>>()
+        };
+        Ok(match (package, name) {
+            ("holdfast.orders.v1", "OrderCreated") => Self::Created,
+            ("holdfast.orders.v1", "ItemAdded") => {
+                let event = orders::ItemAdded::decode(body)?;
+                Self::Added((event.sku, event.line_quantity))
+            }
+            ("holdfast.orders.v1", "ItemRemoved") => Self::Removed(orders::ItemRemoved::decode(body)?.sku),
+            ("holdfast.orders.v1", "OrderPlaced") => Self::Placed,
+            ("holdfast.orders.v1", "OrderReserved") => Self::Reserved,
+            ("holdfast.orders.v1", "OrderCancelled") => {
+                let cause = orders::OrderCancelled::decode(body)?.cause().as_str_name();
+                Self::Cancelled(cause.trim_start_matches("CANCELLATION_CAUSE_").to_owned())
+            }
+            ("holdfast.inventory.v1", "StockReceived") => {
+                let event = inventory::StockReceived::decode(body)?;
+                Self::Stock((event.sku, event.quantity))
+            }
+            ("holdfast.inventory.v1", "StockAdjusted") => {
+                let event = inventory::StockAdjusted::decode(body)?;
+                Self::Stock((event.sku, event.delta))
+            }
+            ("holdfast.inventory.v1", "PriceSet") => Self::Priced,
+            ("holdfast.inventory.v1", "StockReserved") => {
+                Self::Held(lines(inventory::StockReserved::decode(body)?.lines))
+            }
+            ("holdfast.inventory.v1", "ReservationRefused") => {
+                Self::Refused(lines(inventory::ReservationRefused::decode(body)?.wanted))
+            }
+            ("holdfast.inventory.v1", "ReservationReleased") => {
+                Self::Released(lines(inventory::ReservationReleased::decode(body)?.lines))
+            }
+            ("holdfast.inventory.v1", "ReservationExpired") => {
+                Self::Expired(lines(inventory::ReservationExpired::decode(body)?.lines))
+            }
+            _ => Self::Other(r#type.to_owned()),
+        })
+    }
+
+    /// The kind of aggregate that says so.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Created | Self::Added(_) | Self::Removed(_) | Self::Placed | Self::Reserved | Self::Cancelled(_) => {
+                "order"
+            }
+            Self::Stock(_) | Self::Priced => "stock_item",
+            Self::Held(_) | Self::Refused(_) | Self::Released(_) | Self::Expired(_) => "reservation",
+            Self::Other(_) => "",
+        }
+    }
+}
+
+impl EventRecord {
+    /// Reads the envelope and the body of a record; says what is wrong with it if it is no event.
+    pub fn read(seen: &Seen) -> Result<Self, String> {
+        let uuid = |name: &str| Uuid::try_parse(seen.header(name)).map_err(|_| format!("{name} is no UUID"));
+        let r#type = seen.header("ce_type");
+        let causation = seen.header("ce_causationid");
+        let mut digest = DefaultHasher::new();
+        (r#type, &seen.value, causation).hash(&mut digest);
+        if seen.header("ce_subject") != seen.key {
+            return Err("ce_subject is not the key".into());
+        }
+        Ok(Self {
+            partition: seen.partition,
+            offset: seen.offset,
+            time_ms: seen.time_ms,
+            key: seen.key.clone(),
+            id: uuid("ce_id")?,
+            sequence: seen.header("ce_sequence").parse().map_err(|_| "ce_sequence is no number".to_owned())?,
+            causation: Uuid::try_parse(causation).ok(),
+            digest: digest.finish(),
+            news: News::read(r#type, &seen.value).map_err(|error| format!("{type}: {error}"))?,
+        })
+    }
+
+    /// Where it lies.
+    pub fn place(&self) -> String {
+        format!("partition {} offset {}", self.partition, self.offset)
+    }
+}
+
+/// A record of a dead-letter topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeadRecord {
+    /// `dlt-id`: the same letter published again has the same.
+    pub letter: String,
+    /// The original key.
+    pub key: String,
+    /// The original `ce_id`, if it was one.
+    pub id: Option<Uuid>,
+    /// `dlt-reason`.
+    pub reason: String,
+}
+
+impl DeadRecord {
+    /// Reads one.
+    pub fn read(seen: &Seen) -> Self {
+        Self {
+            letter: seen.header("dlt-id").to_owned(),
+            key: seen.key.clone(),
+            id: Uuid::try_parse(seen.header("ce_id")).ok(),
+            reason: seen.header("dlt-reason").to_owned(),
+        }
+    }
+}
+
+/// A row of `partitions`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionRow {
+    /// Which.
+    pub partition: i32,
+    /// Outbox rows given out.
+    pub head: i64,
+    /// Outbox rows published.
+    pub cursor: i64,
+    /// Next offset by topic.
+    pub consumed: BTreeMap<String, i64>,
+}
+
+/// A row of `aggregates`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AggregateRow {
+    /// Its kind.
+    pub kind: String,
+    /// Its key.
+    pub key: String,
+    /// Number of its events.
+    pub version: i64,
+    /// Its stored state.
+    pub state: Vec<u8>,
+}
+
+/// What a claim says the answer was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Applied.
+    Applied,
+    /// Rejected, under this name.
+    Rejected(String),
+    /// It can't be read.
+    Unreadable,
+}
+
+impl Answer {
+    /// The stored form: a tag (1 applied, 2 rejected), eight bytes of version, then the reply or `code NUL message`.
+    pub fn read(bytes: &[u8]) -> Self {
+        match (bytes.first(), bytes.get(9..)) {
+            (Some(1), Some(_)) => Self::Applied,
+            (Some(2), Some(rest)) => {
+                let code = rest.split(|byte| *byte == 0).next().unwrap_or_default();
+                Self::Rejected(String::from_utf8_lossy(code).into_owned())
+            }
+            _ => Self::Unreadable,
+        }
+    }
+}
+
+/// A row of `claims`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimRow {
+    /// The message's `ce_id`.
+    pub id: Uuid,
+    /// Whose and from whom.
+    pub scope: Uuid,
+    /// What was answered.
+    pub answer: Answer,
+}
+
+/// A row of `outbox`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutboxRow {
+    /// The partition whose owner wrote it.
+    pub partition: i32,
+    /// Its number there.
+    pub sequence: i64,
+    /// The `ce_id` of an event, the `dlt-id` of a dead letter.
+    pub id: Uuid,
+    /// Where it goes.
+    pub topic: String,
+}
+
+/// A row of `pools`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolRow {
+    /// The sku.
+    pub name: String,
+    /// On hand.
+    pub total: i64,
+    /// Reserved.
+    pub held: i64,
+}

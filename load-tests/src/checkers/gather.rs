@@ -1,0 +1,166 @@
+//! Reads a run's evidence: topics with a reader of its own, each schema in one read-only snapshot.
+//!
+//! Topics first, tables after: what is published while this reads may look unpublished, never uncommitted.
+//! Deliberately absent: judging.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::TryStreamExt as _;
+use sqlx::{
+    ConnectOptions as _, Connection as _, PgConnection, Row as _,
+    postgres::{PgConnectOptions, PgRow},
+    types::Json,
+};
+
+use super::{
+    AggregateRow, Answer, ClaimRow, ContextEvidence, DeadRecord, Error, EventRecord, Evidence, OutboxRow, PartitionRow,
+    PoolRow, Schema, Target,
+};
+use crate::kafka::{Ends, Seen, read_all};
+
+/// Reads everything that [`super::audit()`] looks at.
+pub async fn gather(target: &Target) -> Result<Evidence, Error> {
+    let orders = context(target, &target.orders).await?;
+    let inventory = match &target.inventory {
+        Some(schema) => Some(context(target, schema).await?),
+        None => None,
+    };
+    Ok(Evidence { orders, inventory })
+}
+
+async fn context(target: &Target, schema: &Schema) -> Result<ContextEvidence, Error> {
+    let mut evidence = ContextEvidence::default();
+    topics(target, &schema.name, &mut evidence).await?;
+    tables(schema, &mut evidence).await?;
+    let ends = Ends::new(&target.brokers)?;
+    for topic in inputs(target).into_iter().filter(|(name, _)| *name == schema.name).flat_map(|(_, topics)| topics) {
+        let found = ends.of(&topic).await?;
+        evidence.ends.insert(topic, found);
+    }
+    Ok(evidence)
+}
+
+/// The topics that each context reads.
+pub(super) fn inputs(target: &Target) -> Vec<(String, Vec<String>)> {
+    let orders = &target.orders.name;
+    match &target.inventory {
+        None => vec![(orders.clone(), vec![format!("{orders}.commands")])],
+        Some(inventory) => {
+            let inventory = &inventory.name;
+            vec![
+                (orders.clone(), vec![format!("{orders}.commands"), format!("{inventory}.events")]),
+                (inventory.clone(), vec![format!("{inventory}.commands"), format!("{orders}.events")]),
+            ]
+        }
+    }
+}
+
+async fn topics(target: &Target, context: &str, evidence: &mut ContextEvidence) -> Result<(), Error> {
+    let read = |seen: &Seen| {
+        EventRecord::read(seen).map_err(|why| (format!("partition {} offset {}", seen.partition, seen.offset), why))
+    };
+    let events = all(target, &format!("{context}.events"), read).await?;
+    for event in events {
+        match event {
+            Ok(event) => evidence.events.push(event),
+            Err(unreadable) => evidence.unreadable.push(unreadable),
+        }
+    }
+    evidence.dead = all(target, &format!("{context}.dlq"), DeadRecord::read).await?;
+    Ok(())
+}
+
+/// Everything in `topic`, as `read` makes it.
+async fn all<T: Send + 'static>(
+    target: &Target,
+    topic: &str,
+    read: impl Fn(&Seen) -> T + Send + 'static,
+) -> Result<Vec<T>, Error> {
+    let all = Arc::new(Mutex::new(Vec::new()));
+    let into = Arc::clone(&all);
+    let take = move |seen: Seen| into.lock().unwrap_or_else(PoisonError::into_inner).push(read(&seen));
+    read_all(&target.brokers, topic, target.patience, take).await?;
+    Ok(std::mem::take(&mut *all.lock().unwrap_or_else(PoisonError::into_inner)))
+}
+
+/// Connects to a schema, to read.
+pub(super) async fn connect(schema: &Schema) -> Result<PgConnection, Error> {
+    let options: PgConnectOptions = schema.url.parse()?;
+    let options = options.application_name("holdfast checker").options([("search_path", schema.name.as_str())]);
+    let mut connection = options.connect().await?;
+    if let Some(role) = &schema.role {
+        sqlx::query("select set_config('role', $1, false)").bind(role).execute(&mut connection).await?;
+    }
+    Ok(connection)
+}
+
+async fn tables(schema: &Schema, evidence: &mut ContextEvidence) -> Result<(), Error> {
+    let mut connection = connect(schema).await?;
+    let at = &mut connection;
+    sqlx::query("begin isolation level repeatable read read only").execute(&mut *at).await?;
+    evidence.partitions = rows(at, PARTITIONS, partition).await?;
+    evidence.aggregates = rows(at, "select kind, key, version, state from aggregates", aggregate).await?;
+    evidence.claims = rows(at, "select id, scope, answer from claims", claim).await?;
+    evidence.outbox = rows(at, "select partition, sequence, id, topic from outbox", outbox).await?;
+    evidence.mailbox = rows(at, "select key, reason || ': ' || error from mailbox", mail).await?;
+    evidence.pools = rows(at, "select name, total, held from pools", pool).await?;
+    evidence.view = view(at).await?;
+    sqlx::query("rollback").execute(&mut *at).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// How far each partition is.
+const PARTITIONS: &str = "select partition, outbox_head, outbox_cursor, consumed from partitions order by partition";
+
+async fn rows<T>(
+    at: &mut PgConnection,
+    sql: &'static str,
+    read: impl Fn(&PgRow) -> Result<T, sqlx::Error>,
+) -> Result<Vec<T>, sqlx::Error> {
+    let mut all = Vec::new();
+    let mut stream = sqlx::query(sql).fetch(at);
+    while let Some(row) = stream.try_next().await? {
+        all.push(read(&row)?);
+    }
+    Ok(all)
+}
+
+pub(super) fn partition(row: &PgRow) -> Result<PartitionRow, sqlx::Error> {
+    let Json(consumed) = row.try_get(3)?;
+    Ok(PartitionRow { partition: row.try_get(0)?, head: row.try_get(1)?, cursor: row.try_get(2)?, consumed })
+}
+
+fn aggregate(row: &PgRow) -> Result<AggregateRow, sqlx::Error> {
+    Ok(AggregateRow { kind: row.try_get(0)?, key: row.try_get(1)?, version: row.try_get(2)?, state: row.try_get(3)? })
+}
+
+fn claim(row: &PgRow) -> Result<ClaimRow, sqlx::Error> {
+    Ok(ClaimRow { id: row.try_get(0)?, scope: row.try_get(1)?, answer: Answer::read(row.try_get(2)?) })
+}
+
+fn outbox(row: &PgRow) -> Result<OutboxRow, sqlx::Error> {
+    Ok(OutboxRow { partition: row.try_get(0)?, sequence: row.try_get(1)?, id: row.try_get(2)?, topic: row.try_get(3)? })
+}
+
+fn mail(row: &PgRow) -> Result<(String, String), sqlx::Error> {
+    Ok((row.try_get(0)?, row.try_get(1)?))
+}
+
+fn pool(row: &PgRow) -> Result<PoolRow, sqlx::Error> {
+    Ok(PoolRow { name: row.try_get(0)?, total: row.try_get(1)?, held: row.try_get(2)? })
+}
+
+/// The read model of orders; `None` if this schema has none.
+async fn view(at: &mut PgConnection) -> Result<Option<BTreeMap<String, String>>, sqlx::Error> {
+    let exists: bool = sqlx::query_scalar("select to_regclass('orders_view') is not null").fetch_one(&mut *at).await?;
+    if !exists {
+        return Ok(None);
+    }
+    let read = |row: &PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
+    let pairs = rows(at, "select order_id::text, status from orders_view", read).await?;
+    Ok(Some(pairs.into_iter().collect()))
+}

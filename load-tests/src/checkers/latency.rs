@@ -1,0 +1,70 @@
+//! How long commands took: from the producer's hands to the record of their event in the events topic.
+//!
+//! Both clocks are this machine's. The end is the record's timestamp in `orders.events`; on a topic with `message.timestamp.type=LogAppendTime`
+//! that is the broker's, otherwise the relay's, taken when it hands the record over.
+
+use std::collections::HashMap;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::Evidence;
+use crate::producer::{Ledger, Sent};
+
+/// Percentiles, in ms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Latencies {
+    /// How many were measured.
+    pub count: u64,
+    /// Half were quicker.
+    pub p50_ms: u64,
+    /// 99 of 100 were quicker.
+    pub p99_ms: u64,
+    /// The slowest.
+    pub max_ms: u64,
+}
+
+/// The latencies of the commands for which `of` says so, by the first event that each caused.
+pub fn latencies(ledger: &Ledger, evidence: &Evidence, of: impl Fn(&Uuid, &Sent) -> bool) -> Latencies {
+    let mut first: HashMap<Uuid, i64> = HashMap::new();
+    for event in &evidence.orders.events {
+        if let Some(id) = event.causation {
+            let at = first.entry(id).or_insert(event.time_ms);
+            *at = (*at).min(event.time_ms);
+        }
+    }
+    let took = ledger.commands.iter().filter(|(id, sent)| of(id, sent)).filter_map(|(id, sent)| {
+        let after = u64::try_from(sent.after.as_millis()).ok()?;
+        let sent = i64::try_from(ledger.started_ms + after).ok()?;
+        Some(u64::try_from((first.get(id)? - sent).max(0)).unwrap_or(0))
+    });
+    percentiles(took)
+}
+
+/// Percentiles of times in ms.
+pub(crate) fn percentiles(took: impl Iterator<Item = u64>) -> Latencies {
+    const HOUR_MS: u64 = 60 * 60 * 1_000;
+    let mut histogram = Histogram::<u64>::new_with_bounds(1, HOUR_MS, 3).expect("the bounds are constants that fit");
+    for ms in took {
+        histogram.saturating_record(ms);
+    }
+    Latencies {
+        count: histogram.len(),
+        p50_ms: histogram.value_at_quantile(0.5),
+        p99_ms: histogram.value_at_quantile(0.99),
+        max_ms: histogram.max(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percentiles;
+
+    #[test]
+    fn the_hundredth_slowest_of_a_hundred_is_beyond_p99_and_is_the_maximum() {
+        let found = percentiles((1..=99).chain([5_000]));
+        assert_eq!((found.count, found.p50_ms, found.p99_ms), (100, 50, 99));
+        assert!((5_000..5_010).contains(&found.max_ms), "{}", found.max_ms);
+    }
+}

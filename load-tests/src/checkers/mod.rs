@@ -1,0 +1,113 @@
+//! What must be true after a run, checked from the outside.
+//!
+//! [`gather()`] reads the topics and the schemas, [`audit()`] accounts for every command of a [`Ledger`] by pure functions over what was read,
+//! [`settled()`] waits until there is nothing left to wait for. Shares no code with the runtime: formats of headers, claims and
+//! tables are spelled out here a second time, so a mistake there is not repeated here. Deliberately absent: repairing anything.
+
+mod audit;
+mod commands;
+mod evidence;
+mod gather;
+mod history;
+mod latency;
+mod report;
+mod settled;
+mod state;
+mod stock;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use audit::audit;
+pub use evidence::{
+    AggregateRow, Answer, ClaimRow, ContextEvidence, DeadRecord, EventRecord, Evidence, News, OutboxRow, PartitionRow,
+    PoolRow,
+};
+pub use gather::gather;
+pub use latency::{Latencies, latencies};
+pub use report::{Breach, Found, Report, Sample, Stock};
+pub use settled::{Backlog, settled};
+
+use crate::producer::Ledger;
+
+/// Why a run could not be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Kafka.
+    #[error(transparent)]
+    Kafka(#[from] crate::kafka::Error),
+    /// Postgres.
+    #[error("postgres: {0}")]
+    Postgres(#[source] sqlx::Error),
+    /// Work is left, and the time is up.
+    #[error("not quiet after {waited:?}: {backlog}")]
+    Restless {
+        /// How long it was waited for.
+        waited: Duration,
+        /// What was left then.
+        backlog: Box<Backlog>,
+    },
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Postgres(error)
+    }
+}
+
+/// Where one context keeps its tables.
+#[derive(Clone, Debug)]
+pub struct Schema {
+    /// The database. May hold a password.
+    pub url: String,
+    /// The schema, which is the context's name.
+    pub name: String,
+    /// Whom to act as, if not whom the URL says.
+    pub role: Option<String>,
+}
+
+impl Schema {
+    /// The schema of the context `name` in the database at `url`.
+    pub fn new(url: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { url: url.into(), name: name.into(), role: None }
+    }
+}
+
+/// What is to be checked.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Bootstrap servers.
+    pub brokers: String,
+    /// The orders context.
+    pub orders: Schema,
+    /// The inventory context; `None` where orders ran alone.
+    pub inventory: Option<Schema>,
+    /// How long one reading of a topic may take.
+    pub patience: Duration,
+}
+
+impl Target {
+    /// Both contexts in one database, in schemas named after them.
+    pub fn new(brokers: impl Into<String>, url: &str) -> Self {
+        Self {
+            brokers: brokers.into(),
+            orders: Schema::new(url, "orders"),
+            inventory: Some(Schema::new(url, "inventory")),
+            patience: Duration::from_mins(2),
+        }
+    }
+
+    /// Orders alone.
+    #[must_use]
+    pub fn orders_only(mut self) -> Self {
+        self.inventory = None;
+        self
+    }
+}
+
+/// Reads everything and accounts for every command of `ledger`. Call it when the run has [`settled()`]; before, what is on its way counts as lost.
+pub async fn account(target: &Target, ledger: &Ledger) -> Result<Report, Error> {
+    let evidence = gather(target).await?;
+    Ok(audit(ledger, &evidence))
+}

@@ -1,0 +1,230 @@
+//! The few things that load and checkers ask of Kafka: make topics, know their ends, read them to the end.
+//!
+//! Everything is bounded in time. Deliberately absent: groups, offsets that are kept, and the runtime's own Kafka crate.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientConfig, Message as _, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer as _},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{BorrowedMessage, Headers as _},
+};
+
+/// What can go wrong between us and the broker.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The client or the broker.
+    #[error("kafka: {what}")]
+    Kafka {
+        /// While doing what.
+        what: String,
+        /// What the client said.
+        #[source]
+        source: KafkaError,
+    },
+    /// The broker refused.
+    #[error("kafka refused: {0}")]
+    Refused(String),
+    /// It took too long.
+    #[error("gave up after {0:?}: {1}")]
+    Timeout(Duration, String),
+    /// A blocking task ended early.
+    #[error("a task ended early")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(KafkaError) -> Error {
+    let what = what.into();
+    move |source| Error::Kafka { what, source }
+}
+
+const METADATA: Duration = Duration::from_secs(10);
+
+/// A client configuration for `brokers`.
+pub fn client(brokers: &str, id: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("client.id", id).set_log_level(RDKafkaLogLevel::Error);
+    config
+}
+
+/// Makes topics that aren't there yet, each with so many partitions.
+pub async fn create_topics(brokers: &str, names: &[&str], partitions: i32) -> Result<(), Error> {
+    let admin: AdminClient<DefaultClientContext> =
+        client(brokers, "holdfast-load-admin").create().map_err(failed("admin client"))?;
+    let topics: Vec<_> = names.iter().map(|name| NewTopic::new(name, partitions, TopicReplication::Fixed(1))).collect();
+    let options = AdminOptions::new().request_timeout(Some(METADATA)).operation_timeout(Some(METADATA));
+    for answer in admin.create_topics(&topics, &options).await.map_err(failed("creating topics"))? {
+        match answer {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => return Err(Error::Refused(format!("creating {topic}: {code}"))),
+        }
+    }
+    Ok(())
+}
+
+/// Deletes topics; one that isn't there is fine.
+pub async fn delete_topics(brokers: &str, names: &[&str]) -> Result<(), Error> {
+    let admin: AdminClient<DefaultClientContext> =
+        client(brokers, "holdfast-load-admin").create().map_err(failed("admin client"))?;
+    let options = AdminOptions::new().request_timeout(Some(METADATA)).operation_timeout(Some(METADATA));
+    for answer in admin.delete_topics(names, &options).await.map_err(failed("deleting topics"))? {
+        match answer {
+            Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {}
+            Err((topic, code)) => return Err(Error::Refused(format!("deleting {topic}: {code}"))),
+        }
+    }
+    Ok(())
+}
+
+/// Asks again and again how far topics reach, over one connection.
+pub struct Ends {
+    consumer: std::sync::Arc<BaseConsumer>,
+}
+
+impl Ends {
+    /// Connects.
+    pub fn new(brokers: &str) -> Result<Self, Error> {
+        Ok(Self { consumer: std::sync::Arc::new(reader(brokers)?) })
+    }
+
+    /// The offset after the last readable record of each partition of `topic`.
+    pub async fn of(&self, topic: &str) -> Result<BTreeMap<i32, i64>, Error> {
+        let (consumer, topic) = (std::sync::Arc::clone(&self.consumer), topic.to_owned());
+        tokio::task::spawn_blocking(move || ends(&consumer, &topic)).await?
+    }
+
+    /// Records in `topic`, if none was ever deleted.
+    pub async fn total(&self, topic: &str) -> Result<u64, Error> {
+        Ok(self.of(topic).await?.values().map(|end| end.cast_unsigned()).sum())
+    }
+}
+
+fn ends(consumer: &BaseConsumer, topic: &str) -> Result<BTreeMap<i32, i64>, Error> {
+    partitions(consumer, topic)?
+        .into_iter()
+        .map(|partition| {
+            let marks = consumer.fetch_watermarks(topic, partition, METADATA);
+            Ok((partition, marks.map_err(failed(format!("end of {topic}")))?.1))
+        })
+        .collect()
+}
+
+fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, Error> {
+    let metadata = consumer.fetch_metadata(Some(topic), METADATA).map_err(failed(format!("metadata of {topic}")))?;
+    let found = metadata.topics().iter().filter(|found| found.name() == topic && found.error().is_none());
+    Ok(found.flat_map(|found| found.partitions().iter().map(rdkafka::metadata::MetadataPartition::id)).collect())
+}
+
+fn reader(brokers: &str) -> Result<BaseConsumer, Error> {
+    let mut config = client(brokers, "holdfast-load-reader");
+    config
+        .set("group.id", "holdfast-load-reader")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "error")
+        .set("allow.auto.create.topics", "false")
+        .set("isolation.level", "read_committed")
+        .set("fetch.wait.max.ms", "20")
+        .set("queued.min.messages", "100000")
+        .set("queued.max.messages.kbytes", "65536");
+    config.create().map_err(failed("reader"))
+}
+
+/// A record as it lies in a topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// When it was written, ms since 1970.
+    pub time_ms: i64,
+    /// Its key, as text; empty if there is none.
+    pub key: String,
+    /// Its headers, those that are text.
+    pub headers: HashMap<String, String>,
+    /// Its value.
+    pub value: Vec<u8>,
+}
+
+impl Seen {
+    /// A header's text, empty if it is missing.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+
+    fn of(message: &BorrowedMessage<'_>) -> Self {
+        let mut headers = HashMap::new();
+        if let Some(found) = message.headers() {
+            for header in found.iter() {
+                if let Some(text) = header.value.and_then(|value| std::str::from_utf8(value).ok()) {
+                    headers.insert(header.key.to_owned(), text.to_owned());
+                }
+            }
+        }
+        Self {
+            partition: message.partition(),
+            offset: message.offset(),
+            time_ms: message.timestamp().to_millis().unwrap_or(0),
+            key: message.key().map(String::from_utf8_lossy).unwrap_or_default().into_owned(),
+            headers,
+            value: message.payload().unwrap_or_default().to_vec(),
+        }
+    }
+}
+
+/// Gives every record of `topic`, from its start to its end as of now, to `take`; partition by partition in offset order, partitions mixed.
+/// A topic that isn't there has no records.
+pub async fn read_all(
+    brokers: &str,
+    topic: &str,
+    patience: Duration,
+    take: impl FnMut(Seen) + Send + 'static,
+) -> Result<u64, Error> {
+    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+    tokio::task::spawn_blocking(move || read_blocking(&brokers, &topic, patience, take)).await?
+}
+
+fn read_blocking(brokers: &str, topic: &str, patience: Duration, mut take: impl FnMut(Seen)) -> Result<u64, Error> {
+    let consumer = reader(brokers)?;
+    let mut left: BTreeMap<i32, i64> = BTreeMap::new();
+    let mut assignment = TopicPartitionList::new();
+    for partition in partitions(&consumer, topic)? {
+        let marks = consumer.fetch_watermarks(topic, partition, METADATA);
+        let (low, high) = marks.map_err(failed(format!("ends of {topic}")))?;
+        if high > low {
+            left.insert(partition, high);
+            let at = assignment.add_partition_offset(topic, partition, Offset::Offset(low));
+            at.map_err(failed("assignment"))?;
+        }
+    }
+    consumer.assign(&assignment).map_err(failed("assignment"))?;
+    let deadline = Instant::now() + patience;
+    let mut count = 0;
+    while !left.is_empty() {
+        if Instant::now() > deadline {
+            return Err(Error::Timeout(patience, format!("reading {topic}, {} partitions left", left.len())));
+        }
+        match consumer.poll(Duration::from_millis(100)) {
+            None => {}
+            Some(Err(error)) => return Err(failed(format!("reading {topic}"))(error)),
+            Some(Ok(message)) => {
+                let (partition, next) = (message.partition(), message.offset() + 1);
+                if left.get(&partition).is_some_and(|end| message.offset() < *end) {
+                    count += 1;
+                    take(Seen::of(&message));
+                }
+                if left.get(&partition).is_some_and(|end| next >= *end) {
+                    left.remove(&partition);
+                }
+            }
+        }
+    }
+    Ok(count)
+}

@@ -1,0 +1,238 @@
+//! Sends the load, outside the runtime, and remembers what it sent.
+//!
+//! Upholds that the ledger holds a record only if the broker acknowledged it (`acks=all`): what is in it must have an effect. One idempotent
+//! producer, Java's partitioner. Deliberately absent: waiting for effects.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientContext,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{DeliveryResult, Header, Message as _, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
+};
+use uuid::Uuid;
+
+use crate::{
+    kafka,
+    work::{Expect, Mix, Planned, SOURCE, now_ms},
+};
+
+/// Why the load could not be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Kafka.
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
+    /// The producer.
+    #[error("producing")]
+    Produce(#[from] KafkaError),
+    /// Some records were not acknowledged.
+    #[error("{0} records were not acknowledged")]
+    Unacknowledged(u64),
+    /// The sending task ended early.
+    #[error("the sending task ended early")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// How to send.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to.
+    pub topic: String,
+    /// Records a second at most; 0 for as fast as it goes.
+    pub rate: u32,
+}
+
+impl Options {
+    /// As fast as it goes.
+    pub fn to(topic: impl Into<String>) -> Self {
+        Self { topic: topic.into(), rate: 0 }
+    }
+}
+
+/// What must become of one command, and how often it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Which order.
+    pub order: Uuid,
+    /// What must become of it.
+    pub expect: Expect,
+    /// Times it was sent.
+    pub copies: u32,
+    /// When first, since the ledger's start.
+    pub after: Duration,
+    /// Its place among all records: what was sent before has a lower one.
+    pub number: u64,
+}
+
+/// Everything that was sent and acknowledged.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    /// By `ce_id`.
+    pub commands: HashMap<Uuid, Sent>,
+    /// Bad records, by their key: each has its own.
+    pub bad: HashMap<String, &'static str>,
+    /// Records, repeats included.
+    pub records: u64,
+    /// When sending began.
+    pub started: Instant,
+    /// The same, ms since 1970.
+    pub started_ms: u64,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        let (commands, bad) = (HashMap::new(), HashMap::new());
+        Self { commands, bad, records: 0, started: Instant::now(), started_ms: now_ms(), elapsed: Duration::ZERO }
+    }
+}
+
+impl Ledger {
+    /// Notes one record.
+    pub fn note(&mut self, record: &Planned) {
+        self.records += 1;
+        if let Expect::DeadLetter(reason) = record.expect {
+            self.bad.insert(record.key.clone(), reason);
+            return;
+        }
+        let (after, number) = (self.started.elapsed(), self.records);
+        let sent = Sent { order: record.order, expect: record.expect, copies: 0, after, number };
+        self.commands.entry(record.id).or_insert(sent).copies += 1;
+    }
+
+    /// Orders that at least one command was for.
+    pub fn orders(&self) -> usize {
+        self.commands.values().map(|sent| sent.order).collect::<std::collections::HashSet<_>>().len()
+    }
+
+    /// Copies sent beyond the first.
+    pub fn repeats(&self) -> u64 {
+        self.commands.values().map(|sent| u64::from(sent.copies.saturating_sub(1))).sum()
+    }
+
+    /// Commands that must end in exactly one event.
+    pub fn events_expected(&self) -> u64 {
+        self.commands.values().filter(|sent| sent.expect == Expect::Event).count() as u64
+    }
+}
+
+#[derive(Default)]
+struct Deliveries {
+    done: AtomicU64,
+    failed: AtomicU64,
+}
+
+struct Context(Arc<Deliveries>);
+
+impl ClientContext for Context {}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let counter = if result.is_ok() { &self.0.done } else { &self.0.failed };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if let Err((error, message)) = result {
+            tracing::warn!(%error, offset = message.offset(), "a record was not acknowledged");
+        }
+    }
+}
+
+/// Sends everything of `mix`. `progress` is told the number of records sent so far, about every thousand. Fails if a record isn't acknowledged.
+pub async fn produce(
+    brokers: &str,
+    mix: &Mix,
+    options: Options,
+    progress: impl Fn(u64) + Send + 'static,
+) -> Result<Ledger, Error> {
+    let (brokers, mix) = (brokers.to_owned(), mix.clone());
+    tokio::task::spawn_blocking(move || send_all(&brokers, &mix, &options, progress)).await?
+}
+
+fn producer(brokers: &str, deliveries: Arc<Deliveries>) -> Result<BaseProducer<Context>, Error> {
+    let mut config = kafka::client(brokers, "holdfast-load");
+    config
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("partitioner", "murmur2_random")
+        .set("linger.ms", "5")
+        .set("batch.size", "1000000")
+        .set("message.timeout.ms", "120000")
+        .set("queue.buffering.max.messages", "200000");
+    Ok(config.create_with_context(Context(deliveries))?)
+}
+
+fn send_all(brokers: &str, mix: &Mix, options: &Options, progress: impl Fn(u64)) -> Result<Ledger, Error> {
+    let deliveries = Arc::new(Deliveries::default());
+    let producer = producer(brokers, deliveries.clone())?;
+    let mut ledger = Ledger::default();
+    for window in mix.windows() {
+        let time = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
+        for record in &window {
+            pace(&producer, options.rate, &ledger);
+            send(&producer, &options.topic, record, &time)?;
+            ledger.note(record);
+            if ledger.records.is_multiple_of(1_000) {
+                progress(ledger.records);
+            }
+        }
+    }
+    producer.flush(Duration::from_mins(2))?;
+    ledger.elapsed = ledger.started.elapsed();
+    progress(ledger.records);
+    let missing = ledger.records - deliveries.done.load(Ordering::Relaxed).min(ledger.records);
+    if missing > 0 { Err(Error::Unacknowledged(missing)) } else { Ok(ledger) }
+}
+
+/// Waits until the next record is due.
+fn pace(producer: &BaseProducer<Context>, rate: u32, ledger: &Ledger) {
+    if rate == 0 {
+        return;
+    }
+    let due = Duration::from_micros(ledger.records * 1_000_000 / u64::from(rate));
+    while let Some(early) = due.checked_sub(ledger.started.elapsed()).filter(|early| !early.is_zero()) {
+        producer.poll(early.min(Duration::from_millis(1)));
+    }
+}
+
+fn send(producer: &BaseProducer<Context>, topic: &str, record: &Planned, time: &str) -> Result<(), Error> {
+    let id = record.id.hyphenated().to_string();
+    let put = |headers: OwnedHeaders, key: &str, value: &str| headers.insert(Header { key, value: Some(value) });
+    let mut headers = OwnedHeaders::new_with_capacity(8);
+    if record.is_complete {
+        headers = put(headers, "ce_specversion", "1.0");
+    }
+    for (key, value) in [
+        ("ce_id", id.as_str()),
+        ("ce_source", SOURCE),
+        ("ce_type", &record.r#type),
+        ("ce_time", time),
+        ("ce_subject", &record.subject),
+        ("content-type", "application/protobuf"),
+    ] {
+        headers = put(headers, key, value);
+    }
+    let mut message = BaseRecord::to(topic).key(&record.key).payload(&record.value).headers(headers);
+    loop {
+        match producer.send(message) {
+            Ok(()) => break,
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                producer.poll(Duration::from_millis(20));
+                message = back;
+            }
+            Err((error, _)) => return Err(error.into()),
+        }
+    }
+    producer.poll(Duration::ZERO);
+    Ok(())
+}

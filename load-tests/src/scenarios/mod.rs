@@ -1,0 +1,36 @@
+//! What is measured.
+
+pub mod holdfast;
+pub mod stand_in;
+
+use std::time::Duration;
+
+/// Why a scenario did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Kafka.
+    #[error(transparent)]
+    Kafka(#[from] crate::kafka::Error),
+    /// The load.
+    #[error(transparent)]
+    Producer(#[from] crate::producer::Error),
+    /// Postgres.
+    #[error("postgres")]
+    Postgres(#[from] sqlx::Error),
+    /// A part of it failed.
+    #[error("{what} failed")]
+    Part {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It took too long.
+    #[error("gave up after {0:?} waiting for {1}")]
+    Timeout(Duration, String),
+}
+
+pub(crate) fn failed<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl FnOnce(E) -> Error {
+    move |source| Error::Part { what, source: Box::new(source) }
+}

@@ -1,0 +1,196 @@
+//! A small order aggregate for measuring the runtime alone: the wire messages are its commands and events, prices are constant.
+//!
+//! Deliberately absent: most of the checks and the read model that the real orders context has.
+
+use bytes::Bytes;
+use holdfast_core::{
+    Aggregate, Context, Decision, Message,
+    codec::{Adapter, EncodedEvent, StateError},
+    dedup::Rejection,
+    disposition::Refused,
+};
+use holdfast_proto::{
+    money::v1::Money,
+    orders::v1::{
+        AddItem, CreateOrder, ItemAdded, OrderCreated, OrderLine, OrderLineState, OrderPlaced, OrderState, OrderStatus,
+        PlaceOrder,
+    },
+    time::from_unix_ms,
+};
+use prost::{Message as _, Name as _};
+
+/// Every unit costs this.
+const PRICE_MINOR: i64 = 1_999;
+
+/// An order as it is stored.
+#[derive(Clone, Debug, Default)]
+pub struct StandIn(OrderState);
+
+/// The benchmark's three commands.
+#[derive(Debug)]
+pub enum Command {
+    /// Opens.
+    Create(CreateOrder),
+    /// Adds.
+    Add(AddItem),
+    /// Places.
+    Place(PlaceOrder),
+}
+
+/// Their events.
+#[derive(Debug)]
+pub enum Event {
+    /// Opened.
+    Created(OrderCreated),
+    /// Added.
+    Added(ItemAdded),
+    /// Placed.
+    Placed(OrderPlaced),
+}
+
+fn euro(minor: i64) -> Money {
+    Money { minor, currency: "EUR".into() }
+}
+
+impl Aggregate for StandIn {
+    const KIND: &'static str = "order";
+    const SCHEMA: u32 = 1;
+    type Command = Command;
+    type Event = Event;
+    type Rejection = &'static str;
+
+    fn decide(&self, command: &Command, context: &Context<'_>) -> Result<Decision<Self>, &'static str> {
+        let state = &self.0;
+        let occurred_at = Some(from_unix_ms(context.now.unix_ms()));
+        let order_id = context.key.to_owned();
+        let total = || state.lines.iter().map(|line| line.quantity * line.unit_price_minor).sum::<i64>();
+        let is_draft = state.status == OrderStatus::Draft as i32;
+        match command {
+            Command::Create(_) if state.status != 0 => Err("ORDER_ALREADY_EXISTS"),
+            Command::Create(create) => Ok(Decision::event(Event::Created(OrderCreated {
+                order_id,
+                occurred_at,
+                customer_id: create.customer_id.clone(),
+                currency: create.currency.clone(),
+            }))),
+            _ if !is_draft => Err("WRONG_STATE"),
+            Command::Add(add) => {
+                let before = state.lines.iter().find(|line| line.sku == add.sku).map_or(0, |line| line.quantity);
+                Ok(Decision::event(Event::Added(ItemAdded {
+                    order_id,
+                    occurred_at,
+                    sku: add.sku.clone(),
+                    quantity: add.quantity,
+                    line_quantity: before + add.quantity,
+                    unit_price: Some(euro(PRICE_MINOR)),
+                    subtotal: Some(euro((before + add.quantity) * PRICE_MINOR)),
+                    total: Some(euro(total() + add.quantity * PRICE_MINOR)),
+                })))
+            }
+            Command::Place(_) if state.lines.is_empty() => Err("EMPTY_ORDER"),
+            Command::Place(place) => Ok(Decision::event(Event::Placed(OrderPlaced {
+                order_id,
+                occurred_at,
+                customer_id: state.customer_id.clone(),
+                lines: state.lines.iter().map(line).collect(),
+                total: Some(euro(total())),
+                payment_method: place.payment_method.clone(),
+                address_id: place.address_id.clone(),
+            }))),
+        }
+    }
+
+    fn evolve(&mut self, event: &Event) {
+        let state = &mut self.0;
+        match event {
+            Event::Created(created) => {
+                state.customer_id.clone_from(&created.customer_id);
+                state.currency.clone_from(&created.currency);
+                state.status = OrderStatus::Draft as i32;
+                state.created_at = created.occurred_at;
+                state.updated_at = created.occurred_at;
+            }
+            Event::Added(added) => {
+                state.updated_at = added.occurred_at;
+                match state.lines.iter_mut().find(|line| line.sku == added.sku) {
+                    Some(line) => line.quantity = added.line_quantity,
+                    None => state.lines.push(OrderLineState {
+                        sku: added.sku.clone(),
+                        quantity: added.line_quantity,
+                        unit_price_minor: PRICE_MINOR,
+                    }),
+                }
+            }
+            Event::Placed(placed) => {
+                state.status = OrderStatus::Placed as i32;
+                state.updated_at = placed.occurred_at;
+                state.payment_method.clone_from(&placed.payment_method);
+            }
+        }
+    }
+}
+
+fn line(line: &OrderLineState) -> OrderLine {
+    OrderLine {
+        sku: line.sku.clone(),
+        quantity: line.quantity,
+        unit_price: Some(euro(line.unit_price_minor)),
+        subtotal: Some(euro(line.quantity * line.unit_price_minor)),
+    }
+}
+
+/// Its adapter.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StandInAdapter;
+
+const CREATE: &str = "holdfast.orders.v1.CreateOrder";
+const ADD: &str = "holdfast.orders.v1.AddItem";
+const PLACE: &str = "holdfast.orders.v1.PlaceOrder";
+
+impl Adapter for StandInAdapter {
+    type Aggregate = StandIn;
+
+    fn handles(&self) -> Vec<&'static str> {
+        vec![CREATE, ADD, PLACE]
+    }
+
+    fn decode(&self, message: &Message) -> Result<Command, Refused> {
+        let body = &message.payload[..];
+        let garbage = |error: prost::DecodeError| Refused::undecodable(error.to_string());
+        match &*message.r#type {
+            CREATE => CreateOrder::decode(body).map(Command::Create).map_err(garbage),
+            ADD => AddItem::decode(body).map(Command::Add).map_err(garbage),
+            PLACE => PlaceOrder::decode(body).map(Command::Place).map_err(garbage),
+            other => Err(Refused::unknown_type(other)),
+        }
+    }
+
+    fn encode_event(&self, event: &Event, _: &Context<'_>) -> EncodedEvent {
+        const CREATED: &str = "holdfast.orders.v1.OrderCreated";
+        const ADDED: &str = "holdfast.orders.v1.ItemAdded";
+        const PLACED: &str = "holdfast.orders.v1.OrderPlaced";
+        let (r#type, payload) = match event {
+            Event::Created(created) => (CREATED, created.encode_to_vec()),
+            Event::Added(added) => (ADDED, added.encode_to_vec()),
+            Event::Placed(placed) => (PLACED, placed.encode_to_vec()),
+        };
+        EncodedEvent { r#type, payload: payload.into() }
+    }
+
+    fn encode_state(&self, state: &StandIn) -> Bytes {
+        state.0.encode_to_vec().into()
+    }
+
+    fn decode_state(&self, schema: u32, bytes: &[u8]) -> Result<StandIn, StateError> {
+        let state = OrderState::decode(bytes);
+        state.map(StandIn).map_err(|error| StateError { schema, reason: format!("{}: {error}", OrderState::NAME) })
+    }
+
+    fn encode_reply(&self, state: &StandIn, _: &Context<'_>) -> Bytes {
+        self.encode_state(state)
+    }
+
+    fn rejection(&self, rejection: &&'static str) -> Rejection {
+        Rejection { code: (*rejection).to_owned(), message: (*rejection).to_owned() }
+    }
+}

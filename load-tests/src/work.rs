@@ -1,0 +1,329 @@
+//! The load: orders, their commands, and what must become of each command.
+//!
+//! Deterministic: the same [`Mix`] gives the same records, ids included. The benchmark's work is [`Mix::benchmark`]: four commands an order
+//! (create, add, add, place), interleaved in windows, 200-byte values. [`Mix::demo`] adds what real life adds. Values are padded
+//! to the wanted size with an unknown protobuf field, which every reader skips.
+//! Deliberately absent: Kafka.
+
+use holdfast_proto::orders::v1::{AddItem, CancelOrder, CreateOrder, PlaceOrder};
+use prost::{Message, Name};
+use uuid::Uuid;
+
+/// The sku that sells out in [`Mix::demo`].
+pub const SCARCE_SKU: &str = "scarce";
+/// A sku that nobody has ever priced.
+pub const UNKNOWN_SKU: &str = "no-such-sku";
+/// The `ce_source` of all commands made here.
+pub const SOURCE: &str = "holdfast/load";
+
+/// What to make.
+#[derive(Clone, Debug)]
+pub struct Mix {
+    /// How many orders.
+    pub orders: u32,
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// The time inside the ids, ms since 1970.
+    pub time_ms: u64,
+    /// Orders whose commands are interleaved.
+    pub window: u32,
+    /// Ordinary skus are `sku-0` to `sku-<n-1>`.
+    pub skus: u32,
+    /// Values are padded to this size; 0 leaves them as they are.
+    pub value_bytes: usize,
+    /// Of 1,000 orders, so many are cancelled by the customer after they were placed.
+    pub cancelled: u16,
+    /// So many want [`SCARCE_SKU`].
+    pub scarce: u16,
+    /// So many also ask for [`UNKNOWN_SKU`].
+    pub unknown_sku: u16,
+    /// So many are placed empty.
+    pub empty: u16,
+    /// So many have one of their commands sent twice.
+    pub repeated: u16,
+    /// For so many a bad record is sent beside them.
+    pub bad: u16,
+}
+
+impl Mix {
+    /// The benchmark's work: nothing but good orders.
+    pub fn benchmark(orders: u32, seed: u64) -> Self {
+        Self {
+            orders,
+            seed,
+            time_ms: now_ms(),
+            window: 5_000,
+            skus: 100,
+            value_bytes: 200,
+            cancelled: 0,
+            scarce: 0,
+            unknown_sku: 0,
+            empty: 0,
+            repeated: 0,
+            bad: 0,
+        }
+    }
+
+    /// Orders as a shop sees them: most are good, some are cancelled, sell out, are rejected, come twice, or are garbage.
+    pub fn demo(orders: u32, seed: u64) -> Self {
+        Self {
+            value_bytes: 0,
+            cancelled: 50,
+            scarce: 20,
+            unknown_sku: 10,
+            empty: 10,
+            repeated: 20,
+            bad: 5,
+            ..Self::benchmark(orders, seed)
+        }
+    }
+
+    /// The name of the n-th ordinary sku.
+    pub fn sku(n: u32) -> String {
+        format!("sku-{n}")
+    }
+
+    /// All records, window by window.
+    pub fn windows(&self) -> impl Iterator<Item = Vec<Planned>> + Send + use<> {
+        let mix = self.clone();
+        let window = mix.window.max(1);
+        (0..mix.orders.div_ceil(window)).map(move |n| {
+            let first = n * window;
+            mix.window_of(first, (first + window).min(mix.orders))
+        })
+    }
+
+    /// The orders from `first` on, interleaved step by step.
+    fn window_of(&self, first: u32, end: u32) -> Vec<Planned> {
+        let orders: Vec<Vec<Planned>> = (first..end).map(|n| self.order(n)).collect();
+        let longest = orders.iter().map(Vec::len).max().unwrap_or(0);
+        let mut all: Vec<Planned> = Vec::with_capacity(orders.iter().map(Vec::len).sum());
+        let mut orders: Vec<_> = orders.into_iter().map(Vec::into_iter).collect();
+        for _ in 0..longest {
+            all.extend(orders.iter_mut().filter_map(Iterator::next));
+        }
+        all
+    }
+
+    fn order(&self, n: u32) -> Vec<Planned> {
+        let mut random = Random(self.seed ^ (u64::from(n) << 20));
+        let order = id(self.time_ms, u64::from(n), random.next());
+        let mut steps = Steps { mix: self, n, order, key: order.to_string(), records: Vec::with_capacity(6) };
+        let roll = |share: u16, random: &mut Random| random.below(1_000) < u64::from(share);
+        let customer = id(self.time_ms, random.below(1 << 30), random.next()).to_string();
+        let create = CreateOrder { order_id: steps.key.clone(), customer_id: customer, currency: "EUR".into() };
+        steps.push(&create, Expect::Event);
+        if roll(self.empty, &mut random) {
+            steps.place(Expect::Rejection("EMPTY_ORDER"));
+        } else {
+            let sku = Self::sku(u32::try_from(random.below(u64::from(self.skus.max(1)))).unwrap_or(0));
+            let is_scarce = roll(self.scarce, &mut random);
+            let first = if is_scarce { SCARCE_SKU.to_owned() } else { sku };
+            steps.add(&first, 1, Expect::Event);
+            if roll(self.unknown_sku, &mut random) {
+                steps.add(UNKNOWN_SKU, 1, Expect::Rejection("UNKNOWN_SKU"));
+            } else {
+                let sku = Self::sku(u32::try_from(random.below(u64::from(self.skus.max(1)))).unwrap_or(0));
+                steps.add(&sku, 1 + random.below(3).cast_signed(), Expect::Event);
+            }
+            steps.place(Expect::Event);
+            if roll(self.cancelled, &mut random) {
+                let cancel = CancelOrder { order_id: steps.key.clone(), reason: "changed my mind".into() };
+                // Running out of stock may have cancelled it before.
+                steps.push(&cancel, if is_scarce { Expect::Any } else { Expect::Event });
+            }
+        }
+        if roll(self.repeated, &mut random) {
+            let at = usize::try_from(random.below(steps.records.len() as u64)).unwrap_or(0);
+            let again = Planned { is_repeat: true, ..steps.records[at].clone() };
+            steps.records.push(again);
+        }
+        if roll(self.bad, &mut random) {
+            let bad = steps.bad(&mut random);
+            steps.records.push(bad);
+        }
+        steps.records
+    }
+}
+
+/// What must become of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Exactly one event.
+    Event,
+    /// A rejection of this name, and no event.
+    Rejection(&'static str),
+    /// A dead letter for this reason, and no event.
+    DeadLetter(&'static str),
+    /// Exactly one effect, whichever.
+    Any,
+}
+
+/// One record to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// `ce_id`.
+    pub id: Uuid,
+    /// Which order.
+    pub order: Uuid,
+    /// The record's key.
+    pub key: String,
+    /// `ce_type`.
+    pub r#type: String,
+    /// `ce_subject`.
+    pub subject: String,
+    /// Whether the required headers are there.
+    pub is_complete: bool,
+    /// The value.
+    pub value: Vec<u8>,
+    /// What must become of it.
+    pub expect: Expect,
+    /// Sent before, byte for byte.
+    pub is_repeat: bool,
+}
+
+struct Steps<'a> {
+    mix: &'a Mix,
+    n: u32,
+    order: Uuid,
+    key: String,
+    records: Vec<Planned>,
+}
+
+impl Steps<'_> {
+    fn push<M: Message + Name>(&mut self, command: &M, expect: Expect) {
+        let record = self.record(command, expect);
+        self.records.push(record);
+    }
+
+    fn record<M: Message + Name>(&self, command: &M, expect: Expect) -> Planned {
+        let number = u64::from(self.n) * 8 + self.records.len() as u64;
+        let random = Random(self.mix.seed.wrapping_add(number).wrapping_mul(0x9e37)).next();
+        Planned {
+            id: id(self.mix.time_ms, number, random),
+            order: self.order,
+            key: self.key.clone(),
+            r#type: M::full_name(),
+            subject: self.key.clone(),
+            is_complete: true,
+            value: padded(command.encode_to_vec(), self.mix.value_bytes),
+            expect,
+            is_repeat: false,
+        }
+    }
+
+    fn add(&mut self, sku: &str, quantity: i64, expect: Expect) {
+        self.push(&AddItem { order_id: self.key.clone(), sku: sku.to_owned(), quantity }, expect);
+    }
+
+    fn place(&mut self, expect: Expect) {
+        let token = if self.mix.value_bytes > 0 { "pm_1KkzP2eZvKYlo2C" } else { "" };
+        let place = PlaceOrder { order_id: self.key.clone(), payment_method: token.into(), ..PlaceOrder::default() };
+        self.push(&place, expect);
+    }
+
+    /// A record that must end as a dead letter, under a key of its own.
+    fn bad(&self, random: &mut Random) -> Planned {
+        let key = id(self.mix.time_ms, u64::from(self.n), random.next()).to_string();
+        let good = AddItem { order_id: key.clone(), sku: Mix::sku(0), quantity: 1 };
+        let at = |record: Planned| Planned { key: key.clone(), subject: key.clone(), ..record };
+        match random.below(5) {
+            0 => Planned { is_complete: false, ..at(self.record(&good, Expect::DeadLetter("UNDECODABLE"))) },
+            1 => Planned { value: vec![0xff; 40], ..at(self.record(&good, Expect::DeadLetter("UNDECODABLE"))) },
+            2 => {
+                let record = at(self.record(&good, Expect::DeadLetter("UNKNOWN_TYPE")));
+                Planned { r#type: "holdfast.orders.v1.EatOrder".into(), ..record }
+            }
+            3 => Planned { subject: "another".into(), ..at(self.record(&good, Expect::DeadLetter("INVALID"))) },
+            _ => at(self.record(&AddItem { quantity: 0, ..good }, Expect::DeadLetter("INVALID"))),
+        }
+    }
+}
+
+/// Field 2047, length-delimited: unknown to every message.
+const PADDING_TAG: [u8; 2] = [0xfa, 0x7f];
+
+fn padded(mut value: Vec<u8>, size: usize) -> Vec<u8> {
+    let room = size.saturating_sub(value.len());
+    if room < 4 {
+        return value;
+    }
+    value.extend(PADDING_TAG);
+    let length_bytes = if room - 3 < 128 { 1 } else { 2 };
+    prost::encoding::encode_varint((room - 2 - length_bytes) as u64, &mut value);
+    value.resize(size.max(value.len()), b'.');
+    value
+}
+
+/// A UUID of version 7 in the order of `number`.
+fn id(time_ms: u64, number: u64, random: u64) -> Uuid {
+    let high = (time_ms << 16) | 0x7000 | (number >> 20 & 0xfff);
+    let low = 1 << 63 | (number & 0xf_ffff) << 42 | random >> 22;
+    Uuid::from_u64_pair(high, low)
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
+}
+
+/// `SplitMix64`.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn the_same_mix_gives_the_same_records() {
+        let mix = Mix { window: 100, ..Mix::demo(1_000, 7) };
+        let all = |mix: &Mix| mix.windows().flatten().collect::<Vec<_>>();
+        assert_eq!(all(&mix), all(&mix));
+        assert_ne!(all(&mix), all(&Mix { seed: 8, ..mix }));
+    }
+
+    #[test]
+    fn the_benchmark_is_four_padded_commands_an_order_with_unique_ids() {
+        let all: Vec<Planned> = Mix::benchmark(12_000, 1).windows().flatten().collect();
+        assert_eq!(all.len(), 48_000);
+        assert!(all.iter().all(|record| record.value.len() == 200 && record.expect == Expect::Event));
+        assert_eq!(all.iter().map(|record| record.id).collect::<HashSet<_>>().len(), 48_000);
+        assert_eq!(all.iter().map(|record| record.order).collect::<HashSet<_>>().len(), 12_000);
+        assert!(all.iter().all(|record| record.id.get_version_num() == 7));
+        assert!(all[..5_000].iter().all(|record| record.r#type == "holdfast.orders.v1.CreateOrder"));
+        let add = AddItem::decode(&all[5_000].value[..]).expect("padding is skipped");
+        assert_eq!(add.order_id, all[0].key);
+    }
+
+    #[test]
+    fn the_demo_has_some_of_everything() {
+        let all: Vec<Planned> = Mix::demo(10_000, 1).windows().flatten().collect();
+        let count = |expect| all.iter().filter(|record| record.expect == expect).count();
+        assert!(count(Expect::Rejection("EMPTY_ORDER")) > 50);
+        assert!(count(Expect::Rejection("UNKNOWN_SKU")) > 50);
+        for reason in ["UNDECODABLE", "UNKNOWN_TYPE", "INVALID"] {
+            assert!(count(Expect::DeadLetter(reason)) > 3, "{reason}");
+        }
+        assert!(all.iter().filter(|record| record.is_repeat).count() > 100);
+        assert!(all.iter().filter(|record| record.r#type.ends_with("CancelOrder")).count() > 200);
+        let distinct: HashSet<Uuid> = all.iter().filter(|record| !record.is_repeat).map(|record| record.id).collect();
+        assert_eq!(distinct.len(), all.iter().filter(|record| !record.is_repeat).count());
+    }
+}
