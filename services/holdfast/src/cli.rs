@@ -67,8 +67,8 @@ pub struct Dev {
 #[derive(Debug, Clone, clap::Args)]
 pub struct Demo {
     /// How many orders.
-    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
-    pub orders: u64,
+    #[arg(long, default_value_t = 20_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub orders: u32,
     /// Commands per second; as fast as it goes if not given.
     #[arg(long, value_name = "R")]
     pub rate: Option<u32>,

@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::Context as _;
 use holdfast_kafka::{GroupProtocol, KafkaConfig, KafkaLog, KafkaMembership, KafkaPublisher, admin};
+use holdfast_orders::prices::Keep;
 use holdfast_platform::{
     Config, Context, Health, Shutdown, config,
     grpc::{Peer, Server},
@@ -260,7 +261,8 @@ impl App {
                     Peer::new("inventory", &address, holdfast_orders::prices::grpc::settings(), config.tls.as_ref());
                 let peer = peer.context("inventory.addr").map_err(Failure::Usage)?;
                 let prices = holdfast_orders::prices::grpc::GrpcPrices::new(peer);
-                Ok((holdfast_orders::app::context(prices), holdfast_orders::app::VIEWS))
+                let keep = Keep { known: config.price_cache_ttl, ..Keep::default() };
+                Ok((holdfast_orders::app::context_keeping(prices, keep), holdfast_orders::app::VIEWS))
             }
             Context::Inventory => Ok((holdfast_inventory::app::context(config.reservation_ttl), &[])),
             _ => Err(Failure::usage(anyhow::anyhow!("{context} is not part of this build yet"))),
@@ -351,9 +353,14 @@ fn watch(health: &Health, context: Context, node: &Arc<Node>, store: &Arc<PgStor
     });
 }
 
+/// Adds what `context` answers.
 fn services(server: Server, context: Context, node: &Arc<Node>, store: &Arc<PgStore>) -> Server {
-    let _ = (context, node, store);
-    server
+    match context {
+        Context::Orders => holdfast_orders::grpc::register(server, node.clone(), store.clone()),
+        Context::Inventory => holdfast_inventory::grpc::register(server, node.clone(), store.clone()),
+        // No context without a service is ever started.
+        _ => server,
+    }
 }
 
 /// Makes and drops day tables, now and then.
