@@ -107,3 +107,68 @@ fn checked(skus: &[String]) -> Result<BTreeSet<&str>, Status> {
         None => Ok(skus.iter().map(String::as_str).collect()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use bytes::Bytes;
+    use holdfast_core::{codec::Adapter as _, port::store::StateRow};
+    use holdfast_inventory_domain::stock_item::Details;
+    use holdfast_money::{Currency, Money};
+    use holdfast_testkit::MemoryStore;
+    use tokio::time::Instant;
+    use tonic::Code;
+
+    use super::*;
+    use crate::codec::StockItemAdapter;
+
+    fn skus(count: usize) -> Vec<String> {
+        (0..count).map(|n| format!("S{n}")).collect()
+    }
+
+    /// A store that holds `skus`, each stored as `bytes`.
+    fn store(skus: &[String], bytes: &Bytes) -> MemoryStore {
+        let store = MemoryStore::new();
+        let mut contents = store.contents();
+        for sku in skus {
+            let id = AggregateId { kind: StockItem::KIND, key: sku.as_str().into() };
+            let row = StateRow { version: 3, schema: 1, bytes: bytes.clone(), sources: BTreeMap::default() };
+            contents.states.insert(id, row);
+        }
+        store.restore(contents);
+        store
+    }
+
+    fn priced() -> Bytes {
+        let (price, at) = (Some(Money::new(100, Currency::EUR)), holdfast_core::Timestamp::default());
+        StockItemAdapter.encode_state(&StockItem::rehydrate(Details { price, created_at: at, updated_at: at }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_costs_one_round_trip_for_prices_and_two_for_stock_however_many_skus() {
+        let skus = skus(SKUS_MAX);
+        let store = store(&skus, &priced());
+        store.set_latency(Duration::from_millis(100));
+        let catalog = Catalog::new(Arc::new(store));
+
+        let asked = Instant::now();
+        let prices = catalog.get_prices(Request::new(GetPricesRequest { skus: skus.clone() })).await.unwrap();
+        assert_eq!(prices.into_inner().prices.len(), SKUS_MAX);
+        assert_eq!(asked.elapsed().as_millis() / 100, 1);
+
+        let asked = Instant::now();
+        let stock = catalog.get_stock(Request::new(CatalogServiceGetStockRequest { skus })).await.unwrap();
+        assert_eq!(stock.into_inner().items.len(), SKUS_MAX);
+        assert_eq!(asked.elapsed().as_millis() / 100, 2);
+    }
+
+    #[tokio::test]
+    async fn a_sku_whose_state_cannot_be_read_is_never_called_unknown() {
+        let skus = skus(2);
+        let catalog = Catalog::new(Arc::new(store(&skus[..1], &Bytes::from_static(b"\xffsecret"))));
+        let failed = catalog.get_prices(Request::new(GetPricesRequest { skus })).await.unwrap_err();
+        assert_eq!(failed.code(), Code::Internal);
+        assert!(!failed.message().contains("schema"), "nothing from inside leaves: {failed}");
+    }
+}

@@ -1,0 +1,223 @@
+//! Bytes that other contexts and stored rows already have: each event, and both states of schema 1.
+//!
+//! A difference here is a breaking change: of `inventory.events`, or of a database that is already out there.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use holdfast_core::{Aggregate, Context, Timestamp, codec::Adapter};
+use holdfast_inventory::codec::{ReservationAdapter, StockItemAdapter, decode_reservation, decode_stock_item};
+use holdfast_inventory_domain::{
+    Line, Reservation, Sku, StockItem,
+    reservation::{self, ReleaseCause, Status},
+    stock_item,
+};
+use holdfast_money::{Currency, Money};
+use holdfast_proto::inventory::v1;
+use prost::{Message as _, Name as _};
+
+const ORDER: &str = "0192f0c1-7b1e-7cc3-8000-00000000000a";
+const AT: Timestamp = Timestamp::from_unix_ms(1_767_225_600_123);
+const LATER: Timestamp = Timestamp::from_unix_ms(1_767_226_500_123);
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap()).collect()
+}
+
+fn line(sku: &str, quantity: i64) -> Line {
+    Line { sku: Sku::new(sku).unwrap(), quantity }
+}
+
+fn euro(minor: i64) -> Money {
+    Money::new(minor, Currency::EUR)
+}
+
+/// The type and the bytes of `event`.
+fn encoded<A: Adapter>(adapter: &A, event: &<A::Aggregate as Aggregate>::Event, key: &str) -> (&'static str, String) {
+    let event = adapter.encode_event(event, &Context { key, version: 1, now: AT });
+    (event.r#type, hex(&event.payload))
+}
+
+#[test]
+fn events_of_a_sku_keep_their_bytes() {
+    let of = |event| encoded(&StockItemAdapter, &event, "SKU-1");
+    let golden = [
+        (
+            of(stock_item::Event::StockReceived { at: AT, quantity: 300 }),
+            ("holdfast.inventory.v1.StockReceived", "0a05534b552d31120b0880f2d6ca0610c0a9d33a18ac02"),
+        ),
+        (
+            of(stock_item::Event::StockAdjusted { at: AT, delta: -2, reason: "broken".into() }),
+            (
+                "holdfast.inventory.v1.StockAdjusted",
+                "0a05534b552d31120b0880f2d6ca0610c0a9d33a18feffffffffffffffff01220662726f6b656e",
+            ),
+        ),
+        (
+            of(stock_item::Event::PriceSet { at: AT, price: euro(1999) }),
+            ("holdfast.inventory.v1.PriceSet", "0a05534b552d31120b0880f2d6ca0610c0a9d33a1a0808cf0f1203455552"),
+        ),
+    ];
+    for ((r#type, bytes), (golden_type, golden)) in golden {
+        assert_eq!((r#type, bytes.as_str()), (golden_type, golden));
+    }
+}
+
+#[test]
+fn events_of_a_reservation_keep_their_bytes() {
+    let adapter = ReservationAdapter::new(Duration::from_mins(15));
+    let of = |event| encoded(&adapter, &event, ORDER);
+    let lines = || [line("A", 1), line("B", 2)].into();
+    let golden = [
+        (
+            of(reservation::Event::StockReserved { at: AT, lines: lines(), expires_at: LATER }),
+            (
+                "holdfast.inventory.v1.StockReserved",
+                "0a2430313932663063312d376231652d376363332d383030302d303030303030303030303061120b0880f2d6ca0610c0a9d33a1a050a014110011a050a01421002220b0884f9d6ca0610c0a9d33a",
+            ),
+        ),
+        (
+            of(reservation::Event::ReservationRefused { at: AT, wanted: lines() }),
+            (
+                "holdfast.inventory.v1.ReservationRefused",
+                "0a2430313932663063312d376231652d376363332d383030302d303030303030303030303061120b0880f2d6ca0610c0a9d33a1a050a014110011a050a01421002",
+            ),
+        ),
+        (
+            of(reservation::Event::ReservationReleased { at: AT, lines: lines(), cause: ReleaseCause::OrderCancelled }),
+            (
+                "holdfast.inventory.v1.ReservationReleased",
+                "0a2430313932663063312d376231652d376363332d383030302d303030303030303030303061120b0880f2d6ca0610c0a9d33a1a050a014110011a050a014210022001",
+            ),
+        ),
+        (
+            of(reservation::Event::ReservationExpired { at: AT, lines: lines() }),
+            (
+                "holdfast.inventory.v1.ReservationExpired",
+                "0a2430313932663063312d376231652d376363332d383030302d303030303030303030303061120b0880f2d6ca0610c0a9d33a1a050a014110011a050a01421002",
+            ),
+        ),
+    ];
+    for ((r#type, bytes), (golden_type, golden)) in golden {
+        assert_eq!((r#type, bytes.as_str()), (golden_type, golden));
+    }
+}
+
+/// A sku's states with the bytes that a database may hold.
+fn items() -> [(StockItem, &'static str); 3] {
+    let item = |price| StockItem::rehydrate(stock_item::Details { price, created_at: AT, updated_at: LATER });
+    [
+        (StockItem::default(), ""),
+        (item(None), "120b0880f2d6ca0610c0a9d33a1a0b0884f9d6ca0610c0a9d33a"),
+        (item(Some(euro(1999))), "0a0808cf0f1203455552120b0880f2d6ca0610c0a9d33a1a0b0884f9d6ca0610c0a9d33a"),
+    ]
+}
+
+/// A reservation's states with the bytes that a database may hold.
+fn reservations() -> [(Reservation, &'static str); 6] {
+    let of = |status, lines: &[Line], expires_at| {
+        let lines = lines.into();
+        Reservation::rehydrate(reservation::Details { status, lines, expires_at, created_at: AT, updated_at: LATER })
+    };
+    let lines = [line("A", 1), line("B", 2)];
+    let released = Status::Released(ReleaseCause::OrderCancelled);
+    [
+        (Reservation::default(), ""),
+        (
+            of(Status::Held, &lines, Some(LATER)),
+            "080112050a0141100112050a014210021a0b0884f9d6ca0610c0a9d33a220b0880f2d6ca0610c0a9d33a2a0b0884f9d6ca0610c0a9d33a",
+        ),
+        (
+            of(Status::Refused, &lines, None),
+            "080612050a0141100112050a01421002220b0880f2d6ca0610c0a9d33a2a0b0884f9d6ca0610c0a9d33a",
+        ),
+        (
+            of(released, &lines, Some(LATER)),
+            "080412050a0141100112050a014210021a0b0884f9d6ca0610c0a9d33a220b0880f2d6ca0610c0a9d33a2a0b0884f9d6ca0610c0a9d33a",
+        ),
+        (of(released, &[], None), "0804220b0880f2d6ca0610c0a9d33a2a0b0884f9d6ca0610c0a9d33a"),
+        (
+            of(Status::Expired, &lines, Some(LATER)),
+            "080512050a0141100112050a014210021a0b0884f9d6ca0610c0a9d33a220b0880f2d6ca0610c0a9d33a2a0b0884f9d6ca0610c0a9d33a",
+        ),
+    ]
+}
+
+#[test]
+fn stored_states_of_schema_1_keep_their_bytes_and_are_read_back() {
+    assert_eq!(
+        (StockItem::SCHEMA, Reservation::SCHEMA),
+        (1, 1),
+        "a new schema needs its own golden bytes beside these"
+    );
+    for (state, golden) in items() {
+        assert_eq!(hex(&StockItemAdapter.encode_state(&state)), golden);
+        assert_eq!(decode_stock_item(1, &unhex(golden)), Ok(state));
+    }
+    let adapter = ReservationAdapter::new(Duration::from_mins(15));
+    for (state, golden) in reservations() {
+        assert_eq!(hex(&adapter.encode_state(&state)), golden);
+        assert_eq!(decode_reservation(1, &unhex(golden)), Ok(state));
+    }
+}
+
+#[test]
+fn a_state_that_this_build_could_not_have_written_is_an_error_and_never_a_guess() {
+    for schema in [0, 2, u32::MAX] {
+        assert_eq!(decode_stock_item(schema, &[]).unwrap_err().schema, schema);
+        assert_eq!(decode_reservation(schema, &[]).unwrap_err().schema, schema);
+    }
+    for garbage in [&b"\xff"[..], b"\x08", b"not a state"] {
+        assert!(decode_stock_item(1, garbage).is_err() && decode_reservation(1, garbage).is_err(), "{garbage:?}");
+    }
+    let good = v1::ReservationState::decode(&*unhex(reservations()[1].1)).unwrap();
+    let broken: [fn(&mut v1::ReservationState); 5] = [
+        |state| state.status = v1::ReservationStatus::Unspecified.into(),
+        |state| state.status = v1::ReservationStatus::Confirmed.into(),
+        |state| state.status = 99,
+        |state| state.created_at = None,
+        |state| state.lines[0].sku = "no sku".to_owned(),
+    ];
+    for (at, breaks) in broken.into_iter().enumerate() {
+        let mut state = good.clone();
+        breaks(&mut state);
+        assert!(decode_reservation(1, &state.encode_to_vec()).is_err(), "change {at} is overlooked");
+    }
+    let mut item = v1::StockItemState::decode(&*unhex(items()[2].1)).unwrap();
+    item.price.as_mut().unwrap().currency = "ZZZ".to_owned();
+    assert!(decode_stock_item(1, &item.encode_to_vec()).is_err());
+}
+
+#[test]
+fn the_types_of_events_are_the_full_names_of_their_messages() {
+    let names = [
+        v1::StockReceived::full_name(),
+        v1::StockAdjusted::full_name(),
+        v1::PriceSet::full_name(),
+        v1::StockReserved::full_name(),
+        v1::ReservationRefused::full_name(),
+        v1::ReservationReleased::full_name(),
+        v1::ReservationExpired::full_name(),
+    ];
+    let at = AT;
+    let adapter = ReservationAdapter::new(Duration::from_mins(15));
+    let types = [
+        encoded(&StockItemAdapter, &stock_item::Event::StockReceived { at, quantity: 1 }, "A").0,
+        encoded(&StockItemAdapter, &stock_item::Event::StockAdjusted { at, delta: 1, reason: "r".into() }, "A").0,
+        encoded(&StockItemAdapter, &stock_item::Event::PriceSet { at, price: euro(1) }, "A").0,
+        encoded(&adapter, &reservation::Event::StockReserved { at, lines: [].into(), expires_at: at }, ORDER).0,
+        encoded(&adapter, &reservation::Event::ReservationRefused { at, wanted: [].into() }, ORDER).0,
+        encoded(
+            &adapter,
+            &reservation::Event::ReservationReleased { at, lines: [].into(), cause: ReleaseCause::OrderCancelled },
+            ORDER,
+        )
+        .0,
+        encoded(&adapter, &reservation::Event::ReservationExpired { at, lines: [].into() }, ORDER).0,
+    ];
+    assert_eq!(types.map(str::to_owned), names);
+}

@@ -1,0 +1,195 @@
+//! `StockService`.
+
+use std::time::Duration;
+
+use holdfast_platform::errors;
+use holdfast_proto::{
+    inventory::v1::{AdjustStock, AdjustStockRequest, GetStockRequest, ReceiveStockRequest, SetPrice, SetPriceRequest},
+    money::v1::Money,
+    read::v1::Consistency,
+};
+use tonic::{Code, Request};
+
+use crate::shop::{Shop, adjust, counts, invalid, new_id, price, receive, told};
+
+#[tokio::test]
+async fn what_was_received_and_priced_is_read_back_at_once_with_its_version() {
+    let shop = Shop::open().await;
+    let answer = shop.stock().receive_stock(receive(&new_id(), "A", 7)).await.unwrap().into_inner();
+    assert_eq!((answer.sku.as_str(), answer.version), ("A", 1));
+    let answer = shop.stock().set_price(price(&new_id(), "A", 1999, "EUR")).await.unwrap().into_inner();
+    assert_eq!((answer.sku.as_str(), answer.version), ("A", 2));
+    let answer = shop.stock().adjust_stock(adjust(&new_id(), "A", -2)).await.unwrap().into_inner();
+    assert_eq!((answer.sku.as_str(), answer.version), ("A", 3));
+
+    for (asked, read_as) in [
+        (Consistency::Unspecified, Consistency::Strong),
+        (Consistency::Strong, Consistency::Strong),
+        (Consistency::Local, Consistency::Local),
+    ] {
+        let request = GetStockRequest { sku: "A".to_owned(), consistency: asked.into(), min_version: 3 };
+        let answer = shop.stock().get_stock(request).await.unwrap().into_inner();
+        let (item, read) = (answer.item.unwrap(), answer.read.unwrap());
+        assert_eq!((item.sku.as_str(), counts(&item), item.version), ("A", (5, 0, 5), 3));
+        assert_eq!(item.price, Some(Money { minor: 1999, currency: "EUR".to_owned() }));
+        assert!(item.created_at.is_some() && item.updated_at.is_some());
+        assert_eq!((read.consistency(), read.version), (read_as, 3));
+        assert!(read.as_of.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_price_that_is_set_again_is_no_event() {
+    let shop = Shop::open().await;
+    for _ in 0..2 {
+        let answer = shop.stock().set_price(price(&new_id(), "A", 5, "EUR")).await.unwrap();
+        assert_eq!(answer.into_inner().version, 1);
+    }
+}
+
+#[tokio::test]
+async fn stock_never_falls_below_what_is_there_or_reserved() {
+    let shop = Shop::open().await;
+    shop.stocked("A", 5, 100).await;
+    let shortage = (Code::FailedPrecondition, "INSUFFICIENT_STOCK".to_owned(), Vec::<String>::new());
+    assert_eq!(told(shop.stock().adjust_stock(adjust(&new_id(), "A", -6)).await), shortage);
+    assert_eq!(told(shop.stock().adjust_stock(adjust(&new_id(), "NEW", -1)).await), shortage);
+
+    let order = new_id();
+    shop.place(&order, &[("A", 3)]);
+    shop.reserved(&order).await;
+    assert_eq!(told(shop.stock().adjust_stock(adjust(&new_id(), "A", -3)).await), shortage);
+    assert_eq!(counts(&shop.item("A").await), (5, 3, 2));
+    shop.stock().adjust_stock(adjust(&new_id(), "A", -2)).await.unwrap();
+    assert_eq!(counts(&shop.item("A").await), (3, 3, 0));
+
+    let too_large = (Code::FailedPrecondition, "STOCK_TOO_LARGE".to_owned(), Vec::new());
+    assert_eq!(told(shop.stock().receive_stock(receive(&new_id(), "A", i64::MAX)).await), too_large);
+}
+
+#[tokio::test]
+async fn of_many_who_take_at_once_exactly_as_many_succeed_as_there_is() {
+    let shop = Shop::open().await;
+    shop.stocked("A", 20, 100).await;
+    let takers: Vec<_> = (0..50)
+        .map(|_| {
+            let mut stock = shop.stock();
+            tokio::spawn(async move { stock.adjust_stock(adjust(&new_id(), "A", -1)).await })
+        })
+        .collect();
+    let mut taken = 0;
+    for taker in takers {
+        match taker.await.unwrap() {
+            Ok(_) => taken += 1,
+            Err(status) => assert_eq!(errors::reason(&status).as_deref(), Some("INSUFFICIENT_STOCK")),
+        }
+    }
+    assert_eq!((taken, counts(&shop.item("A").await)), (20, (0, 0, 0)));
+}
+
+#[tokio::test]
+async fn the_same_request_again_gets_the_first_answer_and_has_no_second_effect() {
+    let shop = Shop::open().await;
+    let (uuid, text) = (new_id(), "delivery 4711, first attempt");
+    for request_id in [uuid.as_str(), text] {
+        let first = shop.stock().receive_stock(receive(request_id, "A", 3)).await.unwrap().into_inner();
+        shop.stock().receive_stock(receive(&new_id(), "A", 100)).await.unwrap();
+        let again = shop.stock().receive_stock(receive(request_id, "A", 3)).await.unwrap().into_inner();
+        assert_eq!(again, first);
+    }
+    assert_eq!(counts(&shop.item("A").await), (206, 0, 206));
+
+    // Twice at the same time.
+    let (mut one, mut other, id) = (shop.stock(), shop.stock(), new_id());
+    let (one, other) = tokio::join!(one.receive_stock(receive(&id, "B", 1)), other.receive_stock(receive(&id, "B", 1)));
+    assert_eq!(one.unwrap().into_inner(), other.unwrap().into_inner());
+    assert_eq!(counts(&shop.item("B").await), (1, 0, 1));
+}
+
+#[tokio::test]
+async fn a_rejection_is_kept_and_given_again_even_when_it_would_be_granted_now() {
+    let shop = Shop::open().await;
+    let id = new_id();
+    let first = shop.stock().adjust_stock(adjust(&id, "A", -1)).await.unwrap_err();
+    shop.stock().receive_stock(receive(&new_id(), "A", 10)).await.unwrap();
+    let again = shop.stock().adjust_stock(adjust(&id, "A", -1)).await.unwrap_err();
+    assert_eq!((first.code(), first.message()), (again.code(), again.message()));
+    assert_eq!(errors::reason(&again).as_deref(), Some("INSUFFICIENT_STOCK"));
+    assert_eq!(counts(&shop.item("A").await), (10, 0, 10));
+}
+
+#[tokio::test]
+async fn a_request_id_that_was_used_with_another_command_is_a_conflict() {
+    let shop = Shop::open().await;
+    let id = new_id();
+    let conflict = (Code::AlreadyExists, "REQUEST_ID_REUSED".to_owned(), vec!["request_id".to_owned()]);
+    shop.stock().receive_stock(receive(&id, "A", 3)).await.unwrap();
+    assert_eq!(told(shop.stock().receive_stock(receive(&id, "A", 4)).await), conflict);
+    assert_eq!(told(shop.stock().adjust_stock(adjust(&id, "A", 3)).await), conflict);
+    assert_eq!(counts(&shop.item("A").await), (3, 0, 3));
+}
+
+#[tokio::test]
+async fn malformed_input_is_an_invalid_argument_that_names_the_field() {
+    let shop = Shop::open().await;
+    let mut stock = shop.stock();
+    let reasoned = |reason: &str| AdjustStockRequest {
+        request_id: new_id(),
+        command: Some(AdjustStock { sku: "A".to_owned(), delta: 1, reason: reason.to_owned() }),
+    };
+    let priceless =
+        SetPriceRequest { request_id: new_id(), command: Some(SetPrice { sku: "A".to_owned(), price: None }) };
+    let missing = (Code::InvalidArgument, "REQUEST_ID_MISSING".to_owned(), vec!["request_id".to_owned()]);
+    assert_eq!(told(stock.receive_stock(receive("", "A", 1)).await), missing);
+    let rows = [
+        (told(stock.receive_stock(receive(&"x".repeat(129), "A", 1)).await), "request_id"),
+        (told(stock.receive_stock(ReceiveStockRequest { request_id: new_id(), command: None }).await), "command"),
+        (told(stock.receive_stock(receive(&new_id(), "", 1)).await), "command.sku"),
+        (told(stock.receive_stock(receive(&new_id(), "no sku", 1)).await), "command.sku"),
+        (told(stock.receive_stock(receive(&new_id(), "A", 0)).await), "command.quantity"),
+        (told(stock.receive_stock(receive(&new_id(), "A", -1)).await), "command.quantity"),
+        (told(stock.adjust_stock(adjust(&new_id(), "A", 0)).await), "command.delta"),
+        (told(stock.adjust_stock(reasoned("")).await), "command.reason"),
+        (told(stock.adjust_stock(reasoned(&"x".repeat(201))).await), "command.reason"),
+        (told(stock.set_price(priceless).await), "command.price"),
+        (told(stock.set_price(price(&new_id(), "A", 1, "EURO")).await), "command.price.currency"),
+        (told(stock.set_price(price(&new_id(), "A", -1, "EUR")).await), "command.price.minor"),
+        (told(stock.get_stock(GetStockRequest { sku: "no sku".to_owned(), ..Default::default() }).await), "sku"),
+        (
+            told(stock.get_stock(GetStockRequest { sku: "A".to_owned(), consistency: 9, min_version: 0 }).await),
+            "consistency",
+        ),
+    ];
+    for (told, field) in rows {
+        assert_eq!(told, invalid(field));
+    }
+    let nothing = told(stock.get_stock(GetStockRequest { sku: "A".to_owned(), ..Default::default() }).await);
+    assert_eq!(nothing, (Code::NotFound, "SKU_NOT_FOUND".to_owned(), vec![]), "nothing of this had an effect");
+}
+
+#[tokio::test]
+async fn a_version_that_does_not_come_is_waited_for_until_the_deadline() {
+    let shop = Shop::open().await;
+    shop.stocked("A", 1, 1).await;
+    let mut request = Request::new(GetStockRequest { sku: "A".to_owned(), consistency: 0, min_version: 99 });
+    request.set_timeout(Duration::from_millis(300));
+    assert_eq!(shop.stock().get_stock(request).await.unwrap_err().code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn without_an_owner_commands_and_strong_reads_are_told_when_to_come_again() {
+    let shop = Shop::open().await;
+    shop.stocked("A", 1, 1).await;
+    shop.node.stop().await;
+    let strong = GetStockRequest { sku: "A".to_owned(), ..GetStockRequest::default() };
+    let local = GetStockRequest { consistency: Consistency::Local.into(), ..strong.clone() };
+    for refused in [
+        shop.stock().receive_stock(receive(&new_id(), "A", 1)).await.map(|_| ()).unwrap_err(),
+        shop.stock().get_stock(strong).await.map(|_| ()).unwrap_err(),
+    ] {
+        assert_eq!((refused.code(), errors::reason(&refused).as_deref()), (Code::Unavailable, Some("OWNER_MOVING")));
+        assert!(errors::retry_after(&refused).is_some());
+    }
+    let answer = shop.stock().get_stock(local).await.unwrap().into_inner();
+    assert_eq!(answer.read.unwrap().consistency(), Consistency::Local);
+}
