@@ -56,9 +56,23 @@ pub fn client(brokers: &str, id: &str) -> ClientConfig {
 
 /// Makes topics that aren't there yet, each with so many partitions.
 pub async fn create_topics(brokers: &str, names: &[&str], partitions: i32) -> Result<(), Error> {
+    create_topics_with(brokers, names, partitions, &[]).await
+}
+
+/// Likewise, with this configuration.
+pub async fn create_topics_with(
+    brokers: &str,
+    names: &[&str],
+    partitions: i32,
+    config: &[(&str, &str)],
+) -> Result<(), Error> {
     let admin: AdminClient<DefaultClientContext> =
         client(brokers, "holdfast-load-admin").create().map_err(failed("admin client"))?;
-    let topics: Vec<_> = names.iter().map(|name| NewTopic::new(name, partitions, TopicReplication::Fixed(1))).collect();
+    let topic = |name| {
+        let new = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        config.iter().fold(new, |new, (key, value)| new.set(key, value))
+    };
+    let topics: Vec<_> = names.iter().map(|name| topic(name)).collect();
     let options = AdminOptions::new().request_timeout(Some(METADATA)).operation_timeout(Some(METADATA));
     for answer in admin.create_topics(&topics, &options).await.map_err(failed("creating topics"))? {
         match answer {

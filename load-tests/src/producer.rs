@@ -110,6 +110,19 @@ impl Ledger {
         self.commands.entry(record.id).or_insert(sent).copies += 1;
     }
 
+    /// Adds what was sent after all of this.
+    pub fn absorb(&mut self, later: Self) {
+        let after = Duration::from_millis(later.started_ms.saturating_sub(self.started_ms));
+        for (id, sent) in later.commands {
+            let moved = Sent { after: after + sent.after, number: self.records + sent.number, ..sent };
+            let copies = sent.copies;
+            self.commands.entry(id).and_modify(|first| first.copies += copies).or_insert(moved);
+        }
+        self.bad.extend(later.bad);
+        self.records += later.records;
+        self.elapsed = after + later.elapsed;
+    }
+
     /// Orders that at least one command was for.
     pub fn orders(&self) -> usize {
         self.commands.values().map(|sent| sent.order).collect::<std::collections::HashSet<_>>().len()
@@ -235,4 +248,23 @@ fn send(producer: &BaseProducer<Context>, topic: &str, record: &Planned, time: &
     }
     producer.poll(Duration::ZERO);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_takes_in_a_later_one_behind_its_own_records() {
+        let records: Vec<Planned> = Mix::benchmark(2, 1).windows().flatten().collect();
+        let (mut first, mut later) = (Ledger::default(), Ledger::default());
+        later.started_ms = first.started_ms + 1_000;
+        records[..5].iter().for_each(|record| first.note(record));
+        records[4..].iter().for_each(|record| later.note(record));
+        first.absorb(later);
+        assert_eq!((first.records, first.commands.len(), first.repeats()), (9, 8, 1));
+        let number = |at: usize| first.commands[&records[at].id].number;
+        assert_eq!((number(4), number(5), number(7)), (5, 7, 9));
+        assert!(first.commands[&records[5].id].after >= Duration::from_secs(1));
+    }
 }

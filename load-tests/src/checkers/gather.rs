@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures::TryStreamExt as _;
@@ -59,30 +60,43 @@ pub(super) fn inputs(target: &Target) -> Vec<(String, Vec<String>)> {
 }
 
 async fn topics(target: &Target, context: &str, evidence: &mut ContextEvidence) -> Result<(), Error> {
-    let read = |seen: &Seen| {
-        EventRecord::read(seen).map_err(|why| (format!("partition {} offset {}", seen.partition, seen.offset), why))
-    };
-    let events = all(target, &format!("{context}.events"), read).await?;
-    for event in events {
+    for event in read_events(&target.brokers, &format!("{context}.events"), target.patience).await? {
         match event {
             Ok(event) => evidence.events.push(event),
             Err(unreadable) => evidence.unreadable.push(unreadable),
         }
     }
-    evidence.dead = all(target, &format!("{context}.dlq"), DeadRecord::read).await?;
+    evidence.dead = all(&target.brokers, &format!("{context}.dlq"), target.patience, DeadRecord::read).await?;
     Ok(())
+}
+
+/// The events in `topic`; records that are none are left out.
+pub async fn events(brokers: &str, topic: &str, patience: Duration) -> Result<Vec<EventRecord>, Error> {
+    let read = read_events(brokers, topic, patience).await?;
+    Ok(read.into_iter().filter_map(Result::ok).collect())
+}
+
+/// An event, or where something lies that is none, and why.
+type Read = Result<EventRecord, (String, String)>;
+
+async fn read_events(brokers: &str, topic: &str, patience: Duration) -> Result<Vec<Read>, Error> {
+    let read = |seen: &Seen| {
+        EventRecord::read(seen).map_err(|why| (format!("partition {} offset {}", seen.partition, seen.offset), why))
+    };
+    all(brokers, topic, patience, read).await
 }
 
 /// Everything in `topic`, as `read` makes it.
 async fn all<T: Send + 'static>(
-    target: &Target,
+    brokers: &str,
     topic: &str,
+    patience: Duration,
     read: impl Fn(&Seen) -> T + Send + 'static,
 ) -> Result<Vec<T>, Error> {
     let all = Arc::new(Mutex::new(Vec::new()));
     let into = Arc::clone(&all);
     let take = move |seen: Seen| into.lock().unwrap_or_else(PoisonError::into_inner).push(read(&seen));
-    read_all(&target.brokers, topic, target.patience, take).await?;
+    read_all(brokers, topic, patience, take).await?;
     Ok(std::mem::take(&mut *all.lock().unwrap_or_else(PoisonError::into_inner)))
 }
 

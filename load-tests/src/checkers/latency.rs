@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::Evidence;
+use super::{EventRecord, Evidence};
 use crate::producer::{Ledger, Sent};
 
 /// Percentiles, in ms.
@@ -25,10 +25,15 @@ pub struct Latencies {
     pub max_ms: u64,
 }
 
-/// The latencies of the commands for which `of` says so, by the first event that each caused.
+/// The latencies of the commands for which `of` says so, by the first event of an order that each caused.
 pub fn latencies(ledger: &Ledger, evidence: &Evidence, of: impl Fn(&Uuid, &Sent) -> bool) -> Latencies {
+    latencies_to(ledger, &evidence.orders.events, of)
+}
+
+/// Likewise, by the first of these events that each caused.
+pub fn latencies_to(ledger: &Ledger, events: &[EventRecord], of: impl Fn(&Uuid, &Sent) -> bool) -> Latencies {
     let mut first: HashMap<Uuid, i64> = HashMap::new();
-    for event in &evidence.orders.events {
+    for event in events {
         if let Some(id) = event.causation {
             let at = first.entry(id).or_insert(event.time_ms);
             *at = (*at).min(event.time_ms);

@@ -10,6 +10,7 @@ mod evidence;
 mod gather;
 mod history;
 mod latency;
+mod owners;
 mod report;
 mod settled;
 mod state;
@@ -24,8 +25,9 @@ pub use evidence::{
     AggregateRow, Answer, ClaimRow, ContextEvidence, DeadRecord, EventRecord, Evidence, News, OutboxRow, PartitionRow,
     PoolRow,
 };
-pub use gather::gather;
-pub use latency::{Latencies, latencies};
+pub use gather::{events, gather};
+pub use latency::{Latencies, latencies, latencies_to};
+pub use owners::owners;
 pub use report::{Breach, Found, Report, Sample, Stock};
 pub use settled::{Backlog, settled};
 

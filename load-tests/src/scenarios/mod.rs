@@ -1,6 +1,10 @@
 //! What is measured.
 
+pub mod ceiling;
+pub mod cpu;
+pub mod flash_sale;
 pub mod holdfast;
+pub mod pipeline;
 pub mod stand_in;
 
 use std::time::Duration;
@@ -26,6 +30,12 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What is left behind could not be checked.
+    #[error(transparent)]
+    Checkers(#[from] crate::checkers::Error),
+    /// It did something else than it was meant to.
+    #[error("{0}")]
+    Wrong(String),
     /// It took too long.
     #[error("gave up after {0:?} waiting for {1}")]
     Timeout(Duration, String),

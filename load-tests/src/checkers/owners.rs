@@ -1,0 +1,15 @@
+//! Who owns what, as the partition rows say.
+
+use std::collections::BTreeMap;
+
+use sqlx::Row as _;
+
+use super::{Error, Schema, gather::connect};
+
+/// How many partitions of a context each advertised address owns. Partitions that nobody ever took, or that were given up, are left out.
+pub async fn owners(schema: &Schema) -> Result<BTreeMap<String, i64>, Error> {
+    let mut at = connect(schema).await?;
+    let sql = "select address, count(*) from partitions where token is not null and not released group by address";
+    let rows = sqlx::query(sql).fetch_all(&mut at).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
