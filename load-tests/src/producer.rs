@@ -161,6 +161,13 @@ impl ProducerContext for Context {
     }
 }
 
+/// Sends these records, as fast as it goes. Fails if one isn't acknowledged.
+pub async fn produce_records(brokers: &str, topic: &str, records: Vec<Planned>) -> Result<Ledger, Error> {
+    let (brokers, options) = (brokers.to_owned(), Options::to(topic));
+    let windows = std::iter::once(records);
+    tokio::task::spawn_blocking(move || send_all(&brokers, windows, &options, |_| {})).await?
+}
+
 /// Sends everything of `mix`. `progress` is told the number of records sent so far, about every thousand. Fails if a record isn't acknowledged.
 pub async fn produce(
     brokers: &str,
@@ -169,7 +176,7 @@ pub async fn produce(
     progress: impl Fn(u64) + Send + 'static,
 ) -> Result<Ledger, Error> {
     let (brokers, mix) = (brokers.to_owned(), mix.clone());
-    tokio::task::spawn_blocking(move || send_all(&brokers, &mix, &options, progress)).await?
+    tokio::task::spawn_blocking(move || send_all(&brokers, mix.windows(), &options, progress)).await?
 }
 
 fn producer(brokers: &str, deliveries: Arc<Deliveries>) -> Result<BaseProducer<Context>, Error> {
@@ -185,11 +192,16 @@ fn producer(brokers: &str, deliveries: Arc<Deliveries>) -> Result<BaseProducer<C
     Ok(config.create_with_context(Context(deliveries))?)
 }
 
-fn send_all(brokers: &str, mix: &Mix, options: &Options, progress: impl Fn(u64)) -> Result<Ledger, Error> {
+fn send_all(
+    brokers: &str,
+    windows: impl Iterator<Item = Vec<Planned>>,
+    options: &Options,
+    progress: impl Fn(u64),
+) -> Result<Ledger, Error> {
     let deliveries = Arc::new(Deliveries::default());
     let producer = producer(brokers, deliveries.clone())?;
     let mut ledger = Ledger::default();
-    for window in mix.windows() {
+    for window in windows {
         let time = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
         for record in &window {
             pace(&producer, options.rate, &ledger);

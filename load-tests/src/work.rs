@@ -5,12 +5,18 @@
 //! to the wanted size with an unknown protobuf field, which every reader skips.
 //! Deliberately absent: Kafka.
 
-use holdfast_proto::orders::v1::{AddItem, CancelOrder, CreateOrder, PlaceOrder};
+use holdfast_proto::{
+    inventory::v1::{ReceiveStock, SetPrice},
+    money::v1::Money,
+    orders::v1::{AddItem, CancelOrder, CreateOrder, PlaceOrder},
+};
 use prost::{Message, Name};
 use uuid::Uuid;
 
 /// The sku that sells out in [`Mix::demo`].
 pub const SCARCE_SKU: &str = "scarce";
+/// The sku of [`Mix::flash_sale`].
+pub const HOT_SKU: &str = "hot";
 /// A sku that nobody has ever priced.
 pub const UNKNOWN_SKU: &str = "no-such-sku";
 /// The `ce_source` of all commands made here.
@@ -43,6 +49,8 @@ pub struct Mix {
     pub repeated: u16,
     /// For so many a bad record is sent beside them.
     pub bad: u16,
+    /// If this is a flash sale: every so many orders one is a bystander, all others want [`HOT_SKU`].
+    pub bystander_every: Option<u32>,
 }
 
 impl Mix {
@@ -61,6 +69,7 @@ impl Mix {
             empty: 0,
             repeated: 0,
             bad: 0,
+            bystander_every: None,
         }
     }
 
@@ -76,6 +85,33 @@ impl Mix {
             bad: 5,
             ..Self::benchmark(orders, seed)
         }
+    }
+
+    /// Orders of one line and one unit. Every `bystander_every`th wants an ordinary sku, all others [`HOT_SKU`].
+    pub fn flash_sale(orders: u32, bystander_every: u32, seed: u64) -> Self {
+        Self {
+            window: 500,
+            value_bytes: 0,
+            bystander_every: Some(bystander_every.max(1)),
+            ..Self::benchmark(orders, seed)
+        }
+    }
+
+    /// The same orders without the sale: all want ordinary skus.
+    #[must_use]
+    pub fn without_hot_sku(self) -> Self {
+        Self { bystander_every: Some(1), ..self }
+    }
+
+    /// The orders whose number is a multiple of `every`.
+    pub fn every(&self, every: u32) -> impl Iterator<Item = Uuid> + '_ {
+        (0..self.orders).step_by(every.max(1) as usize).map(|n| self.order_id(n).0)
+    }
+
+    /// The n-th order, and what else is random about it.
+    fn order_id(&self, n: u32) -> (Uuid, Random) {
+        let mut random = Random(self.seed ^ (u64::from(n) << 20));
+        (id(self.time_ms, u64::from(n), random.next()), random)
     }
 
     /// The name of the n-th ordinary sku.
@@ -106,13 +142,18 @@ impl Mix {
     }
 
     fn order(&self, n: u32) -> Vec<Planned> {
-        let mut random = Random(self.seed ^ (u64::from(n) << 20));
-        let order = id(self.time_ms, u64::from(n), random.next());
+        let (order, mut random) = self.order_id(n);
         let mut steps = Steps { mix: self, n, order, key: order.to_string(), records: Vec::with_capacity(6) };
         let roll = |share: u16, random: &mut Random| random.below(1_000) < u64::from(share);
         let customer = id(self.time_ms, random.below(1 << 30), random.next()).to_string();
         let create = CreateOrder { order_id: steps.key.clone(), customer_id: customer, currency: "EUR".into() };
         steps.push(&create, Expect::Event);
+        if let Some(every) = self.bystander_every {
+            let sku = Self::sku(u32::try_from(random.below(u64::from(self.skus.max(1)))).unwrap_or(0));
+            steps.add(if n.is_multiple_of(every) { &sku } else { HOT_SKU }, 1, Expect::Event);
+            steps.place(Expect::Event);
+            return steps.records;
+        }
         if roll(self.empty, &mut random) {
             steps.place(Expect::Rejection("EMPTY_ORDER"));
         } else {
@@ -144,6 +185,28 @@ impl Mix {
         }
         steps.records
     }
+}
+
+/// Records for inventory's commands topic: a price and so many units for each sku.
+pub fn shelves(stock: impl IntoIterator<Item = (String, i64)>) -> Vec<Planned> {
+    let price = Some(Money { minor: 1_999, currency: "EUR".into() });
+    let record = |sku: &str, r#type: String, value| Planned {
+        id: Uuid::now_v7(),
+        order: Uuid::nil(),
+        key: sku.to_owned(),
+        r#type,
+        subject: sku.to_owned(),
+        is_complete: true,
+        value,
+        expect: Expect::Event,
+        is_repeat: false,
+    };
+    let both = |(sku, quantity): (String, i64)| {
+        let priced = SetPrice { sku: sku.clone(), price: price.clone() }.encode_to_vec();
+        let received = ReceiveStock { sku: sku.clone(), quantity }.encode_to_vec();
+        [record(&sku, SetPrice::full_name(), priced), record(&sku, ReceiveStock::full_name(), received)]
+    };
+    stock.into_iter().flat_map(both).collect()
 }
 
 /// What must become of a command.
@@ -310,6 +373,21 @@ mod tests {
         assert!(all[..5_000].iter().all(|record| record.r#type == "holdfast.orders.v1.CreateOrder"));
         let add = AddItem::decode(&all[5_000].value[..]).expect("padding is skipped");
         assert_eq!(add.order_id, all[0].key);
+    }
+
+    #[test]
+    fn in_a_flash_sale_all_but_every_nth_order_want_the_hot_sku_and_in_its_control_none_does() {
+        let sale = Mix::flash_sale(1_200, 6, 1);
+        let wants = |mix: &Mix| {
+            let adds = mix.windows().flatten().filter(|record| record.r#type.ends_with("AddItem"));
+            let sku = |record: Planned| AddItem::decode(&record.value[..]).expect("sound").sku;
+            adds.map(|record| (record.order, sku(record))).collect::<std::collections::HashMap<_, _>>()
+        };
+        let (hot, control) = (wants(&sale), wants(&sale.clone().without_hot_sku()));
+        assert_eq!(hot.values().filter(|sku| *sku == HOT_SKU).count(), 1_000);
+        assert_eq!(sale.every(6).filter(|order| hot[order] != HOT_SKU).count(), 200);
+        assert_eq!(control.len(), 1_200);
+        assert!(control.values().all(|sku| sku != HOT_SKU));
     }
 
     #[test]

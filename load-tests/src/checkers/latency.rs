@@ -48,7 +48,7 @@ pub fn latencies_to(ledger: &Ledger, events: &[EventRecord], of: impl Fn(&Uuid, 
 }
 
 /// Percentiles of times in ms.
-pub(crate) fn percentiles(took: impl Iterator<Item = u64>) -> Latencies {
+pub fn percentiles(took: impl Iterator<Item = u64>) -> Latencies {
     const HOUR_MS: u64 = 60 * 60 * 1_000;
     let mut histogram = Histogram::<u64>::new_with_bounds(1, HOUR_MS, 3).expect("the bounds are constants that fit");
     for ms in took {

@@ -26,7 +26,7 @@ pub use evidence::{
     PoolRow,
 };
 pub use gather::{events, gather};
-pub use latency::{Latencies, latencies, latencies_to};
+pub use latency::{Latencies, latencies, latencies_to, percentiles};
 pub use owners::owners;
 pub use report::{Breach, Found, Report, Sample, Stock};
 pub use settled::{Backlog, settled};
