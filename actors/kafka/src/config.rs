@@ -197,7 +197,9 @@ impl KafkaConfig {
             .set("fetch.wait.max.ms", self.fetch_wait.as_millis().to_string())
             // By default a partition whose queue is full is left alone for a second, however fast it is drained.
             .set("fetch.queue.backoff.ms", "5")
-            .set("fetch.error.backoff.ms", "100");
+            .set("fetch.error.backoff.ms", "100")
+            // A topic is believed gone after this time; whether it is gets checked then.
+            .set("topic.metadata.propagation.max.ms", "10000");
         self.applied(config)
     }
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Follows a member's assignment, as the runtime does.
-async fn follow(member: Arc<KafkaMembership>) -> tokio::sync::watch::Receiver<BTreeSet<PartitionId>> {
+fn follow(member: Arc<KafkaMembership>) -> tokio::sync::watch::Receiver<BTreeSet<PartitionId>> {
     let (tell, told) = tokio::sync::watch::channel(BTreeSet::new());
     tokio::spawn(async move {
         while let Ok(now) = member.changed().await {
@@ -37,7 +37,7 @@ fn member(config: &KafkaConfig) -> Arc<KafkaMembership> {
 async fn two_members_share_and_hand_over(protocol: GroupProtocol) {
     let config = KafkaConfig { group_protocol: protocol, ..context(broker().await.brokers(), 6).await };
     let first = member(&config);
-    let a = follow(Arc::clone(&first)).await;
+    let a = follow(Arc::clone(&first));
     until("the first has all", async || *a.borrow() == partitions(6)).await;
     assert!(first.joined());
     for partition in partitions(6) {
@@ -46,7 +46,7 @@ async fn two_members_share_and_hand_over(protocol: GroupProtocol) {
     assert!(!first.confirm(PartitionId(6)).await, "not its own");
 
     let second = member(&config);
-    let b = follow(Arc::clone(&second)).await;
+    let b = follow(Arc::clone(&second));
     until("they share", async || {
         let (a, b) = (a.borrow().clone(), b.borrow().clone());
         a.len() == 3 && b.len() == 3 && a.union(&b).count() == 6
@@ -95,7 +95,7 @@ async fn a_member_that_gets_nothing_has_joined() {
 async fn partitions_added_live_reach_the_members() {
     let config = context(broker().await.brokers(), 2).await;
     let first = member(&config);
-    let a = follow(Arc::clone(&first)).await;
+    let a = follow(Arc::clone(&first));
     until("it has both", async || *a.borrow() == partitions(2)).await;
     KafkaAdmin::new(&config).expect("admin").grow(&config.commands_topic(), 4).await.expect("grown");
     until("it has the new ones", async || *a.borrow() == partitions(4)).await;
@@ -109,7 +109,7 @@ async fn data_is_read_by_the_log_while_members_come_and_go() {
     let topic = config.commands_topic();
     fill(&config, &topic, 0, 0..100).await;
     let first = member(&config);
-    let a = follow(Arc::clone(&first)).await;
+    let a = follow(Arc::clone(&first));
     until("it has both", async || *a.borrow() == partitions(2)).await;
     let log = KafkaLog::with_member(&config, &first).expect("log");
     let mut stream = open(&log, &topic, 0, Some(0)).await;
@@ -117,7 +117,7 @@ async fn data_is_read_by_the_log_while_members_come_and_go() {
         assert_eq!(number(&next(&mut stream).await), n);
     }
     let second = member(&config);
-    let b = follow(Arc::clone(&second)).await;
+    let b = follow(Arc::clone(&second));
     until("they share", async || a.borrow().len() == 1 && b.borrow().len() == 1).await;
     for n in 50..100 {
         assert_eq!(number(&next(&mut stream).await), n, "the stream is the owner's business, not the group's");
@@ -147,7 +147,7 @@ async fn hints_of_the_commands_topic_go_under_the_groups_own_name() {
     let config = context(broker().await.brokers(), 1).await;
     let topic = config.commands_topic();
     let first = member(&config);
-    let a = follow(Arc::clone(&first)).await;
+    let a = follow(Arc::clone(&first));
     until("it has it", async || *a.borrow() == partitions(1)).await;
     let log = KafkaLog::with_member(&config, &first).expect("log");
     log.store_offset(&topic, PartitionId(0), 5);
@@ -163,13 +163,13 @@ async fn a_static_member_comes_back_to_its_partitions() {
     let config = context(broker().await.brokers(), 4).await;
     let named = |id: &str| KafkaConfig { group_instance_id: Some(id.to_owned()), ..config.clone() };
     let (first, second) = (member(&named("one")), member(&named("two")));
-    let (a, b) = (follow(Arc::clone(&first)).await, follow(Arc::clone(&second)).await);
+    let (a, b) = (follow(Arc::clone(&first)), follow(Arc::clone(&second)));
     until("they share", async || a.borrow().len() == 2 && b.borrow().len() == 2).await;
     let (mine, theirs) = (a.borrow().clone(), b.borrow().clone());
     patiently(first.leave()).await;
     drop(first);
     let again = member(&named("one"));
-    let c = follow(Arc::clone(&again)).await;
+    let c = follow(Arc::clone(&again));
     until("it is back", async || *c.borrow() == mine).await;
     assert_eq!(*b.borrow(), theirs);
     patiently(again.leave()).await;
@@ -182,7 +182,7 @@ async fn a_member_that_failed_for_good_is_replaced() {
     let config = context(broker().await.brokers(), 2).await;
     let config = KafkaConfig { group_instance_id: Some("same".to_owned()), ..config };
     let first = member(&config);
-    let a = follow(Arc::clone(&first)).await;
+    let a = follow(Arc::clone(&first));
     until("it has both", async || *a.borrow() == partitions(2)).await;
     let impostor = member(&config);
     until("it is fenced", async || a.borrow().is_empty()).await;
