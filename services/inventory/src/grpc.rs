@@ -5,6 +5,7 @@
 //! as its twin on Kafka; the catalog never waits for an actor. Deliberately absent: commands to reservations, which follow orders' events.
 
 mod catalog;
+mod reads;
 mod reservations;
 mod stock;
 
@@ -18,13 +19,16 @@ use holdfast_proto::inventory::v1::{
 };
 use holdfast_runtime::Router;
 
+use self::reads::Reads;
+
 pub use catalog::SKUS_MAX;
 
 /// Adds the context's services to `server`: commands and strong reads through `router`, everything shared or many from `store`.
 pub fn register(server: Server, router: Arc<dyn Router>, store: Arc<dyn Store>) -> Server {
-    let stock = stock::Stock::new(router.clone(), store.clone());
+    let reads = Reads::new(store);
+    let stock = stock::Stock::new(router.clone(), reads.clone());
     let reservations = reservations::Reservations::new(router);
-    let catalog = catalog::Catalog::new(store);
+    let catalog = catalog::Catalog::new(reads);
     server
         .service(limited!(StockServiceServer::new(stock)))
         .service(limited!(ReservationServiceServer::new(reservations)))

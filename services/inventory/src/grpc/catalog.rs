@@ -8,10 +8,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
 use holdfast_adapter::{read, status};
-use holdfast_core::{
-    Aggregate as _, AggregateId,
-    port::store::{Store, Wanted},
-};
+use holdfast_core::{Aggregate as _, AggregateId};
 use holdfast_inventory_domain::StockItem;
 use holdfast_platform::errors::Problem;
 use holdfast_proto::inventory::v1::{
@@ -20,30 +17,29 @@ use holdfast_proto::inventory::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::counted;
+use super::{counted, reads::Reads};
 use crate::codec::{decode_stock_item, item, sku_or_refused};
 
 /// Most skus in one question, repeats included.
 pub const SKUS_MAX: usize = 1000;
 
 pub(super) struct Catalog {
-    store: Arc<dyn Store>,
+    reads: Reads,
 }
 
 impl Catalog {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+    pub(super) fn new(reads: Reads) -> Self {
+        Self { reads }
     }
 
     /// Each of `skus` once: those that exist, without quantities, and those that don't.
     async fn items(&self, skus: &[String]) -> Result<(Vec<v1::StockItem>, Vec<String>), Status> {
         let asked = checked(skus)?;
         let ids = asked.iter().map(|sku| AggregateId { kind: StockItem::KIND, key: Arc::from(*sku) });
-        let wanted = Wanted { aggregates: ids.collect(), claims: Vec::new() };
-        let found = self.store.find(&wanted).await.map_err(|error| status::store(&error))?;
+        let rows = self.reads.states(ids.collect()).await?;
         let mut known = Vec::with_capacity(asked.len());
         let mut unknown = Vec::new();
-        for (sku, (row, _)) in asked.into_iter().zip(found.aggregates) {
+        for (sku, row) in asked.into_iter().zip(rows) {
             let state = row.map(|row| decode_stock_item(row.schema, &row.bytes).map(|state| (state, row.version)));
             let state = state.transpose().map_err(|error| status::internal(&error))?;
             match state.and_then(|(state, version)| item(&state, sku, version)) {
@@ -76,7 +72,7 @@ impl CatalogService for Catalog {
         let (items, unknown_skus) = self.items(&request.into_inner().skus).await?;
         let names: Vec<String> = items.iter().map(|item| item.sku.clone()).collect();
         // After the skus, so that no item's quantities are older than its version says.
-        let pools = self.store.pools(&names).await.map_err(|error| status::store(&error))?;
+        let pools = self.reads.pools(&names).await?;
         let items = items
             .into_iter()
             .map(|item| {
@@ -117,7 +113,7 @@ mod tests {
     use holdfast_inventory_domain::stock_item::Details;
     use holdfast_money::{Currency, Money};
     use holdfast_testkit::MemoryStore;
-    use tokio::time::Instant;
+    use tokio::{task::JoinSet, time::Instant};
     use tonic::Code;
 
     use super::*;
@@ -150,7 +146,7 @@ mod tests {
         let skus = skus(SKUS_MAX);
         let store = store(&skus, &priced());
         store.set_latency(Duration::from_millis(100));
-        let catalog = Catalog::new(Arc::new(store));
+        let catalog = Catalog::new(Reads::new(Arc::new(store)));
 
         let asked = Instant::now();
         let prices = catalog.get_prices(Request::new(GetPricesRequest { skus: skus.clone() })).await.unwrap();
@@ -163,10 +159,25 @@ mod tests {
         assert_eq!(asked.elapsed().as_millis() / 100, 2);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_of_questions_waits_for_its_turns_rather_than_take_every_connection() {
+        let skus = skus(1);
+        let store = store(&skus, &priced());
+        store.set_latency(Duration::from_millis(100));
+        let catalog = Arc::new(Catalog::new(Reads::new(Arc::new(store))));
+        let asked = Instant::now();
+        let ask = |_| {
+            let (catalog, question) = (catalog.clone(), GetPricesRequest { skus: skus.clone() });
+            async move { catalog.get_prices(Request::new(question)).await.unwrap() }
+        };
+        (0..10).map(ask).collect::<JoinSet<_>>().join_all().await;
+        assert_eq!(asked.elapsed().as_millis() / 100, 5);
+    }
+
     #[tokio::test]
     async fn a_sku_whose_state_cannot_be_read_is_never_called_unknown() {
         let skus = skus(2);
-        let catalog = Catalog::new(Arc::new(store(&skus[..1], &Bytes::from_static(b"\xffsecret"))));
+        let catalog = Catalog::new(Reads::new(Arc::new(store(&skus[..1], &Bytes::from_static(b"\xffsecret")))));
         let failed = catalog.get_prices(Request::new(GetPricesRequest { skus })).await.unwrap_err();
         assert_eq!(failed.code(), Code::Internal);
         assert!(!failed.message().contains("schema"), "nothing from inside leaves: {failed}");

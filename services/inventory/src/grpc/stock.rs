@@ -7,7 +7,7 @@ use holdfast_adapter::{
     call::{self, Call, Caller},
     read, status,
 };
-use holdfast_core::{Aggregate as _, port::store::Store};
+use holdfast_core::Aggregate as _;
 use holdfast_inventory_domain::StockItem;
 use holdfast_platform::errors::Problem;
 use holdfast_proto::inventory::v1::{
@@ -18,7 +18,7 @@ use holdfast_runtime::Router;
 use prost::{Message as _, Name};
 use tonic::{Request, Response, Status};
 
-use super::counted;
+use super::{counted, reads::Reads};
 use crate::{
     codec::{ADJUST_STOCK, RECEIVE_STOCK, SET_PRICE, sku_or_refused},
     status::rejected,
@@ -26,12 +26,12 @@ use crate::{
 
 pub(super) struct Stock {
     router: Arc<dyn Router>,
-    store: Arc<dyn Store>,
+    reads: Reads,
 }
 
 impl Stock {
-    pub(super) fn new(router: Arc<dyn Router>, store: Arc<dyn Store>) -> Self {
-        Self { router, store }
+    pub(super) fn new(router: Arc<dyn Router>, reads: Reads) -> Self {
+        Self { router, reads }
     }
 
     /// The version of the sku after `command`.
@@ -91,7 +91,7 @@ impl StockService for Stock {
         }
         let item = v1::StockItem::decode(answer.body).map_err(|error| status::internal(&error))?;
         // After the sku itself, so that whoever asks for a version also gets what that version put into stock.
-        let mut pools = self.store.pools(std::slice::from_ref(&sku)).await.map_err(|error| status::store(&error))?;
+        let mut pools = self.reads.pools(std::slice::from_ref(&sku)).await?;
         let item = counted(item, pools.remove(&sku));
         Ok(Response::new(GetStockResponse { item: Some(item), read: Some(read::info(answer.version, answer.strong)) }))
     }
