@@ -343,7 +343,11 @@ impl Lane {
                 }
             }
             if let Some(failure) = item.failure.get() {
-                planner.fail(input, &item, failure);
+                if places.contains_key(&aggregate) {
+                    planner.carry(input, &aggregate); // what is before it may not be done in this batch, and must not queue behind it
+                } else {
+                    planner.fail(input, &item, failure);
+                }
                 continue;
             }
             owned.live.touch(&aggregate, now, || stored_waiting);
@@ -494,16 +498,22 @@ impl Lane {
             }
         }
         let is_granted = |entry: usize| committed.granted.get(entry).copied().unwrap_or(false);
+        // A partition may have been lost before this plan had its turn, so that it had no fence in it at all; and by now it may be owned
+        // again. What was not committed under a fence that held did not happen.
+        let touched =
+            batch.entries.iter().map(|entry| entry.partition).chain(done.keys().map(|(partition, _)| *partition));
+        let undone: BTreeSet<PartitionId> =
+            touched.filter(|partition| !committed.heads.contains_key(partition)).collect();
         // First the actors advance.
-        self.advance(&plan, &committed.stale, is_granted);
+        self.advance(&plan, &undone, is_granted);
         for (entry, writes) in batch.entries.iter().enumerate().map(|(at, entry)| (at, chosen(entry, is_granted(at)))) {
-            if !committed.stale.contains(&batch.entries[entry].partition) {
+            if !undone.contains(&batch.entries[entry].partition) {
                 self.recent.extend(writes.claims.iter().map(|claim| (claim.key, claim.clone())));
             }
         }
         // Then callers are answered.
         for (item, pending) in plan.answers {
-            let partition_lost = !self.owned.contains_key(&item.hash.home(self.env.emit.count));
+            let partition_lost = undone.contains(&item.hash.home(self.env.emit.count));
             let answer = match pending {
                 _ if partition_lost => Err(RouteError::not_owner("the partition moved while the command ran")),
                 Pending::Known(answer) => Ok(answer),
@@ -523,7 +533,8 @@ impl Lane {
         if !committed.outbox.is_empty() {
             let _ = self.relay.send(RelayMessage::Rows(committed.outbox.into()));
         }
-        for ((partition, topic), offsets) in done {
+        for ((partition, topic), offsets) in done.into_iter().filter(|((partition, _), _)| !undone.contains(partition))
+        {
             if let Some(mark) = self.owned.get_mut(&partition).and_then(|owned| owned.marks.get_mut(&topic)) {
                 offsets.iter().for_each(|offset| mark.done(*offset));
                 self.env.log.store_offset(&topic, partition, mark.low());
@@ -531,9 +542,9 @@ impl Lane {
         }
     }
 
-    fn advance(&mut self, plan: &Plan, stale: &[PartitionId], is_granted: impl Fn(usize) -> bool) {
+    fn advance(&mut self, plan: &Plan, undone: &BTreeSet<PartitionId>, is_granted: impl Fn(usize) -> bool) {
         let mut snapshots: BTreeMap<PartitionId, Vec<_>> = BTreeMap::new();
-        for settle in plan.settles.iter().filter(|settle| !stale.contains(&settle.partition)) {
+        for settle in plan.settles.iter().filter(|settle| !undone.contains(&settle.partition)) {
             let snapshot = match (&settle.granted, &settle.refused) {
                 (Some((entry, _)), Some(refused)) if !is_granted(*entry) => Some(refused.clone()),
                 (Some((_, granted)), _) => Some(granted.clone()),
@@ -546,7 +557,8 @@ impl Lane {
                 let _ = owned.supervisor.send_message(PartitionMessage::Settle { snapshots });
             }
         }
-        for (partition, aggregate, change) in &plan.waiting {
+        for (partition, aggregate, change) in plan.waiting.iter().filter(|(partition, ..)| !undone.contains(partition))
+        {
             if let Some(owned) = self.owned.get_mut(partition)
                 && let Some(waiting) = owned.live.waiting(aggregate)
             {
@@ -619,7 +631,10 @@ impl Lane {
             let relay = RelayMessage::Reload { partition: owned.partition, token, head: row.outbox_head };
             let _ = self.relay.send(relay);
         }
-        let ids = in_flight.plan.settles.iter().map(|settle| (settle.partition, settle.aggregate.clone()));
+        let Plan { settles, waiting, .. } = &in_flight.plan;
+        let settled = settles.iter().map(|settle| (settle.partition, settle.aggregate.clone()));
+        // How many messages wait isn't known any more either.
+        let ids = settled.chain(waiting.iter().map(|(partition, aggregate, _)| (*partition, aggregate.clone())));
         self.forget(ids.collect());
         let undone = in_flight.plan.work.into_iter().filter(|input| {
             let Some(row) = rows.get(&input.partition) else { return false };

@@ -312,6 +312,8 @@ impl<'a> Planner<'a> {
             let item = &delivery.items[undecided];
             self.fail(input, item, &Failure::Handler(error));
         }
+        let is_carried = self.blocked.get(&delivery.aggregate) == Some(&Block::Carried);
+        let before = self.carry.len();
         for input in inputs {
             let Work::Item(item) = &input.work else { continue };
             let item = item.clone();
@@ -319,10 +321,21 @@ impl<'a> Planner<'a> {
             // What is left over is mail that stands first in its mailbox: it is there still, and comes again.
             let _ = self.unless_blocked(input, &item);
         }
+        let left = self.carry.len() - before;
+        let is_its = |input: &Input| matches!(&input.work, Work::Item(item) if item.aggregate == delivery.aggregate);
+        // What was carried when the batch was sorted came after what was left over here.
+        if is_carried && let Some(first) = self.carry[..before].iter().position(is_its) {
+            self.carry[first..].rotate_right(left);
+        }
     }
 
     /// Marks everything that follows for `aggregate` in this batch as carried.
     pub fn carry(&mut self, input: Input, aggregate: &AggregateId) {
+        // Mail is in its table still and comes again in its place, which it would lose here if what is before it is not done.
+        if matches!(&input.work, Work::Item(item) if matches!(item.origin, Origin::Mail { .. })) {
+            self.blocked.insert(aggregate.clone(), Block::Failed(WaitReason::Retrying));
+            return;
+        }
         self.blocked.entry(aggregate.clone()).or_insert(Block::Carried);
         self.carry.push(input);
     }
