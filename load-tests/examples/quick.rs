@@ -13,6 +13,10 @@ use holdfast_load_tests::{
 use holdfast_runtime::Config;
 use holdfast_stack::{Stack, StackOptions};
 
+/// What the product's binary uses.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn cpu(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let rest = stat.rsplit(')').next().unwrap_or_default().to_owned();
