@@ -120,14 +120,21 @@ impl Ends {
     }
 }
 
+/// All partitions by one request, so that looking often costs the broker little.
 fn ends(consumer: &BaseConsumer, topic: &str) -> Result<BTreeMap<i32, i64>, Error> {
-    partitions(consumer, topic)?
-        .into_iter()
-        .map(|partition| {
-            let marks = consumer.fetch_watermarks(topic, partition, METADATA);
-            Ok((partition, marks.map_err(failed(format!("end of {topic}")))?.1))
-        })
-        .collect()
+    let mut wanted = TopicPartitionList::new();
+    for partition in partitions(consumer, topic)? {
+        wanted.add_partition_offset(topic, partition, Offset::End).map_err(failed(format!("ends of {topic}")))?;
+    }
+    let found = consumer.offsets_for_times(wanted, METADATA).map_err(failed(format!("ends of {topic}")))?;
+    let end = |found: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
+        found.error().map_err(failed(format!("end of {topic}")))?;
+        match found.offset() {
+            Offset::Offset(end) => Ok((found.partition(), end)),
+            other => Err(Error::Refused(format!("the end of {topic} as {other:?}"))),
+        }
+    };
+    found.elements().iter().map(end).collect()
 }
 
 fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, Error> {

@@ -271,8 +271,12 @@ mod tests {
         let records: Vec<Planned> = Mix::benchmark(2, 1).windows().flatten().collect();
         let (mut first, mut later) = (Ledger::default(), Ledger::default());
         later.started_ms = first.started_ms + 1_000;
-        records[..5].iter().for_each(|record| first.note(record));
-        records[4..].iter().for_each(|record| later.note(record));
+        for record in &records[..5] {
+            first.note(record);
+        }
+        for record in &records[4..] {
+            later.note(record);
+        }
         first.absorb(later);
         assert_eq!((first.records, first.commands.len(), first.repeats()), (9, 8, 1));
         let number = |at: usize| first.commands[&records[at].id].number;

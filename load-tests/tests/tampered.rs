@@ -15,7 +15,7 @@ use holdfast_runtime::Config;
 use holdfast_stack::Stack;
 use sqlx::{Connection as _, PgConnection};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Runs 50 orders, one of them with a repeated record, and returns their ledger once everything has settled and nobody runs any more.
 async fn run(target: &Target) -> Ledger {
@@ -28,6 +28,8 @@ async fn run(target: &Target) -> Ledger {
     let mix = Mix { repeated: 200, ..Mix::benchmark(50, 1) };
     let ledger = producer::produce(&target.brokers, &mix, Options::to("orders.commands"), |_| {}).await.unwrap();
     settled(target, PATIENCE, |_| {}).await.unwrap();
+    let ends = kafka::Ends::new(&target.brokers).unwrap();
+    assert_eq!(ends.total("orders.commands").await.unwrap(), ledger.records);
     serving.stop().await;
     ledger
 }

@@ -210,7 +210,9 @@ mod tests {
     fn waiting_for_stock_runs_from_the_last_command_and_only_for_those_who_got_it() {
         let records: Vec<Planned> = Mix::flash_sale(2, 1, 1).windows().flatten().collect();
         let mut ledger = Ledger::default();
-        records.iter().for_each(|record| ledger.note(record));
+        for record in &records {
+            ledger.note(record);
+        }
         for (number, record) in (0..).zip(&records) {
             let sent = ledger.commands.get_mut(&record.id).expect("noted");
             assert_eq!(sent.expect, Expect::Event);
