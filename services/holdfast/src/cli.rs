@@ -137,9 +137,9 @@ pub enum Topics {
 pub struct Load {
     /// Which one: `pipeline`.
     pub scenario: String,
-    /// How many commands.
-    #[arg(long, default_value_t = 200_000, value_name = "N")]
-    pub commands: u64,
+    /// How many commands in each measured run.
+    #[arg(long, default_value_t = 200_000, value_name = "N", value_parser = clap::value_parser!(u32).range(4_000..=20_000_000))]
+    pub commands: u32,
     /// The result as one JSON object.
     #[arg(long)]
     pub json: bool,

@@ -1,10 +1,77 @@
-//! `holdfast load`.
+//! `holdfast load`: benchmarks. Each runs on an embedded stack of its own, which is gone afterwards.
+//!
+//! Deliberately absent: measuring, which the load-tests crate does; here the real context is handed to it.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use holdfast_load_tests::scenarios::{
+    holdfast::Contestant,
+    pipeline::{self, Progress},
+};
+use holdfast_money::{Currency, Money};
+use holdfast_orders::{app, prices::StaticPrices};
 use holdfast_platform::Config;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{cli::Load, failure::Failure};
 
-/// Not yet.
-pub async fn run(_config: Config, _load: Load) -> Result<u8, Failure> {
-    Ok(0)
+/// Runs one scenario; 1 if anything was lost, doubled or reordered in it.
+pub async fn run(config: Config, load: Load) -> Result<u8, Failure> {
+    if load.scenario != "pipeline" {
+        return Err(Failure::usage(anyhow::anyhow!("no scenario is called {}; there is: pipeline", load.scenario)));
+    }
+    let defaults = pipeline::Options::new(orders);
+    let options = pipeline::Options {
+        config: holdfast_runtime::Config {
+            lanes: config.lanes,
+            batch_items_max: config.batch_max,
+            ..defaults.config.clone()
+        },
+        commands: load.commands,
+        baseline_commands: (load.commands / 10).clamp(4_000, 40_000),
+        ..defaults
+    };
+    let outcome = pipeline::run(options, watcher()).await.context("the benchmark").map_err(Failure::Check)?;
+    if load.json {
+        println!("{}", outcome.json());
+    } else {
+        println!("{}", outcome.table());
+    }
+    if outcome.report.is_clean() {
+        Ok(0)
+    } else {
+        eprintln!("{}", outcome.report);
+        Ok(1)
+    }
+}
+
+/// The orders context as in production, but for prices, which never change and are never asked for over the network.
+fn orders() -> Contestant {
+    Contestant {
+        context: app::context(StaticPrices::all(Money::new(1_999, Currency::EUR))),
+        views: app::VIEWS.to_vec(),
+        migrations: app::MIGRATIONS.to_vec(),
+    }
+}
+
+/// One bar for each phase.
+fn watcher() -> pipeline::Watcher {
+    let style = ProgressStyle::with_template("  {msg:<36} [{bar:30}] {human_pos}/{human_len}, {elapsed}")
+        .expect("the template is a constant that parses")
+        .progress_chars("=> ");
+    let current: Mutex<Option<(&'static str, ProgressBar)>> = Mutex::new(None);
+    Arc::new(move |Progress { phase, done, of }| {
+        let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_none_or(|(shown, _)| *shown != phase) {
+            if let Some((_, bar)) = current.take() {
+                bar.finish();
+            }
+            *current = Some((phase, ProgressBar::new(of).with_style(style.clone()).with_message(phase)));
+        }
+        if let Some((_, bar)) = &*current {
+            bar.set_length(of);
+            bar.set_position(done);
+        }
+    })
 }

@@ -1,0 +1,285 @@
+//! Two nodes, a producer outside of them, and a hand that kills and pauses.
+//!
+//! Deliberately absent: any knowledge of the runtime; the account is the checkers'.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use holdfast::{
+    compose,
+    infrastructure::{CONTEXTS, Infrastructure},
+    shelves::{self, Shelf},
+};
+use holdfast_load_tests::{
+    checkers::{self, Breach, Report, Target},
+    kafka::Ends,
+    producer::{self, Ledger, Options},
+    work::{Mix, SCARCE_SKU},
+};
+use holdfast_platform::{Config, config::Sources};
+use holdfast_stack::{Stack, StackOptions};
+use libtest_mimic::Failed;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::sabotage::Sabotage;
+
+/// How often a process is killed.
+const KILLS: u32 = 10;
+/// Commands a second while that goes on.
+const RATE: u32 = 2_000;
+/// Orders sent at a time; the hand strikes until they are sent.
+const ORDERS: u32 = 4_000;
+/// A sabotaged build gets so many rounds of load and kills in which it must be found out.
+const ROUNDS: u64 = 6;
+/// As `holdfast topics apply` makes them.
+const PARTITIONS: i64 = 12;
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// The product as it is: ten kills and two pauses, and nothing is lost, doubled or reordered.
+pub async fn survives() -> Result<(), Failed> {
+    let mut world = World::start(Sabotage::None).await?;
+    let mut ledger = both(world.burst_and_pause().await?, world.burst_and_pause().await?);
+    let mut strikes = 0;
+    while strikes < KILLS {
+        let (sent, struck) = world.trickle_and_kill(KILLS - strikes).await?;
+        ledger = both(ledger, sent);
+        strikes += struck;
+    }
+    world.settle().await?;
+    let report = world.account(&ledger).await?;
+    eprintln!("{strikes} kills: {report}");
+    if report.is_clean() { Ok(()) } else { Err(report.to_string().into()) }
+}
+
+/// A broken build: some round of kills or pauses must show it.
+pub async fn is_found_out(how: Sabotage) -> Result<(), Failed> {
+    let mut world = World::start(how).await?;
+    let mut ledger = Ledger::default();
+    for round in 1..=ROUNDS {
+        let sent = match how {
+            // Only an owner that wakes up too late misses its fence.
+            Sabotage::NoFence => world.burst_and_pause().await?,
+            _ => world.trickle_and_kill(3).await?.0,
+        };
+        ledger = both(ledger, sent);
+        // It may never come to rest: that alone proves nothing, a slow machine may not either.
+        let rest = world.settle().await;
+        let report = world.account(&ledger).await?;
+        eprintln!("{how}, round {round}: {report}");
+        if report.violations().any(|(breach, _)| rest.is_ok() || is_proof(breach)) {
+            return Ok(());
+        }
+        rest?;
+    }
+    Err(format!("{how} was not found out in {ROUNDS} rounds: the test proves nothing").into())
+}
+
+/// Whether a breach, seen before the system came to rest, speaks against the build and not only against its speed.
+fn is_proof(breach: Breach) -> bool {
+    !matches!(
+        breach,
+        Breach::Lost
+            | Breach::Unpublished
+            | Breach::Undrained
+            | Breach::Unconsumed
+            | Breach::Waiting
+            | Breach::Disagreement
+    )
+}
+
+struct World {
+    stack: Stack,
+    target: Target,
+    how: Sabotage,
+    nodes: [Option<Node>; 2],
+    random: Random,
+    loads: u64,
+}
+
+struct Node {
+    process: Child,
+    grpc: SocketAddr,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // A paused process dies of SIGKILL as well.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl World {
+    async fn start(how: Sabotage) -> Result<Self, Failed> {
+        let stack = Stack::start(StackOptions::default()).await?;
+        let url = stack.postgres_url("postgres");
+        let config = Config::load(&Sources {
+            environment: environment(&stack).into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
+            ..Sources::default()
+        })?;
+        let at = Infrastructure::configured(&config).map_err(text)?;
+        compose::prepare(&config, &at, &CONTEXTS).await.map_err(text)?;
+        let target = Target::new(stack.brokers(), &url);
+        let seed = std::time::UNIX_EPOCH.elapsed()?.subsec_nanos();
+        eprintln!("seed {seed}");
+        let mut world = Self { stack, target, how, nodes: [None, None], random: Random(u64::from(seed)), loads: 0 };
+        // The first node alone owns every partition: it is asked to fill the shelves.
+        world.launch(0)?;
+        world.fill().await?;
+        world.launch(1)?;
+        Ok(world)
+    }
+
+    fn launch(&mut self, which: usize) -> Result<(), Failed> {
+        let mut process = Command::new(std::env::current_exe()?)
+            .args(["victim", &self.how.to_string()])
+            .envs(environment(&self.stack))
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let out = process.stdout.take().ok_or("the victim has no stdout")?;
+        let mut line = String::new();
+        BufReader::new(out).read_line(&mut line)?;
+        let grpc = line.trim().parse().map_err(|_| format!("the victim said {line:?} instead of its address"))?;
+        self.nodes[which] = Some(Node { process, grpc });
+        Ok(())
+    }
+
+    async fn fill(&self) -> Result<(), Failed> {
+        let grpc = self.nodes[0].as_ref().ok_or("no node")?.grpc;
+        let schema = self.target.inventory.as_ref().ok_or("no inventory")?;
+        let give_up = Instant::now() + Duration::from_secs(60);
+        while checkers::owners(schema).await?.get(&grpc.to_string()) != Some(&PARTITIONS) {
+            if Instant::now() > give_up {
+                return Err("the first node did not take every partition within a minute".into());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let inventory = shelves::inventory(&format!("http://{grpc}"))?;
+        let shelf = |sku: String, quantity| Shelf { sku, quantity, price_minor: 1_000 };
+        let mix = Mix::demo(1, 1);
+        let ordinary = (0..mix.skus).map(|n| shelf(Mix::sku(n), 1_000_000));
+        let shelves = ordinary.chain([shelf(SCARCE_SKU.to_owned(), i64::from(ORDERS) / 40)]);
+        Ok(shelves::fill(&inventory, "kill", shelves).await?)
+    }
+
+    /// The next load. Many rejections and dead letters: effects without a version, which only the fence keeps from happening twice.
+    fn load(&mut self, rate: u32) -> tokio::task::JoinHandle<Result<Ledger, producer::Error>> {
+        self.loads += 1;
+        let mix =
+            Mix { unknown_sku: 150, empty: 100, bad: 200, repeated: 50, window: 500, ..Mix::demo(ORDERS, self.loads) };
+        let (brokers, options) = (self.stack.brokers().to_owned(), Options { rate, ..Options::to("orders.commands") });
+        tokio::spawn(async move { producer::produce(&brokers, &mix, options, |_| {}).await })
+    }
+
+    /// Sends as fast as it goes, so that nodes have their hands full, and pauses one of them then.
+    async fn burst_and_pause(&mut self) -> Result<Ledger, Failed> {
+        let sending = self.load(0);
+        self.moving().await?;
+        self.doze(20, 400).await;
+        self.pause().await?;
+        Ok(sending.await??)
+    }
+
+    /// Sends at a pace, and kills at random moments while that lasts, at most so often. Returns what was sent, and how many died.
+    async fn trickle_and_kill(&mut self, kills: u32) -> Result<(Ledger, u32), Failed> {
+        let sending = self.load(RATE);
+        let mut struck = 0;
+        while !sending.is_finished() && struck < kills {
+            self.moving().await?;
+            self.doze(20, 600).await;
+            let which = self.random.below(2) as usize;
+            // Dropping it is what kills it.
+            self.nodes[which] = None;
+            self.launch(which)?;
+            struck += 1;
+        }
+        Ok((sending.await??, struck))
+    }
+
+    /// Stops the process that owns most, for longer than its session and its lease last, so that the other takes all of its partitions; then
+    /// lets it go on, in the middle of whatever it did.
+    async fn pause(&mut self) -> Result<(), Failed> {
+        let owners = checkers::owners(&self.target.orders).await?;
+        let owned = |node: &Node| owners.get(&node.grpc.to_string()).copied().unwrap_or(0);
+        let node = self.nodes.iter().flatten().max_by_key(|node| owned(node)).ok_or("no node")?;
+        let address = node.grpc.to_string();
+        let pid = Pid::from_raw(i32::try_from(node.process.id())?).ok_or("no process")?;
+        kill_process(pid, Signal::STOP)?;
+        let give_up = Instant::now() + Duration::from_secs(60);
+        while checkers::owners(&self.target.orders).await?.contains_key(&address) {
+            if Instant::now() > give_up {
+                return Err("a paused node's partitions were not taken over within a minute".into());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // The taker waits for one lease before it begins; then it is well under way.
+        self.moving().await?;
+        kill_process(pid, Signal::CONT)?;
+        Ok(())
+    }
+
+    /// Waits until something happens.
+    async fn moving(&self) -> Result<(), Failed> {
+        let ends = Ends::new(self.stack.brokers())?;
+        let before = ends.total("orders.events").await?;
+        let give_up = Instant::now() + Duration::from_secs(60);
+        while ends.total("orders.events").await? == before {
+            if Instant::now() > give_up {
+                return Err("nothing moved for a minute".into());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    async fn doze(&mut self, least_ms: u64, most_ms: u64) {
+        let ms = least_ms + self.random.below(most_ms - least_ms);
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+
+    async fn settle(&self) -> Result<(), Failed> {
+        checkers::settled(&self.target, PATIENCE, |_| {}).await?;
+        Ok(())
+    }
+
+    async fn account(&self, ledger: &Ledger) -> Result<Report, Failed> {
+        Ok(checkers::account(&self.target, ledger).await?)
+    }
+}
+
+fn environment(stack: &Stack) -> Vec<(&'static str, String)> {
+    vec![
+        ("HOLDFAST_KAFKA_BROKERS", stack.brokers().to_owned()),
+        ("HOLDFAST_DATABASE_URL", stack.postgres_url("postgres")),
+        ("HOLDFAST_KAFKA_SESSION_TIMEOUT", "6s".to_owned()),
+        ("HOLDFAST_LEASE", "2s".to_owned()),
+        ("HOLDFAST_LOG_FILTER", "error,librdkafka=off".to_owned()),
+    ]
+}
+
+fn both(mut first: Ledger, second: Ledger) -> Ledger {
+    first.records += second.records;
+    first.commands.extend(second.commands);
+    first.bad.extend(second.bad);
+    first
+}
+
+fn text(failure: holdfast::failure::Failure) -> Failed {
+    failure.to_string().into()
+}
+
+/// `SplitMix64`.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ z >> 31) % bound.max(1)
+    }
+}
