@@ -37,7 +37,7 @@ use crate::{
     context::{BoundedContext, Emit},
     partition::{PartitionMessage, Post},
     passivation::Directory,
-    plan::{Pending, Plan, Planner},
+    plan::{Pending, Plan, Planned, Planner},
     prepare,
     relay::RelayMessage,
     router::RouteError,
@@ -114,6 +114,9 @@ pub(crate) struct Lane {
     ready: VecDeque<Plan>,
     /// Claims written since the batch now gathering was looked up.
     recent: HashMap<ClaimKey, Claim>,
+    /// Aggregates that are not live, to whose mailbox a commit has added since the batch now gathering was looked up: how many messages
+    /// wait is not known.
+    mailed: HashSet<AggregateId>,
     poll_due: Instant,
     passivate_due: Instant,
     /// Work that a commit left undone, in order, and whether there is any to put in its place.
@@ -141,6 +144,7 @@ impl Lane {
             in_flight: None,
             ready: VecDeque::new(),
             recent: HashMap::new(),
+            mailed: HashSet::new(),
             poll_due: Instant::now(),
             passivate_due: Instant::now(),
             undone: Vec::new(),
@@ -151,6 +155,7 @@ impl Lane {
     /// Runs until the node drops its ends of the channels.
     pub async fn run(mut self) {
         while let Some(mut batch) = self.gather().await {
+            self.mailed.clear();
             let known = self.look_up(&mut batch).await;
             self.settle_all().await;
             if self.reorder(&mut batch) {
@@ -209,7 +214,7 @@ impl Lane {
             abandon(input);
             return;
         };
-        if let Some((topic, offset)) = place(&input) {
+        if let Some((topic, offset)) = input.place() {
             owned.marks.entry(topic.clone()).or_insert_with(|| Watermark::starting_at(offset)).admit(offset);
         }
         batch.push(input);
@@ -280,9 +285,12 @@ impl Lane {
         let mut planner = Planner::new(self.env.context.name(), &emit, self.env.config.retry, self.env.clock.now());
         let groups = self.sort(batch, &known, &recent, &mut planner);
         self.deliver(groups, known, &mut planner).await;
-        let Planner { plain, conditional, carry, .. } = planner;
+        let low_after = |partition: PartitionId, topic: &str, done: &BTreeSet<u64>| {
+            self.owned.get(&partition).and_then(|owned| owned.marks.get(topic)).map(|mark| mark.low_after(done))
+        };
+        let Planned { plans, carry } = planner.finish(low_after);
         self.carry.extend(carry);
-        self.ready.extend([plain, conditional].into_iter().filter(|plan| !plan.is_empty()));
+        self.ready.extend(plans.into_iter().filter(|plan| !plan.is_empty()));
     }
 
     /// Disposes of everything that needs no actor, and groups the rest by aggregate, in order of first appearance.
@@ -315,6 +323,10 @@ impl Lane {
                 Work::Activate { aggregate, .. } => (aggregate.clone(), None),
                 Work::Item(item) => (item.aggregate.clone(), Some(item.clone())),
             };
+            if self.mailed.contains(&aggregate) {
+                planner.carry(input, &aggregate); // the next batch looks it up again
+                continue;
+            }
             let stored_waiting = known.cold.get(&aggregate).map_or(0, |(_, waiting)| *waiting);
             let Some(item) = item else {
                 owned.live.touch(&aggregate, now, || stored_waiting);
@@ -322,7 +334,7 @@ impl Lane {
                 continue;
             };
             if matches!(item.origin, Origin::Log { .. }) && item.hash.home(self.env.emit.count) != input.partition {
-                planner.transfer(input, &item);
+                planner.transfer(input);
                 continue;
             }
             if owned.live.waiting(&aggregate).unwrap_or(stored_waiting) > 0 {
@@ -559,10 +571,10 @@ impl Lane {
         }
         for (partition, aggregate, change) in plan.waiting.iter().filter(|(partition, ..)| !undone.contains(partition))
         {
-            if let Some(owned) = self.owned.get_mut(partition)
-                && let Some(waiting) = owned.live.waiting(aggregate)
-            {
-                owned.live.set_waiting(aggregate, waiting.saturating_add_signed(*change));
+            let Some(owned) = self.owned.get_mut(partition) else { continue };
+            match owned.live.waiting(aggregate) {
+                Some(waiting) => owned.live.set_waiting(aggregate, waiting.saturating_add_signed(*change)),
+                None => _ = self.mailed.insert(aggregate.clone()),
             }
         }
     }
@@ -638,7 +650,7 @@ impl Lane {
         self.forget(ids.collect());
         let undone = in_flight.plan.work.into_iter().filter(|input| {
             let Some(row) = rows.get(&input.partition) else { return false };
-            let Some((topic, offset)) = place(input) else {
+            let Some((topic, offset)) = input.place() else {
                 // Mail and timers come again from their tables; calls go round and meet their claim.
                 return matches!(&input.work, Work::Item(item) if item.wants_reply());
             };
@@ -779,19 +791,6 @@ fn group<'g>(
         groups.len() - 1
     });
     &mut groups[at]
-}
-
-/// Where in the log an input came from, if it did.
-fn place(input: &Input) -> Option<(&Arc<str>, u64)> {
-    match &input.work {
-        Work::Item(item) => match &item.origin {
-            Origin::Log { record, .. } => Some((&record.topic, record.offset)),
-            _ => None,
-        },
-        Work::Refused(refused) => Some((&refused.record.topic, refused.record.offset)),
-        Work::Ignored { topic, offset } => Some((topic, *offset)),
-        Work::Activate { .. } => None,
-    }
 }
 
 fn chosen(entry: &Entry, granted: bool) -> &holdfast_core::batch::Writes {

@@ -4,7 +4,7 @@
 //! mailbox, by this commit), or carried (undone, in memory, its source not consumed).
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -67,11 +67,34 @@ pub(crate) struct Planner<'a> {
     pub retry: RetryPolicy,
     pub now: Timestamp,
     pub plain: Plan,
-    pub conditional: Plan,
+    conditional: Plan,
     /// Work for the next batch.
-    pub carry: Vec<Input>,
+    carry: Vec<Input>,
     /// Aggregates behind something that was not done in this batch, and why.
     blocked: HashMap<AggregateId, Block>,
+    late: Vec<Late>,
+}
+
+/// A record that becomes a dead letter or mail. It leaves no claim by which it would be recognised if it were read again, so it has to be
+/// written by the very commit that moves the consumed offset past it.
+struct Late {
+    input: Input,
+    why: Why,
+}
+
+/// What a batch comes to.
+pub(crate) struct Planned {
+    /// To be committed one after the other.
+    pub plans: [Plan; 2],
+    /// Work for the next batch.
+    pub carry: Vec<Input>,
+}
+
+enum Why {
+    Refused,
+    Strange,
+    Behind(WaitReason),
+    Failed(Failure),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -87,7 +110,17 @@ enum Block {
 impl<'a> Planner<'a> {
     pub fn new(context: &'static str, emit: &'a Emit, retry: RetryPolicy, now: Timestamp) -> Self {
         let (plain, conditional) = (Plan::default(), Plan::default());
-        Self { context, emit, retry, now, plain, conditional, carry: Vec::new(), blocked: HashMap::new() }
+        Self {
+            context,
+            emit,
+            retry,
+            now,
+            plain,
+            conditional,
+            carry: Vec::new(),
+            blocked: HashMap::new(),
+            late: Vec::new(),
+        }
     }
 
     fn count(&self, outcome: &'static str) {
@@ -119,7 +152,7 @@ impl<'a> Planner<'a> {
     /// Queues `item` behind others of its aggregate.
     fn behind(&mut self, input: Input, item: &Arc<Item>, reason: WaitReason) {
         match &item.origin {
-            Origin::Log { .. } => self.put(input, item, reason, 0, None, "behind another message"),
+            Origin::Log { .. } => self.late.push(Late { input, why: Why::Behind(reason) }),
             Origin::Call { .. } => item.answer(Err(RouteError::Waiting(reason))),
             // They are in their tables still and come again.
             Origin::Mail { .. } | Origin::Timer { .. } => {}
@@ -157,26 +190,76 @@ impl<'a> Planner<'a> {
     }
 
     /// A record whose home is another partition goes to that one's owner through the durable mailbox.
-    pub fn transfer(&mut self, input: Input, item: &Arc<Item>) {
-        self.put(
-            input,
-            item,
-            WaitReason::Transferred,
-            0,
-            Some(Duration::ZERO),
-            "read from a partition that is not its home",
-        );
+    pub fn transfer(&mut self, input: Input) {
+        self.late.push(Late { input, why: Why::Strange });
     }
 
     /// A record that no aggregate sees.
     pub fn refuse(&mut self, input: Input) {
-        let Work::Refused(refused) = &input.work else { return };
-        let RefusedRecord { record, refused, now, .. } = &**refused;
-        let mut writes = Writes::default();
-        let cause =
-            Cause { reason: refused.reason, error: &refused.error, attempts: 1, first_failed: *now, last_failed: *now };
-        self.dead(&mut writes, None, record, &cause);
-        self.plain.add(input, writes);
+        self.late.push(Late { input, why: Why::Refused });
+    }
+
+    /// Writes what has to go with its offset, or carries it if something before it in its partition is not done yet. `low_after` says how far
+    /// a partition's topic is done once some offsets are; `None` if the partition is lost.
+    pub fn finish(mut self, low_after: impl Fn(PartitionId, &str, &BTreeSet<u64>) -> Option<u64>) -> Planned {
+        let late = std::mem::take(&mut self.late);
+        if late.is_empty() {
+            return Planned { plans: [self.plain, self.conditional], carry: self.carry };
+        }
+        let mut done: HashMap<(PartitionId, Arc<str>), BTreeSet<u64>> = HashMap::new();
+        let places = late.iter().filter_map(|late| {
+            let (topic, offset) = late.input.place()?;
+            Some((late.input.partition, topic.clone(), offset))
+        });
+        for (partition, topic, offset) in self.plain.consumed.iter().cloned().chain(places) {
+            done.entry((partition, topic)).or_default().insert(offset);
+        }
+        let lows: HashMap<_, _> = done
+            .iter()
+            .filter_map(|((partition, topic), offsets)| {
+                Some(((*partition, topic.clone()), low_after(*partition, topic, offsets)?))
+            })
+            .collect();
+        let mut carry = Vec::new();
+        for late in late {
+            let Some((topic, offset)) = late.input.place() else { continue };
+            match lows.get(&(late.input.partition, topic.clone())) {
+                None => {}
+                Some(low) if offset < *low => self.write(late),
+                Some(_) => carry.push(late.into_undone()),
+            }
+        }
+        // They came before whatever is carried for their aggregates.
+        self.carry.splice(0..0, carry);
+        Planned { plans: [self.plain, self.conditional], carry: self.carry }
+    }
+
+    fn write(&mut self, late: Late) {
+        let Late { input, why } = late;
+        match (&input.work, why) {
+            (Work::Refused(refused), _) => {
+                let RefusedRecord { record, refused, now, .. } = &**refused;
+                let (first_failed, last_failed) = (*now, *now);
+                let cause =
+                    Cause { reason: refused.reason, error: &refused.error, attempts: 1, first_failed, last_failed };
+                let mut writes = Writes::default();
+                self.dead(&mut writes, None, record, &cause);
+                self.plain.add(input, writes);
+            }
+            (Work::Item(item), Why::Strange) => {
+                let (item, why) = (item.clone(), "read from a partition that is not its home");
+                self.put(input, &item, WaitReason::Transferred, 0, Some(Duration::ZERO), why);
+            }
+            (Work::Item(item), Why::Behind(reason)) => {
+                let item = item.clone();
+                self.put(input, &item, reason, 0, None, "behind another message");
+            }
+            (Work::Item(item), Why::Failed(failure)) => {
+                let item = item.clone();
+                self.dispose(input, &item, &failure);
+            }
+            _ => {}
+        }
     }
 
     fn dead(&self, writes: &mut Writes, id: Option<&AggregateId>, record: &holdfast_core::Record, cause: &Cause<'_>) {
@@ -211,12 +294,31 @@ impl<'a> Planner<'a> {
 
     /// A message that could not be applied.
     pub fn fail(&mut self, input: Input, item: &Arc<Item>, failure: &Failure) {
+        if !matches!(item.origin, Origin::Log { .. }) {
+            return self.dispose(input, item, failure);
+        }
+        if self.wait_after(item, failure).is_some() {
+            self.blocked.insert(item.aggregate.clone(), Block::Failed(failure.wait_reason()));
+        }
+        self.late.push(Late { input, why: Why::Failed(failure.clone()) });
+    }
+
+    /// How long a message waits after `failure`; `None` if it is not tried again.
+    fn wait_after(&self, item: &Item, failure: &Failure) -> Option<Duration> {
+        match failure {
+            Failure::Reused => None,
+            Failure::Lookup(_) => Some(self.retry.backoff(item.attempts().max(1))),
+            Failure::Handler(_) => self.retry.wait_after(item.attempts() + 1),
+        }
+    }
+
+    fn dispose(&mut self, input: Input, item: &Arc<Item>, failure: &Failure) {
         let attempts = item.attempts() + u32::from(matches!(failure, Failure::Handler(_)));
-        let (error, wait) = match failure {
-            Failure::Reused => ("the id was used before with another body", None),
-            Failure::Lookup(error) => (error.as_str(), Some(self.retry.backoff(item.attempts().max(1)))),
-            Failure::Handler(error) => (error.as_str(), self.retry.wait_after(attempts)),
+        let error = match failure {
+            Failure::Reused => "the id was used before with another body",
+            Failure::Lookup(error) | Failure::Handler(error) => error.as_str(),
         };
+        let wait = self.wait_after(item, failure);
         match (&item.origin, wait) {
             (Origin::Call { .. }, _) => {
                 item.answer(Err(match failure {
@@ -231,7 +333,6 @@ impl<'a> Planner<'a> {
                 self.plain.add(input, Writes { timers: vec![timer], ..Writes::default() });
             }
             (Origin::Log { .. }, Some(after)) => {
-                self.blocked.insert(item.aggregate.clone(), Block::Failed(failure.wait_reason()));
                 self.count("deferred");
                 self.put(input, item, failure.wait_reason(), attempts, Some(after), error);
             }
@@ -341,6 +442,31 @@ impl<'a> Planner<'a> {
     }
 }
 
+impl Input {
+    /// Where in the log it came from, if it did.
+    pub fn place(&self) -> Option<(&Arc<str>, u64)> {
+        match &self.work {
+            Work::Item(item) => match &item.origin {
+                Origin::Log { record, .. } => Some((&record.topic, record.offset)),
+                _ => None,
+            },
+            Work::Refused(refused) => Some((&refused.record.topic, refused.record.offset)),
+            Work::Ignored { topic, offset } => Some((topic, *offset)),
+            Work::Activate { .. } => None,
+        }
+    }
+}
+
+impl Late {
+    /// The input, to go round again; what failed is remembered, so that it isn't tried in vain.
+    fn into_undone(self) -> Input {
+        if let (Work::Item(item), Why::Failed(failure @ Failure::Handler(_))) = (&self.input.work, self.why) {
+            let _ = item.failure.set(failure); // it has one already
+        }
+        self.input
+    }
+}
+
 impl Plan {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.consumed.is_empty() && self.settles.is_empty() && self.answers.is_empty()
@@ -361,16 +487,8 @@ impl Plan {
 
     /// Notes that the offset of `input`, if it has one, is consumed.
     pub fn consume(&mut self, input: &Input) {
-        let (topic, offset) = match &input.work {
-            Work::Item(item) => match &item.origin {
-                Origin::Log { record, .. } => (record.topic.clone(), record.offset),
-                _ => return,
-            },
-            Work::Refused(refused) => (refused.record.topic.clone(), refused.record.offset),
-            Work::Ignored { topic, offset } => (topic.clone(), *offset),
-            Work::Activate { .. } => return,
-        };
-        self.consumed.push((input.partition, topic, offset));
+        let Some((topic, offset)) = input.place() else { return };
+        self.consumed.push((input.partition, topic.clone(), offset));
     }
 }
 
