@@ -111,6 +111,11 @@ impl MemoryPublisher {
         self.faults().zombie = Some(gate);
     }
 
+    /// Ends all faults. A client that has failed stays failed until its reset.
+    pub fn heal(&self) {
+        *self.faults() = Faults::default();
+    }
+
     fn faults(&self) -> MutexGuard<'_, Faults> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -107,6 +107,10 @@ impl Faults {
         self.state().refusal = refusal;
     }
 
+    pub(super) fn heal(&self) {
+        *self.state() = State::default();
+    }
+
     pub(super) fn next_commit(&self, fault: CommitFault) {
         self.state().commits.push_back(fault);
     }

@@ -99,6 +99,11 @@ impl MemoryStore {
         self.faults.set_refusal(None);
     }
 
+    /// Ends all faults of this node, queued ones included. What is on its way stays there until its gate opens.
+    pub fn heal(&self) {
+        self.faults.heal();
+    }
+
     /// Makes the store break its contract, for every node (I9).
     pub fn sabotage(&self, change: impl FnOnce(&mut Sabotage)) {
         change(&mut self.shared.sabotage.lock().unwrap_or_else(PoisonError::into_inner));
