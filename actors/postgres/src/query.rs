@@ -160,15 +160,15 @@ impl PgStore {
         Ok(rows.into_iter().map(Row).collect())
     }
 
-    /// How the server would go about answering, a line each: the plan that every execution uses.
+    /// How the server would go about it with these values, a line for each step.
     ///
     /// # Errors
     /// As [`Self::query`].
-    pub async fn explain(&self, query: Query) -> Result<Vec<String>, StoreError> {
+    pub async fn explain(&self, query: Query, values: Vec<Value>) -> Result<Vec<String>, StoreError> {
+        let arguments = arguments(values).map_err(|failed| error::store(&failed))?;
         let mut lane = self.questions.enter().await?;
-        let text = AssertSqlSafe(format!("explain (generic_plan, costs off) {}", query.sql)).into_sql_str();
-        // By the simple protocol: there are no values to bind.
-        let answer = self.read(sqlx::raw_sql(text).fetch_all(lane.connection())).await;
+        let text = AssertSqlSafe(format!("explain (costs off) {}", query.sql)).into_sql_str();
+        let answer = self.read(sqlx::query_with(text, arguments).persistent(false).fetch_all(lane.connection())).await;
         let lines = self.leave(lane, answer)?;
         lines.iter().map(|line| line.try_get(0).map_err(|failed| error::store(&failed))).collect()
     }
@@ -178,7 +178,13 @@ impl PgStore {
 pub(crate) fn session(options: &PgConnectOptions) -> PgConnectOptions {
     let timeout = TIMEOUT.as_millis().to_string();
     // Later settings win over those that every session has.
-    options.clone().options([("default_transaction_read_only", "on"), ("statement_timeout", &timeout)])
+    options.clone().options([
+        ("default_transaction_read_only", "on"),
+        ("statement_timeout", &timeout),
+        // Which index serves best depends on the values and on what the tables have become. The loop's statements leave no choice and are
+        // planned once; questions are few, and planned each time.
+        ("plan_cache_mode", "force_custom_plan"),
+    ])
 }
 
 fn arguments(values: Vec<Value>) -> Result<PgArguments, sqlx::Error> {

@@ -24,16 +24,22 @@ pub const BY_IDS: Query = Query {
 };
 
 /// Those of the given orders that have a later version than the one that is known. `$1` ids, `$2` known versions.
+///
+/// `limit 1` says nothing about the answer, the key does; it says that each order is looked up by itself, whatever size the planner believes
+/// the table to have.
 pub const NEWER: Query = Query {
     name: "orders.newer",
     sql: "select a.key, a.version, a.schema, a.state \
           from unnest($1::text[], $2::bigint[]) as known (key, version) \
-          join aggregates a on a.key = known.key and a.kind = 'order' and a.version > known.version",
+          cross join lateral ( \
+              select key, version, schema, state from aggregates \
+              where key = known.key and kind = 'order' and version > known.version limit 1 \
+          ) as a",
 };
 
 /// A page: per status the newest rows below the position, in the order of an index; then the newest of these; then their orders. So a page
 /// costs its size times the number of statuses, however many orders there are. `$1` statuses, `$2` created from (inclusive), `$3` and `$4`
-/// the position (exclusive), `$5` rows; `$6` the customer.
+/// the position (exclusive), `$5` rows; `$6` the customer. `limit 1` as in [`NEWER`].
 macro_rules! page {
     ($customer:literal) => {
         concat!(
@@ -52,7 +58,10 @@ macro_rules! page {
                  order by found.created_at_ms desc, found.order_id desc \
                  limit $5::bigint \
              ) as page \
-             join aggregates a on a.key = page.order_id::text and a.kind = 'order' \
+             cross join lateral ( \
+                 select key, version, schema, state from aggregates \
+                 where key = page.order_id::text and kind = 'order' limit 1 \
+             ) as a \
              order by page.created_at_ms desc, page.order_id desc"
         )
     };
