@@ -4,7 +4,7 @@
 //! Every bad record has one outcome, named by [`Refused`]; nothing here panics on foreign bytes. Deliberately absent:
 //! decoding the body, which is the domain's (see [`crate::codec`]).
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
@@ -46,11 +46,34 @@ pub mod header {
     pub const TRACEPARENT: &str = "traceparent";
     /// W3C trace context.
     pub const TRACESTATE: &str = "tracestate";
+
+    /// The constant of this name, if it is one of the above: most headers are, and then a name needs no memory of its own.
+    pub fn known(name: &[u8]) -> Option<&'static str> {
+        const ALL: [&str; 13] = [
+            SPEC_VERSION,
+            ID,
+            SOURCE,
+            TYPE,
+            TIME,
+            SUBJECT,
+            SEQUENCE,
+            CORRELATION,
+            CAUSATION,
+            SCHEMA,
+            CONTENT_TYPE,
+            TRACEPARENT,
+            TRACESTATE,
+        ];
+        ALL.into_iter().find(|known| known.as_bytes() == name)
+    }
 }
+
+/// A header's name; those in [`header`] are borrowed from there.
+pub type HeaderName = Cow<'static, str>;
 
 /// Record headers: names with optional values, in order, names may repeat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(pub Vec<(String, Option<Bytes>)>);
+pub struct Headers(pub Vec<(HeaderName, Option<Bytes>)>);
 
 impl Headers {
     /// The last value of `name`, as Kafka's `lastHeader` does.
@@ -59,7 +82,7 @@ impl Headers {
     }
 
     /// Appends a header with a text value.
-    pub fn push(&mut self, name: impl Into<String>, value: impl Into<String>) {
+    pub fn push(&mut self, name: impl Into<HeaderName>, value: impl Into<String>) {
         self.0.push((name.into(), Some(Bytes::from(value.into()))));
     }
 
@@ -109,7 +132,11 @@ impl Headers {
                     Some(Bytes::copy_from_slice(value))
                 }
             };
-            headers.push((String::from_utf8(name.to_vec()).ok()?, value));
+            let name = match header::known(name) {
+                Some(known) => Cow::Borrowed(known),
+                None => Cow::Owned(String::from_utf8(name.to_vec()).ok()?),
+            };
+            headers.push((name, value));
         }
         rest.is_empty().then_some(Self(headers))
     }
@@ -369,7 +396,7 @@ impl EnvelopeOut<'_> {
         for (name, value) in parts {
             if let Some(value) = value {
                 all.extend_from_slice(value.as_bytes());
-                headers.push((name.to_owned(), Some(all.split().freeze())));
+                headers.push((Cow::Borrowed(name), Some(all.split().freeze())));
             }
         }
         Headers(headers)
@@ -449,7 +476,7 @@ mod tests {
     proptest! {
         #[test]
         fn headers_survive_storage(list in proptest::collection::vec((".{0,9}", proptest::option::of(proptest::collection::vec(any::<u8>(), 0..9))), 0..6)) {
-            let headers = Headers(list.into_iter().map(|(name, value)| (name, value.map(Bytes::from))).collect());
+            let headers = Headers(list.into_iter().map(|(name, value)| (name.into(), value.map(Bytes::from))).collect());
             prop_assert_eq!(Headers::from_bytes(&headers.to_bytes()), Some(headers));
         }
 
@@ -457,7 +484,7 @@ mod tests {
         fn foreign_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = Headers::from_bytes(&bytes);
             let mut record = sound();
-            record.headers.0.push((header::SOURCE.to_owned(), Some(Bytes::from(bytes.clone()))));
+            record.headers.0.push((header::SOURCE.into(), Some(Bytes::from(bytes.clone()))));
             record.key = Some(Bytes::from(bytes));
             let _ = Message::decode(&record);
         }

@@ -4,11 +4,11 @@
 //! and one that holds a zero byte ends there, because librdkafka's interface does.
 //! Deliberately absent: the meaning of headers ([`holdfast_core::envelope`]).
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use holdfast_core::{
-    envelope::{Headers, Record},
+    envelope::{HeaderName, Headers, Record, header},
     partition::PartitionId,
     time::Timestamp,
 };
@@ -43,14 +43,18 @@ pub(crate) fn record(topic: &Arc<str>, partition: PartitionId, offset: u64, mess
     let key_end = all.len();
     all.extend_from_slice(shared_value.unwrap_or_default());
     let value_end = all.len();
-    let mut spans: Vec<(String, Option<(usize, usize)>)> = Vec::with_capacity(12);
+    let mut spans: Vec<(HeaderName, Option<(usize, usize)>)> = Vec::with_capacity(12);
     native::each_header(message, |name, value| {
         let span = value.map(|value| {
             let start = all.len();
             all.extend_from_slice(value);
             (start, all.len())
         });
-        spans.push((String::from_utf8_lossy(name).into_owned(), span));
+        let name = match header::known(name) {
+            Some(known) => Cow::Borrowed(known),
+            None => Cow::Owned(String::from_utf8_lossy(name).into_owned()),
+        };
+        spans.push((name, span));
     });
     let all = Bytes::from(all);
     Record {
@@ -76,14 +80,15 @@ mod tests {
     #[test]
     fn nulls_repeats_order_and_bytes_are_kept() {
         let headers = Headers(vec![
-            ("a".to_owned(), None),
-            ("a".to_owned(), Some(Bytes::new())),
-            ("b".to_owned(), Some(Bytes::from_static(&[0, 255, 0]))),
-            ("a".to_owned(), Some(Bytes::from_static(b"last"))),
-            (String::new(), Some(Bytes::from_static(b"nameless"))),
+            ("a".into(), None),
+            ("a".into(), Some(Bytes::new())),
+            ("b".into(), Some(Bytes::from_static(&[0, 255, 0]))),
+            ("a".into(), Some(Bytes::from_static(b"last"))),
+            ("".into(), Some(Bytes::from_static(b"nameless"))),
         ]);
         let there = to_kafka(&headers).expect("not empty");
-        let back = Headers(there.iter().map(|h| (h.key.to_owned(), h.value.map(Bytes::copy_from_slice))).collect());
+        let back =
+            Headers(there.iter().map(|h| (h.key.to_owned().into(), h.value.map(Bytes::copy_from_slice))).collect());
         assert_eq!(back, headers);
         assert!(to_kafka(&Headers::default()).is_none());
     }

@@ -133,7 +133,7 @@ impl PublisherHarness for Kafka {
                     key: message.key().map(Bytes::copy_from_slice),
                     headers: Headers(message.headers().map_or_else(Vec::new, |headers| {
                         let each = headers.iter();
-                        each.map(|h| (h.key.to_owned(), h.value.map(Bytes::copy_from_slice))).collect()
+                        each.map(|h| (h.key.to_owned().into(), h.value.map(Bytes::copy_from_slice))).collect()
                     })),
                     value: message.payload().map(Bytes::copy_from_slice),
                 });

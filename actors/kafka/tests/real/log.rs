@@ -249,10 +249,10 @@ async fn foreign_records_arrive_as_they_are() {
     let config = context(broker().await.brokers(), 1).await;
     let topic = config.commands_topic();
     let headers = Headers(vec![
-        ("twice".to_owned(), Some(Bytes::from_static(b"1"))),
-        ("null".to_owned(), None),
-        ("empty".to_owned(), Some(Bytes::new())),
-        ("twice".to_owned(), Some(Bytes::from_static(&[0, 159, 146, 150]))),
+        ("twice".into(), Some(Bytes::from_static(b"1"))),
+        ("null".into(), None),
+        ("empty".into(), Some(Bytes::new())),
+        ("twice".into(), Some(Bytes::from_static(&[0, 159, 146, 150]))),
     ]);
     let parts = [
         (None, None, Headers::default()),
@@ -288,7 +288,7 @@ async fn foreign_records_arrive_as_they_are() {
     }
     // rust-rdkafka's own iterator panics on this one.
     let record = next(&mut stream).await;
-    assert_eq!(record.headers.0, [("\u{fffd}\u{fffd}".to_owned(), Some(Bytes::from_static(b"v")))]);
+    assert_eq!(record.headers.0, [("\u{fffd}\u{fffd}".into(), Some(Bytes::from_static(b"v")))]);
 }
 
 /// Sends a record with a header whose name isn't UTF-8; rust-rdkafka's types don't allow one, so the bytes go in by the back door.

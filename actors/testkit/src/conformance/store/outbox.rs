@@ -43,7 +43,7 @@ pub async fn outbox_rows_come_back_byte_for_byte(harness: &dyn StoreHarness) {
         ("twice".into(), Some(Bytes::from_static(b"1"))),
         ("twice".into(), Some(Bytes::from_static(b"\xff\x00"))),
         ("null".into(), None),
-        (String::new(), Some(Bytes::new())),
+        ("".into(), Some(Bytes::new())),
     ]);
     let full = OutboxDraft {
         id: Uuid::now_v7(),
