@@ -97,9 +97,9 @@ impl BoundedContext {
                 let span = span_of(&message, trace);
                 let hash = record.key_hash();
                 let origin = Origin::Log { record, own };
-                let failure = OnceLock::new();
+                let (failure, claim, prepared) = (OnceLock::new(), OnceLock::new(), false);
                 let item =
-                    Item { origin, aggregate, hash, message, command, now, failure, prepared: false, span, credit };
+                    Item { origin, aggregate, hash, message, command, now, failure, claim, prepared, span, credit };
                 Work::Item(Arc::new(item))
             }
         }

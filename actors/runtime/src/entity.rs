@@ -19,13 +19,15 @@ use crate::{
 };
 
 pub(crate) enum EntityMessage {
-    /// Decide these, and answer to the collector. Nothing changes until `Settle`.
-    Decide { index: usize, delivery: Arc<Delivery>, verdicts: mpsc::UnboundedSender<Verdict> },
-    /// The delivery has ended: this is the committed state now; `None` leaves the one that is there.
-    Settle { snapshot: Option<Arc<Snapshot>> },
-    /// A strong read.
-    Read { reply: ReadReply },
+    /// Decide these, and answer to the collector. Nothing changes until they are settled.
+    Decide { settled: Settled, index: usize, delivery: Arc<Delivery>, verdicts: mpsc::UnboundedSender<Verdict> },
+    /// A strong read; `None` does nothing but settle.
+    Read { settled: Settled, reply: Option<ReadReply> },
 }
+
+/// The committed state, if the last delivery has ended and the actor has not heard of it. Told with whatever is sent next, because a
+/// message of its own costs as much as deciding does.
+pub(crate) type Settled = Option<Arc<Snapshot>>;
 
 /// What every actor of a partition shares.
 pub(crate) struct Shared {
@@ -71,26 +73,35 @@ impl Actor for Entity {
         state: &mut EntityState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            EntityMessage::Decide { index, delivery, verdicts } => {
+            EntityMessage::Decide { settled, index, delivery, verdicts } => {
+                state.settle(settled);
                 let this = &state.this;
                 let verdict = this.kind.decide(&this.shared.emit, index, &delivery, &this.snapshot);
                 state.in_flight = true;
                 // A lane that is gone has dropped the partition; nobody waits.
                 let _ = verdicts.send(verdict);
             }
-            EntityMessage::Settle { snapshot } => {
-                if let Some(snapshot) = snapshot {
-                    state.this.snapshot = snapshot;
-                }
-                state.in_flight = false;
-                for reply in std::mem::take(&mut state.readers) {
-                    state.this.answer(reply);
+            EntityMessage::Read { settled, reply } => {
+                state.settle(settled);
+                match reply {
+                    Some(reply) if state.in_flight => state.readers.push(reply),
+                    Some(reply) => state.this.answer(reply),
+                    None => {}
                 }
             }
-            EntityMessage::Read { reply } if state.in_flight => state.readers.push(reply),
-            EntityMessage::Read { reply } => state.this.answer(reply),
         }
         Ok(())
+    }
+}
+
+impl EntityState {
+    fn settle(&mut self, settled: Settled) {
+        let Some(snapshot) = settled else { return };
+        self.this.snapshot = snapshot;
+        self.in_flight = false;
+        for reply in std::mem::take(&mut self.readers) {
+            self.this.answer(reply);
+        }
     }
 }
 

@@ -106,6 +106,7 @@ impl Fetcher {
             Err(error) => return Some(error),
         };
         let mut since_report = 0_u32;
+        let mut end = None;
         loop {
             let record = match stream.next().await {
                 Ok(record) => record,
@@ -114,7 +115,11 @@ impl Fetcher {
             backoff.reset();
             *from = Some(record.offset + 1);
             since_report += 1;
-            let lag = stream.end_offset().map(|end| end.saturating_sub(record.offset + 1));
+            // Asked again only where the answer can matter: it is not free.
+            if since_report >= 256 || end.is_none_or(|end| end <= record.offset + 1) {
+                end = stream.end_offset();
+            }
+            let lag = end.map(|end| end.saturating_sub(record.offset + 1));
             if since_report >= 256 || lag == Some(0) {
                 since_report = 0;
                 self.report_lag(topic, partition, lag, record.timestamp);

@@ -287,6 +287,7 @@ impl Router for Node {
             command,
             now: self.clock.now(),
             failure: std::sync::OnceLock::new(),
+            claim: Default::default(),
             prepared: false,
             credit: Some(permit),
         };

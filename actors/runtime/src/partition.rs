@@ -11,7 +11,7 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::mpsc;
 
 use crate::{
-    entity::{Entity, EntityArguments, EntityMessage, Shared},
+    entity::{Entity, EntityArguments, EntityMessage, Settled, Shared},
     kind::Kind,
     telemetry,
     work::{Delivery, ReadReply, Snapshot, Verdict},
@@ -52,6 +52,37 @@ struct Child {
     committed: Arc<Snapshot>,
     /// The delivery in work.
     delivery: Option<(usize, Arc<Delivery>, mpsc::UnboundedSender<Verdict>)>,
+    /// What it ended with, as long as the actor has not been told.
+    settled: Settled,
+    /// Whether a read waits in the actor for the delivery in work to end.
+    is_awaited: bool,
+}
+
+impl Child {
+    /// The delivery has ended. The actor is told now if somebody waits for that, else with its next message.
+    fn settle(&mut self, snapshot: Option<Arc<Snapshot>>) {
+        if let Some(snapshot) = snapshot {
+            self.committed = snapshot;
+        }
+        self.delivery = None;
+        self.settled = Some(self.committed.clone());
+        if std::mem::take(&mut self.is_awaited) {
+            // A child that just died is restarted from `committed`; the message may be lost.
+            let _ = self.actor.send_message(EntityMessage::Read { settled: self.settled.take(), reply: None });
+        }
+    }
+
+    fn read(&mut self, reply: ReadReply) {
+        self.is_awaited |= self.delivery.is_some();
+        let _ = self.actor.send_message(EntityMessage::Read { settled: self.settled.take(), reply: Some(reply) });
+    }
+
+    /// If the child died meanwhile, its supervision event finds `delivery` and answers.
+    fn decide(&mut self, index: usize, delivery: Arc<Delivery>, verdicts: mpsc::UnboundedSender<Verdict>) {
+        self.delivery = Some((index, delivery.clone(), verdicts.clone()));
+        let settled = self.settled.take();
+        let _ = self.actor.send_message(EntityMessage::Decide { settled, index, delivery, verdicts });
+    }
 }
 
 pub(crate) struct PartitionState {
@@ -88,19 +119,12 @@ impl Actor for Partition {
             PartitionMessage::Settle { snapshots } => {
                 for (id, snapshot) in snapshots {
                     if let Some(child) = state.children.get_mut(&id) {
-                        if let Some(snapshot) = &snapshot {
-                            child.committed = snapshot.clone();
-                        }
-                        child.delivery = None;
-                        // A child that just died is restarted from `committed`; the message may be lost.
-                        let _ = child.actor.send_message(EntityMessage::Settle { snapshot });
+                        child.settle(snapshot);
                     }
                 }
             }
-            PartitionMessage::Read { id, reply, cold } => match state.children.get(&id) {
-                Some(child) => {
-                    let _ = child.actor.send_message(EntityMessage::Read { reply });
-                }
+            PartitionMessage::Read { id, reply, cold } => match state.children.get_mut(&id) {
+                Some(child) => child.read(reply),
                 None => {
                     let _ = cold.send((id, reply));
                 }
@@ -158,12 +182,9 @@ impl PartitionState {
         let Some(child) = self.children.get_mut(&id) else {
             return Err(format!("delivery to {id}, which is neither live nor activated").into());
         };
-        child.delivery = Some((post.index, post.delivery.clone(), verdicts.clone()));
-        let message = EntityMessage::Decide { index: post.index, delivery: post.delivery, verdicts: verdicts.clone() };
-        // If the child died meanwhile, its supervision event finds `delivery` and answers.
-        let _ = child.actor.send_message(message);
+        child.decide(post.index, post.delivery, verdicts.clone());
         for reply in post.readers {
-            let _ = child.actor.send_message(EntityMessage::Read { reply });
+            child.read(reply);
         }
         Ok(())
     }
@@ -183,7 +204,7 @@ impl PartitionState {
         };
         let (actor, _) = Entity::spawn_linked(None, Entity, arguments, myself.get_cell()).await?;
         self.names.insert(actor.get_id(), id.clone());
-        self.children.insert(id, Child { actor, kind, committed, delivery: None });
+        self.children.insert(id, Child { actor, kind, committed, delivery: None, settled: None, is_awaited: false });
         Ok(())
     }
 
@@ -203,8 +224,7 @@ impl PartitionState {
         let Some((index, delivery, verdicts)) = interrupted else { return Ok(()) };
         delivery.cut_at_culprit(error);
         let child = self.children.get_mut(&id).expect("just spawned");
-        child.delivery = Some((index, delivery.clone(), verdicts.clone()));
-        let _ = child.actor.send_message(EntityMessage::Decide { index, delivery, verdicts });
+        child.decide(index, delivery, verdicts);
         Ok(())
     }
 }

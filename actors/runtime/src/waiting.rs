@@ -113,6 +113,7 @@ fn fire(env: &Environment, busy: &Busy<'_>, timer: DueTimer) -> Option<Item> {
         command,
         now: env.clock.now(),
         failure: OnceLock::new(),
+        claim: OnceLock::new(),
         prepared: false,
         span: Span::none(),
         credit: None,
@@ -144,6 +145,7 @@ fn open(env: &Environment, busy: &Busy<'_>, waiting: Waiting) -> Option<Item> {
         command,
         now: env.clock.now(),
         failure: OnceLock::new(),
+        claim: OnceLock::new(),
         prepared: false,
         credit: None,
     })

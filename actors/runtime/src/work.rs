@@ -52,6 +52,8 @@ pub(crate) struct Item {
     pub now: Timestamp,
     /// Set once a failure is certain without asking the actor.
     pub failure: OnceLock<Failure>,
+    /// Its claim's key, a digest, once it was asked for.
+    pub claim: OnceLock<ClaimKey>,
     /// Whether its look-ups are made.
     pub prepared: bool,
     /// The span of this message's way through the loop; disabled if it is not sampled.
@@ -66,7 +68,7 @@ impl Item {
     pub fn claim_key(&self) -> Option<ClaimKey> {
         match &self.origin {
             Origin::Log { own: true, .. } | Origin::Mail { own: true, .. } | Origin::Call { .. } => {
-                Some(ClaimKey::of(&self.aggregate, &self.message))
+                Some(*self.claim.get_or_init(|| ClaimKey::of(&self.aggregate, &self.message)))
             }
             _ => None,
         }
