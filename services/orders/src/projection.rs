@@ -41,19 +41,18 @@ pub const NEWER: Query = Query {
 /// costs its size times the number of statuses, however many orders there are. `$1` statuses, `$2` created from (inclusive), `$3` and `$4`
 /// the position (exclusive), `$5` rows; `$6` the customer. `limit 1` as in [`NEWER`].
 macro_rules! page {
-    ($customer:literal) => {
+    ($range:literal, $newest:literal) => {
         concat!(
             "select a.key, a.version, a.schema, a.state, page.created_at_ms, page.order_id \
              from ( \
                  select found.order_id, found.created_at_ms \
                  from unnest($1::text[]) as wanted (status) \
                  cross join lateral ( \
-                     select v.order_id, v.created_at_ms from orders_view v \
-                     where v.status = wanted.status and v.created_at_ms >= $2::bigint \
-                         and (v.created_at_ms, v.order_id) < ($3::bigint, $4::uuid)",
-            $customer,
-            "    order by v.created_at_ms desc, v.order_id desc \
-                     limit $5::bigint \
+                     select v.order_id, v.created_at_ms from orders_view v where ",
+            $range,
+            " order by ",
+            $newest,
+            " limit $5::bigint \
                  ) as found \
                  order by found.created_at_ms desc, found.order_id desc \
                  limit $5::bigint \
@@ -68,11 +67,25 @@ macro_rules! page {
 }
 
 /// A page of any customer's orders.
-pub const PAGE: Query = Query { name: "orders.page", sql: page!(" ") };
+pub const PAGE: Query = Query {
+    name: "orders.page",
+    sql: page!(
+        "v.status = wanted.status and v.created_at_ms >= $2::bigint \
+            and (v.created_at_ms, v.order_id) < ($3::bigint, $4::uuid)",
+        "v.created_at_ms desc, v.order_id desc"
+    ),
+};
 
-/// A page of one customer's orders.
-pub const PAGE_OF_CUSTOMER: Query =
-    Query { name: "orders.page_of_customer", sql: page!(" and v.customer_id = $6::uuid ") };
+/// A page of one customer's orders. Between its two bounds customer and status are what they are to be; said so, rather than by `=`, only
+/// the customers' index answers. Else the planner may walk everybody's orders of a status, as long as it does not know better.
+pub const PAGE_OF_CUSTOMER: Query = Query {
+    name: "orders.page_of_customer",
+    sql: page!(
+        "(v.customer_id, v.status, v.created_at_ms) >= ($6::uuid, wanted.status, $2::bigint) \
+            and (v.customer_id, v.status, v.created_at_ms, v.order_id) < ($6::uuid, wanted.status, $3::bigint, $4::uuid)",
+        "v.customer_id desc, v.status desc, v.created_at_ms desc, v.order_id desc"
+    ),
+};
 
 /// The row of the order `key`; `None` if it does not exist.
 pub(crate) fn row(state: &Order, key: &str) -> Option<Value> {
