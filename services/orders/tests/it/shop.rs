@@ -237,7 +237,7 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap_or_else(|_| panic!("not within a minute: {what}"));
+    tokio::time::timeout(Duration::from_mins(1), wait).await.unwrap_or_else(|_| panic!("not within a minute: {what}"));
 }
 
 /// A schema of its own on the one embedded Postgres of all these tests.
