@@ -15,6 +15,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers as _},
+    topic_partition_list::TopicPartitionListElem,
 };
 
 /// What can go wrong between us and the broker.
@@ -120,21 +121,31 @@ impl Ends {
     }
 }
 
-/// All partitions by one request, so that looking often costs the broker little.
+/// All partitions by one request where that works, so that looking often costs the broker little; otherwise one after the other. (The client answers
+/// the one request with "unknown partition" while its own metadata is being refreshed.)
 fn ends(consumer: &BaseConsumer, topic: &str) -> Result<BTreeMap<i32, i64>, Error> {
+    let partitions = partitions(consumer, topic)?;
     let mut wanted = TopicPartitionList::new();
-    for partition in partitions(consumer, topic)? {
-        wanted.add_partition_offset(topic, partition, Offset::End).map_err(failed(format!("ends of {topic}")))?;
+    for partition in &partitions {
+        wanted.add_partition_offset(topic, *partition, Offset::End).map_err(failed(format!("ends of {topic}")))?;
     }
-    let found = consumer.offsets_for_times(wanted, METADATA).map_err(failed(format!("ends of {topic}")))?;
-    let end = |found: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
-        found.error().map_err(failed(format!("end of {topic}")))?;
-        match found.offset() {
-            Offset::Offset(end) => Ok((found.partition(), end)),
-            other => Err(Error::Refused(format!("the end of {topic} as {other:?}"))),
-        }
+    if let Ok(found) = consumer.offsets_for_times(wanted, METADATA)
+        && let Some(ends) = found.elements().iter().map(end).collect::<Option<BTreeMap<i32, i64>>>()
+    {
+        return Ok(ends);
+    }
+    let one = |partition: i32| {
+        let marks = consumer.fetch_watermarks(topic, partition, METADATA);
+        Ok((partition, marks.map_err(failed(format!("end of {topic}")))?.1))
     };
-    found.elements().iter().map(end).collect()
+    partitions.into_iter().map(one).collect()
+}
+
+fn end(found: &TopicPartitionListElem<'_>) -> Option<(i32, i64)> {
+    match (found.error(), found.offset()) {
+        (Ok(()), Offset::Offset(end)) => Some((found.partition(), end)),
+        _ => None,
+    }
 }
 
 fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, Error> {
