@@ -1,0 +1,276 @@
+//! Which way crates may lean, who may name what, and what domains and money never hold: layout.md as a test.
+//!
+//! The rules are functions over what `cargo metadata` says, so that each is shown to fail on a planted violation. Deliberately absent:
+//! what `cargo deny` already holds (licenses, sources).
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+/// A crate of this workspace.
+#[derive(Clone, Debug, Default)]
+struct Krate {
+    /// Where its sources are.
+    root: PathBuf,
+    /// What it is built with: normal and build dependencies.
+    leans_on: BTreeSet<String>,
+    /// What only its tests, benches and examples are built with.
+    tests_with: BTreeSet<String>,
+}
+
+type Workspace = BTreeMap<String, Krate>;
+
+fn names(list: &[&str]) -> BTreeSet<String> {
+    list.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn workspace() -> Workspace {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml");
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let arguments = ["metadata", "--format-version", "1", "--locked", "--offline", "--no-deps", "--manifest-path"];
+    let output = Command::new(cargo).args(arguments).arg(manifest).output().expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let krate = |package: &Value| {
+        let mut krate = Krate {
+            root: Path::new(&text(&package["manifest_path"])).parent().unwrap().to_owned(),
+            ..Krate::default()
+        };
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let side = if dependency["kind"] == "dev" { &mut krate.tests_with } else { &mut krate.leans_on };
+            side.insert(text(&dependency["name"]));
+        }
+        (text(&package["name"]), krate)
+    };
+    metadata["packages"].as_array().expect("packages").iter().map(krate).collect()
+}
+
+fn is_domain(name: &str) -> bool {
+    name.ends_with("-domain")
+}
+
+/// Contexts: each has a domain.
+fn contexts(workspace: &Workspace) -> BTreeSet<String> {
+    let of = |name: &String| name.strip_suffix("-domain").map(str::to_owned);
+    workspace.keys().filter_map(of).collect()
+}
+
+/// What a crate under `actors/` may lean on among ours.
+fn allowed_of_ours(name: &str) -> Option<BTreeSet<String>> {
+    match name {
+        "holdfast-core" | "holdfast-stack" | "holdfast-money" | "holdfast-proto" => Some(names(&[])),
+        "holdfast-runtime" | "holdfast-kafka" | "holdfast-postgres" | "holdfast-testkit" => {
+            Some(names(&["holdfast-core"]))
+        }
+        name if is_domain(name) => Some(names(&["holdfast-core", "holdfast-money"])),
+        _ => None,
+    }
+}
+
+/// The direction of every arrow between crates of ours.
+fn arrows(workspace: &Workspace) -> Vec<String> {
+    let contexts = contexts(workspace);
+    let mut wrong = Vec::new();
+    for (name, krate) in workspace {
+        for other in krate.leans_on.iter().filter(|other| workspace.contains_key(*other)) {
+            if allowed_of_ours(name).is_some_and(|allowed| !allowed.contains(other)) {
+                wrong.push(format!("{name} leans on {other}"));
+            }
+            if contexts.contains(other) && name != "holdfast" {
+                wrong.push(format!("{name} leans on the service {other}; only the binary may"));
+            }
+            if is_domain(other) && format!("{name}-domain") != *other {
+                wrong
+                    .push(format!("{name} leans on {other}, which is not its own domain; services meet through proto"));
+            }
+            if other == "holdfast" {
+                wrong.push(format!("{name} leans on the binary"));
+            }
+        }
+        let stranger = |other: &&String| contexts.contains(*other) && name != "holdfast";
+        if let Some(other) = krate.tests_with.iter().find(stranger) {
+            wrong.push(format!("the tests of {name} lean on the service {other}"));
+        }
+    }
+    wrong
+}
+
+/// Who may name what. `load-tests` shares no code with what it checks, so it may name the log and the database.
+const NAMED_BY: [(&str, &[&str]); 5] = [
+    ("rdkafka", &["holdfast-kafka", "holdfast-load-tests"]),
+    ("rdkafka-sys", &[]),
+    ("sqlx", &["holdfast-postgres", "holdfast-load-tests"]),
+    ("backoff", &["holdfast-runtime"]),
+    ("ractor", &["holdfast-runtime"]),
+];
+
+/// What a pure crate may not lean on; its tests may.
+const IMPURE: [&str; 11] =
+    ["tokio", "sqlx", "rdkafka", "ractor", "tonic", "chrono", "time", "futures", "rustix", "tracing", "metrics"];
+
+fn is_pure(name: &str) -> bool {
+    is_domain(name) || name == "holdfast-money" || name == "holdfast-core"
+}
+
+fn names_what_it_may_not(workspace: &Workspace) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (name, krate) in workspace {
+        for (named, by) in NAMED_BY {
+            let tests_too = krate.leans_on.union(&krate.tests_with).any(|other| other == named);
+            if tests_too && !by.contains(&name.as_str()) {
+                wrong.push(format!("{name} names {named}"));
+            }
+        }
+        if is_pure(name) {
+            let impure = IMPURE.iter().filter(|other| krate.leans_on.contains(**other));
+            wrong.extend(impure.map(|other| format!("{name} is pure and leans on {other}")));
+        }
+    }
+    wrong
+}
+
+/// Words that a source may not hold, comments and strings apart. A float loses cents; a clock makes a decision differ when it is replayed.
+fn words(name: &str) -> &'static [&'static str] {
+    const CLOCKS: [&str; 6] = ["f32", "f64", "SystemTime", "Instant", "thread_rng", "async"];
+    match name {
+        name if is_domain(name) => &CLOCKS,
+        "holdfast-money" => &CLOCKS[..2],
+        _ => &[],
+    }
+}
+
+/// The lines of `source` that hold one of `words` as a whole word, outside of comments.
+fn forbidden_words(source: &str, words: &[&str]) -> Vec<String> {
+    let code = |line: &str| line.split("//").next().unwrap_or_default().to_owned();
+    let holds =
+        |line: &str| code(line).split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| words.contains(&word));
+    source.lines().filter(|line| holds(line)).map(|line| line.trim().to_owned()).collect()
+}
+
+fn sources(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut left = vec![root.to_owned()];
+    while let Some(directory) = left.pop() {
+        for entry in std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display())) {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                left.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn crates_lean_only_the_way_the_layout_says() {
+    let workspace = workspace();
+    assert!(workspace.len() > 10 && contexts(&workspace).len() >= 2, "not the workspace: {:?}", workspace.keys());
+    assert_eq!(arrows(&workspace), Vec::<String>::new());
+}
+
+#[test]
+fn the_log_the_database_and_the_retry_loop_are_named_by_one_crate_each() {
+    assert_eq!(names_what_it_may_not(&workspace()), Vec::<String>::new());
+}
+
+#[test]
+fn money_and_domains_hold_no_float_and_no_clock() {
+    let mut read = 0;
+    for (name, krate) in workspace() {
+        let words = words(&name);
+        if words.is_empty() {
+            continue;
+        }
+        for path in sources(&krate.root.join("src")) {
+            read += 1;
+            let found = forbidden_words(&std::fs::read_to_string(&path).unwrap(), words);
+            assert_eq!(found, Vec::<String>::new(), "{}", path.display());
+        }
+    }
+    assert!(read > 5, "{read} sources were read");
+}
+
+/// Whether `source` names the crate backoff, and not our module of that name.
+fn names_backoff(source: &str) -> bool {
+    source.lines().any(|line| {
+        let code = line.split("//").next().unwrap_or_default().replace("crate::backoff", "");
+        code.contains("::backoff") || code.trim_start().starts_with("use backoff")
+    })
+}
+
+#[test]
+fn backoff_is_named_by_one_file() {
+    let runtime = workspace()["holdfast-runtime"].root.join("src");
+    let naming: Vec<PathBuf> =
+        sources(&runtime).into_iter().filter(|path| names_backoff(&std::fs::read_to_string(path).unwrap())).collect();
+    assert_eq!(naming, [runtime.join("backoff.rs")]);
+}
+
+/// Each rule, on a workspace in which it is broken.
+#[test]
+fn every_rule_is_broken_by_what_breaks_it() {
+    let sound = || {
+        let krate = |leans_on: &[&str]| Krate { leans_on: names(leans_on), ..Krate::default() };
+        let mut workspace = Workspace::new();
+        for (name, leans_on) in [
+            ("holdfast-core", &[][..]),
+            ("holdfast-money", &[]),
+            ("holdfast-stack", &["tokio"]),
+            ("holdfast-proto", &["prost"]),
+            ("holdfast-runtime", &["holdfast-core", "backoff", "ractor"]),
+            ("holdfast-kafka", &["holdfast-core", "rdkafka"]),
+            ("holdfast-postgres", &["holdfast-core", "sqlx"]),
+            ("holdfast-testkit", &["holdfast-core"]),
+            ("holdfast-a-domain", &["holdfast-core", "holdfast-money"]),
+            ("holdfast-b-domain", &["holdfast-core"]),
+            ("holdfast-a", &["holdfast-a-domain", "holdfast-runtime", "holdfast-proto"]),
+            ("holdfast-b", &["holdfast-b-domain", "holdfast-runtime", "holdfast-proto"]),
+            ("holdfast", &["holdfast-a", "holdfast-b", "holdfast-stack"]),
+        ] {
+            workspace.insert(name.to_owned(), krate(leans_on));
+        }
+        workspace
+    };
+    let complaints = |workspace: &Workspace| [arrows(workspace), names_what_it_may_not(workspace)].concat();
+    assert_eq!(complaints(&sound()), Vec::<String>::new());
+    for (name, other, tests) in [
+        ("holdfast-core", "holdfast-money", false),
+        ("holdfast-core", "tokio", false),
+        ("holdfast-runtime", "holdfast-kafka", false),
+        ("holdfast-kafka", "holdfast-runtime", false),
+        ("holdfast-testkit", "holdfast-runtime", false),
+        ("holdfast-stack", "holdfast-core", false),
+        ("holdfast-a-domain", "holdfast-runtime", false),
+        ("holdfast-a-domain", "chrono", false),
+        ("holdfast-a-domain", "sqlx", false),
+        ("holdfast-a", "holdfast-b", false),
+        ("holdfast-a", "holdfast-b", true),
+        ("holdfast-a", "holdfast-b-domain", false),
+        ("holdfast-a", "sqlx", true),
+        ("holdfast-a", "rdkafka", false),
+        ("holdfast-a", "backoff", false),
+        ("holdfast-a", "holdfast", false),
+        ("holdfast-proto", "holdfast-a", false),
+    ] {
+        let mut broken = sound();
+        let krate = broken.get_mut(name).unwrap();
+        let side = if tests { &mut krate.tests_with } else { &mut krate.leans_on };
+        side.insert(other.to_owned());
+        let found = complaints(&broken);
+        assert!(found.iter().any(|complaint| complaint.contains(name) && complaint.contains(other)), "{name}, {other}");
+    }
+    assert!(names_backoff("use ::backoff::X;") && names_backoff("use backoff::X;"));
+    assert!(!names_backoff("use crate::{backoff::Backoff, x}; // ::backoff") && !names_backoff("crate::backoff::X"));
+    let source = "let a: f64 = 1.0;\nlet b = \"x\"; // no f64 here\nfn async_like() {}\nInstant::now()";
+    assert_eq!(forbidden_words(source, words("holdfast-a-domain")), ["let a: f64 = 1.0;", "Instant::now()"]);
+    assert_eq!(forbidden_words(source, words("holdfast-money")), ["let a: f64 = 1.0;"]);
+}
