@@ -30,7 +30,8 @@ const VIEW: View = View {
     upsert: "insert into bench_view select * from jsonb_populate_recordset(null::bench_view, $1)
         on conflict (id) do update set version = excluded.version, status = excluded.status, total = excluded.total",
 };
-const VIEW_SQL: &str = "create table bench_view (id text primary key, version bigint, status text, total bigint) with (fillfactor = 80)";
+const VIEW_SQL: &str =
+    "create table bench_view (id text primary key, version bigint, status text, total bigint) with (fillfactor = 80)";
 
 /// One committer's partitions, and its aggregates with their versions.
 struct Worker {
@@ -55,7 +56,11 @@ impl Worker {
             let (id, partition, version) = &mut self.aggregates[at];
             let before = *version;
             *version += 1;
-            entries.push(Entry { partition: *partition, condition: None, writes: writes(id, *partition, before, work) });
+            entries.push(Entry {
+                partition: *partition,
+                condition: None,
+                writes: writes(id, *partition, before, work),
+            });
         }
         let mut fences = self.fences.clone();
         for (fence, next) in fences.iter_mut().zip(&mut self.fences) {

@@ -51,8 +51,7 @@ select partition, null::text as name, null::bigint as total, null::bigint as hel
 union all select null, name, total, held from pool";
 
 /// Makes the rows of pools that don't exist yet, in name order, waiting for whoever is making the same ones.
-const MAKE_POOLS: &str =
-    "insert into pools (name, total, held) select name, 0, 0 from unnest($1::text[]) as u(name) order by name on conflict do nothing";
+const MAKE_POOLS: &str = "insert into pools (name, total, held) select name, 0, 0 from unnest($1::text[]) as u(name) order by name on conflict do nothing";
 
 /// Unmakes those that came to nothing: a pool exists from its first grant on.
 const UNMAKE_POOLS: &str = "delete from pools where name = any($1)";

@@ -13,8 +13,7 @@ use sqlx::{
 use crate::{config, error};
 
 /// The runtime's own migrations, included by every context.
-const RUNTIME: &[(i64, &str, &str)] =
-    &[(1, "runtime", include_str!("../../../migrations/runtime/0001_runtime.sql"))];
+const RUNTIME: &[(i64, &str, &str)] = &[(1, "runtime", include_str!("../../../migrations/runtime/0001_runtime.sql"))];
 
 /// Versions below are the runtime's; a context's version 1 is stored as 1001.
 const CONTEXT_VERSIONS: i64 = 1000;
@@ -67,10 +66,9 @@ pub async fn migrate(
         .map_err(|error| error::store(&error))?;
     if let Some(role) = role {
         let name = config::name(&role.name)?;
-        prepare(&mut connection, name, role.password.as_deref()).await.map_err(|error| MigrateError::Role {
-            role: name.to_owned(),
-            reason: error.to_string(),
-        })?;
+        prepare(&mut connection, name, role.password.as_deref())
+            .await
+            .map_err(|error| MigrateError::Role { role: name.to_owned(), reason: error.to_string() })?;
     }
     let role = role.map(|role| role.name.as_str());
     settle(&mut connection, schema, role).await.map_err(|error| error::store(&error))?;
@@ -113,8 +111,10 @@ async fn prepare(connection: &mut PgConnection, role: &str, password: Option<&st
             return Err(error);
         }
     }
-    let may_act: bool =
-        sqlx::query_scalar("select pg_has_role(current_user, $1, 'set')").bind(role).fetch_one(&mut *connection).await?;
+    let may_act: bool = sqlx::query_scalar("select pg_has_role(current_user, $1, 'set')")
+        .bind(role)
+        .fetch_one(&mut *connection)
+        .await?;
     if !may_act {
         run(connection, format!("grant {role} to current_user with set true, inherit false")).await?;
     }

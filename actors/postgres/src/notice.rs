@@ -12,12 +12,12 @@ use std::{
     sync::LazyLock,
 };
 
+use tracing::level_filters::LevelFilter;
 use tracing::{
     Dispatch, Event, Level, Metadata, Subscriber, dispatcher,
     span::{Attributes, Id, Record},
     subscriber::Interest,
 };
-use tracing::level_filters::LevelFilter;
 
 const TARGET: &str = "sqlx::postgres::notice";
 

@@ -73,8 +73,7 @@ pub(crate) async fn take(
     token: Token,
     address: &str,
 ) -> Result<Option<PartitionRow>, sqlx::Error> {
-    let taking =
-        sqlx::query(TAKE).bind(number(partition)).bind(expected.0.cast_signed()).bind(token.0).bind(address);
+    let taking = sqlx::query(TAKE).bind(number(partition)).bind(expected.0.cast_signed()).bind(token.0).bind(address);
     taking.fetch_optional(connection).await?.as_ref().map(row).transpose()
 }
 

@@ -91,7 +91,8 @@ pub(crate) async fn find(connection: &mut PgConnection, wanted: &Wanted) -> Resu
         if !wanted.aggregates.is_empty() {
             mask |= HAS_AGGREGATES;
             arguments.add(wanted.aggregates.iter().map(|id| &*id.key).bind_iter())?;
-            arguments.add(wanted.aggregates.iter().map(|id| id.kind).collect::<BTreeSet<_>>().into_iter().bind_iter())?;
+            arguments
+                .add(wanted.aggregates.iter().map(|id| id.kind).collect::<BTreeSet<_>>().into_iter().bind_iter())?;
         }
         if !dated.is_empty() {
             mask |= HAS_DATED;
@@ -206,7 +207,8 @@ pub(crate) async fn due_timers(
     slice: &Slice,
     limit: u32,
 ) -> Result<Vec<DueTimer>, sqlx::Error> {
-    let asked = sqlx::query(DUE_TIMERS).bind(slice.count.max(1).cast_signed()).bind(numbers(slice)).bind(i64::from(limit));
+    let asked =
+        sqlx::query(DUE_TIMERS).bind(slice.count.max(1).cast_signed()).bind(numbers(slice)).bind(i64::from(limit));
     let rows = asked.fetch_all(connection).await?;
     let timer = |row: &PgRow| {
         let key: &str = row.try_get(1)?;
@@ -237,7 +239,8 @@ pub(crate) async fn due_mail(
     slice: &Slice,
     limit: u32,
 ) -> Result<Vec<Waiting>, sqlx::Error> {
-    let asked = sqlx::query(DUE_MAIL).bind(slice.count.max(1).cast_signed()).bind(numbers(slice)).bind(i64::from(limit));
+    let asked =
+        sqlx::query(DUE_MAIL).bind(slice.count.max(1).cast_signed()).bind(numbers(slice)).bind(i64::from(limit));
     asked.fetch_all(connection).await?.iter().map(waiting).collect()
 }
 

@@ -507,4 +507,3 @@ impl Encode<'_, Postgres> for RawJson {
         Ok(IsNull::No)
     }
 }
-

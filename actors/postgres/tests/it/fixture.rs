@@ -4,10 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use holdfast_core::{
-    AggregateId, KeyHash, PartitionId,
-    batch::DeadLetter,
-    disposition::DeadLetterReason,
-    epoch::Generation,
+    AggregateId, KeyHash, PartitionId, batch::DeadLetter, disposition::DeadLetterReason, epoch::Generation,
     port::store::Store,
 };
 use holdfast_postgres::{Config, PgStore, Role, View, migrate};

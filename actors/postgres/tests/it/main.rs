@@ -1,4 +1,7 @@
 //! [`holdfast_postgres::PgStore`] on a real Postgres: the port's conformance suite, and the laws that only a database can break.
 
 mod conformance;
+mod data;
 mod fixture;
+mod outcomes;
+mod schema;
