@@ -24,6 +24,7 @@ pub struct Cluster {
 
 pub struct Member {
     pub node: Arc<Node>,
+    pub log: MemoryLog,
     pub store: MemoryStore,
     pub publisher: MemoryPublisher,
     pub membership: MemoryMembership,
@@ -53,7 +54,7 @@ impl Cluster {
             .with(CounterAdapter { oracle: self.oracle.clone() })
             .subscribe("other.events");
         let ports = Ports {
-            log: Arc::new(log),
+            log: Arc::new(log.clone()),
             membership: Arc::new(membership.clone()),
             publisher: Arc::new(publisher.clone()),
             store: Arc::new(store.clone()),
@@ -61,7 +62,7 @@ impl Cluster {
             trace: Arc::new(NoTrace),
         };
         let node = Node::start(context, config, ports).await.expect("starts");
-        Member { node, store, publisher, membership }
+        Member { node, log, store, publisher, membership }
     }
 
     /// Sends a command through the log; returns its id.
@@ -125,7 +126,7 @@ impl Cluster {
         }
     }
 
-    fn is_at_rest(&self) -> bool {
+    pub fn is_at_rest(&self) -> bool {
         let contents = self.store.contents();
         let drained = contents.partitions.values().all(|row| row.outbox_cursor == row.outbox_head);
         let consumed = ["counter.commands", "other.events"].iter().all(|topic| {

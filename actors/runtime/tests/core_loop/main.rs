@@ -6,3 +6,4 @@ mod counter;
 mod basics;
 mod faults;
 mod ownership;
+mod simulation;
