@@ -6,11 +6,12 @@ use holdfast_platform::errors;
 use holdfast_proto::{
     inventory::v1::{
         CatalogServiceGetStockRequest, CatalogServiceGetStockResponse, GetPricesRequest, GetPricesResponse, SkuPrice,
+        catalog_service_client::CatalogServiceClient,
     },
     money::v1::Money,
     read::v1::Consistency,
 };
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 
 use crate::shop::{Shop, by_sku, counts, invalid, new_id, price, receive, told};
 
@@ -110,7 +111,7 @@ async fn with_the_database_away_or_slow_the_answer_is_a_status_and_in_time() {
     }
     shop.catalog_store.set_unavailable(false);
     shop.catalog_store.set_latency(Duration::from_mins(1));
-    let mut request = Request::new(GetPricesRequest { skus: names(&["A"]) });
-    request.set_timeout(Duration::from_millis(300));
-    assert_eq!(shop.catalog().get_prices(request).await.unwrap_err().code(), Code::DeadlineExceeded);
+    let request = GetPricesRequest { skus: names(&["A"]) };
+    let (code, reason, _) = told(CatalogServiceClient::new(shop.impatient()).get_prices(request).await);
+    assert_eq!((code, reason.as_str()), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"));
 }

@@ -1,14 +1,15 @@
 //! `StockService`.
 
-use std::time::Duration;
-
 use holdfast_platform::errors;
 use holdfast_proto::{
-    inventory::v1::{AdjustStock, AdjustStockRequest, GetStockRequest, ReceiveStockRequest, SetPrice, SetPriceRequest},
+    inventory::v1::{
+        AdjustStock, AdjustStockRequest, GetStockRequest, ReceiveStockRequest, SetPrice, SetPriceRequest,
+        stock_service_client::StockServiceClient,
+    },
     money::v1::Money,
     read::v1::Consistency,
 };
-use tonic::{Code, Request};
+use tonic::Code;
 
 use crate::shop::{Shop, adjust, counts, invalid, new_id, price, receive, told};
 
@@ -168,12 +169,18 @@ async fn malformed_input_is_an_invalid_argument_that_names_the_field() {
 }
 
 #[tokio::test]
-async fn a_version_that_does_not_come_is_waited_for_until_the_deadline() {
+async fn a_version_is_waited_for_until_it_comes_or_the_deadline_does() {
     let shop = Shop::open().await;
     shop.stocked("A", 1, 1).await;
-    let mut request = Request::new(GetStockRequest { sku: "A".to_owned(), consistency: 0, min_version: 99 });
-    request.set_timeout(Duration::from_millis(300));
-    assert_eq!(shop.stock().get_stock(request).await.unwrap_err().code(), Code::DeadlineExceeded);
+    let ask = |min_version| GetStockRequest { sku: "A".to_owned(), consistency: 0, min_version };
+    let mut stock = shop.stock();
+    let coming = tokio::spawn(async move { stock.get_stock(ask(3)).await });
+    shop.stock().receive_stock(receive(&new_id(), "A", 8)).await.unwrap();
+    let item = coming.await.unwrap().unwrap().into_inner().item.unwrap();
+    assert_eq!((item.version, counts(&item)), (3, (9, 0, 9)));
+
+    let (code, reason, _) = told(StockServiceClient::new(shop.impatient()).get_stock(ask(99)).await);
+    assert_eq!((code, reason.as_str()), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"));
 }
 
 #[tokio::test]
