@@ -41,7 +41,7 @@ pub enum Error {
     Task(#[from] tokio::task::JoinError),
 }
 
-fn failed(what: impl Into<String>) -> impl FnOnce(KafkaError) -> Error {
+pub(crate) fn failed(what: impl Into<String>) -> impl FnOnce(KafkaError) -> Error {
     let what = what.into();
     move |source| Error::Kafka { what, source }
 }
@@ -217,13 +217,28 @@ pub async fn read_all(
     brokers: &str,
     topic: &str,
     patience: Duration,
-    take: impl FnMut(Seen) + Send + 'static,
+    mut take: impl FnMut(Seen) + Send + 'static,
+) -> Result<u64, Error> {
+    read_each(brokers, topic, patience, move |message| take(Seen::of(message))).await
+}
+
+/// As [`read_all`], with the client's own messages.
+pub(crate) async fn read_each(
+    brokers: &str,
+    topic: &str,
+    patience: Duration,
+    take: impl FnMut(&BorrowedMessage<'_>) + Send + 'static,
 ) -> Result<u64, Error> {
     let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
     tokio::task::spawn_blocking(move || read_blocking(&brokers, &topic, patience, take)).await?
 }
 
-fn read_blocking(brokers: &str, topic: &str, patience: Duration, mut take: impl FnMut(Seen)) -> Result<u64, Error> {
+fn read_blocking(
+    brokers: &str,
+    topic: &str,
+    patience: Duration,
+    mut take: impl FnMut(&BorrowedMessage<'_>),
+) -> Result<u64, Error> {
     let consumer = reader(brokers)?;
     let mut left: BTreeMap<i32, i64> = BTreeMap::new();
     let mut assignment = TopicPartitionList::new();
@@ -250,7 +265,7 @@ fn read_blocking(brokers: &str, topic: &str, patience: Duration, mut take: impl 
                 let (partition, next) = (message.partition(), message.offset() + 1);
                 if left.get(&partition).is_some_and(|end| message.offset() < *end) {
                     count += 1;
-                    take(Seen::of(&message));
+                    take(&message);
                 }
                 if left.get(&partition).is_some_and(|end| next >= *end) {
                     left.remove(&partition);

@@ -5,6 +5,7 @@
 //! runtime, so a mistake there is not repeated here. Deliberately absent: anything a product process needs.
 
 pub mod baseline;
+pub mod by_hand;
 pub mod checkers;
 pub mod kafka;
 pub mod producer;

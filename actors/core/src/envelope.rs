@@ -455,7 +455,7 @@ mod tests {
 
     #[test]
     fn bad_values_are_classified() {
-        let with = |name: &str, value: &str| {
+        let with = |name: &'static str, value: &str| {
             let mut record = sound();
             record.headers.push(name, value);
             Message::decode(&record).expect_err(name).reason

@@ -17,12 +17,16 @@ pub struct Counter {
     total: i64,
 }
 
+/// What may be asked of it.
 pub enum Command {
+    /// Add this much.
     Add(i64),
 }
 
+/// So much was added.
 pub struct Added(i64);
 
+/// It would count past 1000.
 pub struct TooMuch;
 
 impl Aggregate for Counter {

@@ -52,7 +52,7 @@ impl Default for Config {
             renew_every: Duration::from_secs(1),
             drift: Duration::from_millis(250),
             release_grace: Duration::from_secs(1),
-            passivate_after: Duration::from_secs(300),
+            passivate_after: Duration::from_mins(5),
             live_max: 50_000,
             poll_every: Duration::from_millis(200),
             relay_rows_max: 8192,

@@ -3,12 +3,16 @@
 //! [`Kind::decide`] is where a domain's pure functions are called: it folds the items of a delivery over the committed snapshot
 //! and returns what to write, without touching that snapshot. So a batch that is not committed leaves no trace (I2).
 
-use std::{any::Any, sync::Arc, sync::atomic::Ordering};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_core::{
-    Aggregate, Context, Decision, Effects, Message, TimerChange,
+    Aggregate, Context, Decision, Effects, Message, TimerChange, Timestamp,
     batch::{OutboxDraft, StateWrite, TimerWrite, ViewWrite, Writes},
     codec::{Adapter, LookupFailed, StateError},
     dedup::{Answer, Claim},
@@ -35,7 +39,7 @@ pub(crate) trait Kind: Send + Sync + 'static {
     fn snapshot(&self, key: &str, row: Option<&StateRow>) -> Result<Snapshot, StateError>;
     fn decide(&self, emit: &Emit, delivery: usize, work: &Delivery, committed: &Arc<Snapshot>) -> Verdict;
     /// The state as others see it.
-    fn reply(&self, key: &str, snapshot: &Snapshot, now: holdfast_core::Timestamp) -> Bytes;
+    fn reply(&self, key: &str, snapshot: &Snapshot, now: Timestamp) -> Bytes;
     async fn prepare(&self, commands: Vec<&mut AnyCommand>) -> Vec<Result<(), LookupFailed>>;
 }
 
@@ -64,11 +68,11 @@ impl<A: Adapter> Kind for Typed<A> {
     fn snapshot(&self, key: &str, row: Option<&StateRow>) -> Result<Snapshot, StateError> {
         let Some(row) = row else {
             let state = Box::new(A::Aggregate::default());
-            return Ok(Snapshot { version: 0, exists: false, sources: Default::default(), state, view: None });
+            return Ok(Snapshot { version: 0, exists: false, sources: BTreeMap::default(), state, view: None });
         };
         let state = self.0.decode_state(row.schema, &row.bytes)?;
         // The view does not depend on the time; the context only wants one.
-        let context = Context { key, version: row.version, now: Default::default() };
+        let context = Context { key, version: row.version, now: Timestamp::default() };
         let view = self.0.view(&state, &context);
         Ok(Snapshot { version: row.version, exists: true, sources: row.sources.clone(), state: Box::new(state), view })
     }
@@ -109,7 +113,7 @@ impl<A: Adapter> Kind for Typed<A> {
         Verdict { delivery, steps, outcome, failed: work.failure.get().cloned(), unreadable: false }
     }
 
-    fn reply(&self, key: &str, snapshot: &Snapshot, now: holdfast_core::Timestamp) -> Bytes {
+    fn reply(&self, key: &str, snapshot: &Snapshot, now: Timestamp) -> Bytes {
         let state = snapshot.state.downcast_ref::<A::Aggregate>().expect(WRONG_TYPE);
         self.0.encode_reply(state, &Context { key, version: snapshot.version, now })
     }
@@ -132,7 +136,7 @@ struct Fold<'a, A: Adapter> {
     /// The state after the items so far, if it differs from the committed one.
     state: Option<A::Aggregate>,
     version: u64,
-    sources: Option<std::collections::BTreeMap<String, u64>>,
+    sources: Option<BTreeMap<String, u64>>,
     writes: Writes,
 }
 
@@ -277,7 +281,7 @@ impl<'a, A: Adapter> Fold<'a, A> {
         }
         let sources = sources.unwrap_or_else(|| committed.sources.clone());
         let state = state.unwrap_or_else(|| committed.state.downcast_ref::<A::Aggregate>().expect(WRONG_TYPE).clone());
-        let context = Context { key: &work.aggregate.key, version, now: Default::default() };
+        let context = Context { key: &work.aggregate.key, version, now: Timestamp::default() };
         let view = adapter.view(&state, &context);
         if view != committed.view
             && let Some(row) = &view

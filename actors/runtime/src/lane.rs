@@ -19,7 +19,11 @@ use holdfast_core::{
     dedup::{Claim, ClaimKey},
     disposition::WaitReason,
     epoch::{Generation, PartitionRow, Token},
-    port::{clock::Clock, log::Log, store::Store},
+    port::{
+        clock::Clock,
+        log::Log,
+        store::{Committed, Store},
+    },
     watermark::Watermark,
 };
 use ractor::ActorRef;
@@ -90,12 +94,14 @@ pub(crate) struct Owned {
     pub live: Directory,
 }
 
+/// Offsets that a batch consumes, by partition and topic.
+type Offsets = HashMap<(PartitionId, Arc<str>), BTreeSet<u64>>;
+
 struct InFlight {
     task: JoinHandle<End>,
     plan: Plan,
     batch: Arc<Batch>,
-    /// Offsets done by it, by partition and topic.
-    done: HashMap<(PartitionId, Arc<str>), BTreeSet<u64>>,
+    done: Offsets,
 }
 
 pub(crate) struct Lane {
@@ -201,7 +207,7 @@ impl Lane {
             tokio::select! {
                 biased;
                 control = self.control.recv() => self.control(control?, &mut batch).await,
-                end = ended(&mut self.in_flight) => self.settle(end).await,
+                end = ended(&mut self.in_flight) => self.settle(end),
                 input = self.inputs.recv() => self.admit(input?, &mut batch),
                 () = tokio::time::sleep_until(self.poll_due), if idle => {}
             }
@@ -434,7 +440,7 @@ impl Lane {
             let entries = std::mem::take(&mut plan.entries);
             let batch = Arc::new(Batch { fences, entries });
             let task = if batch.fences.is_empty() {
-                tokio::spawn(async { End::Committed(Default::default()) })
+                tokio::spawn(async { End::Committed(Committed::default()) })
             } else {
                 let tokens = self.owned.values().map(|owned| (owned.partition, owned.tokens.clone())).collect();
                 tokio::spawn(commit::commit(self.env.store.clone(), batch.clone(), tokens, self.env.context.name()))
@@ -443,8 +449,8 @@ impl Lane {
         }
     }
 
-    fn fences(&self, plan: &Plan) -> (Vec<Fence>, HashMap<(PartitionId, Arc<str>), BTreeSet<u64>>) {
-        let mut done: HashMap<(PartitionId, Arc<str>), BTreeSet<u64>> = HashMap::new();
+    fn fences(&self, plan: &Plan) -> (Vec<Fence>, Offsets) {
+        let mut done: Offsets = HashMap::new();
         for (partition, topic, offset) in &plan.consumed {
             done.entry((*partition, topic.clone())).or_default().insert(*offset);
         }
@@ -480,22 +486,22 @@ impl Lane {
         while self.in_flight.is_some() || !self.ready.is_empty() {
             self.start_commit();
             let end = ended(&mut self.in_flight).await;
-            self.settle(end).await;
+            self.settle(end);
         }
     }
 
     /// Takes in how the commit ended, and starts the next part of the batch.
-    async fn settle(&mut self, end: End) {
+    fn settle(&mut self, end: End) {
         let Some(in_flight) = self.in_flight.take() else { return };
         match end {
-            End::Committed(committed) => self.committed(in_flight, committed).await,
+            End::Committed(committed) => self.committed(in_flight, committed),
             End::Data(error) => self.bisect(in_flight, &error),
-            End::Reloaded(rows) => self.reloaded(in_flight, rows).await,
+            End::Reloaded(rows) => self.reloaded(in_flight, rows),
         }
         self.start_commit();
     }
 
-    async fn committed(&mut self, in_flight: InFlight, committed: holdfast_core::port::store::Committed) {
+    fn committed(&mut self, in_flight: InFlight, committed: Committed) {
         let InFlight { plan, batch, done, .. } = in_flight;
         for partition in &committed.stale {
             self.lose(*partition);
@@ -548,7 +554,9 @@ impl Lane {
         for ((partition, topic), offsets) in done.into_iter().filter(|((partition, _), _)| !undone.contains(partition))
         {
             if let Some(mark) = self.owned.get_mut(&partition).and_then(|owned| owned.marks.get_mut(&topic)) {
-                offsets.iter().for_each(|offset| mark.done(*offset));
+                for offset in &offsets {
+                    mark.done(*offset);
+                }
                 self.env.log.store_offset(&topic, partition, mark.low());
             }
         }
@@ -630,7 +638,7 @@ impl Lane {
 
     /// The commit may have happened or not. Actors and counters are read again from the store, and the work goes round again: what
     /// was committed shows as consumed, as a claim or as an event sequence.
-    async fn reloaded(&mut self, in_flight: InFlight, rows: Vec<PartitionRow>) {
+    fn reloaded(&mut self, in_flight: InFlight, rows: Vec<PartitionRow>) {
         let rows: HashMap<PartitionId, PartitionRow> = rows.into_iter().map(|row| (row.partition, row)).collect();
         for fence in &in_flight.batch.fences {
             let Some(row) = rows.get(&fence.partition) else {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -286,8 +286,8 @@ impl Router for Node {
             message,
             command,
             now: self.clock.now(),
-            failure: std::sync::OnceLock::new(),
-            claim: Default::default(),
+            failure: OnceLock::new(),
+            claim: OnceLock::default(),
             prepared: false,
             credit: Some(permit),
         };

@@ -282,17 +282,18 @@ impl Ownership {
         let (lane, store, drain) = (self.lane_of(partition).clone(), self.store.clone(), self.config.drain);
         let context = self.fetcher.context.name();
         work.spawn(async move {
-            match tokio::time::timeout(drain, hand_over(&lane, &*store, partition, held.term)).await {
-                Ok(true) => tracing::info!(context, partition = partition.0, "partition released"),
-                Ok(false) | Err(_) => {
-                    tracing::warn!(
-                        context,
-                        partition = partition.0,
-                        "partition given up without release; its next owner waits out a lease"
-                    );
-                    let _ = lane.control.send(Control::Drop { partition, term: held.term });
-                    let _ = lane.relay.send(RelayMessage::Drop { partition });
-                }
+            let handed_over = tokio::time::timeout(drain, hand_over(&lane, &*store, partition, held.term)).await;
+            let partition_index = partition.0;
+            if handed_over == Ok(true) {
+                tracing::info!(context, partition = partition_index, "partition released");
+            } else {
+                tracing::warn!(
+                    context,
+                    partition = partition_index,
+                    "partition given up without release; its next owner waits out a lease"
+                );
+                let _ = lane.control.send(Control::Drop { partition, term: held.term });
+                let _ = lane.relay.send(RelayMessage::Drop { partition });
             }
             Done::Released { partition }
         });

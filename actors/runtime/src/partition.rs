@@ -34,6 +34,7 @@ pub(crate) struct Post {
     pub delivery: Arc<Delivery>,
     pub kind: Arc<dyn Kind>,
     /// What the store holds, if the actor has to be activated.
+    #[expect(clippy::option_option, reason = "not asked for, or asked for and not there, or there")]
     pub activation: Option<Option<StateRow>>,
     /// Reads that asked for the activation.
     pub readers: Vec<ReadReply>,

@@ -54,13 +54,16 @@ struct Line {
     finish: Option<oneshot::Sender<()>>,
 }
 
+/// The rows of one call, and how it ended.
+type Published = (Arc<[OutboxRow]>, Result<(), PublishError>);
+
 pub(crate) struct Relay {
     pub context: &'static str,
     pub store: Arc<dyn Store>,
     pub publisher: Arc<dyn Publisher>,
     pub rows_max: usize,
     lines: BTreeMap<PartitionId, Line>,
-    in_flight: FuturesOrdered<BoxFuture<'static, (Arc<[OutboxRow]>, Result<(), PublishError>)>>,
+    in_flight: FuturesOrdered<BoxFuture<'static, Published>>,
     rows_in_flight: usize,
     backoff: Backoff,
 }

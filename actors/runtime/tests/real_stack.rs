@@ -23,7 +23,7 @@ async fn owned(node: &Node) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), all).await.expect("all partitions owned");
+    tokio::time::timeout(Duration::from_mins(1), all).await.expect("all partitions owned");
 }
 
 fn command(key: &str, n: usize, sequence: u64) -> OutboxRow {
@@ -58,7 +58,7 @@ async fn the_counter_counts_on_the_real_stack_and_remembers() {
     let rows: Vec<OutboxRow> = (1..=2000).map(|n| command(&format!("k{}", n % 50), 1, n)).collect();
     producer.publish(Arc::from(rows)).await.expect("published");
     for k in 0..50 {
-        let read = tokio::time::timeout(Duration::from_secs(60), async {
+        let read = tokio::time::timeout(Duration::from_mins(1), async {
             loop {
                 let read = node.read("counter", &format!("k{k}"), Consistency::Strong, 0).await.expect("owned");
                 if read.version == 40 {

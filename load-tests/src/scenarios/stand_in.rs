@@ -19,6 +19,9 @@ use holdfast_proto::{
 };
 use prost::{Message as _, Name as _};
 
+/// Adding this sku panics, for tests of what follows.
+pub const PANIC_SKU: &str = "panic";
+
 /// Every unit costs this.
 const PRICE_MINOR: i64 = 1_999;
 
@@ -74,6 +77,7 @@ impl Aggregate for StandIn {
                 currency: create.currency.clone(),
             }))),
             _ if !is_draft => Err("WRONG_STATE"),
+            Command::Add(add) if add.sku == PANIC_SKU => panic!("asked to, by the sku"),
             Command::Add(add) => {
                 let before = state.lines.iter().find(|line| line.sku == add.sku).map_or(0, |line| line.quantity);
                 Ok(Decision::event(Event::Added(ItemAdded {

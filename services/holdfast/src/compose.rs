@@ -370,7 +370,7 @@ async fn maintain(context: Context, store: Arc<PgStore>) {
         tick.tick().await;
         match store.maintain(holdfast_postgres::Retention::default()).await {
             Ok(done) if !done.dropped.is_empty() => {
-                tracing::info!(%context, dropped = ?done.dropped, "old tables dropped")
+                tracing::info!(%context, dropped = ?done.dropped, "old tables dropped");
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(%context, %error, "day tables could not be maintained; trying again later"),

@@ -75,7 +75,7 @@ async fn what_a_row_can_do_wrong_is_data_and_costs_its_neighbours_nothing() {
 
 fn wants(partition: u32, n: u64) -> Vec<Entry> {
     (0..4)
-        .map(|k| conditional(partition, vec![PoolChange::hold("sku", if (n + k) % 5 == 0 { -1 } else { 1 })]))
+        .map(|k| conditional(partition, vec![PoolChange::hold("sku", if (n + k).is_multiple_of(5) { -1 } else { 1 })]))
         .collect()
 }
 
@@ -96,7 +96,7 @@ async fn a_hot_pool_conserves_under_fire() {
             let (mut held, mut unknown) = (0_i64, 0);
             for n in 0..150 {
                 let entries = wants(partition, n);
-                let gains: Vec<i64> = (0..4).map(|k| if (n + k) % 5 == 0 { -1 } else { 1 }).collect();
+                let gains: Vec<i64> = (0..4).map(|k| if (n + k).is_multiple_of(5) { -1 } else { 1 }).collect();
                 match owner.commit(entries).await {
                     Ok(done) => {
                         held += done.granted.iter().zip(gains).filter(|(yes, _)| **yes).map(|(_, by)| by).sum::<i64>();

@@ -24,7 +24,7 @@ pub const VIEW: View = View {
     upsert: "insert into sample_view select r ->> '_key', r - '_key' from jsonb_array_elements($1) r
         on conflict (key) do update set row = excluded.row",
 };
-const VIEW_SQL: &str = r#"create table sample_view (key text primary key, row jsonb not null) with (fillfactor = 80);"#;
+const VIEW_SQL: &str = "create table sample_view (key text primary key, row jsonb not null) with (fillfactor = 80);";
 pub const CONTEXT: &[(i64, &str, &str)] = &[(1, "view", VIEW_SQL)];
 
 /// Postgres alone.

@@ -35,7 +35,10 @@ async fn a_contexts_role_cannot_read_anothers_schema() {
             match outcome {
                 Ok(_) => assert!(allowed, "{statement}"),
                 Err(error) => {
-                    let code = error.as_database_error().and_then(|error| error.code()).map(|code| code.to_string());
+                    let code = error
+                        .as_database_error()
+                        .and_then(sqlx::error::DatabaseError::code)
+                        .map(|code| code.to_string());
                     assert!(!allowed && code.as_deref() == Some("42501"), "{statement}: {error}");
                 }
             }

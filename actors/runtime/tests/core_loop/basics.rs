@@ -163,7 +163,7 @@ async fn a_timer_fires_once_by_the_stores_clock_also_after_a_restart() {
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(cluster.version("a"), 0);
     eventually("the timer has fired", || cluster.sum("a") == Some(1000)).await;
-    tokio::time::sleep(Duration::from_secs(120)).await;
+    tokio::time::sleep(Duration::from_mins(2)).await;
     assert_eq!(cluster.version("a"), 1);
     assert!(cluster.store.contents().timers.is_empty());
 }
@@ -182,7 +182,7 @@ async fn a_failed_look_up_defers_that_message_and_what_follows_for_its_aggregate
     eventually("the third queues behind", || cluster.store.contents().mailbox.len() == 3).await;
     assert!(matches!(member.node.command(call("a", "add", "9")).await, Err(RouteError::Waiting(_))));
     assert!(matches!(member.node.command(call("c", "ask", "")).await, Err(RouteError::Downstream(_))));
-    tokio::time::sleep(Duration::from_secs(300)).await;
+    tokio::time::sleep(Duration::from_mins(5)).await;
     assert_eq!(cluster.dead_letters().len(), 0, "an outage of a downstream never counts against a message");
     cluster.oracle.is_away.store(false, Ordering::SeqCst);
     cluster.assert_converged().await;

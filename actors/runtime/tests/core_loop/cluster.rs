@@ -204,7 +204,7 @@ pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
 }
 
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(120), future)
+    tokio::time::timeout(Duration::from_mins(2), future)
         .await
         .unwrap_or_else(|_| panic!("not within two minutes: {what}"))
 }

@@ -53,7 +53,7 @@ impl Aggregate for Counter {
                 granted: Effects::event(*n),
                 refused: Err("sold out".into()),
             }),
-            Command::Later => Ok(Decision::Done(Effects::none().with_timer("later", Duration::from_secs(60)))),
+            Command::Later => Ok(Decision::Done(Effects::none().with_timer("later", Duration::from_mins(1)))),
             Command::Fired => Ok(Decision::event(1000)),
             Command::Ask(answer) => Ok(Decision::event(answer.expect("prepared"))),
             Command::Panic => panic!("this command is poison"),

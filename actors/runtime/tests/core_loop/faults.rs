@@ -142,7 +142,7 @@ async fn an_outage_of_the_store_is_waited_out_without_counting_against_anything(
     eventually("some are done", || total(&cluster) > 0).await;
     member.store.set_unavailable(true);
     flood(&cluster, 51, 100);
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     member.store.set_unavailable(false);
     cluster.assert_converged().await;
     assert_eq!((total(&cluster), cluster.dead_letters().len()), (5050, 0));

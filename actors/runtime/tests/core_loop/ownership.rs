@@ -115,7 +115,7 @@ async fn a_node_that_lost_its_fence_takes_again_only_after_the_group_confirmed()
     let second = cluster.start().await;
     eventually("the second has its share", || second.node.owned_partitions() == 2).await;
     eventually("the first has noticed", || first.node.owned_partitions() == 2).await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(second.node.owned_partitions(), 2, "robbed by a stale belief");
     flood(&cluster, 1, 100);
     cluster.assert_converged().await;

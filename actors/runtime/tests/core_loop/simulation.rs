@@ -344,7 +344,7 @@ async fn comes_to_rest(cluster: &Cluster) -> Result<(), String> {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let within = tokio::time::timeout(Duration::from_secs(60), rest).await;
+    let within = tokio::time::timeout(Duration::from_mins(1), rest).await;
     within.map_err(|_| "I8: not converged 60 s after everything healed".into())
 }
 
@@ -412,7 +412,7 @@ impl Run {
         self.heal().await;
         comes_to_rest(&self.cluster).await?;
         let answered = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(Duration::from_secs(60), answered).await.is_err() {
+        if tokio::time::timeout(Duration::from_mins(1), answered).await.is_err() {
             return Err("a caller got no answer, or a node did not stop".into());
         }
         // All timers have fired by then, and whatever still travelled has arrived.

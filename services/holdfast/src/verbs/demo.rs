@@ -30,7 +30,7 @@ const CALM_RATE: u32 = 400;
 /// Orders of the second part.
 const CALM_ORDERS: u32 = 500;
 /// After the last record was sent, how long may pass without anything moving before the demo gives up.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// Units in stock of the sku that is to sell out, per thousand orders.
 const SCARCE_PER_MILLE: i64 = 10;
 
@@ -204,7 +204,7 @@ impl Stage {
 
 impl Outcome {
     fn commands_per_s(&self) -> f64 {
-        self.records as f64 / self.took.as_secs_f64()
+        f64::from(u32::try_from(self.records).unwrap_or(u32::MAX)) / self.took.as_secs_f64()
     }
 
     fn json(&self) -> serde_json::Value {

@@ -61,7 +61,7 @@ async fn down(dir: &Path) -> Result<u8, Failure> {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    let gone = tokio::time::timeout(Duration::from_secs(60), gone).await;
+    let gone = tokio::time::timeout(Duration::from_mins(1), gone).await;
     gone.context("it did not stop within a minute").map_err(Failure::Check)?;
     println!("stopped");
     Ok(0)

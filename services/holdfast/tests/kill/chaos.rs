@@ -151,7 +151,7 @@ impl World {
     async fn fill(&self) -> Result<(), Failed> {
         let grpc = self.nodes[0].as_ref().ok_or("no node")?.grpc;
         let schema = self.target.inventory.as_ref().ok_or("no inventory")?;
-        let give_up = Instant::now() + Duration::from_secs(60);
+        let give_up = Instant::now() + Duration::from_mins(1);
         while checkers::owners(schema).await?.get(&grpc.to_string()) != Some(&PARTITIONS) {
             if Instant::now() > give_up {
                 return Err("the first node did not take every partition within a minute".into());
@@ -191,7 +191,7 @@ impl World {
         while !sending.is_finished() && struck < kills {
             self.moving().await?;
             self.doze(20, 600).await;
-            let which = self.random.below(2) as usize;
+            let which = usize::from(self.random.below(2) == 1);
             // Dropping it is what kills it.
             self.nodes[which] = None;
             self.launch(which)?;
@@ -209,7 +209,7 @@ impl World {
         let address = node.grpc.to_string();
         let pid = Pid::from_raw(i32::try_from(node.process.id())?).ok_or("no process")?;
         kill_process(pid, Signal::STOP)?;
-        let give_up = Instant::now() + Duration::from_secs(60);
+        let give_up = Instant::now() + Duration::from_mins(1);
         while checkers::owners(&self.target.orders).await?.contains_key(&address) {
             if Instant::now() > give_up {
                 return Err("a paused node's partitions were not taken over within a minute".into());
@@ -226,7 +226,7 @@ impl World {
     async fn moving(&self) -> Result<(), Failed> {
         let ends = Ends::new(self.stack.brokers())?;
         let before = ends.total("orders.events").await?;
-        let give_up = Instant::now() + Duration::from_secs(60);
+        let give_up = Instant::now() + Duration::from_mins(1);
         while ends.total("orders.events").await? == before {
             if Instant::now() > give_up {
                 return Err("nothing moved for a minute".into());

@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -91,6 +92,8 @@ impl Broken {
     /// place, a stale owner's batch is refused for its versions, and a missing fence was not seen in six rounds.
     async fn without_fence(&self, batch: &Batch) -> Result<Committed, CommitError> {
         let away = |error: StoreError| CommitError::Unavailable(error.to_string());
+        // A distant database: a process that is paused is then nearly always paused between deciding and committing.
+        tokio::time::sleep(Duration::from_millis(30)).await;
         let rows = self.inner.partitions().await.map_err(away)?;
         let mut batch = batch.clone();
         for fence in &mut batch.fences {

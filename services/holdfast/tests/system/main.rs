@@ -1,0 +1,66 @@
+//! The product as its users meet it: the real binary, a real Kafka, a real Postgres, records and calls from outside.
+//!
+//! One shop is opened for all tests, through the binary's own verbs. Deliberately absent: anything that looks inside the process.
+
+mod bad_records;
+mod calls;
+mod command_line;
+mod flash_sale;
+mod poison;
+mod shop;
+mod telemetry;
+
+use std::{process::ExitCode, sync::Arc};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use tokio::runtime::Runtime;
+
+use crate::shop::Shop;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // They share one shop, and some of them measure.
+    arguments.test_threads = Some(1);
+    if arguments.list {
+        return libtest_mimic::run(&arguments, trials(None)).exit_code();
+    }
+    let runtime = Arc::new(Runtime::new().expect("the tests' runtime starts"));
+    let shop = runtime.block_on(Shop::open());
+    let shop = match shop {
+        Ok(shop) => Arc::new(shop),
+        Err(error) => {
+            eprintln!("the shop does not open: {}", error.message().unwrap_or_default());
+            return ExitCode::FAILURE;
+        }
+    };
+    let conclusion = libtest_mimic::run(&arguments, trials(Some((shop.clone(), runtime.clone()))));
+    // Dropping the last handle stops the servers.
+    drop(shop);
+    conclusion.exit_code()
+}
+
+/// `open` is there unless tests are only listed.
+fn trials(open: Option<(Arc<Shop>, Arc<Runtime>)>) -> Vec<Trial> {
+    macro_rules! trial {
+        ($module:ident :: $law:ident) => {{
+            let open = open.clone();
+            Trial::test(concat!(stringify!($module), "::", stringify!($law)), move || {
+                let Some((shop, runtime)) = open else { return Err(Failed::without_message()) };
+                runtime.block_on($module::$law(&shop))
+            })
+        }};
+    }
+    vec![
+        trial!(command_line::a_wrong_value_exits_2_and_names_itself),
+        trial!(command_line::an_unreachable_dependency_exits_3),
+        trial!(command_line::a_taken_port_is_named),
+        trial!(bad_records::each_is_a_dead_letter_with_its_bytes_and_its_partition_goes_on),
+        trial!(bad_records::an_identical_repeat_does_nothing_and_another_body_is_invalid),
+        trial!(calls::malformed_input_is_an_invalid_argument_with_its_field),
+        trial!(calls::kafka_and_grpc_reach_the_same_actor_through_the_same_claims),
+        trial!(telemetry::one_trace_leads_through_both_contexts),
+        trial!(telemetry::what_the_caller_sent_shows_up_in_no_log_metric_or_error_text),
+        trial!(flash_sale::exactly_the_stock_is_sold_and_bystanders_are_served),
+        trial!(poison::a_panicking_command_is_a_dead_letter_and_ten_thousand_others_are_done),
+    ]
+}
