@@ -45,7 +45,8 @@ fn below_home(purpose: &'static str, variable: &'static str, below: &str) -> Res
 pub(crate) fn blocked_for_strangers(path: &Path) -> Option<PathBuf> {
     let mut ancestors: Vec<&Path> = path.ancestors().collect();
     ancestors.reverse();
-    let blocks = |dir: &&Path| fs::metadata(dir).is_ok_and(|meta| meta.permissions().mode() & 0o001 == 0);
+    let blocks =
+        |dir: &&Path| fs::metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.permissions().mode() & 0o001 == 0);
     ancestors.into_iter().find(blocks).map(Path::to_owned)
 }
 
