@@ -10,7 +10,7 @@ use tracing::Span;
 /// Messages done, by `context` and `outcome` (`applied`, `rejected`, `repeat`, `dead_letter`, `deferred`).
 pub const MESSAGES_TOTAL: &str = "holdfast_messages_total";
 /// Messages in a committed batch, by `context`.
-pub const BATCH_SIZE: &str = "holdfast_batch_size";
+pub const BATCH_RECORDS: &str = "holdfast_batch_size_records";
 /// Seconds from the start of a commit to its answer, by `context`.
 pub const COMMIT_SECONDS: &str = "holdfast_commit_seconds";
 /// Commits that failed, by `context` and `reason`.

@@ -1,0 +1,193 @@
+//! Commits, one after the other, and what follows from each that happened.
+//!
+//! In this order, and only after the commit: the actors advance, callers are answered, rows go to the relay, offsets are noted (I5). What was not
+//! committed under a fence that held did not happen.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, atomic::Ordering},
+};
+
+use holdfast_core::{
+    PartitionId,
+    batch::{Batch, Entry, Fence},
+    dedup::Answer,
+    port::store::Committed,
+};
+
+use super::{InFlight, Lane, Offsets, ended};
+use crate::{
+    commit::{self, End},
+    partition::PartitionMessage,
+    plan::{Pending, Plan},
+    relay::RelayMessage,
+    router::RouteError,
+    telemetry,
+};
+
+impl Lane {
+    /// Starts the next plan that is ready, if nothing is in flight.
+    pub(super) fn start_commit(&mut self) {
+        while self.in_flight.is_none()
+            && let Some(mut plan) = self.ready.pop_front()
+        {
+            let (fences, done) = self.fences(&plan);
+            let entries = std::mem::take(&mut plan.entries);
+            let batch = Arc::new(Batch { fences, entries });
+            let task = if batch.fences.is_empty() {
+                tokio::spawn(async { End::Committed(Committed::default()) })
+            } else {
+                let tokens = self.owned.values().map(|owned| (owned.partition, owned.tokens.clone())).collect();
+                tokio::spawn(commit::commit(self.env.store.clone(), batch.clone(), tokens, self.env.context.name()))
+            };
+            self.in_flight = Some(InFlight { task, plan, batch, done });
+        }
+    }
+
+    fn fences(&self, plan: &Plan) -> (Vec<Fence>, Offsets) {
+        let mut done: Offsets = HashMap::new();
+        for (partition, topic, offset) in &plan.consumed {
+            done.entry((*partition, topic.clone())).or_default().insert(*offset);
+        }
+        let touched = plan.partitions();
+        let mut fences = Vec::with_capacity(touched.len());
+        for owned in self.owned.values().filter(|owned| touched.contains(&owned.partition)) {
+            let mut consumed = Vec::new();
+            for ((partition, topic), offsets) in &done {
+                if *partition == owned.partition
+                    && let Some(mark) = owned.marks.get(topic)
+                {
+                    let low = mark.low_after(offsets);
+                    if low > mark.low() {
+                        consumed.push((topic.clone(), low));
+                    }
+                }
+            }
+            let published = owned.published.load(Ordering::Acquire);
+            fences.push(Fence {
+                partition: owned.partition,
+                token: owned.token,
+                generation: owned.generation,
+                number: owned.batch + 1,
+                outbox_head: owned.outbox_head,
+                consumed,
+                cursor: (published > owned.cursor_stored).then_some(published),
+            });
+        }
+        (fences, done)
+    }
+
+    pub(super) async fn settle_all(&mut self) {
+        while self.in_flight.is_some() || !self.ready.is_empty() {
+            self.start_commit();
+            let end = ended(&mut self.in_flight).await;
+            self.settle(end);
+        }
+    }
+
+    /// Takes in how the commit ended, and starts the next part of the batch.
+    pub(super) fn settle(&mut self, end: End) {
+        let Some(in_flight) = self.in_flight.take() else { return };
+        match end {
+            End::Committed(committed) => self.committed(in_flight, committed),
+            End::Data(error) => self.bisect(in_flight, &error),
+            End::Reloaded(rows) => self.reloaded(in_flight, rows),
+        }
+        self.start_commit();
+    }
+
+    fn committed(&mut self, in_flight: InFlight, committed: Committed) {
+        let InFlight { plan, batch, done, .. } = in_flight;
+        for partition in &committed.stale {
+            self.lose(*partition);
+        }
+        for fence in &batch.fences {
+            if let Some(owned) = self.owned.get_mut(&fence.partition)
+                && let Some(head) = committed.heads.get(&fence.partition)
+            {
+                owned.batch = fence.number;
+                owned.outbox_head = *head;
+                owned.cursor_stored = fence.cursor.unwrap_or(owned.cursor_stored);
+            }
+        }
+        let is_granted = |entry: usize| committed.granted.get(entry).copied().unwrap_or(false);
+        // A partition may have been lost before this plan had its turn, so that it had no fence in it at all; and by now it may be owned
+        // again. What was not committed under a fence that held did not happen.
+        let touched =
+            batch.entries.iter().map(|entry| entry.partition).chain(done.keys().map(|(partition, _)| *partition));
+        let undone: BTreeSet<PartitionId> =
+            touched.filter(|partition| !committed.heads.contains_key(partition)).collect();
+        // First the actors advance.
+        self.advance(&plan, &undone, is_granted);
+        for (entry, writes) in batch.entries.iter().enumerate().map(|(at, entry)| (at, chosen(entry, is_granted(at)))) {
+            if !undone.contains(&batch.entries[entry].partition) {
+                self.recent.extend(writes.claims.iter().map(|claim| (claim.key, claim.clone())));
+            }
+        }
+        // Then callers are answered.
+        let (mut applied, mut rejected) = (0, 0);
+        for (item, pending) in plan.answers {
+            let partition_lost = undone.contains(&item.hash.home(self.env.emit.count));
+            let answer = match pending {
+                _ if partition_lost => Err(RouteError::not_owner("the partition moved while the command ran")),
+                Pending::Known(answer) => Ok(answer),
+                Pending::Grant { entry, granted, refused } => Ok(if is_granted(entry) { granted } else { refused }),
+            };
+            match &answer {
+                Ok(Answer::Applied { .. }) => applied += 1,
+                Ok(Answer::Rejected { .. }) => rejected += 1,
+                Err(_) => {}
+            }
+            item.answer(answer);
+        }
+        for (outcome, count) in [("applied", applied), ("rejected", rejected)] {
+            let labels = [("context", self.env.context.name()), ("outcome", outcome)];
+            metrics::counter!(telemetry::MESSAGES_TOTAL, &labels).increment(count);
+        }
+        // Then what was caused is published, and offsets are noted.
+        if !committed.outbox.is_empty() {
+            let _ = self.relay.send(RelayMessage::Rows(committed.outbox.into()));
+        }
+        for ((partition, topic), offsets) in done.into_iter().filter(|((partition, _), _)| !undone.contains(partition))
+        {
+            if let Some(mark) = self.owned.get_mut(&partition).and_then(|owned| owned.marks.get_mut(&topic)) {
+                for offset in &offsets {
+                    mark.done(*offset);
+                }
+                self.env.log.store_offset(&topic, partition, mark.low());
+            }
+        }
+    }
+
+    fn advance(&mut self, plan: &Plan, undone: &BTreeSet<PartitionId>, is_granted: impl Fn(usize) -> bool) {
+        let mut snapshots: BTreeMap<PartitionId, Vec<_>> = BTreeMap::new();
+        for settle in plan.settles.iter().filter(|settle| !undone.contains(&settle.partition)) {
+            let snapshot = match (&settle.granted, &settle.refused) {
+                (Some((entry, _)), Some(refused)) if !is_granted(*entry) => Some(refused.clone()),
+                (Some((_, granted)), _) => Some(granted.clone()),
+                (None, _) => None,
+            };
+            snapshots.entry(settle.partition).or_default().push((settle.aggregate.clone(), snapshot));
+        }
+        for (partition, snapshots) in snapshots {
+            if let Some(owned) = self.owned.get(&partition) {
+                let _ = owned.supervisor.send_message(PartitionMessage::Settle { snapshots });
+            }
+        }
+        for (partition, aggregate, change) in plan.waiting.iter().filter(|(partition, ..)| !undone.contains(partition))
+        {
+            let Some(owned) = self.owned.get_mut(partition) else { continue };
+            match owned.live.waiting(aggregate) {
+                Some(waiting) => owned.live.set_waiting(aggregate, waiting.saturating_add_signed(*change)),
+                None => _ = self.mailed.insert(aggregate.clone()),
+            }
+        }
+    }
+}
+
+fn chosen(entry: &Entry, granted: bool) -> &holdfast_core::batch::Writes {
+    match &entry.condition {
+        Some(condition) if !granted => &condition.refused,
+        _ => &entry.writes,
+    }
+}

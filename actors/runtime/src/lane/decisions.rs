@@ -1,0 +1,229 @@
+//! From a gathered batch to its plans: what the store knows is looked up, what needs no actor is disposed of, the rest is decided by the actors.
+//!
+//! Nothing is changed here that a commit has yet to confirm: verdicts become plans, and plans take effect when they are settled.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use holdfast_core::{
+    AggregateId, PartitionId,
+    dedup::{Claim, ClaimKey},
+    disposition::WaitReason,
+};
+use tokio::sync::mpsc;
+
+use super::{Lane, abandon, size};
+use crate::{
+    activation::{self, Known},
+    backoff::Backoff,
+    partition::{PartitionMessage, Post},
+    plan::{Planned, Planner},
+    prepare,
+    router::RouteError,
+    telemetry,
+    work::{Delivery, Input, Item, Origin, ReadReply, Work, answer_of},
+};
+
+impl Lane {
+    pub(super) async fn look_up(&mut self, batch: &mut [Input]) -> Known {
+        let mut backoff = Backoff::infrastructure();
+        let known = loop {
+            let is_live = |input: &Input, id: &AggregateId| {
+                self.owned.get(&input.partition).is_some_and(|owned| owned.live.contains(id))
+            };
+            match activation::look_up(&*self.env.store, batch, is_live).await {
+                Ok(known) => break known,
+                Err(error) => {
+                    tracing::warn!(context = self.env.context.name(), %error, "look-up failed; holding");
+                    for input in batch.iter() {
+                        if let Work::Item(item) = &input.work {
+                            item.answer(Err(RouteError::unavailable(error.to_string())));
+                        }
+                    }
+                    backoff.wait().await;
+                }
+            }
+        };
+        prepare::prepare(&self.env.context, batch, |item| {
+            item.claim_key().is_some_and(|key| known.claims.contains_key(&key))
+        })
+        .await;
+        known
+    }
+
+    pub(super) async fn decide(&mut self, batch: Vec<Input>, known: Known) {
+        metrics::histogram!(telemetry::BATCH_RECORDS, "context" => self.env.context.name()).record(size(batch.len()));
+        let recent = std::mem::take(&mut self.recent);
+        let emit = self.env.emit.clone();
+        let mut planner = Planner::new(self.env.context.name(), &emit, self.env.config.retry, self.env.clock.now());
+        let groups = self.sort(batch, &known, &recent, &mut planner);
+        self.deliver(groups, known, &mut planner).await;
+        let low_after = |partition: PartitionId, topic: &str, done: &BTreeSet<u64>| {
+            self.owned.get(&partition).and_then(|owned| owned.marks.get(topic)).map(|mark| mark.low_after(done))
+        };
+        let Planned { plans, carry } = planner.finish(low_after);
+        self.carry.extend(carry);
+        self.ready.extend(plans.into_iter().filter(|plan| !plan.is_empty()));
+    }
+
+    /// Disposes of everything that needs no actor, and groups the rest by aggregate, in order of first appearance.
+    fn sort(
+        &mut self,
+        batch: Vec<Input>,
+        known: &Known,
+        recent: &HashMap<ClaimKey, Claim>,
+        planner: &mut Planner<'_>,
+    ) -> Vec<Group> {
+        let now = self.env.clock.boot();
+        let mut groups: Vec<Group> = Vec::new();
+        let mut places: HashMap<AggregateId, usize> = HashMap::new();
+        let mut claimed: HashSet<ClaimKey> = HashSet::new();
+        for input in batch {
+            let Some(owned) = self.owned.get_mut(&input.partition).filter(|owned| owned.term == input.term) else {
+                abandon(input);
+                continue;
+            };
+            let (aggregate, item) = match &input.work {
+                Work::Ignored { .. } => {
+                    planner.plain.consume(&input);
+                    planner.plain.work.push(input);
+                    continue;
+                }
+                Work::Refused(_) => {
+                    planner.refuse(input);
+                    continue;
+                }
+                Work::Activate { aggregate, .. } => (aggregate.clone(), None),
+                Work::Item(item) => (item.aggregate.clone(), Some(item.clone())),
+            };
+            if self.mailed.contains(&aggregate) {
+                planner.carry(input, &aggregate); // the next batch looks it up again
+                continue;
+            }
+            let stored_waiting = known.cold.get(&aggregate).map_or(0, |(_, waiting)| *waiting);
+            let Some(item) = item else {
+                owned.live.touch(&aggregate, now, || stored_waiting);
+                group(&mut groups, &mut places, input.partition, &aggregate).add_reader(input);
+                continue;
+            };
+            if matches!(item.origin, Origin::Log { .. }) && item.hash.home(self.env.emit.count) != input.partition {
+                planner.transfer(input);
+                continue;
+            }
+            if owned.live.waiting(&aggregate).unwrap_or(stored_waiting) > 0 {
+                planner.block_waiting(&aggregate, WaitReason::Retrying);
+            }
+            let Some(input) = planner.unless_blocked(input, &item) else { continue };
+            if let Some(key) = item.claim_key() {
+                if let Some(claim) = recent.get(&key).or_else(|| known.claims.get(&key)) {
+                    match answer_of(claim, item.body()) {
+                        Ok(answer) => planner.repeat(input, &item, Some(answer)),
+                        Err(failure) => planner.fail(input, &item, &failure),
+                    }
+                    continue;
+                }
+                if !claimed.insert(key) {
+                    planner.carry(input, &aggregate); // its twin is in this batch: the next one knows the answer
+                    continue;
+                }
+            }
+            if let Some(failure) = item.failure.get() {
+                if places.contains_key(&aggregate) {
+                    planner.carry(input, &aggregate); // what is before it may not be done in this batch, and must not queue behind it
+                } else {
+                    planner.fail(input, &item, failure);
+                }
+                continue;
+            }
+            owned.live.touch(&aggregate, now, || stored_waiting);
+            group(&mut groups, &mut places, input.partition, &aggregate).inputs.push(input);
+        }
+        groups
+    }
+
+    /// Has each group decided by its actor.
+    async fn deliver(&mut self, groups: Vec<Group>, mut known: Known, planner: &mut Planner<'_>) {
+        let (sender, mut verdicts) = mpsc::unbounded_channel();
+        let mut posts: BTreeMap<PartitionId, Vec<Post>> = BTreeMap::new();
+        let mut deliveries = Vec::with_capacity(groups.len());
+        for (index, group) in groups.into_iter().enumerate() {
+            let kind = self.env.context.kind(group.aggregate.kind).expect("an aggregate id is made from a kind");
+            let items: Vec<Arc<Item>> = group
+                .inputs
+                .iter()
+                .filter_map(|input| match &input.work {
+                    Work::Item(item) => Some(item.clone()),
+                    _ => None,
+                })
+                .collect();
+            let hash = holdfast_core::KeyHash::of(group.aggregate.key.as_bytes());
+            let delivery = Arc::new(Delivery::new(group.aggregate, hash, items));
+            posts.entry(group.partition).or_default().push(Post {
+                index,
+                delivery: delivery.clone(),
+                kind: kind.clone(),
+                activation: known.cold.remove(&delivery.aggregate).map(|(row, _)| row),
+                readers: group.readers,
+            });
+            deliveries.push(Some((group.partition, delivery, group.inputs)));
+        }
+        let mut open = deliveries.len();
+        for (partition, deliveries) in posts {
+            let Some(owned) = self.owned.get(&partition) else { continue };
+            // A supervisor that is gone answers nothing; its verdicts are missed below.
+            let _ = owned.supervisor.send_message(PartitionMessage::Deliver { deliveries, verdicts: sender.clone() });
+        }
+        drop(sender);
+        while open > 0
+            && let Some(verdict) = verdicts.recv().await
+        {
+            let Some((partition, delivery, inputs)) = deliveries.get_mut(verdict.delivery).and_then(Option::take)
+            else {
+                continue;
+            };
+            open -= 1;
+            if verdict.unreadable
+                && let Some(owned) = self.owned.get_mut(&partition)
+            {
+                owned.live.remove(&delivery.aggregate);
+            }
+            planner.verdict(partition, &delivery, inputs, verdict);
+        }
+        // A partition supervisor died: its partition is given up, its work is undone and comes again to whoever owns it next.
+        for (partition, _, inputs) in deliveries.into_iter().flatten() {
+            inputs.into_iter().for_each(abandon);
+            self.lose(partition);
+        }
+    }
+}
+
+/// The messages of one batch for one aggregate.
+struct Group {
+    partition: PartitionId,
+    aggregate: AggregateId,
+    inputs: Vec<Input>,
+    readers: Vec<ReadReply>,
+}
+
+impl Group {
+    fn add_reader(&mut self, input: Input) {
+        if let Work::Activate { reply, .. } = input.work {
+            self.readers.push(reply);
+        }
+    }
+}
+
+fn group<'g>(
+    groups: &'g mut Vec<Group>,
+    places: &mut HashMap<AggregateId, usize>,
+    partition: PartitionId,
+    aggregate: &AggregateId,
+) -> &'g mut Group {
+    let at = *places.entry(aggregate.clone()).or_insert_with(|| {
+        groups.push(Group { partition, aggregate: aggregate.clone(), inputs: Vec::new(), readers: Vec::new() });
+        groups.len() - 1
+    });
+    &mut groups[at]
+}
