@@ -14,6 +14,8 @@ pub struct Cpu {
     pub kafka: f64,
     /// The postmaster and its backends, those that ended included.
     pub postgres: f64,
+    /// Everything else on this machine: a measurement beside much of it says little.
+    pub others: f64,
 }
 
 /// Whom to look at.
@@ -28,14 +30,13 @@ pub struct Pids {
 impl Pids {
     /// What they have used since they started.
     pub fn used(self) -> Cpu {
-        Cpu {
-            here: used(std::process::id(), 2),
-            kafka: self.kafka.map_or(0.0, |pid| used(pid, 2)),
-            postgres: self.postgres.map_or(0.0, |pid| {
-                let alive: f64 = children(pid).iter().map(|child| used(*child, 2)).sum();
-                used(pid, 4) + alive
-            }),
-        }
+        let here = used(std::process::id(), 2);
+        let kafka = self.kafka.map_or(0.0, |pid| used(pid, 2));
+        let postgres = self.postgres.map_or(0.0, |pid| {
+            let alive: f64 = children(pid).iter().map(|child| used(*child, 2)).sum();
+            used(pid, 4) + alive
+        });
+        Cpu { here, kafka, postgres, others: machine() - here - kafka - postgres }
     }
 }
 
@@ -48,6 +49,7 @@ impl Cpu {
             here: each(self.here, before.here),
             kafka: each(self.kafka, before.kafka),
             postgres: each(self.postgres, before.postgres),
+            others: each(self.others, before.others).max(0.0),
         }
     }
 }
@@ -61,6 +63,14 @@ fn stat(pid: u32) -> Vec<String> {
 /// CPU seconds: user and system time; with four fields also that of children that ended.
 fn used(pid: u32, fields: usize) -> f64 {
     stat(pid).iter().skip(11).take(fields).filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / TICKS
+}
+
+/// CPU seconds that anybody on this machine has used: user, nice, system, and both kinds of interrupts.
+fn machine() -> f64 {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields: Vec<f64> =
+        text.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
+    [0, 1, 2, 5, 6].iter().filter_map(|at| fields.get(*at)).sum::<f64>() / TICKS
 }
 
 fn children(pid: u32) -> Vec<u32> {
@@ -85,5 +95,6 @@ mod tests {
         let used = pids.used().per_command_us(before, 1.0);
         assert!(used.here >= 50_000.0, "{used:?}");
         assert_eq!((used.kafka, used.postgres), (0.0, 0.0));
+        assert!(machine() >= used.here / 1e6, "the machine's time holds this process's");
     }
 }

@@ -31,6 +31,12 @@ impl Rate {
         let per_second = (precise(commands) / seconds.max(1e-9)).round();
         Self { commands, seconds: (seconds * 1_000.0).round() / 1_000.0, per_second, cpu_us }
     }
+
+    /// Which part of the machine other processes had meanwhile.
+    #[allow(clippy::cast_precision_loss)] // a number of cores
+    fn others(&self) -> f64 {
+        self.cpu_us.others * self.per_second / 1e6 / cores() as f64
+    }
 }
 
 /// Latencies at a fixed rate.
@@ -79,6 +85,12 @@ impl Outcome {
         (ratio(self.holdfast.drain), ratio(self.holdfast.live))
     }
 
+    /// The largest part of the machine that other processes had during a measurement; above a few percent the figures say little.
+    pub fn disturbance(&self) -> f64 {
+        let rates = [self.holdfast.drain, self.holdfast.live, self.baseline.drain, self.baseline.live, self.ceiling];
+        rates.iter().map(Rate::others).fold(0.0, f64::max)
+    }
+
     /// One JSON object.
     pub fn json(&self) -> serde_json::Value {
         let (times, of) = (self.times_baseline(), self.of_ceiling());
@@ -89,6 +101,7 @@ impl Outcome {
             "baseline": self.baseline,
             "ceiling": self.ceiling,
             "times_baseline": { "drain": two(times.0), "live": two(times.1) },
+            "others": two(self.disturbance()),
             "of_ceiling": { "drain": two(of.0), "live": two(of.1) },
             "report": self.report,
         })
@@ -122,6 +135,7 @@ impl Outcome {
         let percent = |number: f64| format!("{:.0}%", number * 100.0);
         table.add_row(["holdfast : one transaction per command".to_owned(), factor(times.0), factor(times.1)]);
         table.add_row(["holdfast : bare group commit".to_owned(), percent(of.0), percent(of.1)]);
+        table.add_row(["CPU taken by other processes, at most".to_owned(), percent(self.disturbance())]);
         table
     }
 }
@@ -184,6 +198,17 @@ mod tests {
         assert_eq!(json["holdfast"]["drain"]["per_second"], 20_000.0);
         assert_eq!(json["times_baseline"]["live"], 15.0);
         assert_eq!(json["holdfast"]["latency"]["times"]["p99_ms"], 30);
+    }
+
+    #[test]
+    fn the_worst_disturbed_measurement_counts() {
+        let mut outcome = outcome();
+        assert!(outcome.disturbance() < 1e-9);
+        // 100 µs for each of 1,000 commands a second: a tenth of one core.
+        outcome.baseline.live.cpu_us.others = 100.0;
+        #[allow(clippy::cast_precision_loss)]
+        let tenth = 0.1 / cores() as f64;
+        assert!((outcome.disturbance() - tenth).abs() < 1e-9);
     }
 
     #[test]
