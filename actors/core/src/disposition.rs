@@ -97,8 +97,8 @@ impl Refused {
         Self { reason: DeadLetterReason::Undecodable, error: error.into(), field: None }
     }
 
-    /// A type nobody handles.
-    pub fn unknown_type(name: &str) -> Self {
-        Self { reason: DeadLetterReason::UnknownType, error: format!("no handler for ce_type {name:?}"), field: None }
+    /// A type nobody handles. Which, the dead letter's own header says: this text goes to logs, and nothing a caller sent may.
+    pub fn unknown_type() -> Self {
+        Self { reason: DeadLetterReason::UnknownType, error: "no handler for this ce_type".to_owned(), field: None }
     }
 }

@@ -108,7 +108,7 @@ impl BoundedContext {
     /// Decodes a record down to the command it carries.
     pub(crate) fn decode(&self, record: &Record) -> Result<(AggregateId, Message, crate::work::AnyCommand), Refused> {
         let message = Message::decode(record)?;
-        let kind = self.kind_of_type(&message.r#type).ok_or_else(|| Refused::unknown_type(&message.r#type))?;
+        let kind = self.kind_of_type(&message.r#type).ok_or_else(Refused::unknown_type)?;
         let command = kind.decode(&message)?;
         Ok((AggregateId { kind: kind.name(), key: message.key.clone() }, message, command))
     }
@@ -137,6 +137,18 @@ pub(crate) fn span_of(message: &Message, trace: &Trace) -> Span {
     );
     if let Some(parent) = &message.traceparent {
         trace.parent(&span, parent, message.tracestate.as_deref());
+    }
+    span
+}
+
+/// The span in which a dead letter is reported, child of its sender's if the headers say who that was. Always there: dead letters are rare.
+pub(crate) fn span_of_dead_letter(record: &Record, trace: &Trace) -> Span {
+    let text = |name: &str| record.headers.get(name).and_then(|value| std::str::from_utf8(value).ok());
+    let id = text(header::ID).filter(|id| uuid::Uuid::try_parse(id).is_ok());
+    let correlation = text(header::CORRELATION).or(id).unwrap_or_default();
+    let span = tracing::info_span!("dead_letter", otel.kind = "consumer", correlation_id = correlation);
+    if let Some(parent) = text(header::TRACEPARENT) {
+        trace.parent(&span, parent, text(header::TRACESTATE));
     }
     span
 }

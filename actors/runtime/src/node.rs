@@ -272,7 +272,7 @@ const MIN_VERSION_WAIT: Duration = Duration::from_secs(2);
 #[async_trait]
 impl Router for Node {
     async fn command(&self, message: Message) -> Result<Answer, RouteError> {
-        let kind = self.context.kind_of_type(&message.r#type).ok_or_else(|| Refused::unknown_type(&message.r#type))?;
+        let kind = self.context.kind_of_type(&message.r#type).ok_or_else(Refused::unknown_type)?;
         let command = kind.decode(&message)?;
         let aggregate = AggregateId { kind: kind.name(), key: message.key.clone() };
         let permit = self.calls.clone().try_acquire_owned().map_err(|_| RouteError::Overloaded)?;

@@ -18,7 +18,7 @@ use holdfast_core::{
 };
 
 use crate::{
-    context::Emit,
+    context::{Emit, span_of_dead_letter},
     dead_letter::{self, Cause},
     router::RouteError,
     telemetry,
@@ -267,6 +267,7 @@ impl<'a> Planner<'a> {
         let labels = [("context", self.context), ("reason", cause.reason.as_str())];
         metrics::counter!(telemetry::DEAD_LETTERS_TOTAL, &labels).increment(1);
         self.count("dead_letter");
+        let _span = span_of_dead_letter(record, &self.emit.trace).entered();
         tracing::warn!(
             context = self.context,
             topic = %record.topic,

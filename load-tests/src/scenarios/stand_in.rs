@@ -165,7 +165,7 @@ impl Adapter for StandInAdapter {
             CREATE => CreateOrder::decode(body).map(Command::Create).map_err(garbage),
             ADD => AddItem::decode(body).map(Command::Add).map_err(garbage),
             PLACE => PlaceOrder::decode(body).map(Command::Place).map_err(garbage),
-            other => Err(Refused::unknown_type(other)),
+            _ => Err(Refused::unknown_type()),
         }
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn decode(message: &Message, hold_for: Duration) -> Result<Command, R
             order_id(&event.order_id, message)?;
             Ok(Command::OrderCancelled)
         }
-        other => Err(Refused::unknown_type(other)),
+        _ => Err(Refused::unknown_type()),
     }
 }
 

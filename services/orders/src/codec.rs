@@ -49,7 +49,7 @@ impl Adapter for OrderAdapter {
     fn decode(&self, message: &Message) -> Result<Command, Refused> {
         match commands::decode(message).or_else(|| subscriptions::decode(message)) {
             Some(decoded) => decoded,
-            None => Err(Refused::unknown_type(&message.r#type)),
+            None => Err(Refused::unknown_type()),
         }
     }
 

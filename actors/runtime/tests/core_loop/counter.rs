@@ -100,7 +100,7 @@ impl Adapter for CounterAdapter {
             "later" => Ok(Command::Later),
             "ask" => Ok(Command::Ask(None)),
             "panic" => Ok(Command::Panic),
-            other => Err(Refused::unknown_type(other)),
+            _ => Err(Refused::unknown_type()),
         }
     }
 

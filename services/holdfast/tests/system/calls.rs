@@ -51,7 +51,7 @@ pub async fn malformed_input_is_an_invalid_argument_with_its_field(shop: &Shop) 
     let answer = orders.create_order(request(Some(create(&id, "XXX")))).await;
     expect("currency", answer, invalid, "INVALID", "command.currency")?;
     let nameless = CreateOrderRequest { request_id: String::new(), command: Some(create(&id, "EUR")) };
-    expect("no request id", orders.create_order(nameless).await, invalid, "INVALID", "request_id")?;
+    expect("no request id", orders.create_order(nameless).await, invalid, "REQUEST_ID_MISSING", "request_id")?;
     let get = |order_id: &str| GetOrderRequest { order_id: order_id.to_owned(), ..GetOrderRequest::default() };
     expect("GetOrder, malformed", orders.get_order(get("seven")).await, invalid, "INVALID", "order_id")?;
     expect("GetOrder, unknown", orders.get_order(get(&id)).await, Code::NotFound, "ORDER_NOT_FOUND", "")?;

@@ -21,7 +21,7 @@ pub async fn a_wrong_value_exits_2_and_names_itself(_: &Shop) -> Result<(), Fail
     let output = holdfast().arg("config").env("HOLDFAST_LANES", "banana").output()?;
     expect(&output, 2, &["HOLDFAST_LANES", "banana"])?;
     let output = holdfast().arg("config").env("HOLDFAST_LANE", "2").output()?;
-    expect(&output, 2, &["HOLDFAST_LANE", "lanes"])?;
+    expect(&output, 2, &["HOLDFAST_LANE", "did you mean `HOLDFAST_LANES`"])?;
     let output = holdfast().args(["config", "--set", "lanes"]).output()?;
     expect(&output, 2, &["lanes"])?;
     let output = holdfast().args(["serve", "all"]).output()?;

@@ -163,7 +163,7 @@ async fn addresses(log: &Log) -> Result<(SocketAddr, SocketAddr), Failed> {
         let so_far = log.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for line in so_far.lines() {
             let Ok(line) = serde_json::from_str::<serde_json::Value>(line) else { continue };
-            let address = |name: &str| line.get(name)?.as_str()?.parse().ok();
+            let address = |name: &str| line.get("fields")?.get(name)?.as_str()?.parse().ok();
             if let (Some(grpc), Some(http)) = (address("grpc"), address("http")) {
                 return Ok((grpc, http));
             }

@@ -49,7 +49,7 @@ impl Adapter for StockItemAdapter {
             RECEIVE_STOCK => receive_stock(message),
             ADJUST_STOCK => adjust_stock(message),
             SET_PRICE => set_price(message),
-            other => Err(Refused::unknown_type(other)),
+            _ => Err(Refused::unknown_type()),
         }
     }
 
