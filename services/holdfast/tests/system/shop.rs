@@ -23,7 +23,7 @@ use uuid::Uuid;
 pub type Log = Arc<Mutex<String>>;
 
 pub struct Shop {
-    process: Child,
+    _process: Served,
     pub stack: Stack,
     pub target: Target,
     pub grpc: String,
@@ -31,10 +31,13 @@ pub struct Shop {
     log: Log,
 }
 
-impl Drop for Shop {
+/// The process, which ends with its handle.
+struct Served(Child);
+
+impl Drop for Served {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -55,7 +58,7 @@ impl Shop {
         for verb in [["migrate", "all"], ["topics", "apply"]] {
             succeeded(&holdfast().args(verb).envs(environment).output()?)?;
         }
-        let mut process = holdfast()
+        let process = holdfast()
             .args(["serve", "all"])
             .envs(environment)
             .envs([("HOLDFAST_GRPC_LISTEN", "127.0.0.1:0"), ("HOLDFAST_HTTP_LISTEN", "127.0.0.1:0")])
@@ -63,12 +66,13 @@ impl Shop {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
+        let mut process = Served(process);
         let log = Log::default();
-        collect(process.stdout.take(), &log);
-        collect(process.stderr.take(), &log);
+        collect(process.0.stdout.take(), &log);
+        collect(process.0.stderr.take(), &log);
         let (grpc, http) = addresses(&log).await?;
         let target = Target::new(stack.brokers(), &url);
-        let shop = Self { process, stack, target, grpc: format!("http://{grpc}"), http, log };
+        let shop = Self { _process: process, stack, target, grpc: format!("http://{grpc}"), http, log };
         shop.owned(&grpc.to_string()).await?;
         let shelf = |sku: String, quantity| Shelf { sku, quantity, price_minor: 1_000 };
         let shelves = (0..100).map(|n| shelf(Mix::sku(n), 1_000_000));
