@@ -235,6 +235,29 @@ pub struct Message {
 }
 
 impl Message {
+    /// A message with a Protobuf body and nothing optional.
+    pub fn new(
+        id: Uuid,
+        source: impl Into<Arc<str>>,
+        r#type: impl Into<Arc<str>>,
+        key: impl Into<Arc<str>>,
+        payload: Bytes,
+    ) -> Self {
+        Self {
+            id,
+            source: source.into(),
+            r#type: r#type.into(),
+            key: key.into(),
+            content_type: ContentType::Protobuf,
+            sequence: None,
+            correlation: None,
+            causation: None,
+            traceparent: None,
+            tracestate: None,
+            payload,
+        }
+    }
+
     /// Reads the envelope of `record`.
     pub fn decode(record: &Record) -> Result<Self, Refused> {
         let payload = record.value.clone().unwrap_or_default();
@@ -368,7 +391,24 @@ pub struct EnvelopeOut<'a> {
     pub tracestate: Option<&'a str>,
 }
 
-impl EnvelopeOut<'_> {
+impl<'a> EnvelopeOut<'a> {
+    /// What no envelope lacks; everything optional is absent.
+    pub fn new(id: Uuid, source: &'a str, r#type: &'a str, time: Timestamp, subject: &'a str) -> Self {
+        Self {
+            id,
+            source,
+            r#type,
+            time,
+            subject,
+            sequence: None,
+            correlation: None,
+            causation: None,
+            schema: None,
+            traceparent: None,
+            tracestate: None,
+        }
+    }
+
     /// The headers, values cut from one allocation.
     pub fn headers(&self) -> Headers {
         let time = self.time.rfc3339();

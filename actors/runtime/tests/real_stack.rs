@@ -28,20 +28,8 @@ async fn owned(node: &Node) {
 
 fn command(key: &str, n: usize, sequence: u64) -> OutboxRow {
     let id = Uuid::now_v7();
-    let headers = EnvelopeOut {
-        id,
-        source: "test",
-        r#type: "example.v1.Add",
-        time: holdfast_core::Timestamp::from_unix_ms(0),
-        subject: key,
-        sequence: None,
-        correlation: None,
-        causation: None,
-        schema: None,
-        traceparent: None,
-        tracestate: None,
-    }
-    .headers();
+    let headers =
+        EnvelopeOut::new(id, "test", "example.v1.Add", holdfast_core::Timestamp::from_unix_ms(0), key).headers();
     let (key, value) = (Some(key.to_owned().into()), Some(n.to_string().into()));
     let target = KeyHash::of(key.as_deref().unwrap_or_default()).home(4);
     let draft = OutboxDraft { id, topic: "counter.commands".into(), target, key, headers, value };

@@ -6,6 +6,7 @@
 pub mod checker;
 pub mod clock;
 pub mod conformance;
+pub mod dice;
 pub mod gate;
 pub mod given;
 pub mod group;
@@ -16,6 +17,7 @@ pub mod store;
 
 pub use checker::{Checker, Watch};
 pub use clock::{ManualClock, VirtualClock};
+pub use dice::Dice;
 pub use gate::Gate;
 pub use given::Given;
 pub use group::{MemoryGroup, MemoryMembership};

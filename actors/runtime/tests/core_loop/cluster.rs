@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 use bytes::Bytes;
 use holdfast_core::{
     AggregateId, KeyHash, Message, PartitionId, Record, Timestamp,
-    envelope::{ContentType, EnvelopeOut, Headers},
+    envelope::{EnvelopeOut, Headers},
 };
 use holdfast_runtime::{BoundedContext, Config, Node, Ports, telemetry::NoTrace};
 use holdfast_testkit::{MemoryGroup, MemoryLog, MemoryMembership, MemoryPublisher, MemoryStore, VirtualClock};
@@ -153,36 +153,11 @@ pub fn home(key: &str) -> PartitionId {
 }
 
 pub fn headers(id: Uuid, key: &str, r#type: &str, source: &str, sequence: Option<u64>) -> Headers {
-    EnvelopeOut {
-        id,
-        source,
-        r#type,
-        time: Timestamp::from_unix_ms(0),
-        subject: key,
-        sequence,
-        correlation: None,
-        causation: None,
-        schema: None,
-        traceparent: None,
-        tracestate: None,
-    }
-    .headers()
+    EnvelopeOut { sequence, ..EnvelopeOut::new(id, source, r#type, Timestamp::from_unix_ms(0), key) }.headers()
 }
 
 pub fn call(key: &str, r#type: &str, body: &str) -> Message {
-    Message {
-        id: Uuid::now_v7(),
-        source: "grpc".into(),
-        r#type: r#type.into(),
-        key: key.into(),
-        content_type: ContentType::Protobuf,
-        sequence: None,
-        correlation: None,
-        causation: None,
-        traceparent: None,
-        tracestate: None,
-        payload: Bytes::from(body.to_owned()),
-    }
+    Message::new(Uuid::now_v7(), "grpc", r#type, key, Bytes::from(body.to_owned()))
 }
 
 pub fn text(record: &Record, header: &str) -> String {

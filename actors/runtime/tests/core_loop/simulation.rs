@@ -14,7 +14,7 @@ use std::{
 use holdfast_core::{PartitionId, dedup::Answer, pool::Pool};
 use holdfast_runtime::{Consistency, RouteError, Router};
 use holdfast_testkit::{
-    Checker, Gate, Watch,
+    Checker, Dice, Gate, Watch,
     checker::Counts,
     store::{CommitFault, Stage},
 };
@@ -29,41 +29,8 @@ const STEPS: u32 = 70;
 /// Too little for all who want some.
 const STOCK: i64 = 60;
 
-/// `SplitMix64`: a seed is all it knows.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn index(&mut self, n: usize) -> usize {
-        usize::try_from(self.below(n.max(1) as u64)).expect("smaller than n")
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.index(from.len())]
-    }
-
-    fn millis(&mut self, below: u64) -> Duration {
-        Duration::from_millis(self.below(below))
-    }
-
-    fn key(&mut self) -> String {
-        format!("k{}", self.below(KEYS))
-    }
+fn any_key(dice: &mut Dice) -> String {
+    format!("k{}", dice.below(KEYS))
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -103,7 +70,7 @@ impl Run {
         Self {
             cluster,
             watch,
-            dice: Dice(seed),
+            dice: Dice::new(seed),
             members: Vec::new(),
             gates: Vec::new(),
             sent: Vec::new(),
@@ -143,7 +110,7 @@ impl Run {
 
     fn send(&mut self) {
         for _ in 0..=self.dice.below(12) {
-            let key = self.dice.key();
+            let key = any_key(&mut self.dice);
             let (r#type, body) = match self.dice.below(20) {
                 0..11 => ("add", (1 + self.dice.below(9)).to_string()),
                 11 => ("add", "0".into()),
@@ -169,7 +136,8 @@ impl Run {
 
     fn foreign_events(&mut self) {
         for _ in 0..=self.dice.below(4) {
-            let (key, r#type) = (self.dice.key(), self.dice.pick(&["other.added", "other.added", "other.ignored"]));
+            let (key, r#type) =
+                (any_key(&mut self.dice), self.dice.pick(&["other.added", "other.added", "other.ignored"]));
             self.sequence += 1;
             let sequence = self.sequence - self.dice.below(3).min(self.sequence - 1);
             let headers = headers(Uuid::now_v7(), &key, r#type, "other", Some(sequence));
@@ -179,7 +147,7 @@ impl Run {
 
     fn call(&mut self) {
         let Some(member) = self.someone() else { return };
-        let (key, told) = (self.dice.key(), self.told.clone());
+        let (key, told) = (any_key(&mut self.dice), self.told.clone());
         let message = match self.dice.below(8) {
             0 => call(&key, "panic", ""),
             1 => call(&key, "ask", ""),
@@ -208,7 +176,7 @@ impl Run {
     /// A strong read sees at least what anybody was told before it began (I5).
     fn read(&mut self) {
         let Some(member) = self.someone() else { return };
-        let (key, told) = (self.dice.key(), self.told.clone());
+        let (key, told) = (any_key(&mut self.dice), self.told.clone());
         self.tasks.spawn(async move {
             let known = told.lock().expect("nobody panics with it").versions.get(&key).copied().unwrap_or(0);
             if let Ok(read) = member.node.read("counter", &key, Consistency::Strong, 0).await {

@@ -8,7 +8,7 @@ use holdfast_core::port::store::Store as _;
 use holdfast_inventory_domain::reservation::{self, Status as Held};
 use holdfast_orders_domain::{self as orders_domain, CancellationCause, Status};
 use holdfast_proto::{inventory::v1 as inventory, orders::v1 as orders};
-use holdfast_testkit::store::CommitFault;
+use holdfast_testkit::{Dice, store::CommitFault};
 use uuid::Builder;
 
 use crate::{
@@ -22,38 +22,17 @@ const HOLD: Duration = Duration::from_mins(1);
 /// In which all orders are sent.
 const RUSH_MS: u64 = 2_000;
 
-/// Random numbers (splitmix64), the same for the same seed.
-struct Dice(u64);
+fn quantity(dice: &mut Dice, bound: u64) -> i64 {
+    i64::try_from(1 + dice.below(bound)).unwrap()
+}
 
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
+fn any_sku(dice: &mut Dice) -> String {
+    format!("S{}", dice.below(SKUS))
+}
 
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn quantity(&mut self, bound: u64) -> i64 {
-        i64::try_from(1 + self.below(bound)).unwrap()
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-
-    fn sku(&mut self) -> String {
-        format!("S{}", self.below(SKUS))
-    }
-
-    fn order_id(&mut self) -> String {
-        let (high, low) = (self.next(), self.next());
-        Builder::from_random_bytes((u128::from(high) << 64 | u128::from(low)).to_be_bytes()).into_uuid().to_string()
-    }
+fn new_order_id(dice: &mut Dice) -> String {
+    let (high, low) = (dice.next(), dice.next());
+    Builder::from_random_bytes((u128::from(high) << 64 | u128::from(low)).to_be_bytes()).into_uuid().to_string()
 }
 
 enum Step {
@@ -82,17 +61,17 @@ enum Fault {
 fn script(dice: &mut Dice, crashes: bool) -> (Vec<(u64, Step)>, Vec<String>) {
     let mut steps = Vec::new();
     for sku in 0..SKUS {
-        steps.push((0, Step::Receive(format!("S{sku}"), 40 + dice.quantity(80))));
+        steps.push((0, Step::Receive(format!("S{sku}"), 40 + quantity(dice, 80))));
     }
     for _ in 0..30 {
-        let (sku, quantity) = (dice.sku(), dice.quantity(10));
+        let (sku, quantity) = (any_sku(dice), quantity(dice, 10));
         let step = if dice.chance(60) { Step::Receive(sku, quantity) } else { Step::Adjust(sku, -quantity) };
         steps.push((dice.below(RUSH_MS), step));
     }
     let mut ids = Vec::new();
     for _ in 0..ORDERS {
-        let (id, at) = (dice.order_id(), dice.below(RUSH_MS));
-        let lines = (0..=dice.below(3)).map(|_| (dice.sku(), dice.quantity(3))).collect();
+        let (id, at) = (new_order_id(dice), dice.below(RUSH_MS));
+        let lines = (0..=dice.below(3)).map(|_| (any_sku(dice), quantity(dice, 3))).collect();
         let placed = dice.chance(95);
         // At once: the cancellation is in the log right behind; later: while inventory's answer is under way, or after it.
         let cancelled = dice.chance(15);
@@ -252,7 +231,7 @@ fn crossed(world: &World) -> usize {
 
 async fn rush(seed: u64, crashes: bool) {
     println!("seed {seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let world = World::new(HOLD);
     let (steps, ids) = script(&mut dice, crashes);
     let mut nodes = Nodes::start(&world, &mut dice).await;

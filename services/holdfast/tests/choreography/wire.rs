@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use holdfast_core::{Message, dedup::Answer, envelope::ContentType};
+use holdfast_core::{Message, dedup::Answer};
 use holdfast_money::{Currency, Money};
 use holdfast_orders::prices::grpc::{GrpcPrices, settings};
 use holdfast_orders_domain::Status;
@@ -33,19 +33,7 @@ async fn serve(member: &Member) -> (SocketAddr, Shutdown, JoinHandle<()>) {
 }
 
 async fn call<C: Name>(member: &Member, key: &str, command: &C) -> Result<Answer, RouteError> {
-    let message = Message {
-        id: Uuid::now_v7(),
-        source: "grpc".into(),
-        r#type: C::full_name().into(),
-        key: key.into(),
-        content_type: ContentType::Protobuf,
-        sequence: None,
-        correlation: None,
-        causation: None,
-        traceparent: None,
-        tracestate: None,
-        payload: command.encode_to_vec().into(),
-    };
+    let message = Message::new(Uuid::now_v7(), "grpc", C::full_name(), key, command.encode_to_vec().into());
     member.node.command(message).await
 }
 

@@ -111,20 +111,8 @@ impl World {
 
     /// Sends a command through the log.
     pub fn send<C: Name>(&self, context: &str, key: &str, command: &C) {
-        let headers = EnvelopeOut {
-            id: Uuid::now_v7(),
-            source: "shop",
-            r#type: &C::full_name(),
-            time: Timestamp::from_unix_ms(0),
-            subject: key,
-            sequence: None,
-            correlation: None,
-            causation: None,
-            schema: None,
-            traceparent: None,
-            tracestate: None,
-        }
-        .headers();
+        let headers =
+            EnvelopeOut::new(Uuid::now_v7(), "shop", &C::full_name(), Timestamp::from_unix_ms(0), key).headers();
         let (key, value) = (key.to_owned().into(), command.encode_to_vec().into());
         self.log.append(&format!("{context}.commands"), None, Some(key), headers, Some(value)).unwrap();
     }

@@ -22,6 +22,7 @@ use holdfast_load_tests::{
 };
 use holdfast_platform::{Config, config::Sources};
 use holdfast_stack::{Stack, StackOptions};
+use holdfast_testkit::Dice;
 use libtest_mimic::Failed;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -96,7 +97,7 @@ struct World {
     target: Target,
     how: Sabotage,
     nodes: [Option<Node>; 2],
-    random: Random,
+    dice: Dice,
     loads: u64,
 }
 
@@ -126,7 +127,7 @@ impl World {
         let target = Target::new(stack.brokers(), &url);
         let seed = std::time::UNIX_EPOCH.elapsed()?.subsec_nanos();
         eprintln!("seed {seed}");
-        let mut world = Self { stack, target, how, nodes: [None, None], random: Random(u64::from(seed)), loads: 0 };
+        let mut world = Self { stack, target, how, nodes: [None, None], dice: Dice::new(u64::from(seed)), loads: 0 };
         // The first node alone owns every partition: it is asked to fill the shelves.
         world.launch(0)?;
         world.fill().await?;
@@ -191,7 +192,7 @@ impl World {
         while !sending.is_finished() && struck < kills {
             self.moving().await?;
             self.doze(20, 600).await;
-            let which = usize::from(self.random.below(2) == 1);
+            let which = usize::from(self.dice.below(2) == 1);
             // Dropping it is what kills it.
             self.nodes[which] = None;
             self.launch(which)?;
@@ -237,7 +238,7 @@ impl World {
     }
 
     async fn doze(&mut self, least_ms: u64, most_ms: u64) {
-        let ms = least_ms + self.random.below(most_ms - least_ms);
+        let ms = least_ms + self.dice.below(most_ms - least_ms);
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }
 
@@ -270,16 +271,4 @@ fn both(mut first: Ledger, second: Ledger) -> Ledger {
 
 fn text(failure: holdfast::failure::Failure) -> Failed {
     failure.to_string().into()
-}
-
-/// `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ z >> 31) % bound.max(1)
-    }
 }

@@ -96,17 +96,14 @@ impl Shop {
     /// Publishes an event of `order_id`, as orders would.
     fn publish<E: Name>(&self, order_id: &str, sequence: u64, event: &E) {
         let headers = EnvelopeOut {
-            id: Uuid::now_v7(),
-            source: "holdfast/orders/order",
-            r#type: &E::full_name(),
-            time: Timestamp::from_unix_ms(0),
-            subject: order_id,
             sequence: Some(sequence),
-            correlation: None,
-            causation: None,
-            schema: None,
-            traceparent: None,
-            tracestate: None,
+            ..EnvelopeOut::new(
+                Uuid::now_v7(),
+                "holdfast/orders/order",
+                &E::full_name(),
+                Timestamp::from_unix_ms(0),
+                order_id,
+            )
         }
         .headers();
         let (key, value) = (order_id.to_owned().into(), event.encode_to_vec().into());

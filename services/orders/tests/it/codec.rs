@@ -33,20 +33,7 @@ pub fn adapter() -> OrderAdapter {
 
 /// A record as a producer would send it, with `ORDER` as key.
 fn record(r#type: &str, content_type: &str, body: impl Into<Bytes>) -> Record {
-    let mut headers = EnvelopeOut {
-        id: Uuid::now_v7(),
-        source: "test",
-        r#type,
-        time: Timestamp::from_unix_ms(0),
-        subject: ORDER,
-        sequence: None,
-        correlation: None,
-        causation: None,
-        schema: None,
-        traceparent: None,
-        tracestate: None,
-    }
-    .headers();
+    let mut headers = EnvelopeOut::new(Uuid::now_v7(), "test", r#type, Timestamp::from_unix_ms(0), ORDER).headers();
     for (name, value) in &mut headers.0 {
         if name == header::CONTENT_TYPE {
             *value = Some(content_type.to_owned().into());

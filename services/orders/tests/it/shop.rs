@@ -150,17 +150,8 @@ impl Shop {
 
     fn append<M: Name>(&self, topic: &str, key: &str, sequence: Option<u64>, body: &M) {
         let headers = EnvelopeOut {
-            id: Uuid::now_v7(),
-            source: "test",
-            r#type: &M::full_name(),
-            time: Timestamp::from_unix_ms(0),
-            subject: key,
             sequence,
-            correlation: None,
-            causation: None,
-            schema: None,
-            traceparent: None,
-            tracestate: None,
+            ..EnvelopeOut::new(Uuid::now_v7(), "test", &M::full_name(), Timestamp::from_unix_ms(0), key)
         }
         .headers();
         let (key, value) = (Bytes::from(key.to_owned()), Bytes::from(body.encode_to_vec()));
