@@ -11,6 +11,7 @@ pub mod dedup;
 pub mod disposition;
 pub mod envelope;
 pub mod epoch;
+pub mod growth;
 pub mod invariant;
 pub mod partition;
 pub mod pool;

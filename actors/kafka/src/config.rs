@@ -203,6 +203,13 @@ impl KafkaConfig {
         self.applied(config)
     }
 
+    /// Asks for end offsets; reads nothing. An end counts whether or not its transaction is decided.
+    pub(crate) fn measure(&self) -> ClientConfig {
+        let mut config = self.consumer(&self.inputs_group());
+        config.set("isolation.level", "read_uncommitted");
+        self.applied(config)
+    }
+
     /// Takes part in the group; reads nothing.
     pub(crate) fn member(&self) -> ClientConfig {
         let mut config = self.consumer(&self.group());

@@ -22,7 +22,7 @@ use holdfast_core::{
     port::log::{Log, LogError, RecordStream},
 };
 use rdkafka::{
-    ClientContext, Message, Statistics, TopicPartitionList,
+    ClientConfig, ClientContext, Message, Offset, Statistics, TopicPartitionList,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
@@ -94,10 +94,21 @@ pub(crate) struct Shared {
     hints: Hints,
     /// The commands topic, and where its offsets are noted instead: with the member, under the group that lag tools look at.
     member: Option<(String, Arc<Hints>)>,
+    /// For end offsets, made when first asked for one.
+    measure: OnceLock<Arc<BaseConsumer>>,
+    config: ClientConfig,
     timeout: Duration,
 }
 
 impl Shared {
+    fn measure(&self) -> Result<Arc<BaseConsumer>, LogError> {
+        if let Some(consumer) = self.measure.get() {
+            return Ok(Arc::clone(consumer));
+        }
+        let consumer: BaseConsumer = self.config.create().map_err(|error| unavailable("making a client", &error))?;
+        Ok(Arc::clone(self.measure.get_or_init(|| Arc::new(consumer))))
+    }
+
     /// Why the client can't go on, if so.
     pub(crate) fn fatal(&self) -> Option<LogError> {
         self.consumer.context().fatal.get().map(|reason| LogError::Fatal(reason.clone()))
@@ -181,6 +192,34 @@ fn count(consumer: &DataConsumer, topic: &str, timeout: Duration) -> Result<u32,
     }
 }
 
+/// One request for all of them. The end offsets are those of the high watermark, below which everything acknowledged lies.
+fn ends(consumer: &BaseConsumer, topic: &str, wanted: &[PartitionId], timeout: Duration) -> Result<Vec<u64>, LogError> {
+    let failed = |error: KafkaError| unavailable("reading end offsets", &error);
+    // Partitions that this client has not heard of can't be asked for.
+    consumer.fetch_metadata(Some(topic), timeout).map_err(failed)?;
+    let mut asked = TopicPartitionList::new();
+    for partition in wanted {
+        let number = i32::try_from(partition.0).unwrap_or(i32::MAX);
+        asked.add_partition_offset(topic, number, Offset::End).map_err(failed)?;
+    }
+    // The client answers "unknown partition" for all while its own metadata is being refreshed.
+    let answers = consumer.offsets_for_times(asked, timeout).unwrap_or_default();
+    wanted
+        .iter()
+        .map(|partition| {
+            let number = i32::try_from(partition.0).unwrap_or(i32::MAX);
+            let found = answers.find_partition(topic, number);
+            match found.map(|found| (found.error(), found.offset())) {
+                Some((Ok(()), Offset::Offset(end))) => Ok(u64::try_from(end).unwrap_or(0)),
+                _ => {
+                    let (_, end) = consumer.fetch_watermarks(topic, number, timeout).map_err(failed)?;
+                    Ok(u64::try_from(end).unwrap_or(0))
+                }
+            }
+        })
+        .collect()
+}
+
 /// The [`Log`] port on Kafka. Cheap to make; one per context and node.
 pub struct KafkaLog {
     shared: Arc<Shared>,
@@ -208,6 +247,8 @@ impl KafkaLog {
             counts: Mutex::default(),
             hints: Hints::default(),
             member,
+            measure: OnceLock::new(),
+            config: config.measure(),
             timeout: config.request_timeout,
         });
         let weak = Arc::downgrade(&shared);
@@ -265,6 +306,15 @@ fn serve(consumer: Arc<DataConsumer>, shared: &Weak<Shared>) {
 impl Log for KafkaLog {
     async fn partition_count(&self, topic: &str) -> Result<u32, LogError> {
         self.shared.ask_count(topic).await
+    }
+
+    async fn ends(&self, topic: &str, partitions: &[PartitionId]) -> Result<Vec<u64>, LogError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let consumer = self.shared.measure()?;
+        let (timeout, topic, partitions) = (self.shared.timeout, topic.to_owned(), partitions.to_vec());
+        blocking("reading end offsets", timeout * 2, move || ends(&consumer, &topic, &partitions, timeout)).await
     }
 
     async fn open(

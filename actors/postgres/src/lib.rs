@@ -11,6 +11,7 @@ mod commit;
 mod config;
 mod days;
 mod error;
+mod growth;
 mod lanes;
 mod maintain;
 mod migrate;

@@ -13,7 +13,10 @@ use sqlx::{
 use crate::{config, error};
 
 /// The runtime's own migrations, included by every context.
-const RUNTIME: &[(i64, &str, &str)] = &[(1, "runtime", include_str!("../../../migrations/runtime/0001_runtime.sql"))];
+const RUNTIME: &[(i64, &str, &str)] = &[
+    (1, "runtime", include_str!("../../../migrations/runtime/0001_runtime.sql")),
+    (2, "growth", include_str!("../../../migrations/runtime/0002_growth.sql")),
+];
 
 /// Versions below are the runtime's; a context's version 1 is stored as 1001.
 const CONTEXT_VERSIONS: i64 = 1000;

@@ -14,13 +14,6 @@ use uuid::Uuid;
 
 use crate::error;
 
-/// New rows are of the generation in force.
-const REGISTER: &str = "
-insert into partitions (partition, generation)
-select partition, (select coalesce(max(generation), 1) from partitions)
-from generate_series(0, $1 - 1) as partition
-on conflict do nothing";
-
 const ALL: &str = "
 select partition, epoch, token, address, generation, released, batch, outbox_head, outbox_cursor, consumed::text
 from partitions order by partition";
@@ -56,10 +49,6 @@ update partitions p set outbox_cursor = l.cursor from locked l where p.partition
 
 fn number(partition: PartitionId) -> i32 {
     partition.0.cast_signed()
-}
-
-pub(crate) async fn register(connection: &mut PgConnection, count: u32) -> Result<(), sqlx::Error> {
-    sqlx::query(REGISTER).bind(count.cast_signed()).execute(connection).await.map(drop)
 }
 
 pub(crate) async fn all(connection: &mut PgConnection) -> Result<Vec<PartitionRow>, sqlx::Error> {
@@ -120,7 +109,7 @@ pub(crate) async fn advance(
     sqlx::query(ADVANCE).bind(partitions).bind(tokens).bind(cursors).execute(connection).await.map(drop)
 }
 
-fn row(row: &PgRow) -> Result<PartitionRow, sqlx::Error> {
+pub(crate) fn row(row: &PgRow) -> Result<PartitionRow, sqlx::Error> {
     let consumed: BTreeMap<String, u64> = error::decoded(serde_json::from_str(row.try_get(9)?))?;
     Ok(PartitionRow {
         partition: PartitionId(row.try_get::<i32, _>(0)?.cast_unsigned()),

@@ -7,8 +7,9 @@ use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use holdfast_core::{
     PartitionId,
-    batch::{Batch, OutboxRow},
-    epoch::{Epoch, PartitionRow, Token},
+    batch::{Batch, OutboxDraft, OutboxRow},
+    epoch::{Epoch, Generation, PartitionRow, Token},
+    growth::Growth,
     pool::Pool,
     port::store::{CommitError, Committed, DueTimer, Found, Slice, Store, StoreError, Waiting, Wanted},
 };
@@ -18,7 +19,7 @@ use tokio::time::{error::Elapsed, timeout};
 use crate::{
     commit::Committer,
     config::Config,
-    error,
+    error, growth,
     lanes::{Lane, Lanes},
     maintain::{self, Maintained, Retention},
     notice, ownership, query, read,
@@ -146,7 +147,56 @@ fn check_views(config: &Config) -> Result<(), StoreError> {
 impl Store for PgStore {
     async fn register_partitions(&self, count: u32) -> Result<(), StoreError> {
         let mut lane = self.turns.enter().await?;
-        let answer = self.write(ownership::register(lane.connection(), count)).await;
+        let answer = self.write(growth::register(lane.connection(), count)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn note_count(&self, topic: &str, count: u32) -> Result<(), StoreError> {
+        let mut lane = self.turns.enter().await?;
+        let answer = self.write(growth::note_count(lane.connection(), topic, count)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn growth(&self) -> Result<Growth, StoreError> {
+        let mut lane = self.leases.enter().await?;
+        let answer = self.read(growth::all(lane.connection())).await;
+        self.leave(lane, answer)
+    }
+
+    async fn bump(&self, from: Generation, count: u32) -> Result<(), StoreError> {
+        let mut lane = self.turns.enter().await?;
+        let answer = self.write(growth::bump(lane.connection(), from, count)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn acknowledge(
+        &self,
+        partition: PartitionId,
+        token: Token,
+        generation: Generation,
+        mark: Option<OutboxDraft>,
+    ) -> Result<Option<PartitionRow>, StoreError> {
+        let mut lane = self.turns.enter().await?;
+        let asked = growth::acknowledge(lane.connection(), partition, token, generation, mark.as_ref());
+        let answer = self.write(asked).await;
+        self.leave(lane, answer)
+    }
+
+    async fn note_mark(&self, topic: &str, partition: PartitionId, count: u32) -> Result<(), StoreError> {
+        let mut lane = self.turns.enter().await?;
+        let answer = self.write(growth::note_mark(lane.connection(), topic, partition, count)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn note_ends(&self, topic: &str, count: u32, ends: &[u64]) -> Result<(), StoreError> {
+        let mut lane = self.turns.enter().await?;
+        let answer = self.write(growth::note_ends(lane.connection(), topic, count, ends)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn end_transition(&self, topic: &str, count: u32) -> Result<(), StoreError> {
+        let mut lane = self.turns.enter().await?;
+        let answer = self.write(growth::end_transition(lane.connection(), topic, count)).await;
         self.leave(lane, answer)
     }
 

@@ -20,7 +20,9 @@ use crate::{backoff::Backoff, telemetry};
 
 /// How a commit ended, for certain.
 pub(crate) enum End {
-    Committed(Committed),
+    /// The second are those of the stale partitions that are this node's still, under another generation: nothing is lost there, and
+    /// what they had in the batch goes round again.
+    Committed(Committed, BTreeSet<PartitionId>),
     /// The store refused some row's data; nothing is written.
     Data(String),
     /// Whatever happened, these are the rows now, held under the new tokens in them; the others of the batch are lost.
@@ -54,7 +56,10 @@ pub(crate) async fn commit(
         let result = store.commit(&batch).await;
         metrics::histogram!(telemetry::COMMIT_SECONDS, "context" => context).record(started.elapsed().as_secs_f64());
         let (reason, error) = match result {
-            Ok(committed) => return End::Committed(committed),
+            Ok(committed) => {
+                let outdated = outdated(&*store, &batch, &committed.stale, &tokens).await;
+                return End::Committed(committed, outdated);
+            }
             Err(CommitError::Data { sqlstate, message }) => return End::Data(format!("{sqlstate}: {message}")),
             Err(CommitError::Unavailable(error)) => ("unavailable", error),
             Err(CommitError::Conflict) => ("conflict", "a stored version is not the expected one".to_owned()),
@@ -67,6 +72,31 @@ pub(crate) async fn commit(
         }
         backoff.wait().await;
     }
+}
+
+/// Those of the stale partitions that are ours still, and whose row differs from the fence by its generation alone.
+async fn outdated(
+    store: &dyn Store,
+    batch: &Batch,
+    stale: &[PartitionId],
+    tokens: &HashMap<PartitionId, Tokens>,
+) -> BTreeSet<PartitionId> {
+    if stale.is_empty() {
+        return BTreeSet::new();
+    }
+    let rows = match store.partitions().await {
+        Ok(rows) => rows,
+        Err(error) => {
+            tracing::warn!(%error, "partition rows could not be read after a refused commit; the partitions are given up");
+            return BTreeSet::new();
+        }
+    };
+    let is_outdated = |row: &PartitionRow| {
+        let fence = batch.fences.iter().find(|fence| fence.partition == row.partition);
+        fence.is_some_and(|fence| row.generation != fence.generation && row.batch + 1 == fence.number)
+            && tokens.get(&row.partition).zip(row.token).is_some_and(|(tokens, token)| tokens.contains(token))
+    };
+    rows.iter().filter(|row| stale.contains(&row.partition) && is_outdated(row)).map(|row| row.partition).collect()
 }
 
 /// Draws new tokens for the batch's partitions and reads their rows. A partition that is not in the answer is lost.

@@ -37,6 +37,9 @@ pub struct Config {
     pub relay_rows_max: usize,
     /// How long a graceful stop may take.
     pub drain: Duration,
+    /// How long a producer may go on sending by a partition count that has changed: the age of its metadata and its delivery timeout together.
+    /// A transition lasts at least that long. Too short a time can cost order across growth.
+    pub producers_max_age: Duration,
 }
 
 impl Default for Config {
@@ -57,6 +60,7 @@ impl Default for Config {
             poll_every: Duration::from_millis(200),
             relay_rows_max: 8192,
             drain: Duration::from_secs(30),
+            producers_max_age: Duration::from_mins(7),
         }
     }
 }

@@ -157,20 +157,17 @@ pub(crate) fn span_of_dead_letter(record: &Record, trace: &Trace) -> Span {
 pub(crate) struct Emit {
     pub events_topic: Arc<str>,
     pub dlq_topic: Arc<str>,
-    /// The partition count in force.
-    pub count: u32,
     pub trace: Trace,
     pub consumer: Arc<str>,
     sources: Vec<(&'static str, String)>,
 }
 
 impl Emit {
-    pub fn new(context: &BoundedContext, count: u32, trace: Trace) -> Self {
+    pub fn new(context: &BoundedContext, trace: Trace) -> Self {
         let name = context.name();
         Self {
             events_topic: format!("{name}.events").into(),
             dlq_topic: format!("{name}.dlq").into(),
-            count,
             trace,
             consumer: format!("holdfast-{name}").into(),
             sources: context

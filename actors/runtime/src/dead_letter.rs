@@ -4,7 +4,7 @@
 //! work. Key, value and headers are kept as they came (I7).
 
 use holdfast_core::{
-    AggregateId, KeyHash, Record, Timestamp,
+    AggregateId, Record, Timestamp,
     batch::{DeadLetter, OutboxDraft, Writes},
     disposition::DeadLetterReason,
 };
@@ -21,10 +21,11 @@ pub(crate) struct Cause<'a> {
     pub last_failed: Timestamp,
 }
 
-/// Adds the rows of a dead letter to `writes`.
+/// Adds the rows of a dead letter to `writes`; the DLQ topic has at least `count` partitions.
 pub(crate) fn write(
     writes: &mut Writes,
     emit: &Emit,
+    count: u32,
     aggregate: Option<&AggregateId>,
     record: &Record,
     cause: &Cause<'_>,
@@ -48,7 +49,7 @@ pub(crate) fn write(
     writes.outbox.push(OutboxDraft {
         id,
         topic: emit.dlq_topic.clone(),
-        target: KeyHash::home(hash, emit.count),
+        target: hash.home(count),
         key: record.key.clone(),
         headers,
         value: record.value.clone(),

@@ -1,12 +1,16 @@
 //! Reads one partition of one input topic into its lane, under the byte budget.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use holdfast_core::{
-    PartitionId,
+    PartitionId, Record,
     port::{
         clock::Clock,
         log::{Log, LogError},
+        store::Store,
     },
 };
 use tokio::sync::mpsc;
@@ -16,6 +20,8 @@ use crate::{
     admission::Budget,
     backoff::Backoff,
     context::BoundedContext,
+    gate::Gate,
+    growth::{self, Homes},
     lane::size,
     telemetry::{self, Trace},
     work::Input,
@@ -29,6 +35,8 @@ pub(crate) struct Fetcher {
     pub clock: Arc<dyn Clock>,
     pub budget: Budget,
     pub trace: Trace,
+    pub store: Arc<dyn Store>,
+    pub homes: Homes,
 }
 
 /// How often a topic that has no such partition, or a halted one, is looked at again.
@@ -43,9 +51,11 @@ impl Fetcher {
         term: u64,
         from: Option<u64>,
         lane: mpsc::Sender<Input>,
+        serving: Arc<AtomicBool>,
         stop: CancellationToken,
     ) {
-        let reading = self.read(topic, partition, term, from, lane);
+        let gate = Gate::new(topic.clone(), partition, self.log.clone(), self.homes.clone(), serving);
+        let reading = self.read(topic, partition, term, from, lane, gate);
         tokio::select! {
             () = stop.cancelled() => {}
             () = reading => {}
@@ -59,6 +69,7 @@ impl Fetcher {
         term: u64,
         mut from: Option<u64>,
         lane: mpsc::Sender<Input>,
+        mut gate: Gate,
     ) {
         let mut backoff = Backoff::infrastructure();
         loop {
@@ -66,7 +77,7 @@ impl Fetcher {
                 tokio::time::sleep(RETRY_EVERY).await;
                 continue;
             }
-            match self.stream(&topic, partition, term, &mut from, &lane, &mut backoff).await {
+            match self.stream(&topic, partition, term, &mut from, &lane, &mut gate, &mut backoff).await {
                 None => return,
                 Some(error @ LogError::OffsetOutOfRange { .. }) => {
                     tracing::error!(context = self.context.name(), %topic, partition = partition.0, %error,
@@ -99,6 +110,7 @@ impl Fetcher {
         term: u64,
         from: &mut Option<u64>,
         lane: &mpsc::Sender<Input>,
+        gate: &mut Gate,
         backoff: &mut Backoff,
     ) -> Option<LogError> {
         let mut stream = match self.log.open(topic, partition, *from).await {
@@ -113,6 +125,8 @@ impl Fetcher {
                 Err(error) => return Some(error),
             };
             backoff.reset();
+            gate.pass(record.offset).await;
+            self.note_mark(&record).await;
             *from = Some(record.offset + 1);
             since_report += 1;
             // Asked again only where the answer can matter: it is not free.
@@ -130,6 +144,18 @@ impl Fetcher {
             if lane.send(Input { partition, term, work }).await.is_err() {
                 return None;
             }
+        }
+    }
+
+    /// Another context's relay has said that it is done with an older count. Noted before the record is consumed; again if it is read again.
+    async fn note_mark(&self, record: &Record) {
+        let Some(count) = growth::marked(record).filter(|_| record.topic != *self.context.commands_topic()) else {
+            return;
+        };
+        let mut backoff = Backoff::infrastructure();
+        while let Err(error) = self.store.note_mark(&record.topic, record.partition, count).await {
+            tracing::warn!(context = self.context.name(), %error, "a mark of growth could not be noted; holding");
+            backoff.wait().await;
         }
     }
 

@@ -267,7 +267,7 @@ impl<'a, A: Adapter> Fold<'a, A> {
         self.writes.outbox.push(OutboxDraft {
             id,
             topic: self.emit.events_topic.clone(),
-            target: self.work.hash.home(self.emit.count),
+            target: self.work.home,
             key: Some(Bytes::copy_from_slice(self.work.aggregate.key.as_bytes())),
             headers,
             value: Some(encoded.payload),

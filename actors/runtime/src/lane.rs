@@ -6,16 +6,20 @@
 
 mod commits;
 mod decisions;
+mod homes;
 mod undone;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use holdfast_core::{
-    AggregateId, PartitionId,
+    AggregateId, KeyHash, PartitionId,
     batch::Batch,
     dedup::{Claim, ClaimKey},
     epoch::{Generation, Token},
@@ -33,6 +37,7 @@ use crate::{
     commit::{End, Tokens},
     config::Config,
     context::{BoundedContext, Emit},
+    growth::Homes,
     partition::PartitionMessage,
     passivation::Directory,
     plan::Plan,
@@ -50,6 +55,7 @@ pub(crate) struct Environment {
     pub log: Arc<dyn Log>,
     pub clock: Arc<dyn Clock>,
     pub emit: Arc<Emit>,
+    pub homes: Homes,
 }
 
 /// Orders from the ownership loop.
@@ -77,6 +83,12 @@ pub(crate) struct Owned {
     /// Every token this ownership was ever held under, shared with the ownership loop.
     pub tokens: Tokens,
     pub generation: Generation,
+    /// The count of that generation, by which keys are at home here.
+    pub count: u32,
+    /// Whether its keys are served; shared with the router and the gates. A home that is new under its generation waits for the earlier ones.
+    pub serving: Arc<AtomicBool>,
+    /// Records of its keys that came before they are served.
+    pub held: Vec<Input>,
     pub batch: u64,
     pub outbox_head: u64,
     pub supervisor: ActorRef<PartitionMessage>,
@@ -85,6 +97,17 @@ pub(crate) struct Owned {
     pub cursor_stored: u64,
     pub marks: HashMap<Arc<str>, Watermark>,
     pub live: Directory,
+}
+
+impl Owned {
+    pub fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Acquire)
+    }
+
+    /// Whether a key with this hash is at home here.
+    pub fn is_home(&self, hash: KeyHash) -> bool {
+        hash.home(self.count) == self.partition
+    }
 }
 
 /// Offsets that a batch consumes, by partition and topic.
@@ -123,6 +146,8 @@ pub(crate) struct Lane {
     is_disturbed: bool,
     /// Live actors as last told to the gauge.
     live_told: usize,
+    /// A commit was refused for its generation: the counts have changed.
+    is_outdated: bool,
 }
 
 impl Lane {
@@ -151,6 +176,7 @@ impl Lane {
             undone: Vec::new(),
             is_disturbed: false,
             live_told: 0,
+            is_outdated: false,
         }
     }
 
@@ -179,6 +205,7 @@ impl Lane {
             while let Ok(control) = self.control.try_recv() {
                 self.control(control, &mut batch).await;
             }
+            self.follow_counts().await;
             self.reorder(&mut batch);
             if batch.is_empty() {
                 batch.extend(self.carry.drain(..));
@@ -203,6 +230,7 @@ impl Lane {
             tokio::select! {
                 biased;
                 control = self.control.recv() => self.control(control?, &mut batch).await,
+                () = self.env.homes.changed() => {}
                 end = ended(&mut self.in_flight) => self.settle(end),
                 input = self.inputs.recv() => self.admit(input?, &mut batch),
                 () = tokio::time::sleep_until(self.poll_due), if idle => {}
@@ -228,10 +256,15 @@ impl Lane {
         if self.owned.is_empty() {
             return Vec::new();
         }
-        let partitions: Vec<(PartitionId, u64)> =
-            self.owned.values().map(|owned| (owned.partition, owned.term)).collect();
+        let mut by_count: BTreeMap<u32, Vec<(PartitionId, u64)>> = BTreeMap::new();
+        for owned in self.owned.values().filter(|owned| owned.is_serving()) {
+            by_count.entry(owned.count).or_default().push((owned.partition, owned.term));
+        }
         let busy: Vec<&Input> = batch.iter().chain(&self.carry).chain(self.parts.iter().flatten()).collect();
-        let due = waiting::due(&self.env, &partitions, &busy).await;
+        let mut due = Vec::new();
+        for (count, partitions) in by_count {
+            due.extend(waiting::due(&self.env, &partitions, count, &busy).await);
+        }
         let mut counts: HashMap<(PartitionId, &AggregateId), u64> = HashMap::new();
         for input in &due {
             if let Work::Item(item) = &input.work
@@ -275,6 +308,7 @@ impl Lane {
     fn remove(&mut self, partition: PartitionId, batch: &mut Vec<Input>) {
         if let Some(owned) = self.owned.remove(&partition) {
             owned.supervisor.stop(None);
+            owned.held.into_iter().for_each(abandon);
             self.count_live();
         }
         for input in batch.extract_if(.., |input| input.partition == partition) {

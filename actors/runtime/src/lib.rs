@@ -21,6 +21,8 @@ mod commit;
 mod dead_letter;
 mod entity;
 mod fetch;
+mod gate;
+mod growth;
 mod kind;
 mod lane;
 mod ownership;

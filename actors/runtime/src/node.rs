@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, OnceLock, PoisonError, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock, atomic::Ordering},
     time::Duration,
 };
 
@@ -30,6 +30,7 @@ use crate::{
     config::Config,
     context::{BoundedContext, Emit, span_of},
     fetch::Fetcher,
+    growth::{Homes, Watcher},
     lane::{Environment, Lane},
     ownership::{Handle, Handles, LaneEnds, Ownership, owned_count},
     partition::PartitionMessage,
@@ -77,7 +78,7 @@ pub struct Node {
     membership: Arc<dyn Membership>,
     clock: Arc<dyn Clock>,
     trace: Trace,
-    count: u32,
+    homes: Homes,
     handles: Handles,
     calls: Arc<Semaphore>,
     stop: CancellationToken,
@@ -117,13 +118,13 @@ impl Node {
     pub async fn start(context: BoundedContext, config: Config, ports: Ports) -> Result<Arc<Self>, StartError> {
         let context = Arc::new(context);
         let config = Arc::new(config);
-        let count = ports.log.partition_count(context.commands_topic()).await?;
-        ports.store.register_partitions(count).await?;
-        let emit = Arc::new(Emit::new(&context, count, ports.trace.clone()));
+        let (watcher, homes) =
+            Watcher::start(context.clone(), config.clone(), ports.log.clone(), ports.store.clone()).await?;
+        let emit = Arc::new(Emit::new(&context, ports.trace.clone()));
         let (root, _) = Root::spawn(None, Root, ()).await?;
         let (reports, reported) = mpsc::unbounded_channel();
         let mut lanes = Vec::new();
-        let mut tasks = Vec::new();
+        let mut tasks = vec![tokio::spawn(watcher.run())];
         for _ in 0..config.lanes.max(1) {
             let (inputs, inputs_end) = mpsc::channel(config.batch_items_max * 2);
             let (control, control_end) = mpsc::unbounded_channel();
@@ -135,6 +136,7 @@ impl Node {
                 log: ports.log.clone(),
                 clock: ports.clock.clone(),
                 emit: emit.clone(),
+                homes: homes.clone(),
             };
             let lane = Lane::new(environment, inputs_end, control_end, reports.clone(), relay.clone());
             tasks.push(tokio::spawn(lane.run()));
@@ -151,6 +153,8 @@ impl Node {
             clock: ports.clock.clone(),
             budget: Budget::new(config.memory_bytes_max),
             trace: ports.trace.clone(),
+            store: ports.store.clone(),
+            homes: homes.clone(),
         };
         let ownership = Ownership {
             config: config.clone(),
@@ -158,6 +162,7 @@ impl Node {
             membership: ports.membership.clone(),
             clock: ports.clock.clone(),
             emit,
+            homes: homes.clone(),
             fetcher,
             lanes,
             reports: reported,
@@ -171,7 +176,7 @@ impl Node {
             membership: ports.membership,
             clock: ports.clock,
             trace: ports.trace,
-            count,
+            homes,
             handles,
             calls: Arc::new(Semaphore::new(config.calls_max)),
             stop,
@@ -188,8 +193,8 @@ impl Node {
     }
 
     /// The partition count in force.
-    pub const fn partition_count(&self) -> u32 {
-        self.count
+    pub fn partition_count(&self) -> u32 {
+        self.homes.count()
     }
 
     /// How many partitions this node owns now.
@@ -235,12 +240,14 @@ impl Node {
     }
 
     fn handle(&self, key: &str) -> Result<(holdfast_core::PartitionId, Handle), RouteError> {
-        let home = KeyHash::of(key.as_bytes()).home(self.count);
+        let home = KeyHash::of(key.as_bytes()).home(self.homes.count());
         let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
-        let handle = handles.get(&home).cloned();
-        handle
-            .map(|handle| (home, handle))
-            .ok_or_else(|| RouteError::not_owner("this node does not own the key's partition"))
+        let handle =
+            handles.get(&home).ok_or_else(|| RouteError::not_owner("this node does not own the key's partition"))?;
+        if !handle.serving.load(Ordering::Acquire) {
+            return Err(RouteError::not_owner("the key is moving to another partition"));
+        }
+        Ok((home, handle.clone()))
     }
 
     async fn read_strong(&self, id: AggregateId) -> Result<ReadAnswer, RouteError> {

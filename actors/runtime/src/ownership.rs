@@ -7,13 +7,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, PoisonError, RwLock, atomic::AtomicU64},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 
 use holdfast_core::{
     PartitionId,
-    epoch::{PartitionRow, Token},
+    epoch::{Generation, PartitionRow, Token},
     port::{
         clock::Clock,
         log::Membership,
@@ -35,6 +38,7 @@ use crate::{
     context::Emit,
     entity::Shared,
     fetch::Fetcher,
+    growth::{self, Homes},
     lane::{Control, Owned, Report, size},
     lease::Lease,
     partition::{Partition, PartitionArguments, PartitionMessage},
@@ -51,6 +55,8 @@ pub(crate) struct Handle {
     pub supervisor: ActorRef<PartitionMessage>,
     pub lane: mpsc::Sender<Input>,
     pub lease: Lease,
+    /// Whether the keys at home here are served.
+    pub serving: Arc<AtomicBool>,
     /// Reads of aggregates that are not in memory come back here.
     pub cold: mpsc::UnboundedSender<(holdfast_core::AggregateId, ReadReply)>,
 }
@@ -72,6 +78,7 @@ pub(crate) struct Ownership {
     pub membership: Arc<dyn Membership>,
     pub clock: Arc<dyn Clock>,
     pub emit: Arc<Emit>,
+    pub homes: Homes,
     pub fetcher: Fetcher,
     pub lanes: Vec<LaneEnds>,
     pub reports: mpsc::UnboundedReceiver<Report>,
@@ -90,6 +97,9 @@ struct Held {
 
 #[derive(Default)]
 struct State {
+    /// What the group says.
+    group: BTreeSet<PartitionId>,
+    /// That, and partitions that only other input topics have (see [`with_shared`]).
     assigned: BTreeSet<PartitionId>,
     taking: BTreeSet<PartitionId>,
     releasing: BTreeSet<PartitionId>,
@@ -100,7 +110,7 @@ struct State {
 }
 
 enum Done {
-    Taken { partition: PartitionId, row: PartitionRow, token: Token, started: Duration },
+    Taken { partition: PartitionId, row: PartitionRow, count: u32, token: Token, started: Duration },
     NotTaken { partition: PartitionId },
     Released { partition: PartitionId },
     Confirmed { partition: PartitionId, is_confirmed: bool },
@@ -116,14 +126,16 @@ impl Ownership {
         renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut is_renewing = false;
         let membership = self.membership.clone();
+        let mut homes = self.homes.clone();
         loop {
+            state.assigned = self.with_shared(&state.group);
             self.reconcile(&mut state, &mut work);
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 assigned = membership.changed() => match assigned {
                     Ok(assigned) => {
                         state.unconfirmed.clear(); // the group has spoken since
-                        state.assigned = assigned;
+                        state.group = assigned;
                     }
                     Err(error) => {
                         tracing::warn!(context = self.fetcher.context.name(), %error, "group membership failed; trying again");
@@ -131,6 +143,7 @@ impl Ownership {
                     }
                 },
                 Some(report) = self.reports.recv() => self.fenced(&mut state, report),
+                () = homes.changed() => {}
                 Some(done) = work.join_next(), if !work.is_empty() => match done {
                     Ok(Done::Renewed { sent, tokens }) => {
                         is_renewing = false;
@@ -153,6 +166,18 @@ impl Ownership {
         self.release_all(state, work).await;
     }
 
+    /// A partition beyond the commands topic's count has records all the same, if another input topic is larger; the group knows nothing of
+    /// it. It belongs to the owner of the partition that its number comes to among the commands topic's.
+    fn with_shared(&self, group: &BTreeSet<PartitionId>) -> BTreeSet<PartitionId> {
+        let growth = self.homes.now();
+        let count = growth.topic_count(self.fetcher.context.commands_topic());
+        let shared =
+            growth.rows.iter().map(|row| row.partition).filter(|partition| {
+                count > 0 && partition.0 >= count && group.contains(&PartitionId(partition.0 % count))
+            });
+        group.iter().copied().chain(shared).collect()
+    }
+
     /// Starts taking what is assigned and not owned, and releasing what is owned and not assigned.
     fn reconcile(&self, state: &mut State, work: &mut JoinSet<Done>) {
         metrics::gauge!(telemetry::OWNED_PARTITIONS, "context" => self.fetcher.context.name())
@@ -171,7 +196,9 @@ impl Ownership {
         for partition in wanted {
             state.taking.insert(partition);
             let (store, clock, config) = (self.store.clone(), self.clock.clone(), self.config.clone());
-            work.spawn(async move { take(store, clock, &config, partition).await });
+            let marks = Marks { context: self.fetcher.context.name(), topic: self.emit.events_topic.clone() };
+            let homes = self.homes.clone();
+            work.spawn(async move { take(store, clock, &config, partition, marks, homes).await });
         }
         let unwanted: Vec<PartitionId> = state.held.keys().filter(|id| !state.assigned.contains(id)).copied().collect();
         for partition in unwanted {
@@ -181,9 +208,9 @@ impl Ownership {
 
     async fn done(&self, state: &mut State, work: &mut JoinSet<Done>, done: Done) {
         match done {
-            Done::Taken { partition, row, token, started } => {
+            Done::Taken { partition, row, count, token, started } => {
                 state.taking.remove(&partition);
-                if let Err(error) = self.start(state, row, token, started).await {
+                if let Err(error) = self.start(state, row, count, token, started).await {
                     tracing::error!(partition = partition.0, %error, "an owned partition could not be started");
                 } else if !state.assigned.contains(&partition) {
                     self.release(state, work, partition);
@@ -210,6 +237,7 @@ impl Ownership {
         &self,
         state: &mut State,
         row: PartitionRow,
+        count: u32,
         token: Token,
         started: Duration,
     ) -> Result<(), ractor::SpawnErr> {
@@ -223,6 +251,7 @@ impl Ownership {
         let (supervisor, _) = Partition::spawn_linked(None, Partition, arguments, self.root.clone()).await?;
         let tokens = Tokens::default();
         tokens.add(token);
+        let serving = Arc::new(AtomicBool::new(self.homes.now().serves(partition, row.generation)));
         let published = Arc::new(AtomicU64::new(row.outbox_cursor));
         let _ = lane.relay.send(RelayMessage::Own {
             partition,
@@ -237,6 +266,9 @@ impl Ownership {
             token,
             tokens: tokens.clone(),
             generation: row.generation,
+            count,
+            serving: serving.clone(),
+            held: Vec::new(),
             batch: row.batch,
             outbox_head: row.outbox_head,
             supervisor: supervisor.clone(),
@@ -249,10 +281,18 @@ impl Ownership {
         let stop = CancellationToken::new();
         for topic in self.fetcher.context.inputs() {
             let (fetcher, inputs) = (self.fetcher.clone(), lane.inputs.clone());
-            tokio::spawn(fetcher.run(topic.clone(), partition, term, row.next_offset(topic), inputs, stop.clone()));
+            tokio::spawn(fetcher.run(
+                topic.clone(),
+                partition,
+                term,
+                row.next_offset(topic),
+                inputs,
+                serving.clone(),
+                stop.clone(),
+            ));
         }
         let cold = forward_cold(partition, term, lane.inputs.clone());
-        let handle = Handle { term, supervisor, lane: lane.inputs, lease: lease.clone(), cold };
+        let handle = Handle { term, supervisor, lane: lane.inputs, lease: lease.clone(), serving, cold };
         self.handles.write().unwrap_or_else(PoisonError::into_inner).insert(partition, handle);
         state.held.insert(partition, Held { term, tokens, lease, stop });
         tracing::info!(
@@ -381,7 +421,14 @@ impl Ownership {
 }
 
 /// Takes a partition over; returns when it may be served.
-async fn take(store: Arc<dyn Store>, clock: Arc<dyn Clock>, config: &Config, partition: PartitionId) -> Done {
+async fn take(
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    config: &Config,
+    partition: PartitionId,
+    marks: Marks,
+    homes: Homes,
+) -> Done {
     let mut backoff = Backoff::infrastructure();
     let patience = Instant::now() + config.release_grace;
     loop {
@@ -403,10 +450,15 @@ async fn take(store: Arc<dyn Store>, clock: Arc<dyn Clock>, config: &Config, par
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         }
-        let (token, started) = (Token::draw(), clock.boot());
+        let token = Token::draw();
         match store.take(partition, row.epoch, token, &config.address).await {
-            Ok(Some(taken)) if taken.released => return Done::Taken { partition, row: taken, token, started },
-            Ok(Some(_)) => return after_lease(&*store, config, partition, token, &*clock).await,
+            Ok(Some(taken)) => {
+                if !taken.released {
+                    // Until every lease that an earlier owner may hold is over.
+                    tokio::time::sleep(config.lease + config.drift).await;
+                }
+                return begin(&*store, partition, token, &*clock, &marks, homes).await;
+            }
             Ok(None) => return Done::NotTaken { partition },
             Err(error) => {
                 tracing::warn!(partition = partition.0, %error, "take-over waits for the store");
@@ -416,21 +468,43 @@ async fn take(store: Arc<dyn Store>, clock: Arc<dyn Clock>, config: &Config, par
     }
 }
 
-/// Waits until every lease that an earlier owner may hold is over, and reads the row as it stands then.
-async fn after_lease(
+/// How a mark of this context looks (see [`growth::mark`]).
+struct Marks {
+    context: &'static str,
+    topic: Arc<str>,
+}
+
+/// Reads the row as it stands now that nobody else writes it, and acknowledges its generation: an owner that only now begins has let go of
+/// every key that is not at home here.
+async fn begin(
     store: &dyn Store,
-    config: &Config,
     partition: PartitionId,
     token: Token,
     clock: &dyn Clock,
+    marks: &Marks,
+    mut homes: Homes,
 ) -> Done {
-    tokio::time::sleep(config.lease + config.drift).await;
     let mut backoff = Backoff::infrastructure();
     loop {
         let started = clock.boot();
-        match row_of(store, partition).await {
-            Ok(Some(row)) if row.token == Some(token) => return Done::Taken { partition, row, token, started },
+        let generation = match row_of(store, partition).await {
+            Ok(Some(row)) if row.token == Some(token) => row.generation,
             Ok(_) => return Done::NotTaken { partition },
+            Err(error) => {
+                tracing::warn!(partition = partition.0, %error, "take-over waits for the store");
+                backoff.wait().await;
+                continue;
+            }
+        };
+        let growth = homes.until(|growth| growth.count_of(generation).is_some()).await;
+        let count = growth.count_of(generation).unwrap_or(1);
+        // The first generation has left nothing behind.
+        let mark = (generation > Generation(1))
+            .then(|| growth::mark(marks.context, &marks.topic, partition, count, clock.now()));
+        match store.acknowledge(partition, token, generation, mark).await {
+            Ok(Some(row)) => return Done::Taken { partition, row, count, token, started },
+            // Another generation meanwhile, or another owner: the row says which.
+            Ok(None) => {}
             Err(error) => {
                 tracing::warn!(partition = partition.0, %error, "take-over waits for the store");
                 backoff.wait().await;

@@ -59,6 +59,15 @@ impl Directory {
         self.slots.remove(id);
     }
 
+    /// Takes out all that `is_gone` says of.
+    pub fn remove_where(&mut self, is_gone: impl Fn(&AggregateId) -> bool) -> Vec<AggregateId> {
+        let gone: Vec<AggregateId> = self.slots.keys().filter(|id| is_gone(id)).cloned().collect();
+        for id in &gone {
+            self.slots.remove(id);
+        }
+        gone
+    }
+
     /// Takes out what has been idle since before `idle_before`, and the idlest beyond `max`, but nothing in `busy`.
     pub fn passivate(&mut self, idle_before: Duration, max: usize, busy: &HashSet<&AggregateId>) -> Vec<AggregateId> {
         let mut gone = Vec::new();

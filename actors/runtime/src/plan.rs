@@ -34,7 +34,7 @@ pub(crate) struct Plan {
     /// Offsets that are consumed by this commit.
     pub consumed: Vec<(PartitionId, Arc<str>, u64)>,
     /// Answers to give once it is committed.
-    pub answers: Vec<(Arc<Item>, Pending)>,
+    pub answers: Vec<(PartitionId, Arc<Item>, Pending)>,
     /// All work of this commit, to go round again if it does not happen.
     pub work: Vec<Input>,
     /// How the durable mailboxes change: messages put minus messages removed.
@@ -64,6 +64,8 @@ pub(crate) enum Pending {
 pub(crate) struct Planner<'a> {
     pub context: &'static str,
     pub emit: &'a Emit,
+    /// A partition count that the DLQ topic has reached.
+    count: u32,
     pub retry: RetryPolicy,
     pub now: Timestamp,
     pub plain: Plan,
@@ -108,11 +110,12 @@ enum Block {
 }
 
 impl<'a> Planner<'a> {
-    pub fn new(context: &'static str, emit: &'a Emit, retry: RetryPolicy, now: Timestamp) -> Self {
+    pub fn new(context: &'static str, emit: &'a Emit, count: u32, retry: RetryPolicy, now: Timestamp) -> Self {
         let (plain, conditional) = (Plan::default(), Plan::default());
         Self {
             context,
             emit,
+            count,
             retry,
             now,
             plain,
@@ -263,7 +266,7 @@ impl<'a> Planner<'a> {
     }
 
     fn dead(&self, writes: &mut Writes, id: Option<&AggregateId>, record: &holdfast_core::Record, cause: &Cause<'_>) {
-        dead_letter::write(writes, self.emit, id, record, cause);
+        dead_letter::write(writes, self.emit, self.count, id, record, cause);
         let labels = [("context", self.context), ("reason", cause.reason.as_str())];
         metrics::counter!(telemetry::DEAD_LETTERS_TOTAL, &labels).increment(1);
         self.count("dead_letter");
@@ -393,10 +396,10 @@ impl<'a> Planner<'a> {
             }
             for ((step, item), input) in steps.into_iter().zip(&delivery.items).zip(done) {
                 match step {
-                    Step::Answered(answer) => plan.answers.push((item.clone(), Pending::Known(answer))),
+                    Step::Answered(answer) => plan.answers.push((partition, item.clone(), Pending::Known(answer))),
                     Step::Conditional { granted, refused } => {
                         let entry = at.expect("a condition has an entry");
-                        plan.answers.push((item.clone(), Pending::Grant { entry, granted, refused }));
+                        plan.answers.push((partition, item.clone(), Pending::Grant { entry, granted, refused }));
                     }
                     Step::Repeat => {
                         let labels = [("context", self.context), ("outcome", "repeat")];

@@ -35,6 +35,10 @@ pub const LAG_SECONDS: &str = "holdfast_lag_seconds";
 pub const OUTBOX_PENDING: &str = "holdfast_outbox_pending";
 /// Bytes of admission budget in use, by `context`.
 pub const MEMORY_BYTES: &str = "holdfast_memory_bytes";
+/// 1 while some input topic of this context is in transition to another partition count, by `context`.
+pub const IN_TRANSITION: &str = "holdfast_partitions_in_transition";
+/// Growths to a count that is no multiple of the one before, by `context`: raise an alarm.
+pub const IRREGULAR_GROWTH_TOTAL: &str = "holdfast_irregular_growth_total";
 /// Violations of an invariant noticed while running, by `invariant`.
 pub const INVARIANT_VIOLATIONS_TOTAL: &str = "holdfast_invariant_violations_total";
 

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use holdfast_core::{
     AggregateId, KeyHash, Message, PartitionId,
     disposition::WaitReason,
-    envelope::ContentType,
     port::store::{DueTimer, Slice, Waiting},
 };
 use tracing::Span;
@@ -27,10 +26,14 @@ use crate::{
 /// How many timers, and how many aggregates with mail, are taken in one go.
 const LIMIT: u32 = 256;
 
-/// Everything due for `partitions` (with their terms) that `busy` does not hold already.
-pub(crate) async fn due(env: &Environment, partitions: &[(PartitionId, u64)], busy: &[&Input]) -> Vec<Input> {
-    let slice =
-        Slice { partitions: partitions.iter().map(|(partition, _)| *partition).collect(), count: env.emit.count };
+/// Everything due for `partitions` (with their terms), which are homes under `count`, that `busy` does not hold already.
+pub(crate) async fn due(
+    env: &Environment,
+    partitions: &[(PartitionId, u64)],
+    count: u32,
+    busy: &[&Input],
+) -> Vec<Input> {
+    let slice = Slice { partitions: partitions.iter().map(|(partition, _)| *partition).collect(), count };
     let (timers, mail) = tokio::join!(env.store.due_timers(&slice, LIMIT), env.store.due_mail(&slice, LIMIT));
     let mut found = Vec::new();
     let busy = Busy::of(busy);
@@ -47,7 +50,7 @@ pub(crate) async fn due(env: &Environment, partitions: &[(PartitionId, u64)], bu
     found
         .into_iter()
         .filter_map(|item| {
-            let partition = item.hash.home(env.emit.count);
+            let partition = item.hash.home(count);
             Some(Input { partition, term: term_of(partition)?, work: Work::Item(Arc::new(item)) })
         })
         .collect()
@@ -91,19 +94,7 @@ fn fire(env: &Environment, busy: &Busy<'_>, timer: DueTimer) -> Option<Item> {
         tracing::error!(aggregate = %aggregate, timer = timer.name, "a timer that this build does not know");
         return None;
     };
-    let message = Message {
-        id: Uuid::now_v7(),
-        source: "timer".into(),
-        r#type: timer.name.as_str().into(),
-        key: timer.key,
-        content_type: ContentType::Protobuf,
-        sequence: None,
-        correlation: None,
-        causation: None,
-        traceparent: None,
-        tracestate: None,
-        payload: Bytes::new(),
-    };
+    let message = Message::new(Uuid::now_v7(), "timer", timer.name.as_str(), timer.key, Bytes::new());
     let hash = KeyHash::of(aggregate.key.as_bytes());
     Some(Item {
         origin: Origin::Timer { name: timer.name },

@@ -175,6 +175,8 @@ pub(crate) struct Input {
 pub(crate) struct Delivery {
     pub aggregate: AggregateId,
     pub hash: KeyHash,
+    /// The partition that decides it, and which its events go to.
+    pub home: PartitionId,
     pub items: Vec<Arc<Item>>,
     /// The item being decided; read after a failure to know the culprit.
     pub at: AtomicUsize,
@@ -185,9 +187,9 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    pub fn new(aggregate: AggregateId, hash: KeyHash, items: Vec<Arc<Item>>) -> Self {
+    pub fn new(aggregate: AggregateId, hash: KeyHash, home: PartitionId, items: Vec<Arc<Item>>) -> Self {
         let limit = AtomicUsize::new(items.len());
-        Self { aggregate, hash, items, at: AtomicUsize::new(0), limit, failure: OnceLock::new() }
+        Self { aggregate, hash, home, items, at: AtomicUsize::new(0), limit, failure: OnceLock::new() }
     }
 
     /// After an actor died: what comes before the item it was deciding is decided again, that item and what follows is not.

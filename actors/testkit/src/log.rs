@@ -248,6 +248,13 @@ impl Log for MemoryLog {
         }
     }
 
+    async fn ends(&self, topic: &str, partitions: &[PartitionId]) -> Result<Vec<u64>, LogError> {
+        self.reach()?;
+        let end = |partition: &PartitionId| self.bounds(topic, *partition).map(|(_, end)| end);
+        let unknown = || LogError::Unavailable(format!("{topic} has no such partition yet"));
+        partitions.iter().map(|partition| end(partition).ok_or_else(unknown)).collect()
+    }
+
     async fn open(
         &self,
         topic: &str,

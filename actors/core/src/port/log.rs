@@ -39,6 +39,10 @@ pub trait Log: Send + Sync + 'static {
     /// How many partitions `topic` has.
     async fn partition_count(&self, topic: &str) -> Result<u32, LogError>;
 
+    /// The end offset of each partition of `topic`, whoever may read up to there: an offset that no record acknowledged before this call is at or
+    /// above. Asked of the brokers now.
+    async fn ends(&self, topic: &str, partitions: &[PartitionId]) -> Result<Vec<u64>, LogError>;
+
     /// Opens a stream of one partition from offset `from`, or from the log's start. At most one stream of a partition is open at a time;
     /// dropping it closes it.
     async fn open(

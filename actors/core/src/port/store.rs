@@ -10,11 +10,12 @@ use bytes::Bytes;
 
 use crate::{
     aggregate::AggregateId,
-    batch::{Batch, OutboxRow},
+    batch::{Batch, OutboxDraft, OutboxRow},
     dedup::{Claim, ClaimKey},
     disposition::WaitReason,
     envelope::Record,
-    epoch::{Epoch, PartitionRow, Token},
+    epoch::{Epoch, Generation, PartitionRow, Token},
+    growth::Growth,
     partition::PartitionId,
     pool::Pool,
     time::Timestamp,
@@ -139,8 +140,39 @@ pub struct Waiting {
 /// The store of one context.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Makes a row for each of the first `count` partitions that has none.
+    /// Notes that `topic` has `count` partitions, and makes a row for each that has none, of the generation in force: in one transaction,
+    /// so that no partition has a row before the transition that brought it is on record. A first count opens no transition; one
+    /// that is not above the newest known changes nothing.
+    async fn note_count(&self, topic: &str, count: u32) -> Result<(), StoreError>;
+
+    /// Puts `count` in force as the first generation, if there is none, and makes rows for it.
     async fn register_partitions(&self, count: u32) -> Result<(), StoreError>;
+
+    /// All counts, generations, acknowledgements and partition rows, as of one moment.
+    async fn growth(&self) -> Result<Growth, StoreError>;
+
+    /// Puts `count` in force on all rows as the generation after `from`, in one transaction; changes nothing if `from` is no longer the last.
+    async fn bump(&self, from: Generation, count: u32) -> Result<(), StoreError>;
+
+    /// Notes that the owner of `partition` has let go of all keys whose home is elsewhere under the row's generation, which is on record from
+    /// then on with the outbox head. If the head moves with it, `mark` is the last outbox row written before it. Returns the row as it
+    /// then stands; `None`, and nothing is changed, if `token` is not its token, or the generation not `generation`.
+    async fn acknowledge(
+        &self,
+        partition: PartitionId,
+        token: Token,
+        generation: Generation,
+        mark: Option<OutboxDraft>,
+    ) -> Result<Option<PartitionRow>, StoreError>;
+
+    /// Notes that the relay of `partition` addresses no row of `topic` by a count below `count` any more, whether or not that growth is known yet.
+    async fn note_mark(&self, topic: &str, partition: PartitionId, count: u32) -> Result<(), StoreError>;
+
+    /// Notes the end offsets of `topic` that its growth to `count` has to be consumed to; the first ones noted stand.
+    async fn note_ends(&self, topic: &str, count: u32, ends: &[u64]) -> Result<(), StoreError>;
+
+    /// Ends the transition of `topic` to `count`.
+    async fn end_transition(&self, topic: &str, count: u32) -> Result<(), StoreError>;
 
     /// All partition rows, in order.
     async fn partitions(&self) -> Result<Vec<PartitionRow>, StoreError>;

@@ -35,7 +35,7 @@ impl Lane {
             let entries = std::mem::take(&mut plan.entries);
             let batch = Arc::new(Batch { fences, entries });
             let task = if batch.fences.is_empty() {
-                tokio::spawn(async { End::Committed(Committed::default()) })
+                tokio::spawn(async { End::Committed(Committed::default(), BTreeSet::new()) })
             } else {
                 let tokens = self.owned.values().map(|owned| (owned.partition, owned.tokens.clone())).collect();
                 tokio::spawn(commit::commit(self.env.store.clone(), batch.clone(), tokens, self.env.context.name()))
@@ -89,18 +89,19 @@ impl Lane {
     pub(super) fn settle(&mut self, end: End) {
         let Some(in_flight) = self.in_flight.take() else { return };
         match end {
-            End::Committed(committed) => self.committed(in_flight, committed),
+            End::Committed(committed, outdated) => self.committed(in_flight, committed, &outdated),
             End::Data(error) => self.bisect(in_flight, &error),
             End::Reloaded(rows) => self.reloaded(in_flight, rows),
         }
         self.start_commit();
     }
 
-    fn committed(&mut self, in_flight: InFlight, committed: Committed) {
-        let InFlight { plan, batch, done, .. } = in_flight;
-        for partition in &committed.stale {
+    fn committed(&mut self, in_flight: InFlight, committed: Committed, outdated: &BTreeSet<PartitionId>) {
+        let InFlight { mut plan, batch, done, .. } = in_flight;
+        for partition in committed.stale.iter().filter(|partition| !outdated.contains(partition)) {
             self.lose(*partition);
         }
+        self.redo_outdated(&mut plan, outdated);
         for fence in &batch.fences {
             if let Some(owned) = self.owned.get_mut(&fence.partition)
                 && let Some(head) = committed.heads.get(&fence.partition)
@@ -126,10 +127,11 @@ impl Lane {
         }
         // Then callers are answered.
         let (mut applied, mut rejected) = (0, 0);
-        for (item, pending) in plan.answers {
-            let partition_lost = undone.contains(&item.hash.home(self.env.emit.count));
+        for (partition, item, pending) in plan.answers {
             let answer = match pending {
-                _ if partition_lost => Err(RouteError::not_owner("the partition moved while the command ran")),
+                _ if undone.contains(&partition) => {
+                    Err(RouteError::not_owner("the partition moved while the command ran"))
+                }
                 Pending::Known(answer) => Ok(answer),
                 Pending::Grant { entry, granted, refused } => Ok(if is_granted(entry) { granted } else { refused }),
             };

@@ -8,7 +8,7 @@ use std::{
 };
 
 use holdfast_core::{
-    AggregateId, PartitionId,
+    AggregateId, KeyHash, PartitionId,
     dedup::{Claim, ClaimKey},
     disposition::WaitReason,
 };
@@ -30,8 +30,11 @@ impl Lane {
     pub(super) async fn look_up(&mut self, batch: &mut [Input]) -> Known {
         let mut backoff = Backoff::infrastructure();
         let known = loop {
+            let growth = self.env.homes.now();
+            let is_growing = growth.topics.values().any(|counts| counts.oldest_in_transition().is_some());
             let is_live = |input: &Input, id: &AggregateId| {
-                self.owned.get(&input.partition).is_some_and(|owned| owned.live.contains(id))
+                !(is_growing && input.place().is_some())
+                    && self.owned.get(&input.partition).is_some_and(|owned| owned.live.contains(id))
             };
             match activation::look_up(&*self.env.store, batch, is_live).await {
                 Ok(known) => break known,
@@ -57,7 +60,13 @@ impl Lane {
         metrics::histogram!(telemetry::BATCH_RECORDS, "context" => self.env.context.name()).record(size(batch.len()));
         let recent = std::mem::take(&mut self.recent);
         let emit = self.env.emit.clone();
-        let mut planner = Planner::new(self.env.context.name(), &emit, self.env.config.retry, self.env.clock.now());
+        let mut planner = Planner::new(
+            self.env.context.name(),
+            &emit,
+            self.env.homes.count(),
+            self.env.config.retry,
+            self.env.clock.now(),
+        );
         let groups = self.sort(batch, &known, &recent, &mut planner);
         self.deliver(groups, known, &mut planner).await;
         let low_after = |partition: PartitionId, topic: &str, done: &BTreeSet<u64>| {
@@ -103,16 +112,31 @@ impl Lane {
                 continue;
             }
             let stored_waiting = known.cold.get(&aggregate).map_or(0, |(_, waiting)| *waiting);
+            let hash = item.as_ref().map_or_else(|| KeyHash::of(aggregate.key.as_bytes()), |item| item.hash);
+            if !owned.is_home(hash) {
+                strayed(planner, input);
+                continue;
+            }
+            if !owned.is_serving() {
+                match item.map(|item| matches!(item.origin, Origin::Log { .. })) {
+                    Some(true) => owned.held.push(input),
+                    // Mail and timers are in their tables still.
+                    _ => abandon(input),
+                }
+                continue;
+            }
             let Some(item) = item else {
                 owned.live.touch(&aggregate, now, || stored_waiting);
                 group(&mut groups, &mut places, input.partition, &aggregate).add_reader(input);
                 continue;
             };
-            if matches!(item.origin, Origin::Log { .. }) && item.hash.home(self.env.emit.count) != input.partition {
-                planner.transfer(input);
-                continue;
-            }
-            if owned.live.waiting(&aggregate).unwrap_or(stored_waiting) > 0 {
+            // Only while counts grow does the look-up ask for aggregates that are live: others may have put mail for them.
+            let waiting = match owned.live.waiting(&aggregate) {
+                Some(waiting) if matches!(item.origin, Origin::Log { .. }) => waiting.max(stored_waiting),
+                Some(waiting) => waiting,
+                None => stored_waiting,
+            };
+            if waiting > 0 {
                 planner.block_waiting(&aggregate, WaitReason::Retrying);
             }
             let Some(input) = planner.unless_blocked(input, &item) else { continue };
@@ -158,8 +182,8 @@ impl Lane {
                     _ => None,
                 })
                 .collect();
-            let hash = holdfast_core::KeyHash::of(group.aggregate.key.as_bytes());
-            let delivery = Arc::new(Delivery::new(group.aggregate, hash, items));
+            let hash = KeyHash::of(group.aggregate.key.as_bytes());
+            let delivery = Arc::new(Delivery::new(group.aggregate, hash, group.partition, items));
             posts.entry(group.partition).or_default().push(Post {
                 index,
                 delivery: delivery.clone(),
@@ -196,6 +220,15 @@ impl Lane {
             inputs.into_iter().for_each(abandon);
             self.lose(partition);
         }
+    }
+}
+
+/// What came here and is at home elsewhere: a record goes there through the mailbox, a caller is told; mail and timers are in their tables
+/// still, for the home's owner to find.
+fn strayed(planner: &mut Planner<'_>, input: Input) {
+    match &input.work {
+        Work::Item(item) if matches!(item.origin, Origin::Log { .. }) => planner.transfer(input),
+        _ => abandon(input),
     }
 }
 

@@ -3,7 +3,7 @@
 //! It goes round again in its old order, before anything that came later (I3), and is never executed blindly: what was committed after all
 //! shows as consumed, as a claim or as an event sequence (I2).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use holdfast_core::{PartitionId, epoch::PartitionRow};
 
@@ -19,7 +19,7 @@ impl Lane {
     /// The store refused some row: the batch is cut in halves until the culprit stands alone, which then counts as failed.
     pub(super) fn bisect(&mut self, in_flight: InFlight, error: &str) {
         let InFlight { plan, .. } = in_flight;
-        self.advance_unchanged(&plan);
+        self.advance_unchanged(&plan, |_| true);
         let mut work = plan.work;
         if let [input] = work.as_slice() {
             if let Work::Item(item) = &input.work {
@@ -52,10 +52,23 @@ impl Lane {
         true
     }
 
+    /// The generation of some of its partitions has changed: their part of the plan did not happen, nothing of them is lost, and it goes round
+    /// again under the new one.
+    pub(super) fn redo_outdated(&mut self, plan: &mut Plan, outdated: &BTreeSet<PartitionId>) {
+        if outdated.is_empty() {
+            return;
+        }
+        self.advance_unchanged(plan, |partition| outdated.contains(&partition));
+        plan.answers.retain(|(partition, ..)| !outdated.contains(partition));
+        let again = plan.work.extract_if(.., |input| outdated.contains(&input.partition)).collect();
+        self.redo([again]);
+        self.is_outdated = true;
+    }
+
     /// Tells actors that their delivery did not happen.
-    fn advance_unchanged(&mut self, plan: &Plan) {
+    fn advance_unchanged(&mut self, plan: &Plan, is_undone: impl Fn(PartitionId) -> bool) {
         let mut snapshots: BTreeMap<PartitionId, Vec<_>> = BTreeMap::new();
-        for settle in &plan.settles {
+        for settle in plan.settles.iter().filter(|settle| is_undone(settle.partition)) {
             snapshots.entry(settle.partition).or_default().push((settle.aggregate.clone(), None));
         }
         for (partition, snapshots) in snapshots {

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::counter::{Counter, CounterAdapter, Oracle};
 
 pub const PARTITIONS: u32 = 4;
+pub const TOPICS: [&str; 4] = ["counter.commands", "counter.events", "counter.dlq", "other.events"];
 
 pub struct Cluster {
     pub log: MemoryLog,
@@ -32,11 +33,15 @@ pub struct Member {
 
 impl Cluster {
     pub fn new() -> Self {
+        Self::with_partitions(PARTITIONS)
+    }
+
+    pub fn with_partitions(count: u32) -> Self {
         let log = MemoryLog::new();
-        for topic in ["counter.commands", "counter.events", "counter.dlq", "other.events"] {
-            log.create_topic(topic, PARTITIONS);
+        for topic in TOPICS {
+            log.create_topic(topic, count);
         }
-        Self { log, store: MemoryStore::new(), group: MemoryGroup::new(PARTITIONS), oracle: Oracle::default() }
+        Self { log, store: MemoryStore::new(), group: MemoryGroup::new(count), oracle: Oracle::default() }
     }
 
     pub async fn start(&self) -> Member {
@@ -88,6 +93,14 @@ impl Cluster {
         self.log.append(topic, None, Some(key), headers, Some(value)).expect("topic exists");
     }
 
+    /// Grows one topic; the group follows the commands topic.
+    pub fn grow(&self, topic: &str, to: u32) {
+        self.log.create_topic(topic, to);
+        if topic == "counter.commands" {
+            self.group.set_count(to);
+        }
+    }
+
     pub fn sum(&self, key: &str) -> Option<i64> {
         let row = self.store.state(&id(key))?;
         Some(std::str::from_utf8(&row.bytes).expect("text").parse().expect("number"))
@@ -100,7 +113,8 @@ impl Cluster {
     /// Events per key, in the order of the topic, first occurrences only.
     pub fn events(&self) -> BTreeMap<String, Vec<(u64, String)>> {
         let mut events: BTreeMap<String, Vec<(u64, String)>> = BTreeMap::new();
-        for record in self.log.all_records("counter.events") {
+        // A mark of growth has no key and is no event.
+        for record in self.log.all_records("counter.events").into_iter().filter(|record| record.key.is_some()) {
             let sequence = text(&record, "ce_sequence").parse().expect("number");
             let list = events.entry(utf8(record.key.as_deref())).or_default();
             if list.iter().all(|(seen, _)| *seen < sequence) {
@@ -130,7 +144,7 @@ impl Cluster {
         let contents = self.store.contents();
         let drained = contents.partitions.values().all(|row| row.outbox_cursor == row.outbox_head);
         let consumed = ["counter.commands", "other.events"].iter().all(|topic| {
-            (0..PARTITIONS).all(|p| {
+            (0..self.log.partitions(topic)).all(|p| {
                 let (_, end) = self.log.bounds(topic, PartitionId(p)).expect("exists");
                 let row = &contents.partitions.get(&PartitionId(p));
                 row.is_some_and(|row| row.next_offset(topic).unwrap_or(0) == end)

@@ -5,5 +5,6 @@ mod counter;
 
 mod basics;
 mod faults;
+mod growth;
 mod ownership;
 mod simulation;

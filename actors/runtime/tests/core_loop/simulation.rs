@@ -3,7 +3,7 @@
 //!
 //! The seed decides what happens and when, in paused time on one thread. It does not decide ids, the order of hash maps or the branch that a
 //! fair `select!` takes, so a failing seed nearly always fails again, and not at the same step. `HOLDFAST_SEED` runs one seed alone.
-//! Deliberately absent: growth of partitions, and messages in a partition that is not their home.
+//! What [`crate::growth`] adds to it: partitions that grow meanwhile, and messages in partitions that are not their home.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,10 @@ use holdfast_testkit::{
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::cluster::{Cluster, Member, PARTITIONS, call, headers, text};
+use crate::{
+    cluster::{Cluster, Member, PARTITIONS, call, headers, text},
+    growth::{self, Growing},
+};
 
 const RUNS: u64 = 200;
 const KEYS: u64 = 12;
@@ -48,21 +51,23 @@ struct Told {
     stale_reads: Vec<String>,
 }
 
-struct Run {
-    cluster: Cluster,
+pub struct Run {
+    pub cluster: Cluster,
     watch: Watch,
-    dice: Dice,
+    pub dice: Dice,
     members: Vec<(Arc<Member>, Standing)>,
     gates: Vec<Gate>,
     sent: Vec<(Uuid, String, &'static str, String)>,
     sequence: u64,
     told: Arc<Mutex<Told>>,
     tasks: JoinSet<()>,
+    /// Whether and how partitions grow meanwhile.
+    pub growing: Option<Growing>,
 }
 
 impl Run {
-    fn new(seed: u64, sabotage: impl FnOnce(&Cluster)) -> Self {
-        let cluster = Cluster::new();
+    fn new(seed: u64, growing: Option<&[u32]>, sabotage: impl FnOnce(&Cluster)) -> Self {
+        let cluster = Cluster::with_partitions(if growing.is_some() { growth::FIRST } else { PARTITIONS });
         cluster.store.set_pool("stock", Pool { total: STOCK, held: 0 });
         let (inputs, outputs) = (["counter.commands", "other.events"], ["counter.events", "counter.dlq"]);
         let watch = Watch::install(&cluster.log, &cluster.store, &inputs, &outputs);
@@ -77,6 +82,7 @@ impl Run {
             sequence: 0,
             told: Arc::default(),
             tasks: JoinSet::new(),
+            growing: growing.map(Growing::new),
         }
     }
 
@@ -86,6 +92,7 @@ impl Run {
             (dice.pick(&[1, 2, 3]), dice.pick(&[3, 32, 512]), dice.pick(&[6, 50_000]), dice.pick(&[16, 8192]));
         let change = |config: &mut holdfast_runtime::Config| {
             (config.lanes, config.batch_items_max, config.live_max, config.relay_rows_max) = (lanes, batch, live, rows);
+            config.producers_max_age = growth::PRODUCERS_MAX_AGE;
         };
         let member = self.cluster.start_with(change).await;
         self.members.push((Arc::new(member), Standing::Up));
@@ -267,6 +274,9 @@ impl Run {
     }
 
     async fn step(&mut self) {
+        if self.growing.is_some() && self.dice.one_in(3) {
+            self.growth_step();
+        }
         match self.dice.below(100) {
             0..34 => self.send(),
             34..42 => self.repeat(),
@@ -319,7 +329,7 @@ async fn comes_to_rest(cluster: &Cluster) -> Result<(), String> {
 /// Events of the counter by the message that caused them, first occurrences.
 fn effects(cluster: &Cluster) -> BTreeMap<String, Vec<i64>> {
     let (mut seen, mut effects) = (BTreeSet::new(), BTreeMap::<String, Vec<i64>>::new());
-    for record in cluster.log.all_records("counter.events") {
+    for record in cluster.log.all_records("counter.events").into_iter().filter(|record| record.key.is_some()) {
         if seen.insert(text(&record, "ce_id")) {
             let value = std::str::from_utf8(record.value.as_deref().unwrap_or_default()).expect("text");
             effects.entry(text(&record, "ce_causationid")).or_default().push(value.parse().expect("a number"));
@@ -352,7 +362,8 @@ impl Run {
         let known: BTreeSet<String> = self.sent.iter().map(|(id, ..)| id.to_string()).collect();
         let foreign = self.cluster.log.all_records("other.events");
         let foreign: BTreeSet<String> = foreign.iter().map(|record| text(record, "ce_id")).collect();
-        let is_call = |cause: &String| !known.contains(cause) && !foreign.contains(cause);
+        let grown = self.grown();
+        let is_call = |cause: &String| !known.contains(cause) && !foreign.contains(cause) && !grown.contains(cause);
         granted += effects.iter().filter(|(cause, found)| is_call(cause) && **found == [2]).map(|_| 2).sum::<i64>();
         let held = self.cluster.store.contents().pools["stock"].held;
         if held != granted {
@@ -378,6 +389,7 @@ impl Run {
 
     async fn finish(mut self) -> Result<Counts, String> {
         self.heal().await;
+        self.finish_growth();
         comes_to_rest(&self.cluster).await?;
         let answered = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(Duration::from_mins(1), answered).await.is_err() {
@@ -395,6 +407,7 @@ impl Run {
         wrong.append(&mut self.told.lock().expect("nobody panics with it").stale_reads);
         wrong.extend(self.check_effects());
         wrong.extend(self.check_folds());
+        wrong.extend(self.check_growth());
         if !self.cluster.store.contents().timers.is_empty() {
             wrong.push("I7: a timer did not fire".into());
         }
@@ -403,10 +416,10 @@ impl Run {
 }
 
 /// One run from its seed.
-fn run(seed: u64, sabotage: impl FnOnce(&Cluster)) -> Result<Counts, String> {
+pub fn run(seed: u64, growing: Option<&[u32]>, sabotage: impl FnOnce(&Cluster)) -> Result<Counts, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
-        let mut run = Run::new(seed, sabotage);
+        let mut run = Run::new(seed, growing, sabotage);
         for _ in 0..=run.dice.below(3) {
             run.start().await;
         }
@@ -423,7 +436,8 @@ fn whatever_fails_the_invariants_hold_once_it_has_healed() {
     let (first, last) = only.map_or((0, RUNS), |seed| (seed, seed + 1));
     let (began, mut sum) = (Instant::now(), Counts::default());
     for seed in first..last {
-        let counts = run(seed, |_| {}).unwrap_or_else(|wrong| panic!("seed {seed} (HOLDFAST_SEED={seed}):\n{wrong}"));
+        let counts =
+            run(seed, None, |_| {}).unwrap_or_else(|wrong| panic!("seed {seed} (HOLDFAST_SEED={seed}):\n{wrong}"));
         sum.consumed += counts.consumed;
         sum.events += counts.events;
         sum.repeats += counts.repeats;
@@ -440,7 +454,7 @@ fn whatever_fails_the_invariants_hold_once_it_has_healed() {
 fn caught(by: &[&str], sabotage: impl Fn(&Cluster)) {
     let mut others = Vec::new();
     for seed in 0..100 {
-        if let Err(wrong) = run(seed, &sabotage) {
+        if let Err(wrong) = run(seed, None, &sabotage) {
             if wrong.lines().any(|line| by.iter().any(|id| line.starts_with(&format!("{id}:")))) {
                 return;
             }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use holdfast_core::{Message, Record, invariant::Invariant};
+use holdfast_core::{Message, Record, envelope::header, invariant::Invariant};
 use uuid::Uuid;
 
 use super::Violation;
@@ -33,6 +33,9 @@ struct Event {
 impl History {
     /// Adds an event. `cut` says that the beginning may be missing.
     pub(super) fn add(&mut self, record: &Record, place: &str, cut: bool) -> Option<Violation> {
+        if is_mark(record) {
+            return None;
+        }
         let at = format!("{place}, {}-{}@{}", record.topic, record.partition, record.offset);
         let message = match Message::decode(record) {
             Ok(message) => message,
@@ -135,6 +138,11 @@ impl History {
         }
         found
     }
+}
+
+/// What a relay says of its partition count; no event of an aggregate.
+pub(super) fn is_mark(record: &Record) -> bool {
+    record.key.is_none() && record.headers.get(header::TYPE) == Some(b"holdfast.runtime.v1.PartitionsGrown")
 }
 
 fn order(detail: String) -> Violation {

@@ -14,7 +14,8 @@ use holdfast_core::{
     dedup::{Claim, ClaimKey},
     disposition::WaitReason,
     envelope::Record,
-    epoch::{Epoch, Generation, PartitionRow, Token},
+    epoch::{Generation, PartitionRow, Token},
+    growth::Step,
     pool::Pool,
     port::store::{CommitError, Committed, DueTimer, Slice, StateRow, Waiting},
     time::Timestamp,
@@ -46,10 +47,18 @@ pub struct Contents {
     pub dead_letters: Vec<DeadLetter>,
     /// Shared quantities.
     pub pools: BTreeMap<String, Pool>,
+    /// Counts of topics, with the time at which each was noticed.
+    pub topics: BTreeMap<String, (u32, Vec<(Step, Instant)>)>,
+    /// The largest count that another context's relay has marked, by topic and partition.
+    pub marks: BTreeMap<(String, PartitionId), u32>,
+    /// Counts in force.
+    pub generations: BTreeMap<Generation, u32>,
+    /// Outbox heads of acknowledgements.
+    pub acknowledged: BTreeMap<(PartitionId, Generation), u64>,
     /// What no sound run brings about, in words.
     pub breaches: Vec<String>,
     last_position: i64,
-    staged: HashSet<Uuid>,
+    pub(super) staged: HashSet<Uuid>,
     /// Tokens that a sabotaged `retoken` failed to make invalid.
     pub(super) ghosts: HashSet<(PartitionId, Token)>,
 }
@@ -85,25 +94,6 @@ pub struct Mail {
 }
 
 impl Contents {
-    /// Rows for the first `count` partitions. A partition nobody has owned counts as released: there is no lease to wait out.
-    pub fn register(&mut self, count: u32) {
-        let generation = self.partitions.values().map(|row| row.generation).max().unwrap_or(Generation(1));
-        for partition in (0..count).map(PartitionId) {
-            self.partitions.entry(partition).or_insert_with(|| PartitionRow {
-                partition,
-                epoch: Epoch(0),
-                token: None,
-                address: String::new(),
-                generation,
-                released: true,
-                batch: 0,
-                outbox_head: 0,
-                outbox_cursor: 0,
-                consumed: Vec::new(),
-            });
-        }
-    }
-
     /// The partitions of `batch` whose fence does not hold now.
     pub(super) fn stale(&self, batch: &Batch, sabotage: Sabotage) -> Vec<PartitionId> {
         let lost = |fence: &&Fence| !self.fence_holds(fence, !sabotage.no_batch_number);

@@ -6,6 +6,7 @@
 
 mod contents;
 mod faults;
+mod growth;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,9 +17,10 @@ use std::{
 use async_trait::async_trait;
 use holdfast_core::{
     AggregateId, PartitionId,
-    batch::{Batch, OutboxRow, Writes},
+    batch::{Batch, OutboxDraft, OutboxRow, Writes},
     dedup::Claim,
     epoch::{Epoch, Generation, PartitionRow, Token},
+    growth::Growth,
     pool::Pool,
     port::store::{CommitError, Committed, DueTimer, Found, Slice, StateRow, Store, StoreError, Waiting, Wanted},
 };
@@ -237,6 +239,63 @@ impl Store for MemoryStore {
         self.faults.reach()?;
         self.lock().register(count);
         Ok(())
+    }
+
+    async fn note_count(&self, topic: &str, count: u32) -> Result<(), StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        self.lock().note_count(topic, count, Instant::now());
+        self.faults.answer(())
+    }
+
+    async fn growth(&self) -> Result<Growth, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        Ok(self.lock().growth(Instant::now()))
+    }
+
+    async fn bump(&self, from: Generation, count: u32) -> Result<(), StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        let partitions = self.lock().all_partitions();
+        let _rows = self.lock_rows(partitions).await;
+        self.lock().bump(from, count);
+        self.faults.answer(())
+    }
+
+    async fn acknowledge(
+        &self,
+        partition: PartitionId,
+        token: Token,
+        generation: Generation,
+        mark: Option<OutboxDraft>,
+    ) -> Result<Option<PartitionRow>, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        let _row = self.lock_rows([partition]).await;
+        let row = self.lock().acknowledge(partition, token, generation, mark);
+        self.faults.answer(row)
+    }
+
+    async fn note_mark(&self, topic: &str, partition: PartitionId, count: u32) -> Result<(), StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        self.lock().note_mark(topic, partition, count);
+        self.faults.answer(())
+    }
+
+    async fn note_ends(&self, topic: &str, count: u32, ends: &[u64]) -> Result<(), StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        self.lock().note_ends(topic, count, ends);
+        self.faults.answer(())
+    }
+
+    async fn end_transition(&self, topic: &str, count: u32) -> Result<(), StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        self.lock().end_transition(topic, count);
+        self.faults.answer(())
     }
 
     async fn partitions(&self) -> Result<Vec<PartitionRow>, StoreError> {

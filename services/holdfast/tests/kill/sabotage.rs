@@ -12,8 +12,9 @@ use std::{
 use async_trait::async_trait;
 use holdfast::compose::Wrap;
 use holdfast_core::{
-    batch::{Batch, OutboxRow, StateWrite},
-    epoch::{Epoch, PartitionRow, Token},
+    batch::{Batch, OutboxDraft, OutboxRow, StateWrite},
+    epoch::{Epoch, Generation, PartitionRow, Token},
+    growth::Growth,
     partition::PartitionId,
     pool::Pool,
     port::{
@@ -174,6 +175,40 @@ impl Store for Broken {
 
     async fn register_partitions(&self, count: u32) -> Result<(), StoreError> {
         self.inner.register_partitions(count).await
+    }
+
+    async fn note_count(&self, topic: &str, count: u32) -> Result<(), StoreError> {
+        self.inner.note_count(topic, count).await
+    }
+
+    async fn growth(&self) -> Result<Growth, StoreError> {
+        self.inner.growth().await
+    }
+
+    async fn bump(&self, from: Generation, count: u32) -> Result<(), StoreError> {
+        self.inner.bump(from, count).await
+    }
+
+    async fn acknowledge(
+        &self,
+        partition: PartitionId,
+        token: Token,
+        generation: Generation,
+        mark: Option<OutboxDraft>,
+    ) -> Result<Option<PartitionRow>, StoreError> {
+        self.inner.acknowledge(partition, token, generation, mark).await
+    }
+
+    async fn note_mark(&self, topic: &str, partition: PartitionId, count: u32) -> Result<(), StoreError> {
+        self.inner.note_mark(topic, partition, count).await
+    }
+
+    async fn note_ends(&self, topic: &str, count: u32, ends: &[u64]) -> Result<(), StoreError> {
+        self.inner.note_ends(topic, count, ends).await
+    }
+
+    async fn end_transition(&self, topic: &str, count: u32) -> Result<(), StoreError> {
+        self.inner.end_transition(topic, count).await
     }
 
     async fn partitions(&self) -> Result<Vec<PartitionRow>, StoreError> {

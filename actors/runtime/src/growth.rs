@@ -1,0 +1,273 @@
+//! Keeps the partition counts of one context: notices growth, whoever caused it, puts it in force, ends transitions, and tells the node.
+//!
+//! Every node runs this; what it does is conditional in the store, so any number may do it at once, and each can take over from one that
+//! died on the way. The rules are pure and stand in [`holdfast_core::growth`] (I3). Deliberately absent: moving anything. Homes move when
+//! their owners acknowledge (see `lane/homes.rs`), records wait at their gate (see [`crate::gate`]).
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use holdfast_core::{
+    PartitionId, Record, Timestamp,
+    batch::OutboxDraft,
+    envelope::{EnvelopeOut, header},
+    growth::{Act, Growth, Topics},
+    port::{
+        log::Log,
+        store::{Store, StoreError},
+    },
+};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+use uuid::Uuid;
+
+use crate::{config::Config, context::BoundedContext, telemetry};
+
+/// Counts are asked of the log this often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// With somebody waiting, the store is read this often at most.
+const HURRY_EVERY: Duration = Duration::from_millis(50);
+
+/// How the counts stand, for whoever on this node wants to know. Clones hear the same news.
+#[derive(Clone)]
+pub(crate) struct Homes {
+    news: watch::Receiver<Arc<Growth>>,
+    hurry: Arc<Notify>,
+}
+
+impl Homes {
+    /// As last heard.
+    pub fn now(&self) -> Arc<Growth> {
+        self.news.borrow().clone()
+    }
+
+    /// The count in force, as last heard.
+    pub fn count(&self) -> u32 {
+        self.news.borrow().current().1
+    }
+
+    /// Waits for the next look at the store, whatever it brings.
+    pub async fn changed(&mut self) {
+        if self.news.changed().await.is_err() {
+            std::future::pending::<()>().await; // the node is going
+        }
+    }
+
+    /// Asks for a look at the store soon.
+    pub fn hurry(&self) {
+        self.hurry.notify_one();
+    }
+
+    /// Waits until `holds`, looking often meanwhile.
+    pub async fn until(&mut self, holds: impl Fn(&Growth) -> bool) -> Arc<Growth> {
+        loop {
+            let now = self.news.borrow_and_update().clone();
+            if holds(&now) {
+                return now;
+            }
+            self.hurry();
+            self.changed().await;
+        }
+    }
+}
+
+/// Looks, acts and tells.
+pub(crate) struct Watcher {
+    context: Arc<BoundedContext>,
+    config: Arc<Config>,
+    log: Arc<dyn Log>,
+    store: Arc<dyn Store>,
+    outputs: [String; 2],
+    counts: BTreeMap<String, u32>,
+    counted: Option<Instant>,
+    news: watch::Sender<Arc<Growth>>,
+    hurry: Arc<Notify>,
+}
+
+impl Watcher {
+    /// Registers what is there, and reads how it stands.
+    pub async fn start(
+        context: Arc<BoundedContext>,
+        config: Arc<Config>,
+        log: Arc<dyn Log>,
+        store: Arc<dyn Store>,
+    ) -> Result<(Self, Homes), crate::node::StartError> {
+        let count = log.partition_count(context.commands_topic()).await?;
+        store.register_partitions(count).await?;
+        let outputs = [format!("{}.events", context.name()), format!("{}.dlq", context.name())];
+        let (news, heard) = watch::channel(Arc::new(Growth::default()));
+        let hurry = Arc::new(Notify::new());
+        let homes = Homes { news: heard, hurry: hurry.clone() };
+        let (counts, counted) = (BTreeMap::new(), None);
+        let mut watcher = Self { context, config, log, store, outputs, counts, counted, news, hurry };
+        let growth = watcher.look().await?;
+        watcher.news.send_replace(Arc::new(growth));
+        Ok((watcher, homes))
+    }
+
+    /// Runs until the node drops its handles.
+    pub async fn run(mut self) {
+        while !self.news.is_closed() {
+            let begun = Instant::now();
+            tokio::select! {
+                () = tokio::time::sleep_until(begun + LOOK_EVERY) => {}
+                () = self.hurry.notified() => tokio::time::sleep_until(begun + HURRY_EVERY).await,
+            }
+            match self.look().await {
+                Ok(growth) => _ = self.news.send_replace(Arc::new(growth)),
+                Err(error) => {
+                    tracing::warn!(context = self.context.name(), %error, "partition counts could not be read; trying again");
+                }
+            }
+        }
+    }
+
+    /// Reads how things stand, and does what can be done.
+    async fn look(&mut self) -> Result<Growth, StoreError> {
+        if self.counted.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
+            self.count().await;
+        }
+        let mut growth = self.store.growth().await?;
+        let unknown: Vec<(String, u32)> = self
+            .context
+            .inputs()
+            .iter()
+            .filter(|topic| !growth.topics.contains_key(&***topic))
+            .filter_map(|topic| Some((topic.to_string(), *self.counts.get(&**topic)?)))
+            .collect();
+        for (topic, count) in &unknown {
+            self.store.note_count(topic, *count).await?;
+        }
+        let acts = growth.next(self.topics(), &self.counts, self.config.producers_max_age);
+        if !acts.is_empty() || !unknown.is_empty() {
+            for act in acts {
+                self.act(&growth, act).await?;
+            }
+            growth = self.store.growth().await?;
+        }
+        let in_transition = growth.topics.values().any(|counts| counts.oldest_in_transition().is_some());
+        metrics::gauge!(telemetry::IN_TRANSITION, "context" => self.context.name()).set(if in_transition {
+            1.0
+        } else {
+            0.0
+        });
+        Ok(growth)
+    }
+
+    fn topics(&self) -> Topics<'_> {
+        let [events, dlq] = &self.outputs;
+        Topics { commands: self.context.commands_topic(), outputs: [events.as_str(), dlq.as_str()] }
+    }
+
+    /// Asks the log for the counts of all topics. One that is not there, or not now, keeps its last count.
+    async fn count(&mut self) {
+        self.counted = Some(Instant::now());
+        let inputs = self.context.inputs().iter().map(|topic| topic.to_string());
+        let topics: Vec<String> = inputs.chain(self.outputs.iter().cloned()).collect();
+        for topic in topics {
+            match self.log.partition_count(&topic).await {
+                Ok(count) => _ = self.counts.insert(topic, count),
+                Err(error) => tracing::debug!(context = self.context.name(), topic, %error, "partition count unknown"),
+            }
+        }
+    }
+
+    async fn act(&self, growth: &Growth, act: Act) -> Result<(), StoreError> {
+        let context = self.context.name();
+        match act {
+            Act::Note { topic, count } => {
+                let before = growth.topic_count(&topic);
+                if count % before.max(1) == 0 {
+                    tracing::info!(context, topic, before, count, "a topic has grown");
+                } else {
+                    metrics::counter!(telemetry::IRREGULAR_GROWTH_TOTAL, "context" => context).increment(1);
+                    tracing::error!(
+                        context,
+                        topic,
+                        before,
+                        count,
+                        "a topic has grown to a count that is no multiple of the one before: while producers change over, order is promised \
+                         only to records with ce_sequence"
+                    );
+                }
+                self.store.note_count(&topic, count).await
+            }
+            Act::Bump { from, count } => {
+                tracing::info!(context, generation = from.0 + 1, count, "homes move to their places under a new count");
+                self.store.bump(from, count).await
+            }
+            Act::Measure { topic, count } => {
+                let all: Vec<PartitionId> = (0..growth.topic_count(&topic)).map(PartitionId).collect();
+                match self.log.ends(&topic, &all).await {
+                    Ok(ends) => self.store.note_ends(&topic, count, &ends).await,
+                    Err(error) => {
+                        tracing::warn!(context, topic, %error, "end offsets could not be read; trying again");
+                        Ok(())
+                    }
+                }
+            }
+            Act::End { topic, count } => {
+                tracing::info!(context, topic, count, "the topic's transition is over");
+                self.store.end_transition(&topic, count).await
+            }
+        }
+    }
+}
+
+/// The type of a mark (see `proto/holdfast/runtime/v1/partitions_grown.proto`).
+const MARK_TYPE: &str = "holdfast.runtime.v1.PartitionsGrown";
+/// Its one field's tag: number 1, a varint.
+const MARK_TAG: u8 = 0x08;
+
+/// What the relay of `partition` says in the events topic once it addresses nothing by a smaller count any more, so that other contexts know
+/// when their transition is over.
+pub(crate) fn mark(context: &str, topic: &Arc<str>, partition: PartitionId, count: u32, now: Timestamp) -> OutboxDraft {
+    let id = Uuid::now_v7();
+    let (source, subject) = (format!("holdfast/{context}"), partition.to_string());
+    let headers = EnvelopeOut::new(id, &source, MARK_TYPE, now, &subject).headers();
+    let mut value = vec![MARK_TAG];
+    let mut rest = count;
+    while rest >= 0x80 {
+        value.push(u8::try_from(rest & 0x7f).expect("seven bits") | 0x80);
+        rest >>= 7;
+    }
+    value.push(u8::try_from(rest).expect("seven bits"));
+    OutboxDraft { id, topic: topic.clone(), target: partition, key: None, headers, value: Some(Bytes::from(value)) }
+}
+
+/// The count that a mark tells; `None` if `record` is none.
+pub(crate) fn marked(record: &Record) -> Option<u32> {
+    if record.key.is_some() || record.headers.get(header::TYPE)? != MARK_TYPE.as_bytes() {
+        return None;
+    }
+    let (tag, varint) = record.value.as_deref()?.split_first()?;
+    let count = varint.iter().rev().fold(0_u64, |sum, byte| sum << 7 | u64::from(byte & 0x7f));
+    (*tag == MARK_TAG && varint.len() <= 5).then(|| u32::try_from(count).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_tells_its_count_and_nothing_else_is_one() {
+        for count in [1, 12, 127, 128, 300, u32::MAX] {
+            let draft = mark("t", &"t.events".into(), PartitionId(3), count, Timestamp::from_unix_ms(0));
+            let record = Record {
+                topic: draft.topic,
+                partition: draft.target,
+                offset: 0,
+                timestamp: None,
+                key: draft.key,
+                headers: draft.headers,
+                value: draft.value,
+            };
+            assert_eq!(marked(&record), Some(count));
+            assert_eq!(marked(&Record { key: Some(Bytes::from_static(b"k")), ..record.clone() }), None);
+            assert_eq!(marked(&Record { value: None, ..record.clone() }), None);
+            assert_eq!(marked(&Record { headers: holdfast_core::Headers::default(), ..record }), None);
+        }
+    }
+}
