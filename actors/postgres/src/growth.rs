@@ -47,15 +47,18 @@ with locked as materialized (
 next as (insert into generations (generation, count) select $1 + 1, $2 from (select 1 from locked limit 1) returning generation)
 update partitions p set generation = next.generation from next, locked where p.partition = locked.partition";
 
+/// Columns of the row as it is once the lock is had, so that a commit in flight is waited for, and counted. A generation is acknowledged once,
+/// by the first owner that lets its keys go; the mark goes with it.
 const ACKNOWLEDGE: &str = "
-with marked as (
-    update partitions set outbox_head = outbox_head + $4
-    where partition = $1 and token = $2 and generation = $3
-    returning partition, epoch, token, address, generation, released, batch, outbox_head, outbox_cursor, consumed::text),
-acknowledged as (
-    insert into acknowledgements (partition, generation, outbox_head) select partition, generation, outbox_head from marked
-    on conflict do nothing)
-select * from marked";
+with held as materialized (
+    select partition, outbox_head from partitions where partition = $1 and token = $2 and generation = $3 for update),
+first as (
+    insert into acknowledgements (partition, generation, outbox_head) select partition, $3, outbox_head + $4 from held
+    on conflict do nothing returning $4 as marks)
+update partitions p set outbox_head = held.outbox_head + coalesce((select marks from first), 0)
+from held where p.partition = held.partition
+returning p.partition, epoch, token, address, generation, released, batch, p.outbox_head, outbox_cursor, consumed::text,
+    p.outbox_head > held.outbox_head";
 
 const MARK: &str = "
 insert into outbox (partition, sequence, id, topic, target, key, headers, value) values ($1, $2, $3, $4, $5, $6, $7, $8)";
@@ -134,8 +137,9 @@ pub(crate) async fn acknowledge(
             .bind(token.0)
             .bind(number(generation.0))
             .bind(i64::from(mark.is_some()));
-        let row = asked.fetch_optional(&mut *connection).await?.as_ref().map(ownership::row).transpose()?;
-        if let (Some(row), Some(mark)) = (&row, mark) {
+        let Some(found) = asked.fetch_optional(&mut *connection).await? else { return Ok(None) };
+        let row = ownership::row(&found)?;
+        if let Some(mark) = mark.filter(|_| found.try_get(10).unwrap_or(false)) {
             sqlx::query(MARK)
                 .bind(number(partition.0))
                 .bind(row.outbox_head.cast_signed())
@@ -148,7 +152,7 @@ pub(crate) async fn acknowledge(
                 .execute(&mut *connection)
                 .await?;
         }
-        Ok(row)
+        Ok(Some(row))
     };
     let work = work.await;
     end(connection, work).await

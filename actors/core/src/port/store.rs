@@ -154,9 +154,9 @@ pub trait Store: Send + Sync + 'static {
     /// Puts `count` in force on all rows as the generation after `from`, in one transaction; changes nothing if `from` is no longer the last.
     async fn bump(&self, from: Generation, count: u32) -> Result<(), StoreError>;
 
-    /// Notes that the owner of `partition` has let go of all keys whose home is elsewhere under the row's generation, which is on record from
-    /// then on with the outbox head. If the head moves with it, `mark` is the last outbox row written before it. Returns the row as it
-    /// then stands; `None`, and nothing is changed, if `token` is not its token, or the generation not `generation`.
+    /// Notes that the owner of `partition` has let go of all keys whose home is elsewhere under `generation`. The first time, that is put on
+    /// record with the outbox head, `mark` being the last row up to there; later ones change nothing. Returns the row as it then stands;
+    /// `None`, and nothing is changed, if `token` is not its token or `generation` not its generation.
     async fn acknowledge(
         &self,
         partition: PartitionId,

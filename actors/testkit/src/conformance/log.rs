@@ -311,6 +311,22 @@ pub async fn a_stored_offset_moves_no_reader(harness: &dyn LogHarness) {
     assert_eq!(texts(&mut stream, 3).await, ["a", "b", "c"]);
 }
 
+/// What a waiter waits for may not be older than its question: ends are asked of the brokers, in the order of the partitions asked for.
+pub async fn ends_are_those_of_now(harness: &dyn LogHarness) {
+    let (log, topic) = (harness.connect().await, harness.create_topic(3).await);
+    let ends = async |partitions: &[PartitionId]| log.ends(&topic, partitions).await.expect("the log is there");
+    assert_eq!(ends(&[P0, P1]).await, [0, 0]);
+    append(harness, &topic, P1, &["a", "b"]).await;
+    assert_eq!(ends(&[P1, P0]).await, [2, 0]);
+    append(harness, &topic, P0, &["c"]).await;
+    assert_eq!(ends(&[P0, P1, PartitionId(2)]).await, [1, 2, 0]);
+    assert_eq!(ends(&[]).await, [0; 0]);
+    assert!(
+        matches!(log.ends(&topic, &[P0, PartitionId(3)]).await, Err(LogError::Unavailable(_))),
+        "no such partition"
+    );
+}
+
 /// Makes one test of each law of [`holdfast_core::port::log::Log`]. Takes the attribute of the tests (`#[tokio::test]` if left out) and something to call
 /// without arguments whose future gives a [`LogHarness`].
 #[macro_export]
@@ -329,6 +345,7 @@ macro_rules! log_conformance {
             an_unknown_topic_is_named
             the_partition_count_is_the_topics
             the_end_offset_becomes_known
+            ends_are_those_of_now
             a_stored_offset_moves_no_reader
         }
     };

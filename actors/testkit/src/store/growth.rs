@@ -1,5 +1,7 @@
 //! Counts, generations and acknowledgements in memory.
 
+use std::collections::btree_map::Entry;
+
 use holdfast_core::{
     PartitionId,
     batch::{OutboxDraft, OutboxRow},
@@ -97,12 +99,15 @@ impl Contents {
         if row.token != Some(token) || row.generation != generation {
             return None;
         }
-        if let Some(draft) = mark {
-            row.outbox_head += 1;
-            self.staged.insert(draft.id);
-            self.outbox.insert((partition, row.outbox_head), OutboxRow { partition, sequence: row.outbox_head, draft });
+        if let Entry::Vacant(vacant) = self.acknowledged.entry((partition, generation)) {
+            if let Some(draft) = mark {
+                row.outbox_head += 1;
+                self.staged.insert(draft.id);
+                let staged = OutboxRow { partition, sequence: row.outbox_head, draft };
+                self.outbox.insert((partition, row.outbox_head), staged);
+            }
+            vacant.insert(row.outbox_head);
         }
-        self.acknowledged.entry((partition, generation)).or_insert(row.outbox_head);
         Some(row.clone())
     }
 

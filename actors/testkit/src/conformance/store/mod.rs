@@ -8,6 +8,7 @@
 //! ```
 
 mod commit;
+mod growth;
 mod outbox;
 mod ownership;
 mod pools;
@@ -24,7 +25,7 @@ use holdfast_core::{
 };
 use serde_json::Value;
 
-pub use self::{commit::*, outbox::*, ownership::*, pools::*, waiting::*};
+pub use self::{commit::*, growth::*, outbox::*, ownership::*, pools::*, waiting::*};
 
 /// What an adapter's harness can do beyond the port itself.
 #[derive(Clone, Copy, Debug)]
@@ -133,6 +134,15 @@ macro_rules! store_conformance {
             retoken_waits_for_whoever_holds_the_row
             plain_reads_wait_for_no_lock
             a_take_over_amid_commits_loses_and_doubles_nothing
+
+            a_first_count_opens_no_transition_and_each_larger_one_does
+            a_count_that_is_not_above_the_newest_changes_nothing
+            a_new_partition_gets_its_row_with_the_transition_and_the_generation_in_force
+            a_generation_is_put_on_all_rows_at_once_and_only_once
+            a_generation_is_acknowledged_once_with_its_mark_as_the_last_row
+            an_acknowledgement_needs_the_current_token_and_generation
+            a_mark_counts_for_every_step_up_to_it_noticed_or_not
+            ends_noted_first_stand_and_an_ended_transition_stays_ended
 
             a_committed_state_is_found_as_it_was_written
             answers_come_in_the_order_asked
