@@ -182,6 +182,16 @@ pub(crate) async fn end_transition(connection: &mut PgConnection, topic: &str, c
     sqlx::query(END).bind(topic).bind(number(count)).execute(connection).await.map(drop)
 }
 
+/// `hash % count` is the home; the last parameter is the count to come.
+const MOVING: &str = "select count(*) filter (where hash % $1 <> hash % $2), count(*) from aggregates";
+
+/// How many keys have another home under `to` than under `from`, and how many there are.
+pub(crate) async fn moving(connection: &mut PgConnection, from: u32, to: u32) -> Result<(u64, u64), sqlx::Error> {
+    let asked = sqlx::query(MOVING).bind(number(from.max(1))).bind(number(to.max(1)));
+    let row = asked.fetch_one(connection).await?;
+    Ok((ownership::unsigned(&row, 0)?, ownership::unsigned(&row, 1)?))
+}
+
 /// One snapshot of all of it.
 pub(crate) async fn all(connection: &mut PgConnection) -> Result<Growth, sqlx::Error> {
     sqlx::query("begin isolation level repeatable read read only").execute(&mut *connection).await?;

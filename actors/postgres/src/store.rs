@@ -86,6 +86,13 @@ impl PgStore {
         self.leave(lane, answer)
     }
 
+    /// How many aggregates have another home among `to` partitions than among `from`, and how many there are. Reads the whole table.
+    pub async fn moving(&self, from: u32, to: u32) -> Result<(u64, u64), StoreError> {
+        let mut lane = self.questions.enter().await?;
+        let answer = self.read(growth::moving(lane.connection(), from, to)).await;
+        self.leave(lane, answer)
+    }
+
     /// Ends the use of a lane, by what came of it.
     pub(crate) fn leave<T>(&self, lane: Lane, answer: Answered<T>) -> Result<T, StoreError> {
         match answer {

@@ -16,7 +16,7 @@ use holdfast_core::{
     port::store::{CommitError, Committed, Store},
 };
 
-use crate::{backoff::Backoff, telemetry};
+use crate::{backoff::Backoff, mutant::Mutant, telemetry};
 
 /// How a commit ended, for certain.
 pub(crate) enum End {
@@ -38,6 +38,11 @@ impl Tokens {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(token);
     }
 
+    /// The newest.
+    pub fn last(&self) -> Option<Token> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).last().copied()
+    }
+
     pub fn contains(&self, token: Token) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&token)
     }
@@ -49,8 +54,10 @@ pub(crate) async fn commit(
     batch: Arc<Batch>,
     tokens: HashMap<PartitionId, Tokens>,
     context: &'static str,
+    mutant: Option<Mutant>,
 ) -> End {
     let mut backoff = Backoff::infrastructure();
+    let mut batch = batch;
     loop {
         let started = Instant::now();
         let result = store.commit(&batch).await;
@@ -63,6 +70,10 @@ pub(crate) async fn commit(
             Err(CommitError::Data { sqlstate, message }) => return End::Data(format!("{sqlstate}: {message}")),
             Err(CommitError::Unavailable(error)) => ("unavailable", error),
             Err(CommitError::Conflict) => ("conflict", "a stored version is not the expected one".to_owned()),
+            Err(CommitError::Unknown(_)) if mutant == Some(Mutant::BlindReexecution) => {
+                batch = blindly(&*store, &batch).await;
+                continue;
+            }
             Err(CommitError::Unknown(error)) => ("unknown", error),
         };
         metrics::counter!(telemetry::COMMIT_FAILURES_TOTAL, "context" => context, "reason" => reason).increment(1);
@@ -97,6 +108,17 @@ async fn outdated(
             && tokens.get(&row.partition).zip(row.token).is_some_and(|(tokens, token)| tokens.contains(token))
     };
     rows.iter().filter(|row| stale.contains(&row.partition) && is_outdated(row)).map(|row| row.partition).collect()
+}
+
+/// [`Mutant::BlindReexecution`]: the batch as the one after whatever is committed.
+async fn blindly(store: &dyn Store, batch: &Batch) -> Arc<Batch> {
+    let mut again = batch.clone();
+    for row in store.partitions().await.unwrap_or_default() {
+        if let Some(fence) = again.fences.iter_mut().find(|fence| fence.partition == row.partition) {
+            (fence.number, fence.outbox_head) = (row.batch + 1, row.outbox_head);
+        }
+    }
+    Arc::new(again)
 }
 
 /// Draws new tokens for the batch's partitions and reads their rows. A partition that is not in the answer is lost.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use holdfast_core::retry::RetryPolicy;
+use holdfast_core::{PartitionId, epoch::Generation, growth::Growth, retry::RetryPolicy};
+
+use crate::mutant::Mutant;
 
 /// See the field docs; [`Default`] is what production starts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +42,28 @@ pub struct Config {
     /// How long a producer may go on sending by a partition count that has changed: the age of its metadata and its delivery timeout together.
     /// A transition lasts at least that long. Too short a time can cost order across growth.
     pub producers_max_age: Duration,
+    /// Which rule is broken, in a test.
+    #[doc(hidden)]
+    pub mutant: Option<Mutant>,
+}
+
+impl Config {
+    /// [`Growth::serves`], unless a test has it otherwise.
+    pub(crate) fn serves(&self, growth: &Growth, partition: PartitionId, generation: Generation) -> bool {
+        match self.mutant {
+            Some(Mutant::NoAcknowledgement) => true,
+            Some(Mutant::AcknowledgedByParent) => {
+                let mut parents = growth.clone();
+                parents.generations = parents.generations.into_iter().rev().take(2).collect();
+                parents.serves(partition, generation)
+            }
+            _ => growth.serves(partition, generation),
+        }
+    }
+
+    pub(crate) fn is(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
 }
 
 impl Default for Config {
@@ -61,6 +85,7 @@ impl Default for Config {
             relay_rows_max: 8192,
             drain: Duration::from_secs(30),
             producers_max_age: Duration::from_mins(7),
+            mutant: None,
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     context::Emit,
     kind::Kind,
     lease::Lease,
+    mutant::Mutant,
     router::{ReadAnswer, RouteError},
     work::{Delivery, ReadReply, Snapshot, Verdict},
 };
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub emit: Arc<Emit>,
     pub lease: Lease,
     pub clock: Arc<dyn Clock>,
+    pub mutant: Option<Mutant>,
 }
 
 pub(crate) struct Entity;
@@ -84,7 +86,9 @@ impl Actor for Entity {
             EntityMessage::Read { settled, reply } => {
                 state.settle(settled);
                 match reply {
-                    Some(reply) if state.in_flight => state.readers.push(reply),
+                    Some(reply) if state.in_flight && state.this.shared.mutant != Some(Mutant::StrongDoesNotWait) => {
+                        state.readers.push(reply);
+                    }
                     Some(reply) => state.this.answer(reply),
                     None => {}
                 }

@@ -23,6 +23,7 @@ use crate::{
     gate::Gate,
     growth::{self, Homes},
     lane::size,
+    mutant::Mutant,
     telemetry::{self, Trace},
     work::Input,
 };
@@ -37,6 +38,7 @@ pub(crate) struct Fetcher {
     pub trace: Trace,
     pub store: Arc<dyn Store>,
     pub homes: Homes,
+    pub mutant: Option<Mutant>,
 }
 
 /// How often a topic that has no such partition, or a halted one, is looked at again.
@@ -54,7 +56,7 @@ impl Fetcher {
         serving: Arc<AtomicBool>,
         stop: CancellationToken,
     ) {
-        let gate = Gate::new(topic.clone(), partition, self.log.clone(), self.homes.clone(), serving);
+        let gate = Gate::new(topic.clone(), partition, self.log.clone(), self.homes.clone(), serving, self.mutant);
         let reading = self.read(topic, partition, term, from, lane, gate);
         tokio::select! {
             () = stop.cancelled() => {}

@@ -10,9 +10,9 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use holdfast_core::{PartitionId, port::log::Log};
+use holdfast_core::{PartitionId, growth::Growth, port::log::Log};
 
-use crate::{backoff::Backoff, growth::Homes};
+use crate::{backoff::Backoff, growth::Homes, mutant::Mutant};
 
 pub(crate) struct Gate {
     topic: Arc<str>,
@@ -23,6 +23,7 @@ pub(crate) struct Gate {
     serving: Arc<AtomicBool>,
     /// Records below this offset have waited.
     open_below: u64,
+    mutant: Option<Mutant>,
 }
 
 impl Gate {
@@ -32,8 +33,9 @@ impl Gate {
         log: Arc<dyn Log>,
         homes: Homes,
         serving: Arc<AtomicBool>,
+        mutant: Option<Mutant>,
     ) -> Self {
-        Self { topic, partition, log, homes, serving, open_below: 0 }
+        Self { topic, partition, log, homes, serving, open_below: 0, mutant }
     }
 
     /// Waits until the record at `offset`, which has been read, may go on.
@@ -52,7 +54,7 @@ impl Gate {
         let (topic, partition) = (self.topic.clone(), self.partition);
         // A partition that was never heard of has come with a transition that was never heard of.
         let growth = self.homes.until(|growth| growth.topic_count(&topic) > partition.0).await;
-        let ancestors = growth.ancestors(&topic, partition);
+        let ancestors = self.ancestors(&growth);
         if ancestors.is_empty() {
             self.open_below = u64::MAX;
             return;
@@ -74,7 +76,23 @@ impl Gate {
         }
     }
 
+    fn ancestors(&self, growth: &Growth) -> Vec<PartitionId> {
+        let all = growth.ancestors(&self.topic, self.partition);
+        match self.mutant {
+            Some(Mutant::NoWait) => Vec::new(),
+            // It is the highest: counts are multiples.
+            Some(Mutant::ParentOnly) => all.into_iter().next_back().into_iter().collect(),
+            _ => all,
+        }
+    }
+
     async fn measure(&self, ancestors: &[PartitionId]) -> Result<(u64, Vec<u64>), holdfast_core::port::log::LogError> {
+        if self.mutant == Some(Mutant::EndsBeforeFetch) {
+            let ends = self.log.ends(&self.topic, ancestors).await?;
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            let own = self.log.ends(&self.topic, &[self.partition]).await?;
+            return Ok((own.first().copied().unwrap_or(0), ends));
+        }
         let own = self.log.ends(&self.topic, &[self.partition]).await?;
         let ends = self.log.ends(&self.topic, ancestors).await?;
         Ok((own.first().copied().unwrap_or(0), ends))

@@ -23,7 +23,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::{config::Config, context::BoundedContext, telemetry};
+use crate::{config::Config, context::BoundedContext, mutant::Mutant, telemetry};
 
 /// Counts are asked of the log this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -140,6 +140,9 @@ impl Watcher {
         for (topic, count) in &unknown {
             self.store.note_count(topic, *count).await?;
         }
+        if self.config.is(Mutant::EndedByAge) {
+            self.end_by_age(&growth).await?;
+        }
         let acts = growth.next(self.topics(), &self.counts, self.config.producers_max_age);
         if !acts.is_empty() || !unknown.is_empty() {
             for act in acts {
@@ -154,6 +157,16 @@ impl Watcher {
             0.0
         });
         Ok(growth)
+    }
+
+    /// [`Mutant::EndedByAge`].
+    async fn end_by_age(&self, growth: &Growth) -> Result<(), StoreError> {
+        for (topic, counts) in &growth.topics {
+            for step in counts.steps.iter().filter(|step| step.age >= self.config.producers_max_age) {
+                self.store.end_transition(topic, step.count).await?;
+            }
+        }
+        Ok(())
     }
 
     fn topics(&self) -> Topics<'_> {

@@ -38,6 +38,7 @@ use crate::{
     config::Config,
     context::{BoundedContext, Emit},
     growth::Homes,
+    mutant::Mutant,
     partition::PartitionMessage,
     passivation::Directory,
     plan::Plan,
@@ -148,6 +149,8 @@ pub(crate) struct Lane {
     live_told: usize,
     /// A commit was refused for its generation: the counts have changed.
     is_outdated: bool,
+    /// For [`Mutant::ActorsKept`]; empty otherwise.
+    kept: HashMap<PartitionId, (ActorRef<PartitionMessage>, Directory)>,
 }
 
 impl Lane {
@@ -177,6 +180,7 @@ impl Lane {
             is_disturbed: false,
             live_told: 0,
             is_outdated: false,
+            kept: HashMap::new(),
         }
     }
 
@@ -285,7 +289,10 @@ impl Lane {
 
     async fn control(&mut self, control: Control, batch: &mut Vec<Input>) {
         match control {
-            Control::Own(owned) => {
+            Control::Own(mut owned) => {
+                if let Some((supervisor, live)) = self.kept.remove(&owned.partition) {
+                    (owned.supervisor, owned.live) = (supervisor, live);
+                }
                 self.owned.insert(owned.partition, *owned);
             }
             Control::Drop { partition, term } => {
@@ -307,7 +314,11 @@ impl Lane {
     /// Lets go of a partition and of everything gathered for it.
     fn remove(&mut self, partition: PartitionId, batch: &mut Vec<Input>) {
         if let Some(owned) = self.owned.remove(&partition) {
-            owned.supervisor.stop(None);
+            if self.env.config.is(Mutant::ActorsKept) {
+                self.kept.insert(partition, (owned.supervisor, owned.live));
+            } else {
+                owned.supervisor.stop(None);
+            }
             owned.held.into_iter().for_each(abandon);
             self.count_live();
         }

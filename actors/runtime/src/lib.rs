@@ -10,6 +10,8 @@ pub mod clock;
 pub mod config;
 pub mod context;
 pub mod lease;
+#[doc(hidden)]
+pub mod mutant;
 pub mod node;
 pub mod router;
 pub mod telemetry;

@@ -155,6 +155,7 @@ impl Node {
             trace: ports.trace.clone(),
             store: ports.store.clone(),
             homes: homes.clone(),
+            mutant: config.mutant,
         };
         let ownership = Ownership {
             config: config.clone(),

@@ -41,6 +41,7 @@ use crate::{
     growth::{self, Homes},
     lane::{Control, Owned, Report, size},
     lease::Lease,
+    mutant::Mutant,
     partition::{Partition, PartitionArguments, PartitionMessage},
     passivation::Directory,
     relay::RelayMessage,
@@ -245,13 +246,19 @@ impl Ownership {
         let (partition, term) = (row.partition, state.terms);
         let lane = self.lane_of(partition).clone();
         let lease = Lease::new(self.clock.clone());
-        lease.renew(started, self.config.lease);
-        let shared = Arc::new(Shared { emit: self.emit.clone(), lease: lease.clone(), clock: self.clock.clone() });
+        let forever = Duration::from_hours(1_000_000);
+        lease.renew(started, if self.config.is(Mutant::NoLeaseCheck) { forever } else { self.config.lease });
+        let shared = Arc::new(Shared {
+            emit: self.emit.clone(),
+            lease: lease.clone(),
+            clock: self.clock.clone(),
+            mutant: self.config.mutant,
+        });
         let arguments = PartitionArguments { context: self.fetcher.context.name(), shared };
         let (supervisor, _) = Partition::spawn_linked(None, Partition, arguments, self.root.clone()).await?;
         let tokens = Tokens::default();
         tokens.add(token);
-        let serving = Arc::new(AtomicBool::new(self.homes.now().serves(partition, row.generation)));
+        let serving = Arc::new(AtomicBool::new(self.config.serves(&self.homes.now(), partition, row.generation)));
         let published = Arc::new(AtomicU64::new(row.outbox_cursor));
         let _ = lane.relay.send(RelayMessage::Own {
             partition,
@@ -317,6 +324,9 @@ impl Ownership {
 
     fn release(&self, state: &mut State, work: &mut JoinSet<Done>, partition: PartitionId) {
         let Some(held) = state.held.remove(&partition) else { return };
+        if self.config.is(Mutant::ReleaseFirst) {
+            return self.release_first(state, work, partition, held);
+        }
         self.close(partition, &held);
         state.releasing.insert(partition);
         let (lane, store, drain) = (self.lane_of(partition).clone(), self.store.clone(), self.config.drain);
@@ -335,6 +345,23 @@ impl Ownership {
                 let _ = lane.control.send(Control::Drop { partition, term: held.term });
                 let _ = lane.relay.send(RelayMessage::Drop { partition });
             }
+            Done::Released { partition }
+        });
+    }
+
+    /// [`Mutant::ReleaseFirst`]: serves on for a second.
+    fn release_first(&self, state: &mut State, work: &mut JoinSet<Done>, partition: PartitionId, held: Held) {
+        state.releasing.insert(partition);
+        let (lane, store, handles) = (self.lane_of(partition).clone(), self.store.clone(), self.handles.clone());
+        work.spawn(async move {
+            if let Some(token) = held.tokens.last() {
+                let _ = store.release(partition, token).await;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            held.lease.end();
+            handles.write().unwrap_or_else(PoisonError::into_inner).remove(&partition);
+            held.stop.cancel();
+            let _ = hand_over(&lane, &*store, partition, held.term).await;
             Done::Released { partition }
         });
     }
@@ -379,9 +406,13 @@ impl Ownership {
     fn renew(&self, state: &State, work: &mut JoinSet<Done>) {
         let (store, clock) = (self.store.clone(), self.clock.clone());
         let held: Vec<PartitionId> = state.held.keys().copied().collect();
+        let is_late = self.config.is(Mutant::LeaseFromAnswer);
         work.spawn(async move {
-            let sent = clock.boot(); // before sending: the lease counts from here
+            let mut sent = clock.boot(); // before sending: the lease counts from here
             let tokens = store.tokens(&held).await;
+            if is_late {
+                sent = clock.boot();
+            }
             Done::Renewed { sent, tokens }
         });
     }
@@ -451,9 +482,15 @@ async fn take(
             continue;
         }
         let token = Token::draw();
+        if config.is(Mutant::WaitThenBump) && !row.released {
+            tokio::time::sleep(config.lease + config.drift).await;
+        }
         match store.take(partition, row.epoch, token, &config.address).await {
             Ok(Some(taken)) => {
-                if !taken.released {
+                if config.is(Mutant::AcknowledgedAtBump) {
+                    let _ = store.acknowledge(partition, token, taken.generation, None).await;
+                }
+                if !taken.released && !config.is(Mutant::WaitThenBump) {
                     // Until every lease that an earlier owner may hold is over.
                     tokio::time::sleep(config.lease + config.drift).await;
                 }

@@ -39,6 +39,9 @@ pub enum Verb {
     /// Shows or makes the topics.
     #[command(subcommand)]
     Topics(Topics),
+    /// Grows the partitions, live.
+    #[command(subcommand)]
+    Partitions(Partitions),
     /// Prints the effective configuration, secrets masked.
     Config {
         /// One JSON object per line.
@@ -128,11 +131,35 @@ pub enum Topics {
         #[arg(long)]
         json: bool,
     },
-    /// Makes missing topics. Never shrinks one; growing is `holdfast partitions grow` (a later issue).
+    /// Makes missing topics. Never shrinks one; growing is `holdfast partitions grow`.
     Apply,
 }
 
-/// See [`Verb::Load`].
+/// See [`Verb::Partitions`].
+#[derive(Debug, Subcommand)]
+pub enum Partitions {
+    /// Grows the topics of all contexts to a multiple of their count, under full load, and shows how the homes move.
+    Grow(Grow),
+}
+
+/// See [`Partitions::Grow`].
+#[derive(Debug, clap::Args)]
+pub struct Grow {
+    /// The new count of each topic; a multiple of the present one.
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub to: u32,
+    /// Only says what would happen: how many keys move, and what is at risk.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also waits until the transition is over: until no producer can send by the older count any more.
+    #[arg(long)]
+    pub wait: bool,
+    /// One JSON object per line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// See [`Verb::Load`]
 #[derive(Debug, clap::Args)]
 pub struct Load {
     /// Which one: `pipeline`.

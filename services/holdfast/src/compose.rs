@@ -174,6 +174,7 @@ fn runtime_config(config: &Config, contexts: usize, grpc: SocketAddr) -> holdfas
         memory_bytes_max: memory,
         retry: holdfast_core::retry::RetryPolicy { budget: config.retry_budget, ..defaults.retry },
         lease: config.lease,
+        producers_max_age: config.kafka.producers_max_age,
         passivate_after: config.passivation.idle,
         live_max: config.passivation.actors_max,
         ..defaults
@@ -298,6 +299,11 @@ impl App {
             task.abort();
         }
     }
+}
+
+/// The store of `context`, for a verb that looks from outside.
+pub async fn store(config: &Config, at: &Infrastructure, context: Context) -> Result<PgStore, Failure> {
+    connect(config, at, context, &[]).await
 }
 
 async fn connect(

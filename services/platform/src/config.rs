@@ -57,6 +57,8 @@ pub struct Kafka {
     pub group_protocol: GroupProtocol,
     /// Classic protocol only.
     pub session_timeout: Duration,
+    /// How long a producer may go on sending by a partition count that has changed.
+    pub producers_max_age: Duration,
 }
 
 /// When actors leave memory.
@@ -267,6 +269,8 @@ impl Config {
                     "kafka.group_protocol",
                     parse::one_of(&[("classic", GroupProtocol::Classic), ("consumer", GroupProtocol::Consumer)]),
                 )?,
+                producers_max_age: layers
+                    .value("kafka.producers_max_age", parse::duration(seconds(1)..=Duration::from_hours(24)))?,
                 session_timeout: layers
                     .value("kafka.session_timeout", parse::duration(seconds(1)..=Duration::from_mins(30)))?,
             },

@@ -38,7 +38,8 @@ impl Lane {
                 tokio::spawn(async { End::Committed(Committed::default(), BTreeSet::new()) })
             } else {
                 let tokens = self.owned.values().map(|owned| (owned.partition, owned.tokens.clone())).collect();
-                tokio::spawn(commit::commit(self.env.store.clone(), batch.clone(), tokens, self.env.context.name()))
+                let (store, context) = (self.env.store.clone(), self.env.context.name());
+                tokio::spawn(commit::commit(store, batch.clone(), tokens, context, self.env.config.mutant))
             };
             self.in_flight = Some(InFlight { task, plan, batch, done });
         }

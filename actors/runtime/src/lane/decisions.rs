@@ -18,6 +18,7 @@ use super::{Lane, abandon, size};
 use crate::{
     activation::{self, Known},
     backoff::Backoff,
+    mutant::Mutant,
     partition::{PartitionMessage, Post},
     plan::{Planned, Planner},
     prepare,
@@ -31,7 +32,8 @@ impl Lane {
         let mut backoff = Backoff::infrastructure();
         let known = loop {
             let growth = self.env.homes.now();
-            let is_growing = growth.topics.values().any(|counts| counts.oldest_in_transition().is_some());
+            let is_growing = growth.topics.values().any(|counts| counts.oldest_in_transition().is_some())
+                && !self.env.config.is(Mutant::MailboxBeforeWait);
             let is_live = |input: &Input, id: &AggregateId| {
                 !(is_growing && input.place().is_some())
                     && self.owned.get(&input.partition).is_some_and(|owned| owned.live.contains(id))
@@ -136,19 +138,22 @@ impl Lane {
                 Some(waiting) => waiting,
                 None => stored_waiting,
             };
-            if waiting > 0 {
+            let is_ignored = self.env.config.is(Mutant::MailboxAfterBatch) && matches!(item.origin, Origin::Log { .. });
+            if waiting > 0 && !is_ignored {
                 planner.block_waiting(&aggregate, WaitReason::Retrying);
             }
             let Some(input) = planner.unless_blocked(input, &item) else { continue };
             if let Some(key) = item.claim_key() {
-                if let Some(claim) = recent.get(&key).or_else(|| known.claims.get(&key)) {
+                let is_blind = self.env.config.is(Mutant::LookUpIgnoresBatch);
+                let recently = recent.get(&key).filter(|_| !is_blind);
+                if let Some(claim) = recently.or_else(|| known.claims.get(&key)) {
                     match answer_of(claim, item.body()) {
                         Ok(answer) => planner.repeat(input, &item, Some(answer)),
                         Err(failure) => planner.fail(input, &item, &failure),
                     }
                     continue;
                 }
-                if !claimed.insert(key) {
+                if !claimed.insert(key) && !is_blind {
                     planner.carry(input, &aggregate); // its twin is in this batch: the next one knows the answer
                     continue;
                 }

@@ -9,7 +9,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use holdfast_core::{KeyHash, PartitionId, growth::Growth};
 
 use super::Lane;
-use crate::{growth, partition::PartitionMessage, relay::RelayMessage};
+use crate::{growth, mutant::Mutant, partition::PartitionMessage, relay::RelayMessage};
 
 /// A refused commit waits at most so long for the news that explain it, before it is tried again.
 const NEWS_PATIENCE: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ impl Lane {
         }
         let mut is_waiting = false;
         for owned in self.owned.values_mut().filter(|owned| !owned.is_serving()) {
-            if growth.serves(owned.partition, owned.generation) {
+            if self.env.config.serves(&growth, owned.partition, owned.generation) {
                 owned.serving.store(true, Ordering::Release);
                 if !owned.held.is_empty() {
                     self.undone.push(std::mem::take(&mut owned.held));
@@ -55,9 +55,10 @@ impl Lane {
         let (generation, count) = growth.current();
         let Some(owned) = self.owned.get_mut(&partition) else { return };
         let before = std::mem::replace(&mut owned.count, count);
+        let is_late = self.env.config.is(Mutant::PassivatedAfterwards);
         let moved = owned.live.remove_where(|id| KeyHash::of(id.key.as_bytes()).home(count) != partition);
-        if !moved.is_empty() {
-            let _ = owned.supervisor.send_message(PartitionMessage::Passivate { ids: moved });
+        if !moved.is_empty() && !is_late {
+            let _ = owned.supervisor.send_message(PartitionMessage::Passivate { ids: moved.clone() });
         }
         // Whoever stays where he is goes on being served; a key that is new here must wait.
         if partition.0 >= before || count % before.max(1) != 0 {
@@ -68,6 +69,10 @@ impl Lane {
         let token = owned.token;
         match self.env.store.acknowledge(partition, token, generation, Some(mark)).await {
             Ok(Some(row)) => {
+                if is_late {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    let _ = owned.supervisor.send_message(PartitionMessage::Passivate { ids: moved });
+                }
                 owned.generation = generation;
                 owned.outbox_head = row.outbox_head;
                 let _ = self.relay.send(RelayMessage::Reload { partition, token, head: row.outbox_head });

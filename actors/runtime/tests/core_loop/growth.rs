@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     cluster::{Cluster, TOPICS, headers, text},
-    simulation::{Run, run},
+    simulation::{How, Run, run},
 };
 
 /// The count at the beginning of a run that grows.
@@ -228,12 +228,11 @@ impl Producer {
     }
 }
 
-/// The second number of a run is its way of growing.
+/// Ways of growing; the seed says which.
 const WAYS: [&[u32]; 4] = [&[4], &[4, 8], &[6], &[2 * FIRST, 6 * FIRST]];
 
-fn grows(seed: u64, sabotage: impl FnOnce(&Cluster)) -> Result<holdfast_testkit::checker::Counts, String> {
-    let way = WAYS[usize::try_from(seed).expect("small") % WAYS.len()];
-    run(seed, Some(way), sabotage)
+pub fn way(seed: u64) -> &'static [u32] {
+    WAYS[usize::try_from(seed).expect("small") % WAYS.len()]
 }
 
 #[test]
@@ -242,7 +241,9 @@ fn whatever_fails_while_partitions_grow_order_holds_and_nothing_is_lost() {
     let (first, last) = only.map_or((0, RUNS), |seed| (seed, seed + 1));
     let mut events = 0;
     for seed in first..last {
-        let counts = grows(seed, |_| {}).unwrap_or_else(|wrong| panic!("seed {seed} (HOLDFAST_SEED={seed}):\n{wrong}"));
+        let how = How { grows: Some(way(seed)), mutant: None };
+        let counts =
+            run(seed, how, |_| {}).unwrap_or_else(|wrong| panic!("seed {seed} (HOLDFAST_SEED={seed}):\n{wrong}"));
         events += counts.events;
     }
     assert!(only.is_some() || events > 10_000, "too tame: {events} events");

@@ -6,5 +6,6 @@ mod counter;
 mod basics;
 mod faults;
 mod growth;
+mod mutants;
 mod ownership;
 mod simulation;

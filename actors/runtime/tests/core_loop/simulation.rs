@@ -12,7 +12,7 @@ use std::{
 };
 
 use holdfast_core::{PartitionId, dedup::Answer, pool::Pool};
-use holdfast_runtime::{Consistency, RouteError, Router};
+use holdfast_runtime::{Consistency, RouteError, Router, mutant::Mutant};
 use holdfast_testkit::{
     Checker, Dice, Gate, Watch,
     checker::Counts,
@@ -63,11 +63,12 @@ pub struct Run {
     tasks: JoinSet<()>,
     /// Whether and how partitions grow meanwhile.
     pub growing: Option<Growing>,
+    mutant: Option<Mutant>,
 }
 
 impl Run {
-    fn new(seed: u64, growing: Option<&[u32]>, sabotage: impl FnOnce(&Cluster)) -> Self {
-        let cluster = Cluster::with_partitions(if growing.is_some() { growth::FIRST } else { PARTITIONS });
+    fn new(seed: u64, how: How<'_>, sabotage: impl FnOnce(&Cluster)) -> Self {
+        let cluster = Cluster::with_partitions(if how.grows.is_some() { growth::FIRST } else { PARTITIONS });
         cluster.store.set_pool("stock", Pool { total: STOCK, held: 0 });
         let (inputs, outputs) = (["counter.commands", "other.events"], ["counter.events", "counter.dlq"]);
         let watch = Watch::install(&cluster.log, &cluster.store, &inputs, &outputs);
@@ -82,7 +83,8 @@ impl Run {
             sequence: 0,
             told: Arc::default(),
             tasks: JoinSet::new(),
-            growing: growing.map(Growing::new),
+            growing: how.grows.map(Growing::new),
+            mutant: how.mutant,
         }
     }
 
@@ -90,9 +92,10 @@ impl Run {
         let dice = &mut self.dice;
         let (lanes, batch, live, rows) =
             (dice.pick(&[1, 2, 3]), dice.pick(&[3, 32, 512]), dice.pick(&[6, 50_000]), dice.pick(&[16, 8192]));
+        let mutant = self.mutant;
         let change = |config: &mut holdfast_runtime::Config| {
             (config.lanes, config.batch_items_max, config.live_max, config.relay_rows_max) = (lanes, batch, live, rows);
-            config.producers_max_age = growth::PRODUCERS_MAX_AGE;
+            (config.producers_max_age, config.mutant) = (growth::PRODUCERS_MAX_AGE, mutant);
         };
         let member = self.cluster.start_with(change).await;
         self.members.push((Arc::new(member), Standing::Up));
@@ -415,11 +418,20 @@ impl Run {
     }
 }
 
+/// What is particular to a run.
+#[derive(Clone, Copy, Default)]
+pub struct How<'a> {
+    /// To which counts partitions grow meanwhile.
+    pub grows: Option<&'a [u32]>,
+    /// Which rule the nodes break.
+    pub mutant: Option<Mutant>,
+}
+
 /// One run from its seed.
-pub fn run(seed: u64, growing: Option<&[u32]>, sabotage: impl FnOnce(&Cluster)) -> Result<Counts, String> {
+pub fn run(seed: u64, how: How<'_>, sabotage: impl FnOnce(&Cluster)) -> Result<Counts, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
-        let mut run = Run::new(seed, growing, sabotage);
+        let mut run = Run::new(seed, how, sabotage);
         for _ in 0..=run.dice.below(3) {
             run.start().await;
         }
@@ -436,8 +448,8 @@ fn whatever_fails_the_invariants_hold_once_it_has_healed() {
     let (first, last) = only.map_or((0, RUNS), |seed| (seed, seed + 1));
     let (began, mut sum) = (Instant::now(), Counts::default());
     for seed in first..last {
-        let counts =
-            run(seed, None, |_| {}).unwrap_or_else(|wrong| panic!("seed {seed} (HOLDFAST_SEED={seed}):\n{wrong}"));
+        let counts = run(seed, How::default(), |_| {})
+            .unwrap_or_else(|wrong| panic!("seed {seed} (HOLDFAST_SEED={seed}):\n{wrong}"));
         sum.consumed += counts.consumed;
         sum.events += counts.events;
         sum.repeats += counts.repeats;
@@ -451,10 +463,10 @@ fn whatever_fails_the_invariants_hold_once_it_has_healed() {
 }
 
 /// Runs seeds until one fails, and expects it to say so by `invariant`.
-fn caught(by: &[&str], sabotage: impl Fn(&Cluster)) {
+pub fn caught(by: &[&str], how: impl Fn(u64) -> How<'static>, sabotage: impl Fn(&Cluster)) {
     let mut others = Vec::new();
-    for seed in 0..100 {
-        if let Err(wrong) = run(seed, None, &sabotage) {
+    for seed in 0..400 {
+        if let Err(wrong) = run(seed, how(seed), &sabotage) {
             if wrong.lines().any(|line| by.iter().any(|id| line.starts_with(&format!("{id}:")))) {
                 return;
             }
@@ -466,15 +478,15 @@ fn caught(by: &[&str], sabotage: impl Fn(&Cluster)) {
 
 #[test]
 fn a_store_without_a_fence_is_caught() {
-    caught(&["I4"], |cluster| cluster.store.sabotage(|store| store.no_fence = true));
+    caught(&["I4"], |_| How::default(), |cluster| cluster.store.sabotage(|store| store.no_fence = true));
 }
 
 #[test]
 fn an_offset_stored_before_its_commit_is_caught() {
-    caught(&["I7"], |cluster| cluster.store.sabotage(|store| store.offsets_first = true));
+    caught(&["I7"], |_| How::default(), |cluster| cluster.store.sabotage(|store| store.offsets_first = true));
 }
 
 #[test]
 fn an_event_published_before_its_commit_is_caught() {
-    caught(&["I1"], |cluster| cluster.store.publish_first(cluster.log.clone()));
+    caught(&["I1"], |_| How::default(), |cluster| cluster.store.publish_first(cluster.log.clone()));
 }

@@ -58,6 +58,8 @@ pub struct Sabotage {
     pub retoken_by_plain_read: bool,
     /// `take` ignores the epoch it is given.
     pub unconditional_take: bool,
+    /// The mailbox is read in the order of offsets.
+    pub mailbox_by_offset: bool,
     /// `advance` ignores the token.
     pub cursor_unfenced: bool,
 }

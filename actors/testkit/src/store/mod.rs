@@ -445,7 +445,11 @@ impl Store for MemoryStore {
     async fn due_mail(&self, slice: &Slice, limit: u32) -> Result<Vec<Waiting>, StoreError> {
         self.faults.travel().await;
         self.faults.reach()?;
-        Ok(self.lock().due_mail(slice, limit as usize, Instant::now()))
+        let mut found = self.lock().due_mail(slice, limit as usize, Instant::now());
+        if self.sabotaged().mailbox_by_offset {
+            found.sort_by_key(|waiting| waiting.record.offset);
+        }
+        Ok(found)
     }
 
     async fn pools(&self, names: &[String]) -> Result<BTreeMap<String, Pool>, StoreError> {

@@ -3,6 +3,7 @@
 mod config;
 mod demo;
 mod dev;
+mod grow;
 mod load;
 mod migrate;
 pub mod serve;
@@ -12,7 +13,7 @@ mod topics;
 use holdfast_platform::{Config, config::Sources};
 
 use crate::{
-    cli::{Arguments, Verb},
+    cli::{Arguments, Partitions, Verb},
     failure::Failure,
 };
 
@@ -46,6 +47,7 @@ pub async fn run(arguments: Arguments) -> Result<u8, Failure> {
         Verb::Serve(serve) => serve::run(config, serve).await,
         Verb::Migrate { context } => migrate::run(&config, &context).await,
         Verb::Topics(topics) => topics::run(&config, topics).await,
+        Verb::Partitions(Partitions::Grow(grow)) => grow::run(&config, grow).await,
         Verb::Config { json } => Ok(config::run(&config, json)),
         Verb::Load(load) => load::run(config, load).await,
     }

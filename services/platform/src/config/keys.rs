@@ -60,6 +60,11 @@ pub const KEYS: &[Key] = &[
     },
     key("kafka.group_protocol", Some("classic"), "classic or consumer (KIP-848)"),
     key("kafka.session_timeout", Some("10s"), "how long a silent member stays in the group (classic)"),
+    key(
+        "kafka.producers_max_age",
+        Some("7m"),
+        "how long producers may send by an outdated partition count: metadata.max.age.ms plus delivery.timeout.ms of the slowest",
+    ),
     url("database_url", "Postgres for every context without its own"),
     url("orders.database_url", "Postgres of orders"),
     url("inventory.database_url", "Postgres of inventory"),
