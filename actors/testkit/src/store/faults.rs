@@ -78,6 +78,7 @@ struct State {
     unavailable: bool,
     answers_lost: u32,
     latency: Duration,
+    answer_latency: Duration,
     commits: VecDeque<CommitFault>,
     refusal: Option<Refusal>,
 }
@@ -105,6 +106,10 @@ impl Faults {
         self.state().latency = latency;
     }
 
+    pub(super) fn set_answer_latency(&self, latency: Duration) {
+        self.state().answer_latency = latency;
+    }
+
     pub(super) fn set_refusal(&self, refusal: Option<Refusal>) {
         self.state().refusal = refusal;
     }
@@ -120,6 +125,14 @@ impl Faults {
     /// Takes the time of a round trip.
     pub(super) async fn travel(&self) {
         let latency = self.state().latency;
+        if latency > Duration::ZERO {
+            tokio::time::sleep(latency).await;
+        }
+    }
+
+    /// Takes the time of the way back.
+    pub(super) async fn travel_back(&self) {
+        let latency = self.state().answer_latency;
         if latency > Duration::ZERO {
             tokio::time::sleep(latency).await;
         }

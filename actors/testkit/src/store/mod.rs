@@ -83,6 +83,11 @@ impl MemoryStore {
         self.faults.set_latency(latency);
     }
 
+    /// Makes the answers to this node's questions for tokens take this long on their way back.
+    pub fn set_answer_latency(&self, latency: Duration) {
+        self.faults.set_answer_latency(latency);
+    }
+
     /// Queues the fault that this node's next commit without one meets.
     pub fn next_commit(&self, fault: CommitFault) {
         self.faults.next_commit(fault);
@@ -329,9 +334,13 @@ impl Store for MemoryStore {
     async fn tokens(&self, partitions: &[PartitionId]) -> Result<Vec<(PartitionId, Option<Token>)>, StoreError> {
         self.faults.travel().await;
         self.faults.reach()?;
-        let contents = self.lock();
-        let token = |partition| contents.partitions.get(partition).map(|row| (*partition, row.token));
-        Ok(partitions.iter().filter_map(token).collect())
+        let tokens = {
+            let contents = self.lock();
+            let token = |partition| contents.partitions.get(partition).map(|row| (*partition, row.token));
+            partitions.iter().filter_map(token).collect()
+        };
+        self.faults.travel_back().await;
+        Ok(tokens)
     }
 
     async fn release(&self, partition: PartitionId, token: Token) -> Result<bool, StoreError> {
