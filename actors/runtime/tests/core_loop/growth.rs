@@ -26,7 +26,7 @@ pub const FIRST: u32 = 2;
 pub const PRODUCERS_MAX_AGE: Duration = Duration::from_secs(5);
 /// Producers ask for the count again after this time: their metadata's age. What is sent is acknowledged at once.
 const METADATA_MAX_AGE: Duration = Duration::from_secs(4);
-const KEYS: u64 = 16;
+const KEYS: u64 = 8;
 const RUNS: u64 = 150;
 
 /// Sends one record after the other for each key, by the count it last heard of.
@@ -153,21 +153,21 @@ fn causes(cluster: &Cluster) -> BTreeMap<String, Vec<Uuid>> {
 }
 
 impl Growing {
-    /// A few records of one producer.
+    /// A few records of one producer, one after the other for a key; now and then it hears of another count on the way.
     fn produce(&mut self, cluster: &Cluster, dice: &mut Dice) {
         let at = dice.index(self.producers.len());
         let producer = &mut self.producers[at];
         if producer.heard.elapsed() >= METADATA_MAX_AGE {
             producer.hear(cluster);
         }
-        for _ in 0..=dice.below(6) {
-            let (key, id) = (any_key(dice), Uuid::now_v7());
-            let partition = PartitionId((producer.hash)(&key) % producer.count);
-            let (key_bytes, value) = (Bytes::from(key.clone()), Bytes::from((1 + dice.below(9)).to_string()));
-            let headers = headers(id, &key, "add", "grower", None);
-            let sent = cluster.log.append("counter.commands", Some(partition), Some(key_bytes), headers, Some(value));
-            sent.expect("the partition exists");
-            producer.sent.entry(key).or_default().push(id);
+        for _ in 0..=dice.below(3) {
+            let key = any_key(dice);
+            for _ in 0..=dice.below(3) {
+                producer.send(cluster, &key, 1 + dice.below(9));
+                if dice.one_in(6) {
+                    producer.hear(cluster);
+                }
+            }
         }
     }
 
@@ -223,6 +223,15 @@ impl Growing {
 }
 
 impl Producer {
+    fn send(&mut self, cluster: &Cluster, key: &str, n: u64) {
+        let (id, partition) = (Uuid::now_v7(), PartitionId((self.hash)(key) % self.count));
+        let (bytes, value) = (Bytes::from(key.to_owned()), Bytes::from(n.to_string()));
+        let headers = headers(id, key, "add", "grower", None);
+        let sent = cluster.log.append("counter.commands", Some(partition), Some(bytes), headers, Some(value));
+        sent.expect("the partition exists");
+        self.sent.entry(key.to_owned()).or_default().push(id);
+    }
+
     fn hear(&mut self, cluster: &Cluster) {
         (self.count, self.heard) = (cluster.log.partitions("counter.commands"), Instant::now());
     }

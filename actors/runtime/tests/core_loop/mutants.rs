@@ -4,12 +4,18 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use holdfast_core::{KeyHash, PartitionId};
 use holdfast_runtime::{Config, Consistency, Router as _, mutant::Mutant};
-use holdfast_testkit::store::CommitFault;
+use holdfast_testkit::{
+    Gate,
+    store::{CommitFault, Stage},
+};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::{
-    cluster::{Cluster, PARTITIONS, call, eventually},
+    cluster::{Cluster, PARTITIONS, TOPICS, call, eventually, headers, home, within},
     growth::way,
     simulation::{How, caught},
 };
@@ -30,13 +36,15 @@ fn growing(mutant: Option<Mutant>, by: &[&str], sabotage: impl Fn(&Cluster)) {
 #[derive(Clone, Copy, Default)]
 struct Lost {
     mutant: Option<Mutant>,
+    /// It hears of its successor, and hands over.
+    is_told: bool,
     /// The first node can't reach the store.
     is_cut_off: bool,
     /// Its questions for tokens are answered so much later than they were read.
     answers_after: Duration,
 }
 
-/// A node does not hear that another has taken its place, while somebody writes there and reads here. What is read may not be older than what
+/// Another node takes the place of the first, which may not hear of it, while somebody writes there and reads here. What is read may not be older than what
 /// was written before the read began (I5).
 async fn stale_read(lost: Lost) -> Option<String> {
     let cluster = Cluster::new();
@@ -46,10 +54,13 @@ async fn stale_read(lost: Lost) -> Option<String> {
     first.node.command(call("a", "add", "1")).await.expect("applied");
     first.store.set_answer_latency(lost.answers_after);
     tokio::time::sleep(lost.answers_after + Duration::from_millis(1_500)).await;
-    first.membership.set_deaf(true);
+    first.membership.set_deaf(!lost.is_told);
     first.store.set_unavailable(lost.is_cut_off);
-    cluster.group.expel(&first.membership);
+    if !lost.is_told {
+        cluster.group.expel(&first.membership);
+    }
     let second = cluster.start_with(change).await;
+    cluster.group.assign(home("a"), &second.membership);
     let end = Instant::now() + Duration::from_secs(20);
     let mut written = 1;
     while Instant::now() < end {
@@ -136,39 +147,14 @@ fn a_read_back_without_the_rows_lock_is_caught() {
     );
 }
 
-#[test]
-fn a_row_released_before_reads_end_is_caught() {
-    plainly(Mutant::ReleaseFirst, &["I5"], as_it_is);
+#[tokio::test(start_paused = true)]
+async fn a_row_released_before_reads_end_is_caught() {
+    reads_find(Lost { mutant: Some(Mutant::ReleaseFirst), is_told: true, ..Lost::default() }).await;
 }
 
 #[test]
 fn a_look_up_that_ignores_its_batch_is_caught() {
     plainly(Mutant::LookUpIgnoresBatch, &["I2"], as_it_is);
-}
-
-#[test]
-fn records_that_wait_for_nothing_are_caught() {
-    growing(Some(Mutant::NoWait), &["I3"], as_it_is);
-}
-
-#[test]
-fn ends_read_before_the_fetch_are_caught() {
-    growing(Some(Mutant::EndsBeforeFetch), &["I3"], as_it_is);
-}
-
-#[test]
-fn waiting_for_the_parent_alone_is_caught() {
-    growing(Some(Mutant::ParentOnly), &["I3"], as_it_is);
-}
-
-#[test]
-fn a_transition_that_ends_by_age_alone_is_caught() {
-    growing(Some(Mutant::EndedByAge), &["I2", "I3"], as_it_is);
-}
-
-#[test]
-fn a_mailbox_read_before_the_wait_is_caught() {
-    growing(Some(Mutant::MailboxBeforeWait), &["I2", "I3"], as_it_is);
 }
 
 #[test]
@@ -181,22 +167,197 @@ fn a_mailbox_in_the_order_of_offsets_is_caught() {
     growing(None, &["I2", "I3"], |cluster| cluster.store.sabotage(|store| store.mailbox_by_offset = true));
 }
 
-#[test]
-fn a_home_that_serves_without_acknowledgement_is_caught() {
-    growing(Some(Mutant::NoAcknowledgement), &["I3", "I5"], as_it_is);
+/// How two records of one producer and key come to lie in two partitions.
+#[derive(Clone, Copy)]
+struct Changed {
+    mutant: Option<Mutant>,
+    counts: &'static [u32],
+    /// The older one's commit takes long.
+    is_slow: bool,
+    /// So long that the age of a transition passes.
+    is_old: bool,
+    /// Something else is read from the newer one's partition just before.
+    is_busy: bool,
 }
 
-#[test]
-fn an_acknowledgement_of_the_parent_alone_is_caught() {
-    growing(Some(Mutant::AcknowledgedByParent), &["I3", "I5"], as_it_is);
+impl Changed {
+    const SLOWLY: Self = Self { mutant: None, counts: &[2, 4], is_slow: true, is_old: false, is_busy: false };
 }
 
-#[test]
-fn an_acknowledgement_at_the_bump_of_the_epoch_is_caught() {
-    growing(Some(Mutant::AcknowledgedAtBump), &["I3", "I5"], as_it_is);
+/// Whether the second record took effect before the first.
+async fn overtakes(changed: Changed) -> bool {
+    let (older, newer) = (changed.counts[0], changed.counts[changed.counts.len() - 1]);
+    let homes = |key: &str| -> Vec<PartitionId> {
+        changed.counts.iter().map(|count| KeyHash::of(key.as_bytes()).home(*count)).collect()
+    };
+    let moves = |key: &String| homes(key).windows(2).all(|pair| pair[0] != pair[1]);
+    let mut keys = (0..).map(|n| format!("m{n}")).filter(moves);
+    let key = keys.next().expect("some key moves each time");
+    let other = keys.find(|other| homes(other) == homes(&key)).expect("so does another");
+    let cluster = Cluster::with_partitions(older);
+    let change = |config: &mut Config| {
+        config.mutant = changed.mutant;
+        config.producers_max_age = if changed.is_old { Duration::from_secs(10) } else { Duration::from_mins(7) };
+        // Mail is found by whoever looks it up, not by chance.
+        config.poll_every = Duration::from_secs(20);
+    };
+    let first = cluster.start_with(change).await;
+    let second = cluster.start_with(change).await;
+    cluster.group.assign(homes(&key)[0], &first.membership);
+    for (count, home) in changed.counts.iter().zip(homes(&key)).skip(1) {
+        cluster.group.assign(home, &second.membership);
+        TOPICS.iter().for_each(|topic| cluster.grow(topic, *count));
+        eventually("in force", || cluster.store.contents().growth(Instant::now()).current().1 == *count).await;
+    }
+    let serves = async {
+        while second.node.command(call(&key, "add", "1")).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within("the last home serves", serves).await;
+    let gate = Gate::closed();
+    if changed.is_slow {
+        first.store.next_commit(CommitFault::Slow(Stage::BeforeFence, gate.clone()));
+    }
+    let send = |key: &str, count: u32, body: &str| {
+        let (id, home) = (Uuid::now_v7(), KeyHash::of(key.as_bytes()).home(count));
+        let (bytes, value) = (Bytes::from(key.to_owned()), Bytes::from(body.to_owned()));
+        let headers = headers(id, key, "add", "producer", None);
+        cluster.log.append("counter.commands", Some(home), Some(bytes), headers, Some(value)).expect("it is there");
+    };
+    if changed.is_busy {
+        send(&other, newer, "5");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    send(&key, older, "10");
+    if changed.is_slow {
+        within("its commit is under way", gate.arrivals(1)).await;
+    }
+    if changed.is_old {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+    }
+    send(&key, newer, "100");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    gate.open();
+    eventually("all is done", || cluster.sum(&key) == Some(111)).await;
+    eventually("all is published", || cluster.events()[&key].len() == 3).await;
+    let bodies: Vec<String> = cluster.events()[&key].iter().map(|(_, body)| body.clone()).collect();
+    bodies != ["1", "10", "100"]
 }
 
-#[test]
-fn actors_stopped_after_the_acknowledgement_are_caught() {
-    growing(Some(Mutant::PassivatedAfterwards), &["I5"], as_it_is);
+async fn order_finds(changed: Changed) {
+    assert!(!overtakes(Changed { mutant: None, ..changed }).await);
+    assert!(overtakes(changed).await, "nobody noticed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_wait_for_nothing_are_caught() {
+    order_finds(Changed { mutant: Some(Mutant::NoWait), ..Changed::SLOWLY }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ends_read_before_the_fetch_are_caught() {
+    order_finds(Changed { mutant: Some(Mutant::EndsBeforeFetch), is_busy: true, ..Changed::SLOWLY }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_the_parent_alone_is_caught() {
+    order_finds(Changed { mutant: Some(Mutant::ParentOnly), counts: &[1, 2, 4], ..Changed::SLOWLY }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transition_that_ends_by_age_alone_is_caught() {
+    order_finds(Changed { mutant: Some(Mutant::EndedByAge), is_old: true, ..Changed::SLOWLY }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mailbox_read_before_the_wait_is_caught() {
+    order_finds(Changed { mutant: Some(Mutant::MailboxBeforeWait), is_slow: false, ..Changed::SLOWLY }).await;
+}
+
+/// What is between the first home of a key and its last.
+#[derive(Clone, Copy)]
+struct Moved {
+    mutant: Option<Mutant>,
+    counts: &'static [u32],
+    /// The first home's owner can't reach the store.
+    is_cut_off: bool,
+    /// The first home is taken by another node.
+    is_taken: bool,
+}
+
+/// A key moves to other homes under one node, while its first home's owner has its actor still: somebody writes there and reads here.
+async fn stale_read_of_moved_key(moved: Moved) -> Option<String> {
+    let cluster = Cluster::with_partitions(moved.counts[0]);
+    let homes = |key: &str| -> Vec<PartitionId> {
+        moved.counts.iter().map(|count| KeyHash::of(key.as_bytes()).home(*count)).collect()
+    };
+    let key = (0..).map(|n| format!("m{n}")).find(|key| homes(key).windows(2).all(|pair| pair[0] != pair[1]));
+    let key = key.expect("some key moves each time");
+    let change = |config: &mut Config| config.mutant = moved.mutant;
+    let first = cluster.start_with(change).await;
+    eventually("owned", || first.node.owned_partitions() == moved.counts[0] as usize).await;
+    first.node.command(call(&key, "add", "1")).await.expect("applied");
+    cluster.group.assign(homes(&key)[0], &first.membership);
+    let second = cluster.start_with(change).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    first.membership.set_deaf(moved.is_cut_off);
+    first.store.set_unavailable(moved.is_cut_off);
+    for (generation, (count, home)) in (2..).zip(moved.counts.iter().zip(homes(&key)).skip(1)) {
+        cluster.group.assign(home, &second.membership);
+        TOPICS.iter().for_each(|topic| cluster.grow(topic, *count));
+        eventually("in force", || cluster.store.contents().generations.len() == generation).await;
+    }
+    if moved.is_taken {
+        cluster.group.assign(homes(&key)[0], &second.membership);
+    }
+    let (end, mut written) = (Instant::now() + Duration::from_secs(20), 1);
+    while Instant::now() < end {
+        if let Ok(answer) = second.node.command(call(&key, "add", "1")).await {
+            written = answer.version();
+        }
+        if let Ok(read) = first.node.read("counter", &key, Consistency::Strong, 0).await
+            && read.version < written
+        {
+            return Some(format!("read at {}, written at {written}", read.version));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    cluster.group.expel(&first.membership);
+    let serves = async {
+        while second.node.command(call(&key, "add", "1")).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within("the last home serves in the end", serves).await;
+    None
+}
+
+async fn reads_find_moved(moved: Moved) {
+    assert_eq!(stale_read_of_moved_key(Moved { mutant: None, ..moved }).await, None);
+    assert!(stale_read_of_moved_key(moved).await.is_some(), "nobody noticed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_home_that_serves_without_acknowledgement_is_caught() {
+    let mutant = Some(Mutant::NoAcknowledgement);
+    reads_find_moved(Moved { mutant, counts: &[2, 4], is_cut_off: true, is_taken: false }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_of_the_parent_alone_is_caught() {
+    let mutant = Some(Mutant::AcknowledgedByParent);
+    reads_find_moved(Moved { mutant, counts: &[1, 2, 4], is_cut_off: true, is_taken: false }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_at_the_bump_of_the_epoch_is_caught() {
+    let mutant = Some(Mutant::AcknowledgedAtBump);
+    reads_find_moved(Moved { mutant, counts: &[2, 4], is_cut_off: true, is_taken: true }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn actors_stopped_after_the_acknowledgement_are_caught() {
+    let mutant = Some(Mutant::PassivatedAfterwards);
+    reads_find_moved(Moved { mutant, counts: &[2, 4], is_cut_off: false, is_taken: false }).await;
 }

@@ -465,7 +465,7 @@ fn whatever_fails_the_invariants_hold_once_it_has_healed() {
 /// Runs seeds until one fails, and expects it to say so by `invariant`.
 pub fn caught(by: &[&str], how: impl Fn(u64) -> How<'static>, sabotage: impl Fn(&Cluster)) {
     let mut others = Vec::new();
-    for seed in 0..400 {
+    for seed in 0..150 {
         if let Err(wrong) = run(seed, how(seed), &sabotage) {
             if wrong.lines().any(|line| by.iter().any(|id| line.starts_with(&format!("{id}:")))) {
                 return;
