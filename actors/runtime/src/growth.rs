@@ -11,6 +11,7 @@ use holdfast_core::{
     PartitionId, Record, Timestamp,
     batch::OutboxDraft,
     envelope::{EnvelopeOut, header},
+    epoch::Generation,
     growth::{Act, Growth, Topics},
     port::{
         log::Log,
@@ -19,6 +20,7 @@ use holdfast_core::{
 };
 use tokio::{
     sync::{Notify, watch},
+    task::JoinHandle,
     time::Instant,
 };
 use uuid::Uuid;
@@ -82,6 +84,7 @@ pub(crate) struct Watcher {
     outputs: [String; 2],
     counts: BTreeMap<String, u32>,
     counted: Option<Instant>,
+    bumping: Option<JoinHandle<()>>,
     news: watch::Sender<Arc<Growth>>,
     hurry: Arc<Notify>,
 }
@@ -101,8 +104,9 @@ impl Watcher {
         let hurry = Arc::new(Notify::new());
         let homes = Homes { news: heard, hurry: hurry.clone() };
         let (counts, counted) = (BTreeMap::new(), None);
-        let mut watcher = Self { context, config, log, store, outputs, counts, counted, news, hurry };
-        let growth = watcher.look().await?;
+        let mut watcher = Self { context, config, log, store, outputs, counts, counted, bumping: None, news, hurry };
+        watcher.count().await;
+        let growth = watcher.read().await?;
         watcher.news.send_replace(Arc::new(growth));
         Ok((watcher, homes))
     }
@@ -124,12 +128,9 @@ impl Watcher {
         }
     }
 
-    /// Reads how things stand, and does what can be done.
-    async fn look(&mut self) -> Result<Growth, StoreError> {
-        if self.counted.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
-            self.count().await;
-        }
-        let mut growth = self.store.growth().await?;
+    /// Reads how things stand; an input topic that was never seen is noted with the count it has.
+    async fn read(&self) -> Result<Growth, StoreError> {
+        let growth = self.store.growth().await?;
         let unknown: Vec<(String, u32)> = self
             .context
             .inputs()
@@ -137,14 +138,26 @@ impl Watcher {
             .filter(|topic| !growth.topics.contains_key(&***topic))
             .filter_map(|topic| Some((topic.to_string(), *self.counts.get(&**topic)?)))
             .collect();
+        if unknown.is_empty() {
+            return Ok(growth);
+        }
         for (topic, count) in &unknown {
             self.store.note_count(topic, *count).await?;
         }
+        self.store.growth().await
+    }
+
+    /// Reads how things stand, and does what can be done.
+    async fn look(&mut self) -> Result<Growth, StoreError> {
+        if self.counted.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
+            self.count().await;
+        }
+        let mut growth = self.read().await?;
         if self.config.is(Mutant::EndedByAge) {
             self.end_by_age(&growth).await?;
         }
         let acts = growth.next(self.topics(), &self.counts, self.config.producers_max_age);
-        if !acts.is_empty() || !unknown.is_empty() {
+        if !acts.is_empty() {
             for act in acts {
                 self.act(&growth, act).await?;
             }
@@ -187,7 +200,21 @@ impl Watcher {
         }
     }
 
-    async fn act(&self, growth: &Growth, act: Act) -> Result<(), StoreError> {
+    /// In a task of its own: it waits for every commit in flight, and the news must not wait for it.
+    fn bump(&mut self, from: Generation, count: u32) {
+        if self.bumping.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let (store, context) = (self.store.clone(), self.context.name());
+        self.bumping = Some(tokio::spawn(async move {
+            match store.bump(from, count).await {
+                Ok(()) => tracing::info!(context, generation = from.0 + 1, count, "a new partition count is in force"),
+                Err(error) => tracing::warn!(context, %error, "a new count could not be put in force; trying again"),
+            }
+        }));
+    }
+
+    async fn act(&mut self, growth: &Growth, act: Act) -> Result<(), StoreError> {
         let context = self.context.name();
         match act {
             Act::Note { topic, count } => {
@@ -208,8 +235,8 @@ impl Watcher {
                 self.store.note_count(&topic, count).await
             }
             Act::Bump { from, count } => {
-                tracing::info!(context, generation = from.0 + 1, count, "homes move to their places under a new count");
-                self.store.bump(from, count).await
+                self.bump(from, count);
+                Ok(())
             }
             Act::Measure { topic, count } => {
                 let all: Vec<PartitionId> = (0..growth.topic_count(&topic)).map(PartitionId).collect();

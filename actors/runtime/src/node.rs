@@ -32,6 +32,7 @@ use crate::{
     fetch::Fetcher,
     growth::{Homes, Watcher},
     lane::{Environment, Lane},
+    mutant::Mutant,
     ownership::{Handle, Handles, LaneEnds, Ownership, owned_count},
     partition::PartitionMessage,
     relay::Relay,
@@ -86,6 +87,7 @@ pub struct Node {
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
     root: ActorRef<()>,
     drain: Duration,
+    mutant: Option<Mutant>,
 }
 
 /// The actor above all partition supervisors. A supervisor that fails is a bug; its partition is noticed as lost at the next delivery.
@@ -185,6 +187,7 @@ impl Node {
             tasks: std::sync::Mutex::new(tasks),
             root,
             drain: config.drain,
+            mutant: config.mutant,
         }))
     }
 
@@ -241,7 +244,7 @@ impl Node {
     }
 
     fn handle(&self, key: &str) -> Result<(holdfast_core::PartitionId, Handle), RouteError> {
-        let home = KeyHash::of(key.as_bytes()).home(self.homes.count());
+        let home = KeyHash::of(key.as_bytes()).home(self.count());
         let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
         let handle =
             handles.get(&home).ok_or_else(|| RouteError::not_owner("this node does not own the key's partition"))?;
@@ -249,6 +252,13 @@ impl Node {
             return Err(RouteError::not_owner("the key is moving to another partition"));
         }
         Ok((home, handle.clone()))
+    }
+
+    /// The count by which a call is sent to its home; [`Mutant::PassivatedAfterwards`] has the first one for ever.
+    fn count(&self) -> u32 {
+        let growth = self.homes.now();
+        let first = growth.generations.values().next().copied();
+        first.filter(|_| self.mutant == Some(Mutant::PassivatedAfterwards)).unwrap_or(growth.current().1)
     }
 
     async fn read_strong(&self, id: AggregateId) -> Result<ReadAnswer, RouteError> {

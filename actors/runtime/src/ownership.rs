@@ -444,8 +444,10 @@ impl Ownership {
 
     fn confirm(&self, partition: PartitionId, work: &mut JoinSet<Done>) {
         let membership = self.membership.clone();
+        let count = self.homes.now().topic_count(self.fetcher.context.commands_topic());
+        let asked = if count > 0 { PartitionId(partition.0 % count) } else { partition };
         work.spawn(async move {
-            let is_confirmed = membership.confirm(partition).await;
+            let is_confirmed = membership.confirm(asked).await;
             Done::Confirmed { partition, is_confirmed }
         });
     }

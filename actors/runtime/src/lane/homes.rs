@@ -70,7 +70,7 @@ impl Lane {
         match self.env.store.acknowledge(partition, token, generation, Some(mark)).await {
             Ok(Some(row)) => {
                 if is_late {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    tokio::time::sleep(Duration::from_secs(5)).await;
                     let _ = owned.supervisor.send_message(PartitionMessage::Passivate { ids: moved });
                 }
                 owned.generation = generation;
