@@ -1,16 +1,53 @@
 //! The stack's promises towards its owner: it starts, twice, side by side and after a crash; it keeps data and ports; it
 //! refuses to share a directory; and nothing of it survives its owner.
+//!
+//! This binary is its own owner that gets killed: `lifecycle owner [<data directory>]` starts a stack and waits for its end.
 
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use holdfast_stack::{Error, Stack, StackOptions};
+use libtest_mimic::{Arguments, Trial};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some(OWNER) {
+        run(own(arguments.next().as_deref().map(Path::new)));
+        return ExitCode::SUCCESS;
+    }
+    macro_rules! trials {
+        ($($law:ident),* $(,)?) => {
+            vec![$(Trial::test(stringify!($law), || { run($law()); Ok(()) })),*]
+        };
+    }
+    let mut trials = trials![
+        a_temporary_stack_serves_and_leaves_nothing,
+        two_stacks_live_side_by_side_and_a_dropped_one_is_gone,
+        a_kept_directory_keeps_ports_and_credentials_and_has_one_owner,
+        killed_servers_come_back_on_their_ports,
+        a_port_that_was_asked_for_and_is_taken_is_an_error,
+        a_server_that_ends_by_itself_is_reported_with_its_log,
+        the_shared_stack_is_one_and_the_same,
+        a_killed_owner_takes_its_servers_along,
+        the_successor_of_a_killed_owner_waits_and_recovers,
+    ];
+    trials.push(Trial::test("starting_and_stopping_may_be_spawned", || {
+        starting_and_stopping_may_be_spawned();
+        Ok(())
+    }));
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// Each law has a runtime of its own, on the thread of its trial. A law that does not hold panics, which fails its trial.
+fn run(law: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(law);
+}
 
 fn speaks_kafka(brokers: &str) -> bool {
     let Ok(mut stream) = TcpStream::connect(brokers) else { return false };
@@ -59,7 +96,6 @@ fn kept_dir() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("holdfast-kept-").tempdir().unwrap()
 }
 
-#[test]
 fn starting_and_stopping_may_be_spawned() {
     fn spawnable<T: Send>(_: &T) {}
     spawnable(&Stack::start(StackOptions::default()));
@@ -67,7 +103,6 @@ fn starting_and_stopping_may_be_spawned() {
     spawnable(&async { Stack::start(StackOptions::default()).await?.stop().await });
 }
 
-#[tokio::test]
 async fn a_temporary_stack_serves_and_leaves_nothing() {
     let stack = Stack::start(StackOptions::default()).await.unwrap();
     assert_serves(&stack);
@@ -77,7 +112,6 @@ async fn a_temporary_stack_serves_and_leaves_nothing() {
     assert!(is_gone(kafka) && is_gone(postgres) && !dir.exists());
 }
 
-#[tokio::test]
 async fn two_stacks_live_side_by_side_and_a_dropped_one_is_gone() {
     let (one, two) = tokio::join!(Stack::start(StackOptions::default()), Stack::start(StackOptions::default()));
     let (one, two) = (one.unwrap(), two.unwrap());
@@ -88,7 +122,6 @@ async fn two_stacks_live_side_by_side_and_a_dropped_one_is_gone() {
     assert_serves(&two);
 }
 
-#[tokio::test]
 async fn a_kept_directory_keeps_ports_and_credentials_and_has_one_owner() {
     let dir = kept_dir();
     let stack = Stack::start(kept_in(dir.path())).await.unwrap();
@@ -103,7 +136,6 @@ async fn a_kept_directory_keeps_ports_and_credentials_and_has_one_owner() {
     stack.stop().await.unwrap();
 }
 
-#[tokio::test]
 async fn killed_servers_come_back_on_their_ports() {
     let stack = Stack::start(StackOptions::default()).await.unwrap();
     stack.kill_kafka().await;
@@ -121,7 +153,6 @@ async fn killed_servers_come_back_on_their_ports() {
     assert_serves(&stack);
 }
 
-#[tokio::test]
 async fn a_port_that_was_asked_for_and_is_taken_is_an_error() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
@@ -130,7 +161,6 @@ async fn a_port_that_was_asked_for_and_is_taken_is_an_error() {
     assert!(matches!(error, Error::PortTaken { port: named, .. } if named == port), "{error}");
 }
 
-#[tokio::test]
 async fn a_server_that_ends_by_itself_is_reported_with_its_log() {
     let dir = kept_dir();
     let options = StackOptions { kafka: false, ..kept_in(dir.path()) };
@@ -140,35 +170,27 @@ async fn a_server_that_ends_by_itself_is_reported_with_its_log() {
     assert!(matches!(&error, Error::Exited { tail, .. } if tail.contains("initialized by PostgreSQL")), "{error}");
 }
 
-#[tokio::test]
 async fn the_shared_stack_is_one_and_the_same() {
     let (one, two) = tokio::join!(Stack::shared_for_tests(), Stack::shared_for_tests());
     assert!(std::ptr::eq(one, two));
     assert_serves(one);
 }
 
-const OWNER_DIR: &str = "HOLDFAST_STACK_TEST_OWNER_DIR";
+/// What this binary is called with to be an owner.
+const OWNER: &str = "owner";
 
-/// Not a test: the process that the next one kills. An empty directory name means a temporary one.
-#[tokio::test]
-#[ignore = "run by a_killed_owner_takes_its_servers_along"]
-async fn owner_process() {
-    let Ok(dir) = std::env::var(OWNER_DIR) else { return };
-    let data_dir = (!dir.is_empty()).then(|| dir.into());
-    let stack = Stack::start(StackOptions { data_dir, ..StackOptions::default() }).await.unwrap();
+/// The process that gets killed. Without a directory the stack is a temporary one.
+async fn own(dir: Option<&Path>) {
+    let stack = Stack::start(StackOptions { data_dir: dir.map(Into::into), ..StackOptions::default() }).await.unwrap();
     let (kafka, postgres) = (stack.kafka_pid().await.unwrap(), stack.postgres_pid().await.unwrap());
     println!("owned {kafka} {postgres} {}", stack.data_dir().display());
     std::future::pending::<()>().await;
 }
 
 /// Starts an owner, kills it with SIGKILL, and returns the pids of what it owned and its data directory.
-fn killed_owner(dir: &str) -> (u32, u32, std::path::PathBuf) {
-    let mut owner = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "owner_process", "--ignored", "--nocapture"])
-        .env(OWNER_DIR, dir)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+fn killed_owner(dir: Option<&Path>) -> (u32, u32, PathBuf) {
+    let mut owner =
+        Command::new(std::env::current_exe().unwrap()).arg(OWNER).args(dir).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(owner.stdout.take().unwrap()).lines();
     let owned = lines.map(Result::unwrap).find_map(|line| Some(line.split_once("owned ")?.1.to_owned())).unwrap();
     let words: Vec<&str> = owned.split(' ').collect();
@@ -177,18 +199,16 @@ fn killed_owner(dir: &str) -> (u32, u32, std::path::PathBuf) {
     (words[0].parse().unwrap(), words[1].parse().unwrap(), words[2].into())
 }
 
-#[tokio::test]
 async fn a_killed_owner_takes_its_servers_along() {
-    let (kafka, postgres, dir) = killed_owner("");
+    let (kafka, postgres, dir) = killed_owner(None);
     await_condition("Kafka's end", || is_gone(kafka));
     await_condition("Postgres's end", || is_gone(postgres));
     await_condition("the temporary directory's end", || !dir.exists());
 }
 
-#[tokio::test]
 async fn the_successor_of_a_killed_owner_waits_and_recovers() {
     let dir = kept_dir();
-    let (kafka, postgres, _) = killed_owner(dir.path().to_str().unwrap());
+    let (kafka, postgres, _) = killed_owner(Some(dir.path()));
     // At once: the old servers may still be dying.
     let stack = Stack::start(kept_in(dir.path())).await.unwrap();
     assert!(is_gone(kafka) && is_gone(postgres));
