@@ -7,11 +7,11 @@ use std::{
 
 use holdfast_core::{AggregateId, Message, Record, Timestamp, codec::Adapter, disposition::Refused, envelope::header};
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::Span;
 
 use crate::{
     kind::{Kind, Typed},
-    telemetry::{Trace, is_sampled},
+    spans,
+    telemetry::Trace,
     work::{Item, Origin, RefusedRecord, Work},
 };
 
@@ -94,7 +94,7 @@ impl BoundedContext {
         match self.decode(&record) {
             Err(refused) => Work::Refused(Box::new(RefusedRecord { record, refused, now, credit })),
             Ok((aggregate, message, command)) => {
-                let span = span_of(&message, trace);
+                let span = spans::process(self.name, &message, Some(&record), trace);
                 let hash = record.key_hash();
                 let origin = Origin::Log { record, own };
                 let (failure, claim, prepared) = (OnceLock::new(), OnceLock::new(), false);
@@ -120,41 +120,9 @@ impl BoundedContext {
     }
 }
 
-/// The span of a message's way through the loop, child of its sender's; disabled if the sender was not sampled.
-pub(crate) fn span_of(message: &Message, trace: &Trace) -> Span {
-    if !is_sampled(message.traceparent.as_deref()) {
-        return Span::none();
-    }
-    let correlation = message.correlation.clone().unwrap_or_else(|| message.id.to_string());
-    let span = tracing::info_span!(
-        "process",
-        otel.kind = "consumer",
-        messaging.operation.name = "process",
-        messaging.message.id = %message.id,
-        message.r#type = %message.r#type,
-        aggregate.key = %message.key,
-        correlation_id = correlation,
-    );
-    if let Some(parent) = &message.traceparent {
-        trace.parent(&span, parent, message.tracestate.as_deref());
-    }
-    span
-}
-
-/// The span in which a dead letter is reported, child of its sender's if the headers say who that was. Always there: dead letters are rare.
-pub(crate) fn span_of_dead_letter(record: &Record, trace: &Trace) -> Span {
-    let text = |name: &str| record.headers.get(name).and_then(|value| std::str::from_utf8(value).ok());
-    let id = text(header::ID).filter(|id| uuid::Uuid::try_parse(id).is_ok());
-    let correlation = text(header::CORRELATION).or(id).unwrap_or_default();
-    let span = tracing::info_span!("dead_letter", otel.kind = "consumer", correlation_id = correlation);
-    if let Some(parent) = text(header::TRACEPARENT) {
-        trace.parent(&span, parent, text(header::TRACESTATE));
-    }
-    span
-}
-
 /// What is needed to turn an event into an outbox row.
 pub(crate) struct Emit {
+    pub context: &'static str,
     pub events_topic: Arc<str>,
     pub dlq_topic: Arc<str>,
     pub trace: Trace,
@@ -166,6 +134,7 @@ impl Emit {
     pub fn new(context: &BoundedContext, trace: Trace) -> Self {
         let name = context.name();
         Self {
+            context: name,
             events_topic: format!("{name}.events").into(),
             dlq_topic: format!("{name}.dlq").into(),
             trace,

@@ -24,6 +24,7 @@ use crate::{
     growth::{self, Homes},
     lane::size,
     mutant::Mutant,
+    spans,
     telemetry::{self, Trace},
     work::Input,
 };
@@ -143,6 +144,8 @@ impl Fetcher {
             let credit = self.budget.take(record.size_bytes()).await;
             let now = self.clock.now();
             let work = self.context.admit(record, now, &self.trace, Some(credit));
+            // It ends with this turn, once the lane has room for the work.
+            let _receive = spans::receive(self.context.name(), &work);
             if lane.send(Input { partition, term, work }).await.is_err() {
                 return None;
             }

@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use crate::{
     context::Emit,
+    spans,
     telemetry::TraceLink,
     work::{AnyCommand, Branch, Delivery, Item, NO_REPLY, Origin, Outcome, Snapshot, Step, Verdict},
 };
@@ -88,10 +89,10 @@ impl<A: Adapter> Kind for Typed<A> {
                 continue;
             }
             let command = item.command.downcast_ref::<<A::Aggregate as Aggregate>::Command>().expect(WRONG_TYPE);
-            let decision = item.span.in_scope(|| {
-                let _span = tracing::trace_span!("decide", kind = A::Aggregate::KIND).entered();
+            let decision = {
+                let _span = spans::decide(emit.context, A::Aggregate::KIND, item);
                 fold.state().decide(command, &fold.context(item))
-            });
+            };
             match decision {
                 Err(rejection) => steps.push(Step::Answered(fold.reject(item, &rejection))),
                 Ok(Decision::Done(effects)) => steps.push(Step::Answered(fold.apply(item, &effects))),

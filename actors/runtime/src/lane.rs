@@ -32,6 +32,7 @@ use tokio::{
     task::JoinHandle,
     time::Instant,
 };
+use tracing::Span;
 
 use crate::{
     commit::{End, Tokens},
@@ -119,6 +120,8 @@ struct InFlight {
     plan: Plan,
     batch: Arc<Batch>,
     done: Offsets,
+    /// They end with the commit.
+    spans: Vec<Span>,
 }
 
 pub(crate) struct Lane {

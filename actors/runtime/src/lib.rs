@@ -33,6 +33,7 @@ mod passivation;
 mod plan;
 mod prepare;
 mod relay;
+mod spans;
 mod waiting;
 mod work;
 

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admission::Budget,
     config::Config,
-    context::{BoundedContext, Emit, span_of},
+    context::{BoundedContext, Emit},
     fetch::Fetcher,
     growth::{Homes, Watcher},
     lane::{Environment, Lane},
@@ -37,6 +37,7 @@ use crate::{
     partition::PartitionMessage,
     relay::Relay,
     router::{Consistency, ReadAnswer, RouteError, Router},
+    spans,
     telemetry::Trace,
     work::{Input, Item, Origin, Work},
 };
@@ -142,8 +143,13 @@ impl Node {
             };
             let lane = Lane::new(environment, inputs_end, control_end, reports.clone(), relay.clone());
             tasks.push(tokio::spawn(lane.run()));
-            let publishing =
-                Relay::new(context.name(), ports.store.clone(), ports.publisher.clone(), config.relay_rows_max);
+            let publishing = Relay::new(
+                context.name(),
+                ports.store.clone(),
+                ports.publisher.clone(),
+                ports.trace.clone(),
+                config.relay_rows_max,
+            );
             tasks.push(tokio::spawn(publishing.run(relay_end)));
             lanes.push(LaneEnds { inputs, control, relay });
         }
@@ -300,7 +306,7 @@ impl Router for Node {
             origin: Origin::Call { reply: std::sync::Mutex::new(Some(reply)) },
             hash: KeyHash::of(message.key.as_bytes()),
             aggregate,
-            span: span_of(&message, &self.trace),
+            span: spans::process(self.context.name(), &message, None, &self.trace),
             message,
             command,
             now: self.clock.now(),

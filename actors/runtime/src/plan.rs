@@ -18,10 +18,10 @@ use holdfast_core::{
 };
 
 use crate::{
-    context::{Emit, span_of_dead_letter},
+    context::Emit,
     dead_letter::{self, Cause},
     router::RouteError,
-    telemetry,
+    spans, telemetry,
     work::{Delivery, Failure, Input, Item, Origin, RefusedRecord, Snapshot, Step, Verdict, Work},
 };
 
@@ -270,7 +270,7 @@ impl<'a> Planner<'a> {
         let labels = [("context", self.context), ("reason", cause.reason.as_str())];
         metrics::counter!(telemetry::DEAD_LETTERS_TOTAL, &labels).increment(1);
         self.count("dead_letter");
-        let _span = span_of_dead_letter(record, &self.emit.trace).entered();
+        let _span = spans::dead_letter(self.context, record, &self.emit.trace).entered();
         tracing::warn!(
             context = self.context,
             topic = %record.topic,

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use tracing::{Instrument as _, Span};
+
 use crate::{
     context::BoundedContext,
     work::{AnyCommand, Failure, Input, Item, Work},
@@ -27,8 +29,11 @@ pub(crate) async fn prepare(context: &BoundedContext, batch: &mut [Input], is_re
         if items.is_empty() {
             continue;
         }
+        // One call serves many messages; the first of them that is traced tells of it.
+        let traced = items.iter().map(|item| &item.span).find(|span| !span.is_disabled());
+        let span = traced.cloned().unwrap_or_else(Span::none);
         let commands: Vec<&mut AnyCommand> = items.iter_mut().map(|item| &mut item.command).collect();
-        let results = kind.prepare(commands).await;
+        let results = kind.prepare(commands).instrument(span).await;
         debug_assert_eq!(results.len(), items.len(), "an adapter answers for each command");
         for (item, result) in items.into_iter().zip(results) {
             item.prepared = true;

@@ -26,11 +26,15 @@ use holdfast_core::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{backoff::Backoff, telemetry};
+use crate::{
+    backoff::Backoff,
+    spans,
+    telemetry::{self, Trace},
+};
 
 pub(crate) enum RelayMessage {
-    /// Rows of a commit, in order.
-    Rows(Arc<[OutboxRow]>),
+    /// Rows of a commit, in order, and whether any message of it is traced.
+    Rows { rows: Arc<[OutboxRow]>, traced: bool },
     /// A partition is owned: rows after `cursor` up to `head` are in the store.
     Own { partition: PartitionId, token: Token, cursor: u64, head: u64, published: Arc<AtomicU64> },
     /// Rows up to `head` may be in the store without having come here; the token may be new.
@@ -61,6 +65,7 @@ pub(crate) struct Relay {
     pub context: &'static str,
     pub store: Arc<dyn Store>,
     pub publisher: Arc<dyn Publisher>,
+    pub trace: Trace,
     pub rows_max: usize,
     lines: BTreeMap<PartitionId, Line>,
     in_flight: FuturesOrdered<BoxFuture<'static, Published>>,
@@ -71,11 +76,18 @@ pub(crate) struct Relay {
 const FLUSH_EVERY: Duration = Duration::from_millis(250);
 
 impl Relay {
-    pub fn new(context: &'static str, store: Arc<dyn Store>, publisher: Arc<dyn Publisher>, rows_max: usize) -> Self {
+    pub fn new(
+        context: &'static str,
+        store: Arc<dyn Store>,
+        publisher: Arc<dyn Publisher>,
+        trace: Trace,
+        rows_max: usize,
+    ) -> Self {
         Self {
             context,
             store,
             publisher,
+            trace,
             rows_max,
             lines: BTreeMap::new(),
             in_flight: FuturesOrdered::new(),
@@ -102,7 +114,7 @@ impl Relay {
 
     fn take(&mut self, message: RelayMessage) {
         match message {
-            RelayMessage::Rows(rows) => self.rows(rows),
+            RelayMessage::Rows { rows, traced } => self.rows(rows, traced),
             RelayMessage::Own { partition, token, cursor, head, published } => {
                 published.store(cursor, Ordering::Release);
                 let line = Line { token, sent: cursor, head, published, stored: cursor, finish: None };
@@ -127,7 +139,7 @@ impl Relay {
     }
 
     /// Sends the rows of a commit on, unless their partition is behind: then they are read from the store when their turn comes.
-    fn rows(&mut self, rows: Arc<[OutboxRow]>) {
+    fn rows(&mut self, rows: Arc<[OutboxRow]>, traced: bool) {
         let is_free = self.rows_in_flight < self.rows_max;
         let mut all_in_turn = is_free;
         let mut turn: BTreeMap<PartitionId, u64> = BTreeMap::new();
@@ -142,7 +154,7 @@ impl Relay {
             *sent = row.sequence;
         }
         if all_in_turn {
-            self.send(rows);
+            self.send(rows, traced);
         } else if is_free {
             let in_turn: Vec<OutboxRow> = {
                 let mut sent: BTreeMap<PartitionId, u64> =
@@ -156,11 +168,11 @@ impl Relay {
                 };
                 rows.iter().filter(is_next).cloned().collect()
             };
-            self.send(in_turn.into());
+            self.send(in_turn.into(), traced);
         }
     }
 
-    fn send(&mut self, rows: Arc<[OutboxRow]>) {
+    fn send(&mut self, rows: Arc<[OutboxRow]>, traced: bool) {
         if rows.is_empty() {
             return;
         }
@@ -174,9 +186,11 @@ impl Relay {
         }
         self.rows_in_flight += rows.len();
         let publisher = self.publisher.clone();
+        let spans = if traced { spans::publish(self.context, &rows, &self.trace) } else { Vec::new() };
         // Polled once at least before any later one, so that rows are handed over in this order.
         self.in_flight.push_back(Box::pin(async move {
             let result = publisher.publish(rows.clone()).await;
+            drop(spans);
             (rows, result)
         }));
     }
@@ -216,7 +230,7 @@ impl Relay {
                 return;
             }
             match self.store.outbox(partition, sent, 1024).await {
-                Ok(rows) => self.send(rows.into()),
+                Ok(rows) => self.send(rows.into(), true),
                 Err(error) => {
                     tracing::warn!(context = self.context, %error, "outbox rows could not be read; holding");
                     self.backoff.wait().await;

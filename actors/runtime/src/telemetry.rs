@@ -67,8 +67,7 @@ impl TraceLink for NoTrace {
 pub type Trace = Arc<dyn TraceLink>;
 
 /// Whether a `traceparent` carries the sampled flag. Spans are made only then, so that an unsampled message costs nothing.
-pub(crate) fn is_sampled(traceparent: Option<&str>) -> bool {
-    traceparent.is_some_and(|text| {
-        text.rsplit('-').next().and_then(|flags| u8::from_str_radix(flags, 16).ok()).is_some_and(|flags| flags & 1 == 1)
-    })
+pub(crate) fn is_sampled(traceparent: &str) -> bool {
+    let flags = traceparent.rsplit('-').next().and_then(|flags| u8::from_str_radix(flags, 16).ok());
+    flags.is_some_and(|flags| flags & 1 == 1)
 }

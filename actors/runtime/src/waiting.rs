@@ -18,8 +18,8 @@ use tracing::Span;
 use uuid::Uuid;
 
 use crate::{
-    context::span_of,
     lane::Environment,
+    spans,
     work::{Input, Item, Origin, Work},
 };
 
@@ -129,7 +129,7 @@ fn open(env: &Environment, busy: &Busy<'_>, waiting: Waiting) -> Option<Item> {
     let attempts = if reason == WaitReason::Transferred { 0 } else { attempts };
     Some(Item {
         hash: record.key_hash(),
-        span: span_of(&message, &env.emit.trace),
+        span: spans::process(env.context.name(), &message, Some(&record), &env.emit.trace),
         origin: Origin::Mail { position, attempts, since, record, own },
         aggregate,
         message,

@@ -4,7 +4,8 @@
 //! the log filter hides and whether or not the trace is sampled or exported; spans are flushed before the process ends.
 //!
 //! Standard variables are read under their own names: `OTEL_EXPORTER_OTLP_ENDPOINT` or `…_TRACES_ENDPOINT` switch the
-//! exporter on (TLS by `https`), `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` describe the process,
+//! exporter on (TLS by `https`), `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` describe the process (without the former each
+//! context is a service of its own, also where several share a process),
 //! `OTEL_TRACES_SAMPLER` with `…_ARG` wins over our ratio, `OTEL_SDK_DISABLED` and `OTEL_TRACES_EXPORTER=none` switch off.
 //!
 //! Deliberately absent: metrics over OTLP (Prometheus asks, see [`crate::metrics`]); logs over OTLP (a collector reads
@@ -29,11 +30,12 @@ use crate::{
     semconv,
 };
 
+mod export;
 mod link;
 mod log;
 pub mod sampling;
 
-pub use link::{OtelLink, correlation_of};
+pub use link::{OtelLink, context_of, correlation_of};
 pub(crate) use link::{extract, inject};
 
 /// How long the last spans may take to leave.
@@ -44,6 +46,8 @@ pub const FLUSH_MAX: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// `service.name`, unless `OTEL_SERVICE_NAME` is set.
     pub service_name: String,
+    /// The contexts of the process.
+    pub contexts: Vec<Context>,
     /// How log lines look.
     pub format: LogFormat,
     /// Which log lines there are.
@@ -59,6 +63,7 @@ impl Settings {
     pub fn new(config: &Config, contexts: &[Context]) -> Self {
         Self {
             service_name: service_name(contexts),
+            contexts: contexts.to_vec(),
             format: config.log_format,
             filter: config.log_filter.clone(),
             sample_ratio: config.sample_ratio,
@@ -67,8 +72,7 @@ impl Settings {
     }
 }
 
-/// `holdfast-orders` for one context, `holdfast` for several: a resource describes a process, and spans of a process
-/// with several carry [`semconv::CONTEXT`].
+/// `holdfast-orders` for one context, `holdfast` for several: what belongs to one of them goes out under that one's name, see [`export`].
 pub fn service_name(contexts: &[Context]) -> String {
     match contexts {
         [one] => format!("holdfast-{one}"),
@@ -131,7 +135,7 @@ impl Drop for Guard {
 pub fn init(settings: &Settings) -> Result<Guard, Error> {
     let exporter = if exporting() {
         only_grpc()?;
-        let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().build().map_err(Error::Exporter)?;
+        let exporter = exporter(settings).map_err(Error::Exporter)?;
         Some(opentelemetry_sdk::trace::BatchSpanProcessor::builder(exporter).build())
     } else {
         None
@@ -145,6 +149,20 @@ pub fn init(settings: &Settings) -> Result<Guard, Error> {
     subscriber.try_init().map_err(Error::Taken)?;
     log_panics();
     Ok(Guard { provider: Some(provider) })
+}
+
+/// One that sends everything, or one for each context, so that each is a service of its own.
+fn exporter(
+    settings: &Settings,
+) -> Result<export::PerContext<opentelemetry_otlp::SpanExporter>, opentelemetry_otlp::ExporterBuildError> {
+    let build = || opentelemetry_otlp::SpanExporter::builder().with_tonic().build();
+    let mut exporter = export::PerContext::new(build()?);
+    if settings.contexts.len() > 1 && variable("OTEL_SERVICE_NAME").is_none() {
+        for context in &settings.contexts {
+            exporter = exporter.with(*context, build()?);
+        }
+    }
+    Ok(exporter)
 }
 
 /// A subscriber with all layers, not installed: what [`init`] installs, and what tests capture.

@@ -22,7 +22,7 @@ use crate::{
     plan::{Pending, Plan},
     relay::RelayMessage,
     router::RouteError,
-    telemetry,
+    spans, telemetry,
 };
 
 impl Lane {
@@ -41,7 +41,8 @@ impl Lane {
                 let (store, context) = (self.env.store.clone(), self.env.context.name());
                 tokio::spawn(commit::commit(store, batch.clone(), tokens, context, self.env.config.mutant))
             };
-            self.in_flight = Some(InFlight { task, plan, batch, done });
+            let spans = spans::commit(self.env.context.name(), &plan.work);
+            self.in_flight = Some(InFlight { task, plan, batch, done, spans });
         }
     }
 
@@ -98,7 +99,9 @@ impl Lane {
     }
 
     fn committed(&mut self, in_flight: InFlight, committed: Committed, outdated: &BTreeSet<PartitionId>) {
-        let InFlight { mut plan, batch, done, .. } = in_flight;
+        let InFlight { mut plan, batch, done, spans, .. } = in_flight;
+        let traced = !spans.is_empty();
+        drop(spans);
         for partition in committed.stale.iter().filter(|partition| !outdated.contains(partition)) {
             self.lose(*partition);
         }
@@ -149,7 +152,7 @@ impl Lane {
         }
         // Then what was caused is published, and offsets are noted.
         if !committed.outbox.is_empty() {
-            let _ = self.relay.send(RelayMessage::Rows(committed.outbox.into()));
+            let _ = self.relay.send(RelayMessage::Rows { rows: committed.outbox.into(), traced });
         }
         for ((partition, topic), offsets) in done.into_iter().filter(|((partition, _), _)| !undone.contains(partition))
         {

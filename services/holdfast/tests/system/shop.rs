@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Read},
     net::SocketAddr,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -17,13 +17,14 @@ use holdfast_load_tests::{
 use holdfast_stack::{Stack, StackOptions};
 use libtest_mimic::Failed;
 use prost::{Message, Name};
+use rustix::process::{Pid, Signal, kill_process};
 use uuid::Uuid;
 
 /// Everything that the served process wrote.
 pub type Log = Arc<Mutex<String>>;
 
 pub struct Shop {
-    _process: Served,
+    process: Served,
     pub stack: Stack,
     pub target: Target,
     pub grpc: String,
@@ -52,6 +53,11 @@ pub fn holdfast() -> Command {
 
 impl Shop {
     pub async fn open() -> Result<Self, Failed> {
+        Self::open_with(&[("OTEL_TRACES_SAMPLER", "always_on")]).await
+    }
+
+    /// Servers of its own, and variables beyond those it needs.
+    pub async fn open_with(variables: &[(&str, &str)]) -> Result<Self, Failed> {
         let stack = Stack::start(StackOptions::default()).await?;
         let url = stack.postgres_url("postgres");
         let environment = [("HOLDFAST_KAFKA_BROKERS", stack.brokers()), ("HOLDFAST_DATABASE_URL", &url)];
@@ -59,10 +65,11 @@ impl Shop {
             succeeded(&holdfast().args(verb).envs(environment).output()?)?;
         }
         let process = holdfast()
-            .args(["serve", "all"])
+            .args(["serve", "orders,inventory"])
             .envs(environment)
             .envs([("HOLDFAST_GRPC_LISTEN", "127.0.0.1:0"), ("HOLDFAST_HTTP_LISTEN", "127.0.0.1:0")])
-            .envs([("HOLDFAST_LOG_FILTER", "debug,librdkafka=off"), ("OTEL_TRACES_SAMPLER", "always_on")])
+            .env("HOLDFAST_LOG_FILTER", "debug,librdkafka=off")
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
@@ -72,12 +79,25 @@ impl Shop {
         collect(process.0.stderr.take(), &log);
         let (grpc, http) = addresses(&log).await?;
         let target = Target::new(stack.brokers(), &url);
-        let shop = Self { _process: process, stack, target, grpc: format!("http://{grpc}"), http, log };
+        let shop = Self { process, stack, target, grpc: format!("http://{grpc}"), http, log };
         shop.owned(&grpc.to_string()).await?;
         let shelf = |sku: String, quantity| Shelf { sku, quantity, price_minor: 1_000 };
         let shelves = (0..100).map(|n| shelf(Mix::sku(n), 1_000_000));
         shelves::fill(&shelves::inventory(&shop.grpc)?, "shop", shelves).await?;
         Ok(shop)
+    }
+
+    /// Asks the process to leave, as an orchestrator does, and waits until it has.
+    pub async fn leave(&mut self) -> Result<ExitStatus, Failed> {
+        let pid = Pid::from_raw(self.process.0.id().cast_signed()).ok_or("no process")?;
+        kill_process(pid, Signal::TERM)?;
+        let give_up = Instant::now() + Duration::from_mins(1);
+        loop {
+            if let Some(status) = self.process.0.try_wait()? {
+                return Ok(status);
+            }
+            patient(give_up, "the process to leave").await?;
+        }
     }
 
     async fn owned(&self, address: &str) -> Result<(), Failed> {

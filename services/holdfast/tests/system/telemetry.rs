@@ -71,24 +71,7 @@ pub async fn one_trace_leads_through_both_contexts(shop: &Shop) -> Result<(), Fa
 
 pub async fn what_the_caller_sent_shows_up_in_no_log_metric_or_error_text(shop: &Shop) -> Result<(), Failed> {
     let canary = format!("canary{}", Uuid::new_v4().simple());
-    let mut records: Vec<Raw> = bad_records::table().into_iter().map(|(_, raw, _)| raw).collect();
-    // Wherever a person might have put what does not belong there.
-    let id = || Uuid::now_v7().to_string();
-    let order = id();
-    let create = CreateOrder { order_id: order.clone(), customer_id: canary.clone(), currency: "EUR".to_owned() };
-    records.push(record(&order, &create));
-    records.push(record(&order, &CreateOrder { customer_id: id(), currency: canary.clone(), ..create.clone() }));
-    records.push(record(&canary, &CreateOrder { order_id: canary.clone(), ..create.clone() }));
-    records.push(record(&order, &AddItem { order_id: order.clone(), sku: format!("{canary} {canary}"), quantity: 1 }));
-    let with_canary = |name: &str| record(&order, &create).with(name, Some(&canary));
-    records.extend(
-        ["ce_id", "ce_type", "ce_subject", "ce_time", "ce_specversion", "content-type", "x-name"].map(with_canary),
-    );
-    records.push(Raw { value: Some(canary.as_bytes().to_vec()), ..record(&order, &create) });
-    records.push(Raw {
-        value: Some(format!("{{\"{canary}\":").into_bytes()),
-        ..record(&order, &create).with("content-type", Some("application/json"))
-    });
+    let records = canaries(&canary);
     shop.order(&records).await?;
 
     let mut places = vec![("the log", shop.log()), ("/metrics", metrics(shop)?)];
@@ -111,8 +94,31 @@ pub async fn what_the_caller_sent_shows_up_in_no_log_metric_or_error_text(shop: 
     }
 }
 
+/// Bad records, some of which carry `canary` wherever a person might have put what does not belong there.
+pub fn canaries(canary: &str) -> Vec<Raw> {
+    let canary = canary.to_owned();
+    let mut records: Vec<Raw> = bad_records::table().into_iter().map(|(_, raw, _)| raw).collect();
+    let id = || Uuid::now_v7().to_string();
+    let order = id();
+    let create = CreateOrder { order_id: order.clone(), customer_id: canary.clone(), currency: "EUR".to_owned() };
+    records.push(record(&order, &create));
+    records.push(record(&order, &CreateOrder { customer_id: id(), currency: canary.clone(), ..create.clone() }));
+    records.push(record(&canary, &CreateOrder { order_id: canary.clone(), ..create.clone() }));
+    records.push(record(&order, &AddItem { order_id: order.clone(), sku: format!("{canary} {canary}"), quantity: 1 }));
+    let with_canary = |name: &str| record(&order, &create).with(name, Some(&canary));
+    records.extend(
+        ["ce_id", "ce_type", "ce_subject", "ce_time", "ce_specversion", "content-type", "x-name"].map(with_canary),
+    );
+    records.push(Raw { value: Some(canary.as_bytes().to_vec()), ..record(&order, &create) });
+    records.push(Raw {
+        value: Some(format!("{{\"{canary}\":").into_bytes()),
+        ..record(&order, &create).with("content-type", Some("application/json"))
+    });
+    records
+}
+
 /// `/metrics`, by a plain request.
-fn metrics(shop: &Shop) -> Result<String, Failed> {
+pub fn metrics(shop: &Shop) -> Result<String, Failed> {
     let mut connection = std::net::TcpStream::connect(shop.http)?;
     write!(connection, "GET /metrics HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n")?;
     let mut page = String::new();

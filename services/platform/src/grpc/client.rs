@@ -302,6 +302,7 @@ impl Service<Request<Body>> for Attempt {
             { semconv::RPC_SYSTEM } = semconv::GRPC,
             { semconv::RPC_METHOD } = method,
             { semconv::SERVER_ADDRESS } = self.peer,
+            { semconv::CONTEXT } = telemetry::context_of(&Span::current()),
             { semconv::RPC_RESPONSE_STATUS_CODE } = Empty
         );
         let headers = request.headers_mut();

@@ -35,6 +35,7 @@ use uuid::Uuid;
 
 use super::{CORRELATION_HEADER, deadline};
 use crate::{
+    context::Context as BoundedContext,
     errors::{Problem, code_word},
     semconv, telemetry,
 };
@@ -107,6 +108,11 @@ impl RequestLayer {
     }
 }
 
+/// The context whose service this is, by its package.
+fn context_of(method: &str) -> Option<BoundedContext> {
+    method.strip_prefix("holdfast.")?.split('.').next()?.parse().ok()
+}
+
 const OTHER: &str = "other";
 
 /// Probes and tooling must work under overload too.
@@ -146,6 +152,7 @@ where
             correlation_id = correlation_id,
             { semconv::RPC_SYSTEM } = semconv::GRPC,
             { semconv::RPC_METHOD } = method,
+            { semconv::CONTEXT } = context_of(&method).map(BoundedContext::as_str),
             { semconv::RPC_RESPONSE_STATUS_CODE } = Empty,
             { semconv::ERROR_TYPE } = Empty
         );

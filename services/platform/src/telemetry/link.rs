@@ -97,8 +97,17 @@ pub(crate) fn inject(span: &Span, headers: &mut http::HeaderMap) {
 
 /// The correlation id of the span or of the nearest span around it.
 pub fn correlation_of(span: &Span) -> Option<String> {
+    nearest(span, |tags| tags.correlation_id.clone())
+}
+
+/// The bounded context of the span or of the nearest span around it.
+pub fn context_of(span: &Span) -> Option<String> {
+    nearest(span, |tags| tags.context.clone())
+}
+
+fn nearest(span: &Span, tag: impl Fn(&Tags) -> Option<String>) -> Option<String> {
     span.with_subscriber(|(id, dispatch)| {
         let registry = dispatch.downcast_ref::<Registry>()?;
-        registry.span(id)?.scope().find_map(|span| span.extensions().get::<Tags>()?.correlation_id.clone())
+        registry.span(id)?.scope().find_map(|span| tag(span.extensions().get::<Tags>()?))
     })?
 }

@@ -35,7 +35,7 @@ use crate::{config::LogFormat, semconv};
 #[derive(Debug, Default, Clone)]
 pub(super) struct Tags {
     pub(super) correlation_id: Option<String>,
-    context: Option<String>,
+    pub(super) context: Option<String>,
 }
 
 impl Visit for Tags {

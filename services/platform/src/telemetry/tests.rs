@@ -48,6 +48,7 @@ impl SpanExporter for Spans {
 fn settings(format: LogFormat, filter: &str) -> Settings {
     Settings {
         service_name: "holdfast-test".into(),
+        contexts: Vec::new(),
         format,
         filter: filter.into(),
         sample_ratio: 1.0,
