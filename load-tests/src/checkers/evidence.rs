@@ -93,7 +93,7 @@ pub enum News {
     Cancelled(String),
     /// `StockReceived`, or `StockAdjusted`: what it adds.
     Stock(Line),
-    /// `PriceSet`.
+    /// `PriceSet`, or `ReorderPointSet`: nothing that stock tells.
     Priced,
     /// `StockReserved`.
     Held(Vec<Line>),
@@ -134,7 +134,7 @@ impl News {
                 let event = inventory::StockAdjusted::decode(body)?;
                 Self::Stock((event.sku, event.delta))
             }
-            ("holdfast.inventory.v1", "PriceSet") => Self::Priced,
+            ("holdfast.inventory.v1", "PriceSet" | "ReorderPointSet") => Self::Priced,
             ("holdfast.inventory.v1", "StockReserved") => {
                 Self::Held(lines(inventory::StockReserved::decode(body)?.lines))
             }

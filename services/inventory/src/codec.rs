@@ -10,7 +10,9 @@ use holdfast_core::{Timestamp, codec::StateError};
 use holdfast_proto::{money::v1 as money, time};
 
 pub use reservation::{ReservationAdapter, decode_state as decode_reservation};
-pub use stock_item::{ADJUST_STOCK, RECEIVE_STOCK, SET_PRICE, StockItemAdapter, decode_state as decode_stock_item};
+pub use stock_item::{
+    ADJUST_STOCK, RECEIVE_STOCK, SET_PRICE, SET_REORDER_POINT, StockItemAdapter, decode_state as decode_stock_item,
+};
 pub(crate) use stock_item::{item, sku_or_refused};
 
 fn amount(amount: holdfast_money::Money) -> money::Money {

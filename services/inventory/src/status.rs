@@ -24,6 +24,7 @@ fn problem(rejection: Rejection, text: &str) -> Problem {
         Rejection::QuantityNotPositive => Problem::invalid(code, text).field("command.quantity", text),
         Rejection::DeltaIsZero => Problem::invalid(code, text).field("command.delta", text),
         Rejection::PriceNegative => Problem::invalid(code, text).field("command.price.minor", text),
+        Rejection::ReorderPointNegative => Problem::invalid(code, text).field("command.reorder_point", text),
         Rejection::InsufficientStock | Rejection::StockTooLarge => Problem::rejected(code, text),
     }
 }
@@ -46,6 +47,7 @@ mod tests {
             (Rejection::QuantityNotPositive, Code::InvalidArgument, Some("command.quantity")),
             (Rejection::DeltaIsZero, Code::InvalidArgument, Some("command.delta")),
             (Rejection::PriceNegative, Code::InvalidArgument, Some("command.price.minor")),
+            (Rejection::ReorderPointNegative, Code::InvalidArgument, Some("command.reorder_point")),
             (Rejection::InsufficientStock, Code::FailedPrecondition, None),
             (Rejection::StockTooLarge, Code::FailedPrecondition, None),
         ];

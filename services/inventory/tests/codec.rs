@@ -9,7 +9,9 @@ use holdfast_core::{
     disposition::{DeadLetterReason, Refused},
     envelope::ContentType,
 };
-use holdfast_inventory::codec::{ADJUST_STOCK, RECEIVE_STOCK, ReservationAdapter, SET_PRICE, StockItemAdapter};
+use holdfast_inventory::codec::{
+    ADJUST_STOCK, RECEIVE_STOCK, ReservationAdapter, SET_PRICE, SET_REORDER_POINT, StockItemAdapter,
+};
 use holdfast_inventory_domain::{Line, Sku, reservation, stock_item};
 use holdfast_money::{Currency, Money};
 use holdfast_proto::{inventory::v1, money::v1::Money as WireMoney, orders::v1 as orders};
@@ -61,6 +63,10 @@ fn price(key: &str, sku: &str, price: Option<(i64, &str)>) -> Message {
     binary(SET_PRICE, key, &v1::SetPrice { sku: sku.to_owned(), price })
 }
 
+fn reorder(key: &str, sku: &str, reorder_point: i64) -> Message {
+    binary(SET_REORDER_POINT, key, &v1::SetReorderPoint { sku: sku.to_owned(), reorder_point })
+}
+
 fn placed(key: &str, order_id: &str, lines: &[(&str, i64)]) -> Message {
     let line = |(sku, quantity): &(&str, i64)| orders::OrderLine {
         sku: (*sku).to_owned(),
@@ -108,6 +114,7 @@ fn every_bad_command_to_a_sku_is_refused_by_reason_and_field() {
         (garbage(RECEIVE_STOCK), Undecodable, None),
         (garbage(ADJUST_STOCK), Undecodable, None),
         (garbage(SET_PRICE), Undecodable, None),
+        (garbage(SET_REORDER_POINT), Undecodable, None),
         (json(RECEIVE_STOCK, "A", "{"), Undecodable, None),
         (json(RECEIVE_STOCK, "A", &format!(r#"{{"sku":"A","quantity":"{CANARY}"}}"#)), Undecodable, None),
         (json(RECEIVE_STOCK, "A", r#"{"sku":"A","quantity":"1.5"}"#), Undecodable, None),
@@ -122,6 +129,7 @@ fn every_bad_command_to_a_sku_is_refused_by_reason_and_field() {
         (receive("B", CANARY, 1), Invalid, Some("key")),
         (adjust("B", CANARY, 1, "count"), Invalid, Some("key")),
         (price("B", CANARY, Some((1, "EUR"))), Invalid, Some("key")),
+        (reorder("B", CANARY, 1), Invalid, Some("key")),
         (receive("a", "A", 1), Invalid, Some("key")),
         // The sku.
         (receive("", "", 1), Invalid, Some("sku")),
@@ -129,6 +137,7 @@ fn every_bad_command_to_a_sku_is_refused_by_reason_and_field() {
         (adjust("ä", "ä", 1, "count"), Invalid, Some("sku")),
         (price(&"x".repeat(65), &"x".repeat(65), Some((1, "EUR"))), Invalid, Some("sku")),
         (receive("a\0", "a\0", 1), Invalid, Some("sku")),
+        (reorder("", "", 1), Invalid, Some("sku")),
         // The quantity.
         (receive("A", "A", 0), Invalid, Some("quantity")),
         (receive("A", "A", -1), Invalid, Some("quantity")),
@@ -137,6 +146,9 @@ fn every_bad_command_to_a_sku_is_refused_by_reason_and_field() {
         (adjust("A", "A", 0, "count"), Invalid, Some("delta")),
         (adjust("A", "A", 1, ""), Invalid, Some("reason")),
         (adjust("A", "A", 1, &long), Invalid, Some("reason")),
+        // The reorder point.
+        (reorder("A", "A", -1), Invalid, Some("reorder_point")),
+        (reorder("A", "A", i64::MIN), Invalid, Some("reorder_point")),
         // The price.
         (price("A", "A", None), Invalid, Some("price")),
         (price("A", "A", Some((1, ""))), Invalid, Some("price.currency")),
@@ -182,6 +194,10 @@ fn the_widest_good_values_are_taken() {
     assert_eq!(to_stock(&adjust(&sku, &sku, i64::MIN, &reason)), Ok(adjusted));
     let free = Money::new(0, Currency::from_code("JPY").unwrap());
     assert_eq!(to_stock(&price("A", "A", Some((0, "JPY")))), Ok(stock_item::Command::SetPrice { price: free }));
+    for reorder_point in [0, i64::MAX] {
+        let meant = stock_item::Command::SetReorderPoint { reorder_point };
+        assert_eq!(to_stock(&reorder(&sku, &sku, reorder_point)), Ok(meant));
+    }
 }
 
 #[test]
@@ -194,6 +210,8 @@ fn json_means_what_its_binary_twin_means() {
             json(SET_PRICE, "A", r#"{"sku":"A","price":{"minor":"1999","currency":"EUR"}}"#),
             price("A", "A", Some((1999, "EUR"))),
         ),
+        (json(SET_REORDER_POINT, "A", r#"{"sku":"A","reorderPoint":"40"}"#), reorder("A", "A", 40)),
+        (json(SET_REORDER_POINT, "A", r#"{"sku":"A"}"#), reorder("A", "A", 0)),
     ];
     for (text, bytes) in pairs {
         let meant = to_stock(&text);
@@ -217,7 +235,12 @@ fn an_order_that_was_placed_means_its_lines_whatever_else_it_says() {
 #[test]
 fn each_handled_type_is_the_full_name_of_its_message() {
     use prost::Name as _;
-    let names = [v1::ReceiveStock::full_name(), v1::AdjustStock::full_name(), v1::SetPrice::full_name()];
+    let names = [
+        v1::ReceiveStock::full_name(),
+        v1::AdjustStock::full_name(),
+        v1::SetPrice::full_name(),
+        v1::SetReorderPoint::full_name(),
+    ];
     assert_eq!(StockItemAdapter.handles(), names);
     let names = [orders::OrderPlaced::full_name(), orders::OrderCancelled::full_name()];
     assert_eq!(ReservationAdapter::new(HOLD).handles(), names);

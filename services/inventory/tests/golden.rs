@@ -61,6 +61,10 @@ fn events_of_a_sku_keep_their_bytes() {
             of(stock_item::Event::PriceSet { at: AT, price: euro(1999) }),
             ("holdfast.inventory.v1.PriceSet", "0a05534b552d31120b0880f2d6ca0610c0a9d33a1a0808cf0f1203455552"),
         ),
+        (
+            of(stock_item::Event::ReorderPointSet { at: AT, reorder_point: 40 }),
+            ("holdfast.inventory.v1.ReorderPointSet", "0a05534b552d31120b0880f2d6ca0610c0a9d33a1828"),
+        ),
     ];
     for ((r#type, bytes), (golden_type, golden)) in golden {
         assert_eq!((r#type, bytes.as_str()), (golden_type, golden));
@@ -108,12 +112,15 @@ fn events_of_a_reservation_keep_their_bytes() {
 }
 
 /// A sku's states with the bytes that a database may hold.
-fn items() -> [(StockItem, &'static str); 3] {
-    let item = |price| StockItem::rehydrate(stock_item::Details { price, created_at: AT, updated_at: LATER });
+fn items() -> [(StockItem, &'static str); 4] {
+    let item = |price, reorder_point| {
+        StockItem::rehydrate(stock_item::Details { price, reorder_point, created_at: AT, updated_at: LATER })
+    };
     [
         (StockItem::default(), ""),
-        (item(None), "120b0880f2d6ca0610c0a9d33a1a0b0884f9d6ca0610c0a9d33a"),
-        (item(Some(euro(1999))), "0a0808cf0f1203455552120b0880f2d6ca0610c0a9d33a1a0b0884f9d6ca0610c0a9d33a"),
+        (item(None, 0), "120b0880f2d6ca0610c0a9d33a1a0b0884f9d6ca0610c0a9d33a"),
+        (item(Some(euro(1999)), 0), "0a0808cf0f1203455552120b0880f2d6ca0610c0a9d33a1a0b0884f9d6ca0610c0a9d33a"),
+        (item(Some(euro(1999)), 40), "0a0808cf0f1203455552120b0880f2d6ca0610c0a9d33a1a0b0884f9d6ca0610c0a9d33a2028"),
     ]
 }
 
@@ -190,6 +197,9 @@ fn a_state_that_this_build_could_not_have_written_is_an_error_and_never_a_guess(
     let mut item = v1::StockItemState::decode(&*unhex(items()[2].1)).unwrap();
     item.price.as_mut().unwrap().currency = "ZZZ".to_owned();
     assert!(decode_stock_item(1, &item.encode_to_vec()).is_err());
+    let mut item = v1::StockItemState::decode(&*unhex(items()[3].1)).unwrap();
+    item.reorder_point = -1;
+    assert!(decode_stock_item(1, &item.encode_to_vec()).is_err());
 }
 
 #[test]
@@ -198,6 +208,7 @@ fn the_types_of_events_are_the_full_names_of_their_messages() {
         v1::StockReceived::full_name(),
         v1::StockAdjusted::full_name(),
         v1::PriceSet::full_name(),
+        v1::ReorderPointSet::full_name(),
         v1::StockReserved::full_name(),
         v1::ReservationRefused::full_name(),
         v1::ReservationReleased::full_name(),
@@ -209,6 +220,7 @@ fn the_types_of_events_are_the_full_names_of_their_messages() {
         encoded(&StockItemAdapter, &stock_item::Event::StockReceived { at, quantity: 1 }, "A").0,
         encoded(&StockItemAdapter, &stock_item::Event::StockAdjusted { at, delta: 1, reason: "r".into() }, "A").0,
         encoded(&StockItemAdapter, &stock_item::Event::PriceSet { at, price: euro(1) }, "A").0,
+        encoded(&StockItemAdapter, &stock_item::Event::ReorderPointSet { at, reorder_point: 1 }, "A").0,
         encoded(&adapter, &reservation::Event::StockReserved { at, lines: [].into(), expires_at: at }, ORDER).0,
         encoded(&adapter, &reservation::Event::ReservationRefused { at, wanted: [].into() }, ORDER).0,
         encoded(

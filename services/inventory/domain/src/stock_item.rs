@@ -1,7 +1,8 @@
-//! The `StockItem` aggregate, keyed by sku: what a unit costs, and who may change how much there is.
+//! The `StockItem` aggregate, keyed by sku: what a unit costs, when more is wanted, and who may change how much there is.
 //!
 //! Invariant: it changes the total of the pool named by its key only together with an event that says so, and never below what
 //! is held. The quantities themselves live in the pool; the state here holds none, so orders that hold stock never wait for it.
+//! Deliberately absent: noticing that the available units fell below the reorder point, which only who changes the pool can see.
 
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ pub struct StockItem(Option<Details>);
 pub struct Details {
     /// What one unit costs; `None` until it is set, and so long the sku can't be ordered.
     pub price: Option<Money>,
+    /// Available units below which more are wanted; 0 for none.
+    pub reorder_point: i64,
     /// When its first event happened, by the owning node's clock.
     pub created_at: Timestamp,
     /// When its last event happened, by the owning node's clock.
@@ -42,6 +45,11 @@ pub enum Command {
     SetPrice {
         /// Not negative.
         price: Money,
+    },
+    /// Set how few available units call for more.
+    SetReorderPoint {
+        /// Units, not negative; 0 for none.
+        reorder_point: i64,
     },
 }
 
@@ -71,13 +79,23 @@ pub enum Event {
         /// Of one unit, from now on.
         price: Money,
     },
+    /// The reorder point was set.
+    ReorderPointSet {
+        /// When.
+        at: Timestamp,
+        /// Available units below which more are wanted, from now on; 0 for none.
+        reorder_point: i64,
+    },
 }
 
 impl Event {
     /// When it happened, by the owning node's clock.
     pub const fn at(&self) -> Timestamp {
         match self {
-            Self::StockReceived { at, .. } | Self::StockAdjusted { at, .. } | Self::PriceSet { at, .. } => *at,
+            Self::StockReceived { at, .. }
+            | Self::StockAdjusted { at, .. }
+            | Self::PriceSet { at, .. }
+            | Self::ReorderPointSet { at, .. } => *at,
         }
     }
 }
@@ -94,6 +112,9 @@ pub enum Rejection {
     /// A price below zero. Adapters refuse this too.
     #[error("the price must not be negative")]
     PriceNegative,
+    /// A reorder point below zero. Adapters refuse this too.
+    #[error("the reorder point must not be negative")]
+    ReorderPointNegative,
     /// Less would remain than is reserved.
     #[error("less stock would remain than is reserved")]
     InsufficientStock,
@@ -104,10 +125,11 @@ pub enum Rejection {
 
 impl Rejection {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::QuantityNotPositive,
         Self::DeltaIsZero,
         Self::PriceNegative,
+        Self::ReorderPointNegative,
         Self::InsufficientStock,
         Self::StockTooLarge,
     ];
@@ -123,6 +145,7 @@ impl Rejection {
             Self::QuantityNotPositive => "QUANTITY_NOT_POSITIVE",
             Self::DeltaIsZero => "DELTA_IS_ZERO",
             Self::PriceNegative => "PRICE_NEGATIVE",
+            Self::ReorderPointNegative => "REORDER_POINT_NEGATIVE",
             Self::InsufficientStock => "INSUFFICIENT_STOCK",
             Self::StockTooLarge => "STOCK_TOO_LARGE",
         }
@@ -135,7 +158,7 @@ impl StockItem {
         Self(Some(details))
     }
 
-    /// What there is to know; `None` if nobody has received, adjusted or priced it yet.
+    /// What there is to know; `None` if nothing has happened to it yet.
     pub const fn details(&self) -> Option<&Details> {
         self.0.as_ref()
     }
@@ -164,15 +187,27 @@ impl Aggregate for StockItem {
                 Ok(Decision::nothing())
             }
             Command::SetPrice { price } => Ok(Decision::event(Event::PriceSet { at, price: *price })),
+            Command::SetReorderPoint { reorder_point } if *reorder_point < 0 => Err(Rejection::ReorderPointNegative),
+            Command::SetReorderPoint { reorder_point }
+                if self.0.map(|details| details.reorder_point) == Some(*reorder_point) =>
+            {
+                Ok(Decision::nothing())
+            }
+            Command::SetReorderPoint { reorder_point } => {
+                Ok(Decision::event(Event::ReorderPointSet { at, reorder_point: *reorder_point }))
+            }
         }
     }
 
     fn evolve(&mut self, event: &Event) {
         let at = event.at();
-        let details = self.0.get_or_insert(Details { price: None, created_at: at, updated_at: at });
+        let new = Details { price: None, reorder_point: 0, created_at: at, updated_at: at };
+        let details = self.0.get_or_insert(new);
         details.updated_at = at;
-        if let Event::PriceSet { price, .. } = event {
-            details.price = Some(*price);
+        match event {
+            Event::PriceSet { price, .. } => details.price = Some(*price),
+            Event::ReorderPointSet { reorder_point, .. } => details.reorder_point = *reorder_point,
+            Event::StockReceived { .. } | Event::StockAdjusted { .. } => {}
         }
     }
 }

@@ -80,7 +80,7 @@ impl World {
                     *self.received.entry(sku).or_default() += match event {
                         stock_item::Event::StockReceived { quantity, .. } => i128::from(*quantity),
                         stock_item::Event::StockAdjusted { delta, .. } => i128::from(*delta),
-                        stock_item::Event::PriceSet { .. } => 0,
+                        stock_item::Event::PriceSet { .. } | stock_item::Event::ReorderPointSet { .. } => 0,
                     };
                 }
                 !events.is_empty()

@@ -66,6 +66,23 @@ fn a_price_is_set_once_for_each_change_and_is_never_negative() {
 }
 
 #[test]
+fn a_reorder_point_is_set_once_for_each_change_and_is_never_negative() {
+    let mut item = StockItem::default();
+    let mut set = |reorder_point| {
+        handle(&mut item, &mut Pools::new(), "a", &Command::SetReorderPoint { reorder_point }).map(|o| o.events)
+    };
+    assert_eq!(set(40), Ok(vec![Event::ReorderPointSet { at: NOW, reorder_point: 40 }]));
+    assert_eq!(set(40), Ok(vec![]), "the same again");
+    for negative in [-1, i64::MIN] {
+        assert_eq!(set(negative), Err(Rejection::ReorderPointNegative));
+    }
+    assert!(set(0).is_ok_and(|events| events.len() == 1), "none, but not negative");
+    handle(&mut item, &mut Pools::new(), "a", &Command::SetReorderPoint { reorder_point: 7 }).expect("accepted");
+    handle(&mut item, &mut Pools::new(), "a", &Command::SetPrice { price: PRICE }).expect("accepted");
+    assert_eq!(item.details().map(|details| (details.reorder_point, details.price)), Some((7, Some(PRICE))));
+}
+
+#[test]
 fn stock_without_a_price_has_none() {
     let (mut item, mut stock) = (StockItem::default(), Pools::new());
     assert_eq!(item.details(), None);
@@ -80,6 +97,7 @@ fn rejections_keep_their_published_names() {
         (Rejection::QuantityNotPositive, "QUANTITY_NOT_POSITIVE", "the quantity must be at least 1"),
         (Rejection::DeltaIsZero, "DELTA_IS_ZERO", "the delta must not be 0"),
         (Rejection::PriceNegative, "PRICE_NEGATIVE", "the price must not be negative"),
+        (Rejection::ReorderPointNegative, "REORDER_POINT_NEGATIVE", "the reorder point must not be negative"),
         (Rejection::InsufficientStock, "INSUFFICIENT_STOCK", "less stock would remain than is reserved"),
         (Rejection::StockTooLarge, "STOCK_TOO_LARGE", "the stock would be too large"),
     ];

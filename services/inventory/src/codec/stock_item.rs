@@ -26,9 +26,12 @@ pub const RECEIVE_STOCK: &str = "holdfast.inventory.v1.ReceiveStock";
 pub const ADJUST_STOCK: &str = "holdfast.inventory.v1.AdjustStock";
 /// `ce_type` of `SetPrice`.
 pub const SET_PRICE: &str = "holdfast.inventory.v1.SetPrice";
+/// `ce_type` of `SetReorderPoint`.
+pub const SET_REORDER_POINT: &str = "holdfast.inventory.v1.SetReorderPoint";
 const STOCK_RECEIVED: &str = "holdfast.inventory.v1.StockReceived";
 const STOCK_ADJUSTED: &str = "holdfast.inventory.v1.StockAdjusted";
 const PRICE_SET: &str = "holdfast.inventory.v1.PriceSet";
+const REORDER_POINT_SET: &str = "holdfast.inventory.v1.ReorderPointSet";
 
 /// Longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 200;
@@ -41,7 +44,7 @@ impl Adapter for StockItemAdapter {
     type Aggregate = StockItem;
 
     fn handles(&self) -> Vec<&'static str> {
-        vec![RECEIVE_STOCK, ADJUST_STOCK, SET_PRICE]
+        vec![RECEIVE_STOCK, ADJUST_STOCK, SET_PRICE, SET_REORDER_POINT]
     }
 
     fn decode(&self, message: &Message) -> Result<Command, Refused> {
@@ -49,6 +52,7 @@ impl Adapter for StockItemAdapter {
             RECEIVE_STOCK => receive_stock(message),
             ADJUST_STOCK => adjust_stock(message),
             SET_PRICE => set_price(message),
+            SET_REORDER_POINT => set_reorder_point(message),
             _ => Err(Refused::unknown_type()),
         }
     }
@@ -66,6 +70,10 @@ impl Adapter for StockItemAdapter {
             Event::PriceSet { price, .. } => {
                 (PRICE_SET, v1::PriceSet { sku, occurred_at, price: Some(amount(*price)) }.encode_to_vec())
             }
+            Event::ReorderPointSet { reorder_point, .. } => {
+                let reorder_point = *reorder_point;
+                (REORDER_POINT_SET, v1::ReorderPointSet { sku, occurred_at, reorder_point }.encode_to_vec())
+            }
         };
         EncodedEvent { r#type, payload: payload.into() }
     }
@@ -76,6 +84,7 @@ impl Adapter for StockItemAdapter {
             price: details.price.map(amount),
             created_at: Some(stamp(details.created_at)),
             updated_at: Some(stamp(details.updated_at)),
+            reorder_point: details.reorder_point,
         }
         .encode_to_vec()
         .into()
@@ -124,6 +133,15 @@ fn set_price(message: &Message) -> Result<Command, Refused> {
     Ok(Command::SetPrice { price })
 }
 
+fn set_reorder_point(message: &Message) -> Result<Command, Refused> {
+    let body: v1::SetReorderPoint = body::decode(message)?;
+    sku_is_key(&body.sku, message)?;
+    if body.reorder_point < 0 {
+        return Err(Refused::invalid("reorder_point", "reorder_point is negative"));
+    }
+    Ok(Command::SetReorderPoint { reorder_point: body.reorder_point })
+}
+
 /// The sku is well-formed, and the record's key.
 fn sku_is_key(sku: &str, message: &Message) -> Result<(), Refused> {
     sku_or_refused("sku", sku)?;
@@ -147,6 +165,7 @@ pub(crate) fn item(state: &StockItem, key: &str, version: u64) -> Option<v1::Sto
         created_at: Some(stamp(details.created_at)),
         updated_at: Some(stamp(details.updated_at)),
         version,
+        reorder_point: details.reorder_point,
     })
 }
 
@@ -173,8 +192,12 @@ fn rehydrate(stored: &v1::StockItemState) -> Result<Details, &'static str> {
             Some(Money::new(price.minor, currency))
         }
     };
+    if stored.reorder_point < 0 {
+        return Err("a reorder point below zero");
+    }
     Ok(Details {
         price,
+        reorder_point: stored.reorder_point,
         created_at: stored_time(stored.created_at.as_ref())?,
         updated_at: stored_time(stored.updated_at.as_ref())?,
     })

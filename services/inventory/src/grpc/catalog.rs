@@ -138,7 +138,12 @@ mod tests {
 
     fn priced() -> Bytes {
         let (price, at) = (Some(Money::new(100, Currency::EUR)), holdfast_core::Timestamp::default());
-        StockItemAdapter.encode_state(&StockItem::rehydrate(Details { price, created_at: at, updated_at: at }))
+        StockItemAdapter.encode_state(&StockItem::rehydrate(Details {
+            price,
+            reorder_point: 0,
+            created_at: at,
+            updated_at: at,
+        }))
     }
 
     #[tokio::test(start_paused = true)]

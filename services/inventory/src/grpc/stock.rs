@@ -12,7 +12,8 @@ use holdfast_inventory_domain::StockItem;
 use holdfast_platform::errors::Problem;
 use holdfast_proto::inventory::v1::{
     self, AdjustStockRequest, AdjustStockResponse, GetStockRequest, GetStockResponse, ReceiveStockRequest,
-    ReceiveStockResponse, SetPriceRequest, SetPriceResponse, stock_service_server::StockService,
+    ReceiveStockResponse, SetPriceRequest, SetPriceResponse, SetReorderPointRequest, SetReorderPointResponse,
+    stock_service_server::StockService,
 };
 use holdfast_runtime::Router;
 use prost::{Message as _, Name};
@@ -20,7 +21,7 @@ use tonic::{Request, Response, Status};
 
 use super::{counted, reads::Reads};
 use crate::{
-    codec::{ADJUST_STOCK, RECEIVE_STOCK, SET_PRICE, sku_or_refused},
+    codec::{ADJUST_STOCK, RECEIVE_STOCK, SET_PRICE, SET_REORDER_POINT, sku_or_refused},
     status::rejected,
 };
 
@@ -80,6 +81,18 @@ impl StockService for Stock {
         Ok(Response::new(SetPriceResponse { sku, version }))
     }
 
+    async fn set_reorder_point(
+        &self,
+        request: Request<SetReorderPointRequest>,
+    ) -> Result<Response<SetReorderPointResponse>, Status> {
+        let caller = Caller::of(&request);
+        let SetReorderPointRequest { request_id, command } = request.into_inner();
+        let version =
+            self.run(caller, &request_id, SET_REORDER_POINT, command.as_ref(), |command| &command.sku).await?;
+        let sku = command.unwrap_or_default().sku;
+        Ok(Response::new(SetReorderPointResponse { sku, version }))
+    }
+
     async fn get_stock(&self, request: Request<GetStockRequest>) -> Result<Response<GetStockResponse>, Status> {
         let deadline = Caller::of(&request).deadline();
         let GetStockRequest { sku, consistency, min_version } = request.into_inner();
@@ -87,7 +100,7 @@ impl StockService for Stock {
         let consistency = read::consistency(consistency)?;
         let answer = call::read(&*self.router, deadline, StockItem::KIND, &sku, consistency, min_version).await?;
         if !answer.exists || answer.body.is_empty() {
-            return Err(Problem::not_found("SKU_NOT_FOUND", "nobody has received, adjusted or priced this sku").into());
+            return Err(Problem::not_found("SKU_NOT_FOUND", "nothing has happened to this sku yet").into());
         }
         let item = v1::StockItem::decode(answer.body).map_err(|error| status::internal(&error))?;
         // After the sku itself, so that whoever asks for a version also gets what that version put into stock.

@@ -11,8 +11,8 @@ use holdfast_platform::{
 use holdfast_proto::{
     inventory::v1::{
         AdjustStock, AdjustStockRequest, GetStockRequest, ReceiveStock, ReceiveStockRequest, SetPrice, SetPriceRequest,
-        StockItem, catalog_service_client::CatalogServiceClient, reservation_service_client::ReservationServiceClient,
-        stock_service_client::StockServiceClient,
+        SetReorderPoint, SetReorderPointRequest, StockItem, catalog_service_client::CatalogServiceClient,
+        reservation_service_client::ReservationServiceClient, stock_service_client::StockServiceClient,
     },
     money::v1::Money,
     orders::v1 as orders,
@@ -160,6 +160,11 @@ pub fn price(request_id: &str, sku: &str, minor: i64, currency: &str) -> SetPric
     let price = Some(Money { minor, currency: currency.to_owned() });
     let command = Some(SetPrice { sku: sku.to_owned(), price });
     SetPriceRequest { request_id: request_id.to_owned(), command }
+}
+
+pub fn reorder(request_id: &str, sku: &str, reorder_point: i64) -> SetReorderPointRequest {
+    let command = Some(SetReorderPoint { sku: sku.to_owned(), reorder_point });
+    SetReorderPointRequest { request_id: request_id.to_owned(), command }
 }
 
 /// On hand, reserved, available.

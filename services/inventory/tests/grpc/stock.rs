@@ -11,7 +11,7 @@ use holdfast_proto::{
 };
 use tonic::Code;
 
-use crate::shop::{Shop, adjust, counts, invalid, new_id, price, receive, told};
+use crate::shop::{Shop, adjust, counts, invalid, new_id, price, receive, reorder, told};
 
 #[tokio::test]
 async fn what_was_received_and_priced_is_read_back_at_once_with_its_version() {
@@ -46,6 +46,24 @@ async fn a_price_that_is_set_again_is_no_event() {
         let answer = shop.stock().set_price(price(&new_id(), "A", 5, "EUR")).await.unwrap();
         assert_eq!(answer.into_inner().version, 1);
     }
+}
+
+#[tokio::test]
+async fn a_reorder_point_is_kept_for_its_sku_and_one_that_is_set_again_is_no_event() {
+    let shop = Shop::open().await;
+    shop.stocked("A", 5, 100).await;
+    let before = shop.item("A").await;
+    let id = new_id();
+    for request_id in [&id, &id, &new_id()] {
+        let answer = shop.stock().set_reorder_point(reorder(request_id, "A", 40)).await.unwrap().into_inner();
+        assert_eq!((answer.sku.as_str(), answer.version), ("A", before.version + 1));
+    }
+    let conflict = (Code::AlreadyExists, "REQUEST_ID_REUSED".to_owned(), vec!["request_id".to_owned()]);
+    assert_eq!(told(shop.stock().set_reorder_point(reorder(&id, "A", 41)).await), conflict);
+    let item = shop.item("A").await;
+    assert_eq!((item.reorder_point, counts(&item), item.price), (40, counts(&before), before.price));
+    shop.stock().set_reorder_point(reorder(&new_id(), "A", 0)).await.unwrap();
+    assert_eq!(shop.item("A").await.reorder_point, 0);
 }
 
 #[tokio::test]
@@ -155,6 +173,8 @@ async fn malformed_input_is_an_invalid_argument_that_names_the_field() {
         (told(stock.set_price(priceless).await), "command.price"),
         (told(stock.set_price(price(&new_id(), "A", 1, "EURO")).await), "command.price.currency"),
         (told(stock.set_price(price(&new_id(), "A", -1, "EUR")).await), "command.price.minor"),
+        (told(stock.set_reorder_point(reorder(&new_id(), "no sku", 1)).await), "command.sku"),
+        (told(stock.set_reorder_point(reorder(&new_id(), "A", -1)).await), "command.reorder_point"),
         (told(stock.get_stock(GetStockRequest { sku: "no sku".to_owned(), ..Default::default() }).await), "sku"),
         (
             told(stock.get_stock(GetStockRequest { sku: "A".to_owned(), consistency: 9, min_version: 0 }).await),
