@@ -63,6 +63,15 @@ impl Raw {
 
 /// Sends records one after the other, each acknowledged before the next; where each lies.
 pub async fn send(brokers: &str, topic: &str, records: &[Raw]) -> Result<Vec<Place>, Error> {
+    send_to(brokers, topic, None, records).await
+}
+
+/// The same, to the given partition whatever the keys say.
+pub async fn send_astray(brokers: &str, topic: &str, partition: i32, records: &[Raw]) -> Result<Vec<Place>, Error> {
+    send_to(brokers, topic, Some(partition), records).await
+}
+
+async fn send_to(brokers: &str, topic: &str, partition: Option<i32>, records: &[Raw]) -> Result<Vec<Place>, Error> {
     let mut config = kafka::client(brokers, "holdfast-by-hand");
     config
         .set("acks", "all")
@@ -79,6 +88,7 @@ pub async fn send(brokers: &str, topic: &str, records: &[Raw]) -> Result<Vec<Pla
         let mut wanted: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).headers(headers);
         wanted.key = record.key.as_deref();
         wanted.payload = record.value.as_deref();
+        wanted.partition = partition;
         let sent = producer.send(wanted, Duration::from_secs(30)).await;
         let delivery = sent.map_err(|(error, _)| kafka::failed("sending by hand")(error))?;
         places.push(Place { partition: delivery.partition, offset: delivery.offset });

@@ -169,6 +169,23 @@ impl KafkaAdmin {
         self.metadata(|metadata| metadata.brokers().len()).await
     }
 
+    /// Settings of a broker by Kafka's names, defaults included, as far as it knows them.
+    pub async fn broker_config(&self, names: &[&str]) -> Result<BTreeMap<String, String>, LogError> {
+        let failed = |error: KafkaError| unavailable("reading a broker's configuration", &error);
+        let Some(id) = self.metadata(|metadata| metadata.brokers().first().map(|broker| broker.id())).await? else {
+            return Ok(BTreeMap::new());
+        };
+        let answers =
+            self.client.describe_configs([&ResourceSpecifier::Broker(id)], &options()).await.map_err(failed)?;
+        let mut config = BTreeMap::new();
+        for answer in answers {
+            let resource = answer.map_err(|code| failed(KafkaError::AdminOp(code)))?;
+            let asked = resource.entries.into_iter().filter(|entry| names.contains(&entry.name.as_str()));
+            config.extend(asked.filter_map(|entry| Some((entry.name, entry.value?))));
+        }
+        Ok(config)
+    }
+
     /// The topics among `names` that exist, with their configuration.
     pub async fn describe(&self, names: &[String]) -> Result<Vec<TopicState>, LogError> {
         let wanted = names.to_vec();

@@ -22,6 +22,7 @@ mod read;
 mod rows;
 mod statement;
 mod store;
+pub mod survey;
 
 pub use config::{Config, View};
 pub use maintain::{Maintained, Retention};

@@ -90,6 +90,11 @@ fn migrations(context: &[(i64, &'static str, &'static str)]) -> Vec<Migration> {
         .collect()
 }
 
+/// The versions of [`migrations`], as they are stored.
+pub(crate) fn versions(context: &[(i64, &'static str, &'static str)]) -> Vec<i64> {
+    migrations(context).iter().map(|migration| migration.version).collect()
+}
+
 /// Makes the role, and sees to it that we may act as it.
 async fn prepare(connection: &mut PgConnection, role: &str, password: Option<&str>) -> Result<(), sqlx::Error> {
     let known: bool = sqlx::query_scalar("select exists (select from pg_roles where rolname = $1)")

@@ -251,6 +251,10 @@ impl<'a> Planner<'a> {
             }
             (Work::Item(item), Why::Strange) => {
                 let (item, why) = (item.clone(), "read from a partition that is not its home");
+                if let Some(record) = item.record() {
+                    let labels = [("context", self.context.to_owned()), ("topic", record.topic.to_string())];
+                    metrics::counter!(telemetry::MISROUTED_TOTAL, &labels).increment(1);
+                }
                 self.put(input, &item, WaitReason::Transferred, 0, Some(Duration::ZERO), why);
             }
             (Work::Item(item), Why::Behind(reason)) => {

@@ -23,6 +23,8 @@ pub const RESTARTS_TOTAL: &str = "holdfast_restarts_total";
 pub const DEAD_LETTERS_TOTAL: &str = "holdfast_dead_letters_total";
 /// Messages put into the durable mailbox, by `context` and `reason`.
 pub const MAILBOX_PUT_TOTAL: &str = "holdfast_mailbox_put_total";
+/// Records that lay in a partition that is not their key's home, by `context` and `topic`; `holdfast doctor` names their producers.
+pub const MISROUTED_TOTAL: &str = "holdfast_misrouted_total";
 /// Partitions owned by this node, by `context`.
 pub const OWNED_PARTITIONS: &str = "holdfast_owned_partitions";
 /// Times this node found itself fenced, by `context`.

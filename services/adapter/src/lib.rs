@@ -1,7 +1,8 @@
 //! What the adapters of every context do the same, between the wire and an aggregate.
 //!
 //! [`body`] reads a message's body, [`check`] its fields, [`call`] carries gRPC calls to actors, [`status`] turns what comes back
-//! into a status, [`mod@read`] and [`page`] hold the words of reads and listings. Invariant: a refusal names the field and what would be
+//! into a status, [`mod@read`] and [`page`] hold the words of reads and listings, [`shown`] what
+//! operators see. Invariant: a refusal names the field and what would be
 //! right, and holds no value of the payload.
 //! Deliberately absent: any order, any stock, and which rejection becomes which code (each context's `status.rs`).
 
@@ -10,4 +11,5 @@ pub mod call;
 pub mod check;
 pub mod page;
 pub mod read;
+pub mod shown;
 pub mod status;

@@ -39,7 +39,7 @@ pub enum Verb {
     /// Shows or makes the topics.
     #[command(subcommand)]
     Topics(Topics),
-    /// Grows the partitions, live.
+    /// Who owns which partition, and how far each is; and growing them, live.
     #[command(subcommand)]
     Partitions(Partitions),
     /// Prints the effective configuration, secrets masked.
@@ -48,6 +48,11 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Looks for misconfiguration and trouble, and says what helps.
+    Doctor(Doctor),
+    /// One live actor.
+    #[command(subcommand)]
+    Actor(Actor),
     /// Benchmarks.
     Load(Load),
 }
@@ -138,6 +143,15 @@ pub enum Topics {
 /// See [`Verb::Partitions`].
 #[derive(Debug, Subcommand)]
 pub enum Partitions {
+    /// Owners, epochs, lag in records and seconds, unpublished events, waiting messages; the worst first.
+    Show {
+        /// `orders`, `inventory`, or `all`.
+        #[arg(default_value = "all")]
+        context: String,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
     /// Grows the topics of all contexts to a multiple of their count, under full load, and shows how the homes move.
     Grow(Grow),
 }
@@ -159,7 +173,40 @@ pub struct Grow {
     pub json: bool,
 }
 
-/// See [`Verb::Load`]
+/// See [`Verb::Doctor`].
+#[derive(Debug, clap::Args)]
+pub struct Doctor {
+    /// One JSON object per line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// See [`Verb::Actor`].
+#[derive(Debug, Subcommand)]
+pub enum Actor {
+    /// Asks its owner for its state, and the database for what waits for it. Needs `admin.token`.
+    Get(GetActor),
+}
+
+/// See [`Actor::Get`].
+#[derive(Debug, clap::Args)]
+pub struct GetActor {
+    /// `orders` or `inventory`.
+    pub context: String,
+    /// The aggregate's id: an order id, a sku.
+    pub id: String,
+    /// Its kind, such as `reservation`; unset: the first that there is of this id.
+    #[arg(long)]
+    pub kind: Option<String>,
+    /// Asks this node instead of the owner that the database names.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub at: Option<String>,
+    /// One JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// See [`Verb::Load`].
 #[derive(Debug, clap::Args)]
 pub struct Load {
     /// Which one: `pipeline`.

@@ -23,11 +23,11 @@ use holdfast_platform::{
     telemetry::OtelLink,
 };
 use holdfast_postgres::{PgStore, Role};
-use holdfast_runtime::{BoundedContext, Node, Ports, SystemClock, telemetry::TraceLink};
+use holdfast_runtime::{BoundedContext, Node, Ports, Router, SystemClock, telemetry::TraceLink};
 use tokio::net::TcpListener;
 use tracing::Span;
 
-use crate::{failure::Failure, infrastructure::Infrastructure};
+use crate::{admin as operators, failure::Failure, infrastructure::Infrastructure};
 
 /// The runtime's view of OpenTelemetry.
 struct Tracing;
@@ -205,6 +205,8 @@ impl App {
                 }
             };
         }
+        let routers = contexts.iter().copied().zip(app.nodes.iter().map(|node| node.clone() as Arc<dyn Router>));
+        server = operators::register(server, config.admin_token.clone(), routers.collect());
         let router = http::operations(health, metrics.clone());
         let ending = shutdown.ending().clone();
         app.tasks.push(tokio::spawn(metrics.upkeep()));
@@ -306,18 +308,23 @@ pub async fn store(config: &Config, at: &Infrastructure, context: Context) -> Re
     connect(config, at, context, &[]).await
 }
 
+/// How to reach the store of `context`.
+pub fn database(config: &Config, at: &Infrastructure, context: Context) -> Result<holdfast_postgres::Config, Failure> {
+    let settings = holdfast_postgres::Config::new(at.database_url(config, context)?, context.as_str());
+    Ok(match at.role(config, context) {
+        Some(role) => settings.with_role(role),
+        None => settings,
+    })
+}
+
 async fn connect(
     config: &Config,
     at: &Infrastructure,
     context: Context,
     views: &'static [holdfast_postgres::View],
 ) -> Result<PgStore, Failure> {
-    let mut settings = holdfast_postgres::Config::new(at.database_url(config, context)?, context.as_str())
-        .with_views(views.iter().copied());
+    let mut settings = database(config, at, context)?.with_views(views.iter().copied());
     settings.committers = config.lanes.max(1) + 1;
-    if let Some(role) = at.role(config, context) {
-        settings = settings.with_role(role);
-    }
     PgStore::connect(settings).await.with_context(|| format!("the database of {context}")).map_err(Failure::Unreachable)
 }
 

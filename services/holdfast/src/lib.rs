@@ -2,9 +2,11 @@
 //!
 //! Deliberately absent: anything about orders or stock.
 
+pub mod admin;
 pub mod cli;
 pub mod compose;
 pub mod failure;
 pub mod infrastructure;
+pub mod operator;
 pub mod shelves;
 pub mod verbs;

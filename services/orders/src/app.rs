@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use holdfast_adapter::shown::{self, Kind};
+use holdfast_core::Aggregate as _;
+use holdfast_orders_domain::Order;
+use holdfast_proto::orders::v1;
 use holdfast_runtime::BoundedContext;
 
 use crate::{
@@ -19,6 +23,12 @@ pub const MIGRATIONS: &[(i64, &str, &str)] =
 /// The read models that [`holdfast_postgres::Config`] is to write.
 pub const VIEWS: &[holdfast_postgres::View] = &[crate::projection::VIEW];
 
+/// Its kinds of aggregates, as operators see them.
+pub const KINDS: &[Kind] = &[shown::kind::<v1::Order>(Order::KIND)];
+
+/// The topics of other contexts that it follows, beside its own commands.
+pub const FOLLOWS: &[&str] = &["inventory.events"];
+
 /// The encoded descriptors of its services, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = holdfast_proto::FILE_DESCRIPTOR_SET;
 
@@ -30,5 +40,7 @@ pub fn context(prices: impl PriceSource) -> BoundedContext {
 /// The context, asking `prices` what things cost and remembering it as told.
 pub fn context_keeping(prices: impl PriceSource, keep: Keep) -> BoundedContext {
     let prices = Prices::keeping(Arc::new(prices), keep);
-    BoundedContext::new(NAME).with(OrderAdapter::new(prices)).subscribe("inventory.events")
+    FOLLOWS
+        .iter()
+        .fold(BoundedContext::new(NAME).with(OrderAdapter::new(prices)), |context, topic| context.subscribe(*topic))
 }

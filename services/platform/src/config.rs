@@ -25,7 +25,7 @@ mod render;
 
 pub use error::{EXIT_CODE, Error, Source};
 pub use keys::{KEYS, Key, find};
-pub use parse::{DatabaseUrl, MASK, Properties};
+pub use parse::{DatabaseUrl, MASK, Properties, Secret};
 pub use render::Rendered;
 
 /// How group members are told apart from the dead, and by whom partitions are assigned.
@@ -77,6 +77,8 @@ pub struct Config {
     pub kafka: Kafka,
     /// Address under which other nodes reach this one's gRPC, `host:port`.
     pub advertised_addr: Option<String>,
+    /// What operators must show; none means that nobody is let in.
+    pub admin_token: Option<Secret>,
     /// Between unready and stopping work.
     pub shutdown_delay: Duration,
     /// Where gRPC listens.
@@ -277,6 +279,7 @@ impl Config {
             database_url: layers.maybe("database_url", parse::database_url)?,
             own_database_urls,
             advertised_addr: layers.maybe("advertised_addr", parse::host_port)?,
+            admin_token: layers.maybe("admin.token", parse::token)?,
             shutdown_delay: layers
                 .value("shutdown_delay", parse::duration(Duration::ZERO..=Duration::from_mins(10)))?,
             grpc_listen: layers.value("grpc.listen", parse::listen)?,
@@ -317,6 +320,11 @@ impl Config {
     /// The context's URL, or the error that says how to give one.
     pub fn require_database_url(&self, context: Context) -> Result<&DatabaseUrl, Error> {
         self.database_url(context).ok_or_else(|| missing("database_url", format!("{context} keeps its state there")))
+    }
+
+    /// What operators show, or the error that says how to give it.
+    pub fn require_admin_token(&self) -> Result<&Secret, Error> {
+        self.admin_token.as_ref().ok_or_else(|| missing("admin.token", "the owning node lets in who shows it".into()))
     }
 
     /// The brokers, or the error that says how to give them.

@@ -5,3 +5,4 @@ mod data;
 mod fixture;
 mod outcomes;
 mod schema;
+mod survey;

@@ -1,11 +1,14 @@
 //! The verbs, one file each.
 
+mod actor;
 mod config;
 mod demo;
 mod dev;
+mod doctor;
 mod grow;
 mod load;
 mod migrate;
+mod partitions;
 pub mod serve;
 mod stack;
 mod topics;
@@ -49,6 +52,9 @@ pub async fn run(arguments: Arguments) -> Result<u8, Failure> {
         Verb::Topics(topics) => topics::run(&config, topics).await,
         Verb::Partitions(Partitions::Grow(grow)) => grow::run(&config, grow).await,
         Verb::Config { json } => Ok(config::run(&config, json)),
+        Verb::Partitions(Partitions::Show { context, json }) => partitions::show(&config, &context, json).await,
+        Verb::Doctor(doctor) => doctor::run(&config, doctor).await,
+        Verb::Actor(verb) => actor::run(&config, verb).await,
         Verb::Load(load) => load::run(config, load).await,
     }
 }

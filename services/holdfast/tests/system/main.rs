@@ -6,6 +6,7 @@ mod bad_records;
 mod calls;
 mod command_line;
 mod flash_sale;
+mod operators;
 mod otlp;
 mod poison;
 mod shop;
@@ -62,6 +63,7 @@ fn trials(open: Option<(Arc<Shop>, Arc<Runtime>)>) -> Vec<Trial> {
         trial!(telemetry::one_trace_leads_through_both_contexts),
         trial!(telemetry::what_the_caller_sent_shows_up_in_no_log_metric_or_error_text),
         trial!(otlp::one_trace_reaches_the_collector_from_both_contexts_and_carries_no_personal_data),
+        trial!(operators::see_owners_lag_live_actors_and_what_is_wrong),
         trial!(flash_sale::exactly_the_stock_is_sold_and_bystanders_are_served),
         trial!(poison::a_panicking_command_is_a_dead_letter_and_ten_thousand_others_are_done),
     ]

@@ -27,6 +27,8 @@ pub enum Shown {
     Url,
     /// librdkafka properties, of which those that hold secrets are masked.
     Properties,
+    /// Never.
+    Secret,
 }
 
 impl Key {
@@ -73,6 +75,12 @@ pub const KEYS: &[Key] = &[
     url("customers.database_url", "Postgres of customers"),
     key("advertised_addr", None, "host:port under which other nodes reach this one's gRPC"),
     key("shutdown_delay", Some("0s"), "between unready and stopping work"),
+    Key {
+        name: "admin.token",
+        default: None,
+        shown: Shown::Secret,
+        help: "what operators show to holdfast.admin.v1; unset: nobody is let in",
+    },
     key("grpc.listen", Some("0.0.0.0:9090"), "gRPC address"),
     key("http.listen", Some("0.0.0.0:8080"), "health and metrics address"),
     key("tls.cert", None, "PEM file: this process's certificate chain"),

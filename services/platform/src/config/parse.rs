@@ -140,6 +140,29 @@ pub(super) fn database_url(text: &str) -> Parsed<DatabaseUrl> {
         .ok_or_else(|| "`postgres://user:password@host:port/database`".to_owned())
 }
 
+/// A text that only its two ends may know.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text, to be sent or compared, never shown.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+/// A token that fits a header and can't be guessed.
+pub(super) fn token(text: &str) -> Parsed<Secret> {
+    let fits = (16..=512).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    fits.then(|| Secret(text.to_owned())).ok_or_else(|| "16 to 512 printable characters without blanks".to_owned())
+}
+
 /// What stands in a secret's place.
 pub const MASK: &str = "****";
 

@@ -30,6 +30,7 @@ pub struct Rendered {
 pub(super) fn shown(key: &Key, text: &str) -> String {
     match key.shown {
         Shown::Plain => text.to_owned(),
+        Shown::Secret => parse::MASK.to_owned(),
         Shown::Url => parse::mask_url(text),
         Shown::Properties => {
             parse::properties(text).map_or_else(|_| parse::MASK.to_owned(), |properties| properties.to_string())

@@ -149,6 +149,7 @@ fn a_bad_url_or_property_is_named_without_its_secret() {
         ("HOLDFAST_DATABASE_URL", "mysql://me:hunter2@host/db"),
         ("HOLDFAST_ORDERS_DATABASE_URL", "hunter2"),
         ("HOLDFAST_KAFKA_PROPERTIES", "hunter2"),
+        ("HOLDFAST_ADMIN_TOKEN", "hunter2"),
         ("HOLDFAST_KAFKA_PROPERTIES", "sasl.password=hunter2,enable.auto.commit=true"),
     ] {
         let told = refused(&with_environment(&[(variable, value)]));
@@ -216,8 +217,10 @@ fn neither_rendering_nor_debugging_shows_a_secret() {
     let config = Config::load(&with_environment(&[
         ("HOLDFAST_DATABASE_URL", "postgres://u:hunter2@h/d"),
         ("HOLDFAST_KAFKA_PROPERTIES", "sasl.username=me,sasl.password=hunter2"),
+        ("HOLDFAST_ADMIN_TOKEN", "hunter2-hunter2-hunter2"),
     ]))
     .unwrap();
+    assert_eq!(config.require_admin_token().unwrap().expose(), "hunter2-hunter2-hunter2");
     let shown = serde_json::to_string(&config.render()).unwrap() + &format!("{config:?}");
     assert!(!shown.contains("hunter2"), "{shown}");
     assert!(shown.contains("postgres://u:****@h/d") && shown.contains("sasl.username=me"), "{shown}");
