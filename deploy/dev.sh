@@ -5,7 +5,7 @@
 #   deploy/dev.sh dev [--reset] …       the whole system, until Ctrl-C
 #   deploy/dev.sh load <scenario> …     benchmarks
 #   deploy/dev.sh test [cargo's flags]  all tests, on a real Kafka and a real Postgres
-#   deploy/dev.sh conformance           checks by tools from outside (buf)
+#   deploy/dev.sh conformance           checks by tools from outside (buf, the Compose specification)
 #   deploy/dev.sh faults …              comes with a later issue
 #   deploy/dev.sh tools                 only checks and installs what the system lacks
 #
@@ -16,6 +16,7 @@ set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 BUF_VERSION=1.75.0
+CHECK_JSONSCHEMA_VERSION=0.39.0
 JAVA_OLDEST=17
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/holdfast
 
@@ -64,6 +65,7 @@ debian_package() {
     java) newest_java_package ;;
     rust) echo rustup ;;
     node) echo nodejs npm ;;
+    python) echo python3 python3-venv ;;
     *) echo "$1" ;;
   esac
 }
@@ -74,6 +76,7 @@ fedora_package() {
     java) echo java-latest-openjdk-headless ;;
     rust) echo rustup ;;
     node) echo nodejs npm ;;
+    python) echo python3 ;;
     *) echo "$1" ;;
   esac
 }
@@ -143,6 +146,31 @@ ensure_buf() {
   mv -T -- "$fresh" "$home" 2>/dev/null || rm -rf -- "$fresh"
 }
 
+# Brings the schema of the Compose specification along.
+ensure_check_jsonschema() {
+  local home=$cache/tools/check-jsonschema-$CHECK_JSONSCHEMA_VERSION fresh
+  check_jsonschema=$home/bin/check-jsonschema
+  [[ -x $check_jsonschema ]] && return
+  python3 -c 'import ensurepip, venv' 2>/dev/null || provide python
+  say "installing check-jsonschema $CHECK_JSONSCHEMA_VERSION through pip, once"
+  mkdir -p "$cache/tools"
+  fresh=$(mktemp -d "$cache/tools/check-jsonschema-tmp-XXXXXX")
+  # An environment can't be moved, so what is put in its place is a link to it.
+  if ! { python3 -m venv "$fresh" && "$fresh/bin/pip" install --quiet --disable-pip-version-check \
+    "check-jsonschema==$CHECK_JSONSCHEMA_VERSION"; } >&2; then
+    rm -rf -- "$fresh"
+    die 1 "pip could not install check-jsonschema==$CHECK_JSONSCHEMA_VERSION; check the network and pip's settings"
+  fi
+  ln -sfn -- "$fresh" "$home"
+}
+
+compose_conformance() {
+  ensure_check_jsonschema
+  say "compose.yaml against the Compose specification"
+  "$check_jsonschema" --builtin-schema vendor.compose-spec deploy/compose.yaml >&2 ||
+    die 1 "deploy/compose.yaml is not what the Compose specification allows"
+}
+
 # What was asked for, the last release, or, before there is one, the previous commit; nothing if that had no contracts.
 breaking_base() {
   local base=${HOLDFAST_BREAKING_BASE:-}
@@ -152,6 +180,7 @@ breaking_base() {
 
 conformance() {
   local base reason
+  compose_conformance
   ensure_buf
   say "buf lint"
   (cd proto && "$buf" lint)
