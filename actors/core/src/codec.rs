@@ -6,10 +6,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    aggregate::{Aggregate, Context},
+    aggregate::{Aggregate, Context, TimerChange},
     dedup::Rejection,
     disposition::Refused,
     envelope::Message,
+    pool::PoolChange,
 };
 
 /// An encoded event.
@@ -19,6 +20,15 @@ pub struct EncodedEvent {
     pub r#type: &'static str,
     /// The protobuf body.
     pub payload: Bytes,
+}
+
+/// What an event brings about beside the state of its aggregate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Aftermath {
+    /// Changes of shared quantities, granted when the event happened.
+    pub pools: Vec<PoolChange>,
+    /// Timers set or cancelled.
+    pub timers: Vec<TimerChange>,
 }
 
 /// A stored state that this build cannot read.
@@ -56,6 +66,20 @@ pub trait Adapter: Send + Sync + 'static {
 
     /// Encodes an event; `context.version` is the event's own version.
     fn encode_event(&self, event: &<Self::Aggregate as Aggregate>::Event, context: &Context<'_>) -> EncodedEvent;
+
+    /// Decodes an event as it was published, all that [`Aggregate::evolve`] needs. Wanted by `holdfast recover` alone, which refuses a context
+    /// with a kind that can't.
+    fn decode_event(&self, message: &Message) -> Result<<Self::Aggregate as Aggregate>::Event, Refused> {
+        let _ = message;
+        Err(Refused::unknown_type())
+    }
+
+    /// What was stored beside the state when `event` happened: changes of shared quantities, and timers, as they are to be set at
+    /// `context.now`. Wanted by `holdfast recover` alone.
+    fn aftermath(&self, event: &<Self::Aggregate as Aggregate>::Event, context: &Context<'_>) -> Aftermath {
+        let _ = (event, context);
+        Aftermath::default()
+    }
 
     /// Encodes the state under [`Aggregate::SCHEMA`].
     fn encode_state(&self, state: &Self::Aggregate) -> Bytes;

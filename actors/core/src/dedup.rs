@@ -118,15 +118,27 @@ impl Answer {
     }
 }
 
+/// The body of a claim that was rebuilt from its effect alone (`holdfast recover`): what the message asked for is not known any more.
+/// It counts as the same as any other, so that a repeat gets the answer. The other choice, a conflict, would turn every honest
+/// repeat away for the sake of the rare reuse of an id.
+pub const ANY_BODY: Uuid = Uuid::nil();
+
 /// A claim as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// Whose.
     pub key: ClaimKey,
-    /// [`body_digest`] of the first message.
+    /// [`body_digest`] of the first message, or [`ANY_BODY`].
     pub body: Uuid,
     /// What it was answered.
     pub answer: Answer,
+}
+
+impl Claim {
+    /// Whether a message with this digest repeats the one that was claimed.
+    pub fn is_repeat(&self, body: Uuid) -> bool {
+        self.body == body || self.body == ANY_BODY
+    }
 }
 
 #[cfg(test)]

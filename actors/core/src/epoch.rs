@@ -56,11 +56,80 @@ pub struct PartitionRow {
     pub outbox_cursor: u64,
     /// Per input topic, the offset of the next record to consume.
     pub consumed: Vec<(String, u64)>,
+    /// The end of what is known of this partition of the events topic: every record of ours below it is of a row that was committed here.
+    /// `None` if that was never noted.
+    pub published: Option<u64>,
+    /// Why nobody may own it.
+    pub halted: Option<Halt>,
+}
+
+/// Why a context stands still until an operator has spoken (`holdfast recover`).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {detail}", .reason.as_str())]
+pub struct Halt {
+    /// The class.
+    pub reason: HaltReason,
+    /// What was seen and where, for a person.
+    pub detail: String,
+}
+
+/// The classes of [`Halt`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HaltReason {
+    /// The events topic or an owner remembers what the database doesn't: it was restored from an older backup.
+    HistoryLost,
+    /// The events topic is not the one that was published to, or is shorter.
+    TopicLost,
+    /// `holdfast recover` is at work.
+    Recovering,
+}
+
+impl HaltReason {
+    /// The name in storage, in errors and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::HistoryLost => "HISTORY_LOST",
+            Self::TopicLost => "TOPIC_LOST",
+            Self::Recovering => "RECOVERING",
+        }
+    }
+}
+
+impl Halt {
+    /// The stored form.
+    pub fn to_text(&self) -> String {
+        self.to_string()
+    }
+
+    /// Reads [`Self::to_text`]. What this build doesn't know is a lost history all the same: better halted than wrong.
+    pub fn from_text(text: &str) -> Self {
+        let (name, detail) = text.split_once(": ").unwrap_or((text, ""));
+        let all = [HaltReason::HistoryLost, HaltReason::TopicLost, HaltReason::Recovering];
+        match all.into_iter().find(|reason| reason.as_str() == name) {
+            Some(reason) => Self { reason, detail: detail.to_owned() },
+            None => Self { reason: HaltReason::HistoryLost, detail: text.to_owned() },
+        }
+    }
 }
 
 impl PartitionRow {
     /// The offset of the next record of `topic`, `None` if nothing of it was ever consumed.
     pub fn next_offset(&self, topic: &str) -> Option<u64> {
         self.consumed.iter().find(|(name, _)| name == topic).map(|(_, next)| *next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_halt_survives_storage_and_an_unknown_one_still_halts() {
+        for reason in [HaltReason::HistoryLost, HaltReason::TopicLost, HaltReason::Recovering] {
+            let halt = Halt { reason, detail: "orders.events-3: offset 7: unknown".into() };
+            assert_eq!(Halt::from_text(&halt.to_text()), halt);
+        }
+        let later = Halt::from_text("OF_A_LATER_BUILD: why");
+        assert_eq!((later.reason, later.detail.as_str()), (HaltReason::HistoryLost, "OF_A_LATER_BUILD: why"));
     }
 }

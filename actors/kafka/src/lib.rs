@@ -22,6 +22,7 @@
 pub mod admin;
 mod client;
 mod config;
+mod describe;
 mod error;
 pub mod headers;
 mod hints;

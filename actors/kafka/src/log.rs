@@ -33,6 +33,7 @@ use tokio::sync::Notify;
 use crate::{
     client::{blocking, log_line},
     config::KafkaConfig,
+    describe,
     error::{ConfigError, unavailable},
     hints::{Hints, Pace},
     membership::KafkaMembership,
@@ -222,7 +223,9 @@ fn ends(consumer: &BaseConsumer, topic: &str, wanted: &[PartitionId], timeout: D
 
 /// The [`Log`] port on Kafka. Cheap to make; one per context and node.
 pub struct KafkaLog {
-    shared: Arc<Shared>,
+    config: KafkaConfig,
+    /// The client of the moment: one that failed for good is replaced when the next stream is opened.
+    shared: Mutex<Arc<Shared>>,
 }
 
 impl KafkaLog {
@@ -238,6 +241,10 @@ impl KafkaLog {
 
     fn make(config: &KafkaConfig, member: Option<(String, Arc<Hints>)>) -> Result<Self, ConfigError> {
         config.validate()?;
+        Ok(Self { config: config.clone(), shared: Mutex::new(Self::client(config, member)?) })
+    }
+
+    fn client(config: &KafkaConfig, member: Option<(String, Arc<Hints>)>) -> Result<Arc<Shared>, ConfigError> {
         let context = DataContext { fatal: OnceLock::new() };
         let consumer = Arc::new(DataConsumer::from_config_and_context(&config.data_consumer(), context)?);
         let shared = Arc::new(Shared {
@@ -256,18 +263,30 @@ impl KafkaLog {
             .name(format!("kafka-{}", config.context))
             .spawn(move || serve(consumer, &weak))
             .map_err(|error| ConfigError::Invalid(format!("no thread for the Kafka consumer: {error}")))?;
-        Ok(Self { shared })
+        Ok(shared)
     }
 
-    #[cfg(test)]
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A client that can go on. The streams of one that can't end with its error, and are opened again by whoever reads them.
+    fn sound(&self) -> Result<Arc<Shared>, LogError> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = shared.fatal() {
+            tracing::error!(%error, context = self.config.context, "the Kafka consumer failed; it is replaced");
+            metrics::counter!("holdfast_kafka_consumer_replaced_total", "context" => self.config.context.clone())
+                .increment(1);
+            *shared = Self::client(&self.config, shared.member.clone())?;
+        }
+        Ok(Arc::clone(&shared))
     }
 
     /// The first offset and the end offset of a partition, asked of the broker now: an end offset that is no older than this call.
     /// Slow (a round trip); [`RecordStream::end_offset`] is the cheap one.
     pub async fn watermarks(&self, topic: &str, partition: PartitionId) -> Result<(u64, u64), LogError> {
-        let (consumer, timeout, name) = (Arc::clone(&self.shared.consumer), self.shared.timeout, topic.to_owned());
+        let (shared, name) = (self.shared(), topic.to_owned());
+        let (consumer, timeout) = (Arc::clone(&shared.consumer), shared.timeout);
         blocking("reading the partition's end", timeout * 2, move || {
             let number = i32::try_from(partition.0).unwrap_or(i32::MAX);
             let (low, high) = consumer
@@ -305,15 +324,16 @@ fn serve(consumer: Arc<DataConsumer>, shared: &Weak<Shared>) {
 #[async_trait]
 impl Log for KafkaLog {
     async fn partition_count(&self, topic: &str) -> Result<u32, LogError> {
-        self.shared.ask_count(topic).await
+        self.shared().ask_count(topic).await
     }
 
     async fn ends(&self, topic: &str, partitions: &[PartitionId]) -> Result<Vec<u64>, LogError> {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
-        let consumer = self.shared.measure()?;
-        let (timeout, topic, partitions) = (self.shared.timeout, topic.to_owned(), partitions.to_vec());
+        let shared = self.shared();
+        let consumer = shared.measure()?;
+        let (timeout, topic, partitions) = (shared.timeout, topic.to_owned(), partitions.to_vec());
         blocking("reading end offsets", timeout * 2, move || ends(&consumer, &topic, &partitions, timeout)).await
     }
 
@@ -323,17 +343,27 @@ impl Log for KafkaLog {
         partition: PartitionId,
         from: Option<u64>,
     ) -> Result<Box<dyn RecordStream>, LogError> {
-        if let Some(fatal) = self.shared.fatal() {
-            return Err(fatal);
-        }
-        self.shared.check(topic, partition).await?;
-        Ok(Box::new(KafkaStream::open(&self.shared, topic.into(), partition, from)?))
+        let shared = self.sound()?;
+        shared.check(topic, partition).await?;
+        Ok(Box::new(KafkaStream::open(&shared, topic.into(), partition, from)?))
+    }
+
+    async fn bounds(&self, topic: &str, partition: PartitionId) -> Result<(u64, u64), LogError> {
+        self.watermarks(topic, partition).await
+    }
+
+    async fn incarnation(&self, topic: &str) -> Result<Option<String>, LogError> {
+        let (shared, name) = (self.shared(), topic.to_owned());
+        let (consumer, timeout) = (Arc::clone(&shared.consumer), shared.timeout);
+        blocking("reading the topic's id", timeout * 2, move || describe::topic_id(consumer.client(), &name, timeout))
+            .await
     }
 
     fn store_offset(&self, topic: &str, partition: PartitionId, next: u64) {
-        let hints = match &self.shared.member {
+        let shared = self.shared();
+        let hints = match &shared.member {
             Some((commands, hints)) if commands == topic => hints,
-            _ => &self.shared.hints,
+            _ => &shared.hints,
         };
         hints.note(topic, partition.0, next);
     }

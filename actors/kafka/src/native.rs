@@ -35,6 +35,17 @@ pub(crate) fn cached_watermarks<C: ClientContext>(
     (answer == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| (u64::try_from(low).ok(), u64::try_from(high).ok()))
 }
 
+/// Raises a fatal error in `client`, as librdkafka's own tests do.
+#[cfg(test)]
+pub(crate) fn fail_for_good<C: ClientContext>(client: &Client<C>) {
+    let code = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+    // SAFETY: the client lives as long as the borrow, the reason is a C string and is copied.
+    let raised = unsafe {
+        rdkafka::bindings::rd_kafka_test_fatal_error(client.native_ptr(), code, c"raised by a test".as_ptr())
+    };
+    assert_eq!(raised, RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR);
+}
+
 /// A topic's name for C.
 pub(crate) fn c_name(topic: &str) -> CString {
     CString::new(topic.replace('\0', "")).unwrap_or_default()

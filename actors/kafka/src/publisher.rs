@@ -20,10 +20,10 @@ use std::{
 use async_trait::async_trait;
 use holdfast_core::{
     batch::OutboxRow,
-    port::log::{PublishError, Publisher},
+    port::log::{Landed, PublishError, Publisher},
 };
 use rdkafka::{
-    ClientConfig, ClientContext, Statistics,
+    ClientConfig, ClientContext, Message as _, Statistics,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::{KafkaError, RDKafkaErrorCode},
     message::DeliveryResult,
@@ -71,7 +71,10 @@ impl ProducerContext<NoCustomPartitioner> for Context {
 
     fn delivery(&self, result: &DeliveryResult<'_>, call: Arc<Call>) {
         match result {
-            Ok(_) => self.window.count_down(&call),
+            Ok(message) => {
+                call.landed(message.topic(), message.partition(), message.offset());
+                self.window.count_down(&call);
+            }
             Err((error, _)) => self.window.fail(describe(error)),
         }
     }
@@ -200,11 +203,11 @@ impl KafkaPublisher {
 
 #[async_trait]
 impl Publisher for KafkaPublisher {
-    async fn publish(&self, rows: Arc<[OutboxRow]>) -> Result<(), PublishError> {
+    async fn publish(&self, rows: Arc<[OutboxRow]>) -> Result<Landed, PublishError> {
         let (session, answered) = {
             let _order = self.order.lock().await;
             let session = self.session();
-            let (call, answered) = session.window.open(rows.len())?;
+            let (call, answered) = session.window.open(&rows)?;
             let mut whole = Whole { session: &session, done: false };
             let enqueued = session.enqueue(&rows, &call).await;
             whole.done = true;

@@ -330,6 +330,38 @@ mod tests {
         }
     }
 
+    /// A client that can't go on is replaced, and reading goes on where it was.
+    #[tokio::test]
+    async fn a_consumer_that_failed_for_good_is_replaced() {
+        let options = StackOptions { postgres: false, ..StackOptions::default() };
+        let stack = Stack::start(options).await.expect("the broker starts");
+        let config = KafkaConfig::new(stack.brokers(), "t");
+        let wanted = TopicSpec::of_context("t", 1, 1);
+        KafkaAdmin::new(&config).expect("admin").apply(&plan(&[], &wanted), false).await.expect("topics");
+        publish(&config, 20).await;
+        let log = KafkaLog::new(&config).expect("log");
+        let mut stream = log.open(TOPIC, PartitionId(0), Some(0)).await.expect("open");
+        assert_eq!(stream.next().await.expect("a record").offset, 0);
+        native::fail_for_good(log.shared().consumer.client());
+        let ended = tokio::time::timeout(Duration::from_secs(40), async {
+            loop {
+                match stream.next().await {
+                    Ok(_) | Err(LogError::Unavailable(_)) => {}
+                    Err(error) => return error,
+                }
+            }
+        });
+        assert!(matches!(ended.await.expect("in time"), LogError::Fatal(_)));
+        drop(stream);
+        let mut stream = log.open(TOPIC, PartitionId(0), Some(7)).await.expect("open again");
+        for offset in 7..20 {
+            let record = tokio::time::timeout(Duration::from_secs(40), stream.next()).await.expect("in time");
+            assert_eq!(record.expect("a record").offset, offset);
+        }
+        drop(stream);
+        stack.stop().await.expect("stopped");
+    }
+
     /// What librdkafka did to others (records on the main queue, a queue that nobody feeds any more) is done here on purpose.
     #[tokio::test]
     async fn strays_and_stalls_are_repaired_without_loss_or_repeat() {
@@ -341,7 +373,7 @@ mod tests {
         publish(&config, 300).await;
         let log = KafkaLog::new(&config).expect("log");
         let shared = log.shared();
-        let mut stream = KafkaStream::open(shared, TOPIC.into(), PartitionId(0), Some(0)).expect("open");
+        let mut stream = KafkaStream::open(&shared, TOPIC.into(), PartitionId(0), Some(0)).expect("open");
         expect(&mut stream, 0..100).await;
 
         shared.astray(TOPIC, 0, 100);

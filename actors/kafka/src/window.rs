@@ -9,21 +9,66 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
-use holdfast_core::port::log::PublishError;
+use holdfast_core::{
+    batch::OutboxRow,
+    partition::PartitionId,
+    port::log::{Landed, Landing, PublishError},
+};
 use tokio::sync::{Notify, oneshot};
 
 /// How a call ended.
-pub(crate) type Answer = Result<(), PublishError>;
+pub(crate) type Answer = Result<Landed, PublishError>;
 
 /// One call: its rows carry it as their opaque.
 #[derive(Debug)]
 pub(crate) struct Call {
     /// Rows not acknowledged yet, and one for the enqueuing itself.
     remaining: AtomicUsize,
+    /// The call's targets, and the offset after the highest acknowledged one in each; 0 if none was told.
+    targets: Vec<Target>,
+}
+
+#[derive(Debug)]
+struct Target {
+    topic: Arc<str>,
+    partition: u32,
+    end: AtomicU64,
+}
+
+impl Call {
+    fn of(rows: &[OutboxRow]) -> Self {
+        let mut targets: Vec<Target> = Vec::new();
+        for draft in rows.iter().map(|row| &row.draft) {
+            // Few, and next to one another mostly.
+            let is_same = |target: &Target| target.partition == draft.target.0 && target.topic == draft.topic;
+            if !targets.iter().rev().any(is_same) {
+                let (topic, partition) = (Arc::clone(&draft.topic), draft.target.0);
+                targets.push(Target { topic, partition, end: AtomicU64::new(0) });
+            }
+        }
+        Self { remaining: AtomicUsize::new(rows.len() + 1), targets }
+    }
+
+    /// A row lies at `offset`; librdkafka says a negative one where it does not know.
+    pub(crate) fn landed(&self, topic: &str, partition: i32, offset: i64) {
+        let (Ok(partition), Ok(offset)) = (u32::try_from(partition), u64::try_from(offset)) else { return };
+        let is_it = |target: &&Target| target.partition == partition && *target.topic == *topic;
+        if let Some(target) = self.targets.iter().find(is_it) {
+            target.end.fetch_max(offset + 1, Ordering::AcqRel);
+        }
+    }
+
+    fn all_landed(&self) -> Landed {
+        let landing = |target: &Target| {
+            let offset = target.end.load(Ordering::Acquire).checked_sub(1)?;
+            Some(Landing { topic: Arc::clone(&target.topic), partition: PartitionId(target.partition), offset })
+        };
+        Landed(self.targets.iter().filter_map(landing).collect())
+    }
 }
 
 /// The calls of one producer that are not answered.
@@ -46,13 +91,13 @@ struct State {
 }
 
 impl Window {
-    /// Opens a call of `rows` rows, after all that are open.
-    pub(crate) fn open(&self, rows: usize) -> Result<Opened, PublishError> {
+    /// Opens a call of `rows`, after all that are open.
+    pub(crate) fn open(&self, rows: &[OutboxRow]) -> Result<Opened, PublishError> {
         let mut state = self.lock();
         if let Some(error) = &state.broken {
             return Err(error.clone());
         }
-        let call = Arc::new(Call { remaining: AtomicUsize::new(rows + 1) });
+        let call = Arc::new(Call::of(rows));
         let (answer, answered) = oneshot::channel();
         state.calls.push_back((Arc::clone(&call), answer));
         Ok((call, answered))
@@ -65,9 +110,9 @@ impl Window {
         }
         let mut state = self.lock();
         while state.calls.front().is_some_and(|(call, _)| call.remaining.load(Ordering::Acquire) == 0) {
-            if let Some((_, answer)) = state.calls.pop_front() {
+            if let Some((call, answer)) = state.calls.pop_front() {
                 // Nobody listening is fine: the caller was cancelled after it had enqueued.
-                let _ = answer.send(Ok(()));
+                let _ = answer.send(Ok(call.all_landed()));
             }
         }
         if state.calls.is_empty() {
@@ -109,31 +154,59 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_core::{batch::OutboxDraft, envelope::Headers};
+
+    fn rows(count: u64) -> Vec<OutboxRow> {
+        let draft = |target| OutboxDraft {
+            id: uuid::Uuid::nil(),
+            topic: "t".into(),
+            target: PartitionId(target),
+            key: None,
+            headers: Headers::default(),
+            value: None,
+        };
+        let row = |sequence| OutboxRow { partition: PartitionId(0), sequence, draft: draft(u32::from(sequence > 1)) };
+        (1..=count).map(row).collect()
+    }
+
+    /// As librdkafka reports: in any order, and without an offset where it does not know it.
+    #[test]
+    fn the_highest_offset_of_each_target_is_told() {
+        let window = Window::default();
+        let (call, mut answer) = window.open(&rows(3)).expect("open");
+        for (partition, offset) in [(1, 9), (1, 8), (0, -1001), (7, 5)] {
+            call.landed("t", partition, offset);
+        }
+        call.landed("other", 0, 3);
+        (0..4).for_each(|_| window.count_down(&call));
+        let landed = Landed(vec![Landing { topic: "t".into(), partition: PartitionId(1), offset: 9 }]);
+        assert_eq!(answer.try_recv(), Ok(Ok(landed)));
+    }
 
     #[test]
     fn a_call_succeeds_only_after_all_earlier_ones() {
         let window = Window::default();
-        let (first, mut first_answer) = window.open(1).expect("open");
-        let (second, mut second_answer) = window.open(1).expect("open");
+        let (first, mut first_answer) = window.open(&rows(1)).expect("open");
+        let (second, mut second_answer) = window.open(&rows(1)).expect("open");
         window.count_down(&second);
         window.count_down(&second);
         assert!(second_answer.try_recv().is_err(), "answered before the first call");
         window.count_down(&first);
         window.count_down(&first);
-        assert_eq!(first_answer.try_recv(), Ok(Ok(())));
-        assert_eq!(second_answer.try_recv(), Ok(Ok(())));
+        assert_eq!(first_answer.try_recv(), Ok(Ok(Landed::default())));
+        assert_eq!(second_answer.try_recv(), Ok(Ok(Landed::default())));
     }
 
     #[test]
     fn after_a_failure_nothing_succeeds() {
         let window = Window::default();
-        let (_first, mut first_answer) = window.open(1).expect("open");
-        let (second, mut second_answer) = window.open(0).expect("open");
+        let (_first, mut first_answer) = window.open(&rows(1)).expect("open");
+        let (second, mut second_answer) = window.open(&[]).expect("open");
         window.fail("row refused");
         window.count_down(&second);
         assert_eq!(first_answer.try_recv(), Ok(Err(PublishError("row refused".to_owned()))));
         assert!(matches!(second_answer.try_recv(), Ok(Err(_))));
         window.fail("later");
-        assert_eq!(window.open(1).map(|_| ()), Err(PublishError("row refused".to_owned())));
+        assert_eq!(window.open(&rows(1)).map(|_| ()), Err(PublishError("row refused".to_owned())));
     }
 }

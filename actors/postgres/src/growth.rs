@@ -22,10 +22,10 @@ use crate::ownership;
 /// Whoever changes counts or generations, one after the other.
 const ALONE: &str = "select pg_advisory_xact_lock(hashtextextended('holdfast growth ' || current_schema(), 0))";
 
-/// Rows in index order, of the generation in force.
+/// Rows in index order, of the generation in force, and as halted as the others.
 const ROWS: &str = "
-insert into partitions (partition, generation)
-select partition, (select coalesce(max(generation), 1) from generations)
+insert into partitions (partition, generation, halted)
+select partition, (select coalesce(max(generation), 1) from generations), (select max(halted) from partitions)
 from generate_series(0, $1 - 1) as partition order by partition
 on conflict do nothing";
 

@@ -12,6 +12,7 @@ mod config;
 mod days;
 mod error;
 mod growth;
+mod history;
 mod lanes;
 mod maintain;
 mod migrate;

@@ -16,6 +16,7 @@ use crate::{config, error};
 const RUNTIME: &[(i64, &str, &str)] = &[
     (1, "runtime", include_str!("../../../migrations/runtime/0001_runtime.sql")),
     (2, "growth", include_str!("../../../migrations/runtime/0002_growth.sql")),
+    (3, "history", include_str!("../../../migrations/runtime/0003_history.sql")),
 ];
 
 /// Versions below are the runtime's; a context's version 1 is stored as 1001.

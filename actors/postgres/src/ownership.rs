@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use holdfast_core::{
     PartitionId,
-    epoch::{Epoch, Generation, PartitionRow, Token},
+    epoch::{Epoch, Generation, Halt, PartitionRow, Token},
+    port::store::Cursor,
 };
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
@@ -15,14 +16,16 @@ use uuid::Uuid;
 use crate::error;
 
 const ALL: &str = "
-select partition, epoch, token, address, generation, released, batch, outbox_head, outbox_cursor, consumed::text
+select partition, epoch, token, address, generation, released, batch, outbox_head, outbox_cursor, consumed::text,
+    published, halted
 from partitions order by partition";
 
 /// `released` is answered as it was: it tells the taker whether there is a lease to wait out.
 const TAKE: &str = "
 update partitions set epoch = epoch + 1, token = $3, address = $4, released = false
 where partition = $1 and epoch = $2
-returning partition, epoch, token, address, generation, old.released, batch, outbox_head, outbox_cursor, consumed::text";
+returning partition, epoch, token, address, generation, old.released, batch, outbox_head, outbox_cursor, consumed::text,
+    published, halted";
 
 const TOKENS: &str = "select partition, token from partitions where partition = any($1)";
 
@@ -39,13 +42,17 @@ with locked as materialized (
 update partitions p set token = l.new from locked l where p.partition = l.partition
 returning p.partition, p.batch";
 
+/// A commit may have stored the cursor before, without knowing where its rows landed. `greatest` passes over null.
 const ADVANCE: &str = "
 with locked as materialized (
-    select p.partition, c.cursor
-    from unnest($1::int[], $2::uuid[], $3::bigint[]) as c(partition, token, cursor)
-    join partitions p on p.partition = c.partition and p.token = c.token and p.outbox_cursor < c.cursor
+    select p.partition, c.cursor, c.published
+    from unnest($1::int[], $2::uuid[], $3::bigint[], $4::bigint[]) as c(partition, token, cursor, published)
+    join partitions p on p.partition = c.partition and p.token = c.token
+        and (p.outbox_cursor < c.cursor or coalesce(p.published, -1) < c.published)
     order by p.partition for update of p)
-update partitions p set outbox_cursor = l.cursor from locked l where p.partition = l.partition";
+update partitions p
+set outbox_cursor = greatest(p.outbox_cursor, l.cursor), published = greatest(p.published, l.published)
+from locked l where p.partition = l.partition";
 
 fn number(partition: PartitionId) -> i32 {
     partition.0.cast_signed()
@@ -99,14 +106,14 @@ pub(crate) async fn retoken(
     rows.iter().map(found).collect()
 }
 
-pub(crate) async fn advance(
-    connection: &mut PgConnection,
-    cursors: &[(PartitionId, Token, u64)],
-) -> Result<(), sqlx::Error> {
-    let partitions: Vec<i32> = cursors.iter().map(|(partition, ..)| number(*partition)).collect();
-    let tokens: Vec<Uuid> = cursors.iter().map(|(_, token, _)| token.0).collect();
-    let cursors: Vec<i64> = cursors.iter().map(|(.., cursor)| i64::try_from(*cursor).unwrap_or(i64::MAX)).collect();
-    sqlx::query(ADVANCE).bind(partitions).bind(tokens).bind(cursors).execute(connection).await.map(drop)
+pub(crate) async fn advance(connection: &mut PgConnection, cursors: &[Cursor]) -> Result<(), sqlx::Error> {
+    let within = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let partitions: Vec<i32> = cursors.iter().map(|cursor| number(cursor.partition)).collect();
+    let tokens: Vec<Uuid> = cursors.iter().map(|cursor| cursor.token.0).collect();
+    let published: Vec<Option<i64>> = cursors.iter().map(|cursor| cursor.published.map(within)).collect();
+    let cursors: Vec<i64> = cursors.iter().map(|cursor| within(cursor.cursor)).collect();
+    let moving = sqlx::query(ADVANCE).bind(partitions).bind(tokens).bind(cursors).bind(published);
+    moving.execute(connection).await.map(drop)
 }
 
 pub(crate) fn row(row: &PgRow) -> Result<PartitionRow, sqlx::Error> {
@@ -122,6 +129,8 @@ pub(crate) fn row(row: &PgRow) -> Result<PartitionRow, sqlx::Error> {
         outbox_head: unsigned(row, 7)?,
         outbox_cursor: unsigned(row, 8)?,
         consumed: consumed.into_iter().collect(),
+        published: row.try_get::<Option<i64>, _>(10)?.and_then(|offset| u64::try_from(offset).ok()),
+        halted: row.try_get::<Option<&str>, _>(11)?.map(Halt::from_text),
     })
 }
 

@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use holdfast_core::{
     PartitionId,
     batch::{Batch, OutboxDraft, OutboxRow},
-    epoch::{Epoch, Generation, PartitionRow, Token},
+    epoch::{Epoch, Generation, Halt, PartitionRow, Token},
     growth::Growth,
     pool::Pool,
-    port::store::{CommitError, Committed, DueTimer, Found, Slice, Store, StoreError, Waiting, Wanted},
+    port::store::{CommitError, Committed, Cursor, DueTimer, Found, Slice, Store, StoreError, Waiting, Wanted},
 };
 use sqlx::PgConnection;
 use tokio::time::{error::Elapsed, timeout};
@@ -19,7 +19,7 @@ use tokio::time::{error::Elapsed, timeout};
 use crate::{
     commit::Committer,
     config::Config,
-    error, growth,
+    error, growth, history,
     lanes::{Lane, Lanes},
     maintain::{self, Maintained, Retention},
     notice, ownership, query, read,
@@ -259,9 +259,33 @@ impl Store for PgStore {
         self.leave(lane, answer)
     }
 
-    async fn advance(&self, cursors: &[(PartitionId, Token, u64)]) -> Result<(), StoreError> {
+    async fn advance(&self, cursors: &[Cursor]) -> Result<(), StoreError> {
         let mut lane = self.turns.enter().await?;
         let answer = self.write(ownership::advance(lane.connection(), cursors)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn halt(&self, halt: Option<&Halt>) -> Result<(), StoreError> {
+        let mut lane = self.turns.enter().await?;
+        let answer = self.write(history::halt(lane.connection(), halt)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn incarnations(&self, seen: &[(String, String)]) -> Result<BTreeMap<String, String>, StoreError> {
+        let mut lane = self.turns.enter().await?;
+        let answer = self.write(history::incarnations(lane.connection(), seen)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn accept_topic(
+        &self,
+        topic: &str,
+        mark: Option<&str>,
+        places: &[(PartitionId, u64)],
+        events: bool,
+    ) -> Result<(), StoreError> {
+        let mut lane = self.turns.enter().await?;
+        let answer = self.write(history::accept(lane.connection(), topic, mark, places, events)).await;
         self.leave(lane, answer)
     }
 

@@ -4,9 +4,12 @@
 //! consumer group (see [`crate::group`]) and any reading back of stored offsets, which are hints for people.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, btree_map::Entry},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -44,6 +47,8 @@ type Observer = Arc<dyn Fn(&Observation<'_>) + Send + Sync>;
 
 struct Broker {
     topics: Mutex<BTreeMap<String, Vec<Partition>>>,
+    /// How often each topic was created.
+    creations: Mutex<BTreeMap<String, u64>>,
     stored: Mutex<BTreeMap<(String, PartitionId), u64>>,
     observers: Mutex<Vec<Observer>>,
     changes: watch::Sender<()>,
@@ -67,7 +72,10 @@ struct Partition {
 #[derive(Debug, Default)]
 struct Client {
     unavailable: Mutex<bool>,
-    open: Mutex<BTreeSet<(String, PartitionId)>>,
+    /// Open streams, and whether each is stranded.
+    open: Mutex<BTreeMap<(String, PartitionId), Arc<AtomicBool>>>,
+    /// Streams opened so far.
+    opened: AtomicUsize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -79,6 +87,7 @@ impl MemoryLog {
     pub fn new() -> Self {
         let broker = Broker {
             topics: Mutex::default(),
+            creations: Mutex::default(),
             stored: Mutex::default(),
             observers: Mutex::default(),
             changes: watch::Sender::new(()),
@@ -145,8 +154,21 @@ impl MemoryLog {
         });
     }
 
+    /// Strands this client's open stream of a partition: it delivers nothing any more, as after a lost wake-up. One that is opened
+    /// later is sound. Whether there was one.
+    pub fn strand(&self, topic: &str, partition: PartitionId) -> bool {
+        let stranded = lock(&self.client.open).get(&(topic.to_owned(), partition)).cloned();
+        stranded.inspect(|stranded| stranded.store(true, Ordering::SeqCst)).is_some()
+    }
+
+    /// How many streams this client has opened so far.
+    pub fn opened(&self) -> usize {
+        self.client.opened.load(Ordering::SeqCst)
+    }
+
     /// Empties `topic`, as if it had been deleted and created again.
     pub fn recreate_topic(&self, topic: &str) {
+        *lock(&self.broker.creations).entry(topic.to_owned()).or_default() += 1;
         if let Some(partitions) = lock(&self.broker.topics).get_mut(topic) {
             partitions.fill(Partition::default());
         }
@@ -262,10 +284,13 @@ impl Log for MemoryLog {
         from: Option<u64>,
     ) -> Result<Box<dyn RecordStream>, LogError> {
         self.reach()?;
-        let (start, _) = self.bounds(topic, partition).ok_or_else(|| LogError::NoSuchTopic(topic.to_owned()))?;
-        if !lock(&self.client.open).insert((topic.to_owned(), partition)) {
-            return Err(LogError::Fatal(format!("{topic}-{partition} is open already")));
-        }
+        let (start, _) =
+            MemoryLog::bounds(self, topic, partition).ok_or_else(|| LogError::NoSuchTopic(topic.to_owned()))?;
+        let stranded = match lock(&self.client.open).entry((topic.to_owned(), partition)) {
+            Entry::Occupied(_) => return Err(LogError::Fatal(format!("{topic}-{partition} is open already"))),
+            Entry::Vacant(free) => Arc::clone(free.insert(Arc::default())),
+        };
+        self.client.opened.fetch_add(1, Ordering::SeqCst);
         Ok(Box::new(Stream {
             log: self.clone(),
             topic: topic.to_owned(),
@@ -273,8 +298,19 @@ impl Log for MemoryLog {
             position: from.unwrap_or(start),
             dead: false,
             told: false,
+            stranded,
             changes: self.broker.changes.subscribe(),
         }))
+    }
+
+    async fn bounds(&self, topic: &str, partition: PartitionId) -> Result<(u64, u64), LogError> {
+        self.reach()?;
+        MemoryLog::bounds(self, topic, partition).ok_or_else(|| LogError::NoSuchTopic(topic.to_owned()))
+    }
+
+    async fn incarnation(&self, topic: &str) -> Result<Option<String>, LogError> {
+        self.partition_count(topic).await?;
+        Ok(Some(lock(&self.broker.creations).get(topic).copied().unwrap_or_default().to_string()))
     }
 
     fn store_offset(&self, topic: &str, partition: PartitionId, next: u64) {
@@ -293,6 +329,7 @@ struct Stream {
     dead: bool,
     /// Whether this outage was reported; one report an outage, so that a caller that asks again at once does not spin.
     told: bool,
+    stranded: Arc<AtomicBool>,
     changes: watch::Receiver<()>,
 }
 
@@ -323,6 +360,9 @@ impl RecordStream for Stream {
         }
         loop {
             self.changes.mark_unchanged();
+            if self.stranded.load(Ordering::SeqCst) {
+                return std::future::pending().await;
+            }
             match self.log.reach() {
                 Err(error) if !self.told => {
                     self.told = true;
@@ -351,7 +391,7 @@ impl RecordStream for Stream {
 
     fn end_offset(&self) -> Option<u64> {
         self.log.reach().ok()?;
-        self.log.bounds(&self.topic, self.partition).map(|(_, end)| end)
+        MemoryLog::bounds(&self.log, &self.topic, self.partition).map(|(_, end)| end)
     }
 }
 

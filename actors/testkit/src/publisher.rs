@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use holdfast_core::{
     batch::OutboxRow,
-    port::log::{PublishError, Publisher},
+    port::log::{Landed, Landing, PublishError, Publisher},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -56,11 +56,11 @@ enum Fate {
 
 struct Job {
     rows: Arc<[OutboxRow]>,
-    answer: oneshot::Sender<Result<(), PublishError>>,
+    answer: oneshot::Sender<Result<Landed, PublishError>>,
     _counted: Counted,
 }
 
-type Answer = oneshot::Receiver<Result<(), PublishError>>;
+type Answer = oneshot::Receiver<Result<Landed, PublishError>>;
 
 /// Counts a job as in flight while it lives.
 struct Counted(Arc<watch::Sender<usize>>);
@@ -153,7 +153,7 @@ impl MemoryPublisher {
 
 #[async_trait]
 impl Publisher for MemoryPublisher {
-    async fn publish(&self, rows: Arc<[OutboxRow]>) -> Result<(), PublishError> {
+    async fn publish(&self, rows: Arc<[OutboxRow]>) -> Result<Landed, PublishError> {
         let (answered, mut replaced) = self.enqueue(rows);
         let gone = || Err(failure("the client was replaced"));
         tokio::select! {
@@ -200,7 +200,7 @@ impl Worker {
                     self.failed = Some(error.clone());
                     let _ = job.answer.send(Err(error));
                 }
-                Ok(()) => self.acknowledge(job),
+                Ok(landed) => self.acknowledge(job, landed),
             }
         }
     }
@@ -209,7 +209,8 @@ impl Worker {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn send(&mut self, rows: &[OutboxRow]) -> Result<Result<(), PublishError>, Gone> {
+    async fn send(&mut self, rows: &[OutboxRow]) -> Result<Result<Landed, PublishError>, Gone> {
+        let mut landed = Landed::default();
         if let Some(error) = &self.failed {
             return Ok(Err(error.clone()));
         }
@@ -228,11 +229,17 @@ impl Worker {
             }
             let draft = &row.draft;
             let (key, headers, value) = (draft.key.clone(), draft.headers.clone(), draft.value.clone());
-            if let Err(error) = self.log.append(&draft.topic, Some(draft.target), key, headers, value) {
-                return Ok(Err(failure(error.to_string())));
+            let (partition, offset) = match self.log.append(&draft.topic, Some(draft.target), key, headers, value) {
+                Ok(place) => place,
+                Err(error) => return Ok(Err(failure(error.to_string()))),
+            };
+            let is_same = |landing: &&mut Landing| (&landing.topic, landing.partition) == (&draft.topic, partition);
+            match landed.0.iter_mut().find(is_same) {
+                Some(landing) => landing.offset = offset,
+                None => landed.0.push(Landing { topic: draft.topic.clone(), partition, offset }),
             }
         }
-        Ok(Ok(()))
+        Ok(Ok(landed))
     }
 
     /// Counts down to the failure that the test asked for.
@@ -281,7 +288,7 @@ impl Worker {
         Ok(())
     }
 
-    fn acknowledge(&mut self, job: Job) {
+    fn acknowledge(&mut self, job: Job, landed: Landed) {
         let (gate, latency, lost) = {
             let mut faults = self.faults();
             let lost = faults.acks_lost > 0;
@@ -295,7 +302,7 @@ impl Worker {
             return;
         }
         if gate.is_none() && latency.is_zero() {
-            let _ = job.answer.send(Ok(()));
+            let _ = job.answer.send(Ok(landed));
             return;
         }
         let mut replaced = self.replaced.clone();
@@ -310,7 +317,7 @@ impl Worker {
                 biased;
                 _ = replaced.wait_for(Option::is_some) => {}
                 () = wait => {
-                    let _ = job.answer.send(Ok(()));
+                    let _ = job.answer.send(Ok(landed));
                 }
             }
         });

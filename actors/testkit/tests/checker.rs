@@ -16,7 +16,7 @@ use holdfast_core::{
     pool::Pool,
     port::{
         log::{Log, Publisher},
-        store::{Store, Wanted},
+        store::{Cursor, Store, Wanted},
     },
 };
 use holdfast_testkit::{
@@ -133,7 +133,7 @@ impl World {
             let row = self.store.partition(p).unwrap();
             let rows = self.store.outbox(p, row.outbox_cursor, 1_000).await.unwrap();
             publisher.publish(rows.into()).await.unwrap();
-            self.store.advance(&[(p, row.token.unwrap(), row.outbox_head)]).await.unwrap();
+            self.store.advance(&[Cursor::new(p, row.token.unwrap(), row.outbox_head)]).await.unwrap();
         }
     }
 
@@ -242,7 +242,7 @@ async fn i3_published_out_of_order() {
     let mut rows = world.store.outbox(p, row.outbox_cursor, 10).await.unwrap();
     rows.reverse();
     MemoryPublisher::new(world.log.node()).publish(rows.into()).await.unwrap();
-    world.store.advance(&[(p, row.token.unwrap(), row.outbox_head)]).await.unwrap();
+    world.store.advance(&[Cursor::new(p, row.token.unwrap(), row.outbox_head)]).await.unwrap();
     assert_eq!(world.violated(), ["I3"]);
 }
 

@@ -63,6 +63,10 @@ impl LogHarness for Memory {
         self.log.append(topic, Some(partition), key, headers, value).expect("the topic exists").1
     }
 
+    async fn recreate(&self, topic: &str) {
+        self.log.recreate_topic(topic);
+    }
+
     async fn delete_before(&self, topic: &str, partition: PartitionId, offset: u64) {
         self.log.delete_before(topic, partition, offset);
     }

@@ -52,6 +52,12 @@ pub trait Log: Send + Sync + 'static {
         from: Option<u64>,
     ) -> Result<Box<dyn RecordStream>, LogError>;
 
+    /// The first offset of the partition and the one after its last, asked of the broker now: neither is older than this call.
+    async fn bounds(&self, topic: &str, partition: PartitionId) -> Result<(u64, u64), LogError>;
+
+    /// What tells this topic from another of the same name, made after it was deleted; `None` where the log has no such mark.
+    async fn incarnation(&self, topic: &str) -> Result<Option<String>, LogError>;
+
     /// Notes that everything below `next` is consumed, for lag tools. Never blocks, may be lost.
     fn store_offset(&self, topic: &str, partition: PartitionId, next: u64);
 }
@@ -82,6 +88,21 @@ pub trait Membership: Send + Sync + 'static {
     async fn leave(&self);
 }
 
+/// Where the rows of one call landed: for each target the highest offset, as far as the brokers told it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Landed(pub Vec<Landing>);
+
+/// The highest offset that one call reached in one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Landing {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: PartitionId,
+    /// The offset.
+    pub offset: u64,
+}
+
 /// Why rows were not all acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("publishing stopped: {0}")]
@@ -93,7 +114,7 @@ pub trait Publisher: Send + Sync + 'static {
     /// Sends `rows` in order, each to the partition written in it, after all rows of earlier calls; waits until all are acknowledged by
     /// the brokers that must (acks=all). Calls may overlap: rows go out in call order. On an error some rows may be out; the caller
     /// calls [`Self::reset`] and starts again at the first row not known to be acknowledged.
-    async fn publish(&self, rows: Arc<[OutboxRow]>) -> Result<(), PublishError>;
+    async fn publish(&self, rows: Arc<[OutboxRow]>) -> Result<Landed, PublishError>;
 
     /// Replaces the underlying client; whatever it still holds is abandoned.
     async fn reset(&self);

@@ -14,7 +14,7 @@ use crate::{
     dedup::{Claim, ClaimKey},
     disposition::WaitReason,
     envelope::Record,
-    epoch::{Epoch, Generation, PartitionRow, Token},
+    epoch::{Epoch, Generation, Halt, PartitionRow, Token},
     growth::Growth,
     partition::PartitionId,
     pool::Pool,
@@ -118,6 +118,26 @@ pub struct DueTimer {
     pub name: String,
 }
 
+/// How far a relay has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// Of which partition.
+    pub partition: PartitionId,
+    /// Must be the row's token.
+    pub token: Token,
+    /// The sequence of the last outbox row known to be published.
+    pub cursor: u64,
+    /// The end of what is known of the events topic's partition: whatever lies below it, this store knows.
+    pub published: Option<u64>,
+}
+
+impl Cursor {
+    /// A cursor that says nothing of the events topic.
+    pub const fn new(partition: PartitionId, token: Token, cursor: u64) -> Self {
+        Self { partition, token, cursor, published: None }
+    }
+}
+
 /// A message in the durable mailbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
@@ -207,8 +227,25 @@ pub trait Store: Send + Sync + 'static {
     /// Outbox rows of `partition` after sequence `after`, in order, at most `limit`.
     async fn outbox(&self, partition: PartitionId, after: u64, limit: u32) -> Result<Vec<OutboxRow>, StoreError>;
 
-    /// Stores the relay's cursors where the token still matches. A cursor never goes back.
-    async fn advance(&self, cursors: &[(PartitionId, Token, u64)]) -> Result<(), StoreError>;
+    /// Stores the relay's cursors where the token still matches. Neither number ever goes back.
+    async fn advance(&self, cursors: &[Cursor]) -> Result<(), StoreError>;
+
+    /// Halts the context for `halt`: takes every partition from its owner, raising its epoch, and marks its row, so that nobody commits from
+    /// here on and everybody sees why. `None` takes the mark away; owners are then drawn as ever.
+    async fn halt(&self, halt: Option<&Halt>) -> Result<(), StoreError>;
+
+    /// Notes the marks of topics that have none noted yet, and returns all that are noted. The first one noted stays.
+    async fn incarnations(&self, seen: &[(String, String)]) -> Result<BTreeMap<String, String>, StoreError>;
+
+    /// An operator's word that `topic` is what it is now: notes `mark`, if there is one, in place of the old, and for each of `places` the offset
+    /// to consume next. Where `events`, it is the end of what is known of our own events instead.
+    async fn accept_topic(
+        &self,
+        topic: &str,
+        mark: Option<&str>,
+        places: &[(PartitionId, u64)],
+        events: bool,
+    ) -> Result<(), StoreError>;
 
     /// Timers that are due by the store's clock, oldest first.
     async fn due_timers(&self, slice: &Slice, limit: u32) -> Result<Vec<DueTimer>, StoreError>;

@@ -31,6 +31,26 @@ use uuid::Uuid;
 
 use crate::rig::broker;
 
+/// Deletes `topic` and makes it again with as many partitions, once the brokers let that happen.
+pub async fn recreate(config: &KafkaConfig, topic: &str) {
+    let admin = KafkaAdmin::new(config).expect("admin");
+    let names = [topic.to_owned()];
+    let found = admin.describe(&names).await.expect("described").pop().expect("it is there");
+    let native: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &config.brokers).create().expect("admin");
+    native.delete_topics(&[topic], &AdminOptions::new()).await.expect("deleted");
+    while !admin.describe(&names).await.is_ok_and(|found| found.is_empty()) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let spec = TopicSpec {
+        name: topic.to_owned(),
+        partitions: found.partitions,
+        replication: 1,
+        config: std::iter::empty().collect(),
+    };
+    admin.apply(&[Step::Create(spec)], false).await.expect("made again");
+}
+
 struct Kafka {
     config: KafkaConfig,
     producer: FutureProducer,
@@ -90,6 +110,10 @@ impl LogHarness for Kafka {
         };
         let sent = self.producer.send(record, Duration::from_secs(30)).await;
         u64::try_from(sent.map_err(|(error, _)| error).expect("sent").offset).expect("an offset")
+    }
+
+    async fn recreate(&self, topic: &str) {
+        recreate(&self.config, topic).await;
     }
 
     async fn delete_before(&self, topic: &str, partition: PartitionId, offset: u64) {

@@ -6,7 +6,7 @@ use holdfast_core::{
     PartitionId,
     batch::Writes,
     dedup::{Claim, ClaimKey},
-    port::store::{StoreError, Wanted},
+    port::store::{Cursor, StoreError, Wanted},
 };
 use holdfast_postgres::{Config, MigrateError, PgStore, Retention, Role, migrate};
 use holdfast_testkit::sample::{Owner, claim, draft};
@@ -127,7 +127,7 @@ async fn old_days_are_dropped_but_no_unpublished_row_with_them() {
     let first = store.maintain(Retention::default()).await.expect("maintained");
     assert_eq!((first.made.len(), first.dropped.len(), first.kept.len()), (2, 1, 2), "{first:?}");
     assert!(first.dropped[0].starts_with("claims_"), "{first:?}");
-    port.advance(&[(PartitionId(0), owner.token(0), 2)]).await.expect("there");
+    port.advance(&[Cursor::new(PartitionId(0), owner.token(0), 2)]).await.expect("there");
     let second = store.maintain(Retention::default()).await.expect("maintained");
     assert_eq!((second.made.len(), second.dropped.len(), second.kept.len()), (0, 2, 0), "{second:?}");
     let left = port.outbox(PartitionId(0), 0, 10).await.expect("there");

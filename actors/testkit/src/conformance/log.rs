@@ -56,6 +56,9 @@ pub trait LogHarness: Send + Sync {
         value: Option<Bytes>,
     ) -> u64;
 
+    /// Deletes the topic and makes it again, empty, with as many partitions, and waits until it is usable.
+    async fn recreate(&self, topic: &str);
+
     /// Deletes what is below `offset`.
     async fn delete_before(&self, topic: &str, partition: PartitionId, offset: u64);
 }
@@ -139,6 +142,34 @@ pub async fn reading_starts_at_the_offset_asked_for(harness: &dyn LogHarness) {
     }
     let mut stream = open(&log, &topic, P0, None).await;
     assert_eq!(texts(&mut stream, 4).await, all);
+}
+
+/// Asked of the broker, not remembered.
+pub async fn bounds_are_those_of_now(harness: &dyn LogHarness) {
+    let (log, topic) = (harness.connect().await, harness.create_topic(2).await);
+    assert_eq!(log.bounds(&topic, P0).await, Ok((0, 0)));
+    let offsets = append(harness, &topic, P0, &["a", "b", "c"]).await;
+    let end = offsets[2] + 1;
+    assert_eq!(log.bounds(&topic, P0).await, Ok((0, end)));
+    assert_eq!(log.bounds(&topic, P1).await, Ok((0, 0)));
+    if harness.features().deletion {
+        harness.delete_before(&topic, P0, offsets[1]).await;
+        assert_eq!(log.bounds(&topic, P0).await, Ok((offsets[1], end)));
+    }
+}
+
+/// By its name and its offsets it would be the same.
+pub async fn a_topic_made_again_has_another_mark(harness: &dyn LogHarness) {
+    let (log, topic, other) = (harness.connect().await, harness.create_topic(1).await, harness.create_topic(1).await);
+    let mark = log.incarnation(&topic).await.expect("the log is there").expect("it has marks");
+    append(harness, &topic, P0, &["a", "b"]).await;
+    assert_eq!(log.incarnation(&topic).await, Ok(Some(mark.clone())), "records don't change it");
+    assert_eq!(harness.connect().await.incarnation(&topic).await, Ok(Some(mark.clone())), "nor who asks");
+    harness.recreate(&topic).await;
+    append(harness, &topic, P0, &["c", "d"]).await;
+    assert_ne!(log.incarnation(&topic).await, Ok(Some(mark)));
+    assert!(log.incarnation(&other).await.is_ok());
+    assert!(matches!(log.incarnation("no.such.topic").await, Err(LogError::NoSuchTopic(_))));
 }
 
 /// A new partition is read whole: never from its end.
@@ -335,6 +366,8 @@ macro_rules! log_conformance {
         $crate::conformance_laws! { #[$test] $crate::conformance::log, $fresh;
             records_come_in_offset_order_as_they_were_written
             reading_starts_at_the_offset_asked_for
+            bounds_are_those_of_now
+            a_topic_made_again_has_another_mark
             reading_from_nowhere_starts_where_the_log_does
             a_stream_waits_for_what_is_appended_later
             next_is_cancel_safe

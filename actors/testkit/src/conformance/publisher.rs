@@ -15,7 +15,7 @@ use futures::future::{join_all, poll_immediate};
 use holdfast_core::{
     Headers, PartitionId, Record,
     batch::{OutboxDraft, OutboxRow},
-    port::log::{PublishError, Publisher},
+    port::log::{Landed, PublishError, Publisher},
 };
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -53,7 +53,7 @@ fn rows(topic: &Arc<str>, spread: u32, first: u64, n: u64) -> Arc<[OutboxRow]> {
     (first..first + n).map(row).collect()
 }
 
-async fn publish(publisher: &Arc<dyn Publisher>, rows: Arc<[OutboxRow]>) -> Result<(), PublishError> {
+async fn publish(publisher: &Arc<dyn Publisher>, rows: Arc<[OutboxRow]>) -> Result<Landed, PublishError> {
     timeout(PATIENCE, publisher.publish(rows)).await.expect("an answer in time")
 }
 
@@ -98,6 +98,22 @@ pub async fn an_acknowledged_row_can_be_read(harness: &dyn PublisherHarness) {
         assert_eq!(read(harness, &topic, 0).await.last(), Some(&n));
     }
     publish(&publisher, Arc::from([])).await.expect("nothing is acknowledged at once");
+}
+
+/// What is below the offset told is known; so the offset must be exact.
+pub async fn a_call_tells_where_its_rows_landed(harness: &dyn PublisherHarness) {
+    let (publisher, topic) = (harness.connect().await, harness.create_topic(3).await);
+    let other = harness.create_topic(1).await;
+    let mut all = rows(&topic, 2, 0, 100).to_vec();
+    all.extend(rows(&other, 1, 100, 7).iter().cloned());
+    for round in 1..=3_u64 {
+        let mut landed = publish(&publisher, all.clone().into()).await.expect("published").0;
+        landed.sort_by_key(|landing| (landing.topic != topic, landing.partition));
+        let told: Vec<_> =
+            landed.iter().map(|landing| (&*landing.topic, landing.partition.0, landing.offset + 1)).collect();
+        assert_eq!(told, [(&*topic, 0, 50 * round), (&*topic, 1, 50 * round), (&*other, 0, 7 * round)]);
+    }
+    assert_eq!(publish(&publisher, Arc::from([])).await, Ok(Landed::default()));
 }
 
 /// A dead letter goes out as it came in.
@@ -186,6 +202,7 @@ macro_rules! publisher_conformance {
             rows_arrive_in_order_in_the_partition_written_in_them
             overlapping_calls_keep_call_order
             an_acknowledged_row_can_be_read
+            a_call_tells_where_its_rows_landed
             records_arrive_byte_for_byte
             a_row_that_cannot_go_out_is_an_error_and_a_reset_heals
             publishing_goes_on_after_a_reset

@@ -55,6 +55,8 @@ pub struct Contents {
     pub generations: BTreeMap<Generation, u32>,
     /// Outbox heads of acknowledgements.
     pub acknowledged: BTreeMap<(PartitionId, Generation), u64>,
+    /// The marks under which topics were first seen.
+    pub topic_ids: BTreeMap<String, String>,
     /// What no sound run brings about, in words.
     pub breaches: Vec<String>,
     last_position: i64,

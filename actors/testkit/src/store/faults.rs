@@ -77,6 +77,8 @@ pub(super) struct Faults {
 struct State {
     unavailable: bool,
     answers_lost: u32,
+    take_panics: u32,
+    calls_left: Option<u32>,
     latency: Duration,
     answer_latency: Duration,
     commits: VecDeque<CommitFault>,
@@ -100,6 +102,24 @@ impl Faults {
 
     pub(super) fn lose_answers(&self, n: u32) {
         self.state().answers_lost = n;
+    }
+
+    pub(super) fn fail_after(&self, calls: u32) {
+        self.state().calls_left = Some(calls);
+    }
+
+    pub(super) fn panic_on_take(&self, n: u32) {
+        self.state().take_panics = n;
+    }
+
+    /// Panics if the test asked for it.
+    pub(super) fn taking(&self) {
+        let mut state = self.state();
+        if state.take_panics > 0 {
+            state.take_panics -= 1;
+            drop(state);
+            panic!("a take-over panics, as the test asked");
+        }
     }
 
     pub(super) fn set_latency(&self, latency: Duration) {
@@ -140,7 +160,13 @@ impl Faults {
 
     /// Whether the store can be reached now.
     pub(super) fn reach(&self) -> Result<(), StoreError> {
-        if self.state().unavailable { Err(StoreError::Unavailable("switched off by the test".into())) } else { Ok(()) }
+        let mut state = self.state();
+        match &mut state.calls_left {
+            Some(0) => state.unavailable = true,
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        if state.unavailable { Err(StoreError::Unavailable("switched off by the test".into())) } else { Ok(()) }
     }
 
     /// `answer`, unless answers are being lost.

@@ -24,6 +24,7 @@ impl Contents {
     /// Rows for the first `count` partitions. A partition nobody has owned counts as released: there is no lease to wait out.
     fn make_rows(&mut self, count: u32) {
         let generation = self.generations.last_key_value().map_or(Generation(1), |(generation, _)| *generation);
+        let halted = self.partitions.values().find_map(|row| row.halted.clone());
         for partition in (0..count).map(PartitionId) {
             self.partitions.entry(partition).or_insert_with(|| PartitionRow {
                 partition,
@@ -36,6 +37,8 @@ impl Contents {
                 outbox_head: 0,
                 outbox_cursor: 0,
                 consumed: Vec::new(),
+                published: None,
+                halted: halted.clone(),
             });
         }
     }

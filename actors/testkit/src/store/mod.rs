@@ -19,10 +19,12 @@ use holdfast_core::{
     AggregateId, PartitionId,
     batch::{Batch, OutboxDraft, OutboxRow, Writes},
     dedup::Claim,
-    epoch::{Epoch, Generation, PartitionRow, Token},
+    epoch::{Epoch, Generation, Halt, PartitionRow, Token},
     growth::Growth,
     pool::Pool,
-    port::store::{CommitError, Committed, DueTimer, Found, Slice, StateRow, Store, StoreError, Waiting, Wanted},
+    port::store::{
+        CommitError, Committed, Cursor, DueTimer, Found, Slice, StateRow, Store, StoreError, Waiting, Wanted,
+    },
 };
 use serde_json::Value;
 use tokio::{sync::OwnedMutexGuard, time::Instant};
@@ -76,6 +78,16 @@ impl MemoryStore {
     /// Does what the next `n` calls that write (other than commits) ask, but loses the answers.
     pub fn lose_answers(&self, n: u32) {
         self.faults.lose_answers(n);
+    }
+
+    /// Cuts this node off from the store after `calls` more calls.
+    pub fn fail_after(&self, calls: u32) {
+        self.faults.fail_after(calls);
+    }
+
+    /// Panics in the next `n` take-overs of this node: a bug in the adapter.
+    pub fn panic_on_take(&self, n: u32) {
+        self.faults.panic_on_take(n);
     }
 
     /// Makes each of this node's calls take this long, in tokio's time.
@@ -318,6 +330,7 @@ impl Store for MemoryStore {
     ) -> Result<Option<PartitionRow>, StoreError> {
         self.faults.travel().await;
         self.faults.reach()?;
+        self.faults.taking();
         let _row = self.lock_rows([partition]).await;
         let anyway = self.sabotaged().unconditional_take;
         let taken =
@@ -429,18 +442,77 @@ impl Store for MemoryStore {
         Ok(rows.take(limit as usize).map(|(_, row)| row.clone()).collect())
     }
 
-    async fn advance(&self, cursors: &[(PartitionId, Token, u64)]) -> Result<(), StoreError> {
+    async fn advance(&self, cursors: &[Cursor]) -> Result<(), StoreError> {
         self.faults.travel().await;
         self.faults.reach()?;
-        let _rows = self.lock_rows(cursors.iter().map(|(partition, ..)| *partition)).await;
+        let _rows = self.lock_rows(cursors.iter().map(|cursor| cursor.partition)).await;
         let anyway = self.sabotaged().cursor_unfenced;
         let mut contents = self.lock();
-        for (partition, token, cursor) in cursors {
+        for Cursor { partition, token, cursor, published } in cursors {
             match contents.partitions.get_mut(partition) {
-                Some(row) if anyway || row.token == Some(*token) => row.outbox_cursor = row.outbox_cursor.max(*cursor),
+                Some(row) if anyway || row.token == Some(*token) => {
+                    row.outbox_cursor = row.outbox_cursor.max(*cursor);
+                    row.published = row.published.max(*published);
+                }
                 _ => {}
             }
         }
+        drop(contents);
+        self.faults.answer(())
+    }
+
+    async fn halt(&self, halt: Option<&Halt>) -> Result<(), StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        let partitions: Vec<PartitionId> = self.lock().partitions.keys().copied().collect();
+        let _rows = self.lock_rows(partitions).await;
+        for row in self.lock().partitions.values_mut() {
+            match halt {
+                None => row.halted = None,
+                Some(halt) if row.halted.is_none() => {
+                    row.halted = Some(halt.clone());
+                    (row.token, row.epoch, row.released) = (None, Epoch(row.epoch.0 + 1), false);
+                }
+                Some(_) => {}
+            }
+        }
+        self.faults.answer(())
+    }
+
+    async fn incarnations(&self, seen: &[(String, String)]) -> Result<BTreeMap<String, String>, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        let mut contents = self.lock();
+        for (topic, mark) in seen {
+            contents.topic_ids.entry(topic.clone()).or_insert_with(|| mark.clone());
+        }
+        let marks = contents.topic_ids.clone();
+        drop(contents);
+        self.faults.answer(marks)
+    }
+
+    async fn accept_topic(
+        &self,
+        topic: &str,
+        mark: Option<&str>,
+        places: &[(PartitionId, u64)],
+        events: bool,
+    ) -> Result<(), StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        let _rows = self.lock_rows(places.iter().map(|(partition, _)| *partition)).await;
+        let mut contents = self.lock();
+        for (partition, next) in places {
+            let Some(row) = contents.partitions.get_mut(partition) else { continue };
+            if events {
+                row.published = Some(*next);
+            } else {
+                row.consumed.retain(|(name, _)| name != topic);
+                row.consumed.push((topic.to_owned(), *next));
+                row.consumed.sort();
+            }
+        }
+        contents.topic_ids.extend(mark.map(|mark| (topic.to_owned(), mark.to_owned())));
         drop(contents);
         self.faults.answer(())
     }

@@ -13,13 +13,13 @@ use async_trait::async_trait;
 use holdfast::compose::Wrap;
 use holdfast_core::{
     batch::{Batch, OutboxDraft, OutboxRow, StateWrite},
-    epoch::{Epoch, Generation, PartitionRow, Token},
+    epoch::{Epoch, Generation, Halt, PartitionRow, Token},
     growth::Growth,
     partition::PartitionId,
     pool::Pool,
     port::{
         log::Publisher,
-        store::{CommitError, Committed, DueTimer, Found, Slice, Store, StoreError, Waiting, Wanted},
+        store::{CommitError, Committed, Cursor, DueTimer, Found, Slice, Store, StoreError, Waiting, Wanted},
     },
 };
 use holdfast_runtime::Ports;
@@ -241,8 +241,26 @@ impl Store for Broken {
         self.inner.outbox(partition, after, limit).await
     }
 
-    async fn advance(&self, cursors: &[(PartitionId, Token, u64)]) -> Result<(), StoreError> {
+    async fn advance(&self, cursors: &[Cursor]) -> Result<(), StoreError> {
         self.inner.advance(cursors).await
+    }
+
+    async fn halt(&self, halt: Option<&Halt>) -> Result<(), StoreError> {
+        self.inner.halt(halt).await
+    }
+
+    async fn incarnations(&self, seen: &[(String, String)]) -> Result<BTreeMap<String, String>, StoreError> {
+        self.inner.incarnations(seen).await
+    }
+
+    async fn accept_topic(
+        &self,
+        topic: &str,
+        mark: Option<&str>,
+        places: &[(PartitionId, u64)],
+        events: bool,
+    ) -> Result<(), StoreError> {
+        self.inner.accept_topic(topic, mark, places, events).await
     }
 
     async fn due_timers(&self, slice: &Slice, limit: u32) -> Result<Vec<DueTimer>, StoreError> {

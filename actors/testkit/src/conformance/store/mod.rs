@@ -9,6 +9,7 @@
 
 mod commit;
 mod growth;
+mod history;
 mod outbox;
 mod ownership;
 mod pools;
@@ -25,7 +26,7 @@ use holdfast_core::{
 };
 use serde_json::Value;
 
-pub use self::{commit::*, growth::*, outbox::*, ownership::*, pools::*, waiting::*};
+pub use self::{commit::*, growth::*, history::*, outbox::*, ownership::*, pools::*, waiting::*};
 
 /// What an adapter's harness can do beyond the port itself.
 #[derive(Clone, Copy, Debug)]
@@ -162,6 +163,11 @@ macro_rules! store_conformance {
             a_batch_without_entries_moves_number_and_offsets
             a_cursor_never_goes_back
             a_cursor_needs_the_current_token
+
+            the_known_end_of_the_events_topic_is_stored_with_the_cursor
+            a_halt_takes_every_partition_from_its_owner
+            the_first_mark_of_a_topic_stays_until_an_operator_says_otherwise
+            accepted_offsets_replace_those_of_one_topic
 
             grants_are_made_in_batch_order
             a_condition_is_granted_whole_or_not_at_all

@@ -5,6 +5,7 @@ use holdfast_core::{
     Headers, PartitionId,
     batch::{Batch, OutboxDraft, OutboxRow, Writes},
     epoch::Token,
+    port::store::Cursor,
 };
 use uuid::Uuid;
 
@@ -115,7 +116,8 @@ pub async fn a_cursor_never_goes_back(harness: &dyn StoreHarness) {
     owner.write(0, texts(&["a", "b", "c", "d"])).await;
     let p = PartitionId(0);
     for (to, expected) in [(2, 2), (1, 2), (3, 3)] {
-        store.advance(&[(p, owner.token(0), to), (PartitionId(1), owner.token(1), 0)]).await.expect("there");
+        let still = Cursor::new(PartitionId(1), owner.token(1), 0);
+        store.advance(&[Cursor::new(p, owner.token(0), to), still]).await.expect("there");
         assert_eq!(row(&store, 0).await.outbox_cursor, expected);
     }
     for (to, expected) in [(Some(4), 4), (Some(1), 4), (None, 4)] {
@@ -132,8 +134,8 @@ pub async fn a_cursor_needs_the_current_token(harness: &dyn StoreHarness) {
     let mut old = Owner::take(&store, [0, 1]).await;
     old.commit(vec![entry(0, texts(&["a"])), entry(1, texts(&["b"]))]).await.expect("sound");
     let _new = Owner::take(&store, [0]).await;
-    let cursors = [(PartitionId(0), old.token(0), 1), (PartitionId(1), old.token(1), 1)];
+    let cursors = [0, 1].map(|p| Cursor::new(PartitionId(p), old.token(p), 1));
     store.advance(&cursors).await.expect("there");
-    store.advance(&[(PartitionId(0), Token::draw(), 1)]).await.expect("there");
+    store.advance(&[Cursor::new(PartitionId(0), Token::draw(), 1)]).await.expect("there");
     assert_eq!((row(&store, 0).await.outbox_cursor, row(&store, 1).await.outbox_cursor), (0, 1));
 }

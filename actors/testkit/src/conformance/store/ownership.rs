@@ -6,7 +6,7 @@ use holdfast_core::{
     PartitionId,
     batch::Writes,
     epoch::{Epoch, Generation, Token},
-    port::store::CommitError,
+    port::store::{CommitError, Cursor},
 };
 use tokio::time::timeout;
 
@@ -98,7 +98,7 @@ pub async fn a_take_over_keeps_progress(harness: &dyn StoreHarness) {
     let mut batch = owner.batch(vec![entry(0, something("a"))]);
     batch.fences[0].consumed = vec![("t.commands".into(), 17)];
     owner.commit_batch(&batch).await.expect("sound");
-    store.advance(&[(PartitionId(0), owner.token(0), 1)]).await.expect("there");
+    store.advance(&[Cursor::new(PartitionId(0), owner.token(0), 1)]).await.expect("there");
     let taken = store.take(PartitionId(0), Epoch(1), Token::draw(), "x").await.expect("there").expect("conditional");
     assert_eq!((taken.batch, taken.outbox_head, taken.outbox_cursor), (1, 1, 1));
     assert_eq!((taken.next_offset("t.commands"), taken.next_offset("other")), (Some(17), None));
