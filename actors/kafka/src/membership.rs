@@ -25,7 +25,7 @@ use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, CommitMode, Consumer},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
 };
 use tokio::sync::watch;
 
@@ -43,6 +43,8 @@ const LEAVE: Duration = Duration::from_secs(5);
 /// Between two consumers, after a fatal error.
 const REPLACE_PAUSE_MIN: Duration = Duration::from_millis(500);
 const REPLACE_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// The same where another process has the same group instance id.
+const TWIN_PAUSE_MIN: Duration = Duration::from_secs(3);
 
 type Member = BaseConsumer<MemberContext>;
 
@@ -142,10 +144,24 @@ fn serve(shared: &Shared, mut consumer: Arc<Member>) {
             }
         };
         if let Some(reason) = fatal.or_else(|| shared.standing.take_fatal()) {
-            tracing::error!(context = shared.context, reason, "the group member failed; it is replaced");
             metrics::counter!("holdfast_kafka_member_replaced_total", "context" => shared.context.clone()).increment(1);
             if since.elapsed() > REPLACE_PAUSE_MAX {
                 pause = REPLACE_PAUSE_MIN;
+            }
+            if is_twin(&consumer) {
+                let instance = shared.config.get("group.instance.id");
+                metrics::counter!("holdfast_kafka_duplicate_instance_total", "context" => shared.context.clone())
+                    .increment(1);
+                tracing::error!(
+                    context = shared.context,
+                    instance,
+                    reason,
+                    "another process is a member under the same kafka.group_instance_id; each node needs one of its own"
+                );
+                // Coming back at once would only throw the other one out.
+                pause = pause.max(TWIN_PAUSE_MIN);
+            } else {
+                tracing::error!(context = shared.context, reason, "the group member failed; it is replaced");
             }
             drop(abandon(shared, consumer));
             let Some(next) = replace(shared, &mut pause) else {
@@ -160,6 +176,12 @@ fn serve(shared: &Shared, mut consumer: Arc<Member>) {
         }
     }
     leave(shared, consumer);
+}
+
+/// Whether the consumer failed because another has its group instance id.
+fn is_twin(consumer: &Member) -> bool {
+    let code = consumer.client().fatal_error().map(|(code, _)| code);
+    matches!(code, Some(RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::UnreleasedInstanceId))
 }
 
 /// Makes the next consumer, again and again; `None` if told to leave meanwhile.

@@ -59,6 +59,8 @@ pub struct Kafka {
     pub session_timeout: Duration,
     /// How long a producer may go on sending by a partition count that has changed.
     pub producers_max_age: Duration,
+    /// Static membership: unique to the node, the same after a restart.
+    pub group_instance_id: Option<String>,
 }
 
 /// When actors leave memory.
@@ -275,6 +277,7 @@ impl Config {
                     .value("kafka.producers_max_age", parse::duration(seconds(1)..=Duration::from_hours(24)))?,
                 session_timeout: layers
                     .value("kafka.session_timeout", parse::duration(seconds(1)..=Duration::from_mins(30)))?,
+                group_instance_id: layers.maybe("kafka.group_instance_id", parse::instance_id)?,
             },
             database_url: layers.maybe("database_url", parse::database_url)?,
             own_database_urls,

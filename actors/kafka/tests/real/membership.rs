@@ -157,23 +157,66 @@ async fn hints_of_the_commands_topic_go_under_the_groups_own_name() {
     patiently(first.leave()).await;
 }
 
-/// A static member that restarts within its session gets the same partitions back, and nobody else's move.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_static_member_comes_back_to_its_partitions() {
-    let config = context(broker().await.brokers(), 4).await;
+/// A static member that restarts within its session gets the same partitions back, and nobody else's move, not even for a moment.
+async fn a_static_member_comes_back_to_its_partitions(group_protocol: GroupProtocol) {
+    let config = KafkaConfig { group_protocol, ..context(broker().await.brokers(), 4).await };
     let named = |id: &str| KafkaConfig { group_instance_id: Some(id.to_owned()), ..config.clone() };
     let (first, second) = (member(&named("one")), member(&named("two")));
-    let (a, b) = (follow(Arc::clone(&first)), follow(Arc::clone(&second)));
+    let (a, mut b) = (follow(Arc::clone(&first)), follow(Arc::clone(&second)));
     until("they share", async || a.borrow().len() == 2 && b.borrow().len() == 2).await;
-    let (mine, theirs) = (a.borrow().clone(), b.borrow().clone());
+    let (mine, theirs) = (a.borrow().clone(), b.borrow_and_update().clone());
     patiently(first.leave()).await;
     drop(first);
     let again = member(&named("one"));
     let c = follow(Arc::clone(&again));
     until("it is back", async || *c.borrow() == mine).await;
+    until("it is confirmed", async || again.confirm(*mine.first().expect("two")).await).await;
+    assert!(!b.has_changed().expect("it is followed"), "the other's partitions moved");
     assert_eq!(*b.borrow(), theirs);
     patiently(again.leave()).await;
     patiently(second.leave()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_static_classic_member_comes_back_to_its_partitions() {
+    a_static_member_comes_back_to_its_partitions(GroupProtocol::Classic).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_static_member_by_the_consumer_protocol_comes_back_to_its_partitions() {
+    a_static_member_comes_back_to_its_partitions(GroupProtocol::Consumer).await;
+}
+
+/// Two nodes of one name: one of them has the partitions at any time, and they throw one another out at a walking pace, saying why.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_of_one_name_do_not_loop_hot() {
+    for group_protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+        let config = KafkaConfig {
+            group_protocol,
+            group_instance_id: Some("same".to_owned()),
+            ..context(broker().await.brokers(), 2).await
+        };
+        let first = member(&config);
+        let a = follow(Arc::clone(&first));
+        until("it has both", async || *a.borrow() == partitions(2)).await;
+        let twin = member(&config);
+        let mut b = follow(Arc::clone(&twin));
+        let mut a = a;
+        let (mut changes, until) = (0, tokio::time::Instant::now() + Duration::from_secs(12));
+        while tokio::time::timeout_at(until, async {
+            tokio::select! { changed = a.changed() => changed, changed = b.changed() => changed }
+        })
+        .await
+        .is_ok_and(|changed| changed.is_ok())
+        {
+            changes += 1;
+        }
+        assert!(changes <= 12, "{changes} changes in 12 s");
+        patiently(first.leave()).await;
+        let b = b;
+        crate::rig::until("the other one has them for good", async || *b.borrow() == partitions(2)).await;
+        patiently(twin.leave()).await;
+    }
 }
 
 /// A fatal error (here: another node took the same static name) replaces the consumer; the member comes back by itself.

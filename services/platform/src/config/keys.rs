@@ -67,6 +67,11 @@ pub const KEYS: &[Key] = &[
         Some("7m"),
         "how long producers may send by an outdated partition count: metadata.max.age.ms plus delivery.timeout.ms of the slowest",
     ),
+    key(
+        "kafka.group_instance_id",
+        None,
+        "static membership: a name of this node's own; a restart within the session moves nothing",
+    ),
     url("database_url", "Postgres for every context without its own"),
     url("orders.database_url", "Postgres of orders"),
     url("inventory.database_url", "Postgres of inventory"),

@@ -88,6 +88,13 @@ pub(super) fn host_port(text: &str) -> Parsed<String> {
     fits.then(|| text.to_owned()).ok_or_else(|| "`host:port`".to_owned())
 }
 
+/// A name that Kafka takes for a group instance.
+pub(super) fn instance_id(text: &str) -> Parsed<String> {
+    let fits = (1..=249).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+    fits.then(|| text.to_owned()).ok_or_else(|| "1-249 characters of [A-Za-z0-9._-], e.g. `node-1`".to_owned())
+}
+
 /// `host:port[,host:port…]`.
 pub(super) fn brokers(text: &str) -> Parsed<String> {
     let all = text.split(',').map(|one| host_port(one.trim())).collect::<Parsed<Vec<_>>>();
@@ -225,6 +232,7 @@ const OWNED: &[&str] = &[
     "metadata.broker.list",
     "group.id",
     "group.protocol",
+    "group.instance.id",
     "enable.auto.commit",
     "enable.auto.offset.store",
     "auto.offset.reset",

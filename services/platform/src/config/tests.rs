@@ -51,6 +51,15 @@ fn flags_beat_the_environment_which_beats_the_file_which_beats_defaults() {
 }
 
 #[test]
+fn static_membership_is_named_by_one_variable() {
+    let named = with_environment(&[("HOLDFAST_KAFKA_GROUP_INSTANCE_ID", "node-1.eu_west")]);
+    assert_eq!(Config::load(&named).unwrap().kafka.group_instance_id.as_deref(), Some("node-1.eu_west"));
+    assert_eq!(Config::load(&Sources::default()).unwrap().kafka.group_instance_id, None);
+    let told = refused(&with_environment(&[("HOLDFAST_KAFKA_GROUP_INSTANCE_ID", "node 1")]));
+    assert!(told.contains("HOLDFAST_KAFKA_GROUP_INSTANCE_ID") && told.contains("node-1"), "{told}");
+}
+
+#[test]
 fn the_variable_names_the_file_too() {
     let file = file("lanes = 3");
     let sources = with_environment(&[("HOLDFAST_CONFIG", file.path().to_str().unwrap())]);
