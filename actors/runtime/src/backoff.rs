@@ -28,8 +28,12 @@ impl Backoff {
 
     /// Sleeps for the next wait.
     pub async fn wait(&mut self) {
-        let wait = self.0.next_backoff().unwrap_or(self.0.max_interval);
-        tokio::time::sleep(wait).await;
+        tokio::time::sleep(self.next()).await;
+    }
+
+    /// How long the next wait is.
+    pub fn next(&mut self) -> Duration {
+        self.0.next_backoff().unwrap_or(self.0.max_interval)
     }
 
     /// Starts over after a success.

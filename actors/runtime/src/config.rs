@@ -37,6 +37,8 @@ pub struct Config {
     pub poll_every: Duration,
     /// Outbox rows on their way to the broker, at most, for each lane.
     pub relay_rows_max: usize,
+    /// An input that delivered nothing for so long, though its log goes on, is opened again.
+    pub stall_after: Duration,
     /// How long a graceful stop may take.
     pub drain: Duration,
     /// How long a producer may go on sending by a partition count that has changed: the age of its metadata and its delivery timeout together.
@@ -83,6 +85,7 @@ impl Default for Config {
             live_max: 50_000,
             poll_every: Duration::from_millis(200),
             relay_rows_max: 8192,
+            stall_after: Duration::from_secs(10),
             drain: Duration::from_secs(30),
             producers_max_age: Duration::from_mins(7),
             mutant: None,

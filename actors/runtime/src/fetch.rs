@@ -1,4 +1,7 @@
 //! Reads one partition of one input topic into its lane, under the byte budget.
+//!
+//! Upholds I7 at the input: an offset that the log no longer has, or a topic that was deleted and made again, halts the input with an error that names
+//! it, and skips nothing. An input that falls silent though its log goes on (lost wake-ups were seen) is opened again.
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -22,6 +25,7 @@ use crate::{
     context::BoundedContext,
     gate::Gate,
     growth::{self, Homes},
+    history::{History, MARKS_BELIEVED, OFFSETS_RUNBOOK},
     lane::size,
     mutant::Mutant,
     spans,
@@ -40,10 +44,26 @@ pub(crate) struct Fetcher {
     pub store: Arc<dyn Store>,
     pub homes: Homes,
     pub mutant: Option<Mutant>,
+    pub history: Arc<History>,
+    pub stall_after: Duration,
 }
 
 /// How often a topic that has no such partition, or a halted one, is looked at again.
 const RETRY_EVERY: Duration = Duration::from_secs(10);
+/// A silent input is opened again at most this seldom, if that never helps: its last offsets may hold no records.
+const STALL_MAX: Duration = Duration::from_mins(1);
+
+/// Why a stream ended.
+enum Ended {
+    /// The log said so.
+    Failed(LogError),
+    /// It delivered nothing though there is something.
+    Stalled,
+    /// The topic is another one.
+    Recreated,
+    /// The lane is gone.
+    Closed,
+}
 
 impl Fetcher {
     /// Reads from `from` on until told to stop. An offset that is not in the log halts this input with an error, and skips nothing.
@@ -75,24 +95,51 @@ impl Fetcher {
         mut gate: Gate,
     ) {
         let mut backoff = Backoff::infrastructure();
+        let mut stall_after = self.stall_after;
         loop {
             if !self.has_partition(&topic, partition).await {
                 tokio::time::sleep(RETRY_EVERY).await;
                 continue;
             }
-            match self.stream(&topic, partition, term, &mut from, &lane, &mut gate, &mut backoff).await {
-                None => return,
-                Some(error @ LogError::OffsetOutOfRange { .. }) => {
-                    tracing::error!(context = self.context.name(), %topic, partition = partition.0, %error,
-                        "input halted: records may be lost; restore the topic or see the runbook for recovery");
-                    tokio::time::sleep(RETRY_EVERY).await;
+            // Offsets say nothing of a topic that is not the one they were taken from.
+            if let Err(error) = self.history.compare_marks(MARKS_BELIEVED).await {
+                tracing::warn!(context = self.context.name(), %topic, partition = partition.0, %error, "reading waits");
+                backoff.wait().await;
+                continue;
+            }
+            if let Some(detail) = self.history.recreated(&topic) {
+                self.halted(&topic, partition, from, &detail).await;
+                continue;
+            }
+            let before = from;
+            match self.stream(&topic, partition, term, &mut from, &lane, &mut gate, &mut backoff, stall_after).await {
+                Ended::Closed => return,
+                Ended::Failed(error @ LogError::OffsetOutOfRange { .. }) => {
+                    self.halted(&topic, partition, from, &error.to_string()).await;
                 }
-                Some(error) => {
+                Ended::Failed(error) => {
                     tracing::warn!(context = self.context.name(), %topic, partition = partition.0, %error, "reading failed; opening again");
                     backoff.wait().await;
                 }
+                Ended::Recreated => {}
+                Ended::Stalled => {
+                    let labels = [("context", self.context.name().to_owned()), ("topic", topic.to_string())];
+                    metrics::counter!(telemetry::INPUT_REOPENED_TOTAL, &labels).increment(1);
+                    tracing::warn!(context = self.context.name(), %topic, partition = partition.0, offset = from,
+                        "nothing came for a while though the log goes on; opening again");
+                    stall_after = if from == before { (stall_after * 2).min(STALL_MAX) } else { self.stall_after };
+                }
             }
         }
+    }
+
+    /// Says what is wrong with an input, and waits. Readers come back by themselves once an operator has spoken, since a halted context is
+    /// taken anew then.
+    async fn halted(&self, topic: &Arc<str>, partition: PartitionId, from: Option<u64>, detail: &str) {
+        tracing::error!(context = self.context.name(), %topic, partition = partition.0, offset = from, detail, runbook = OFFSETS_RUNBOOK,
+            "input halted: records are lost; nothing is skipped, and nothing of this input goes on until an operator has spoken");
+        let _told = Told::begin(self.context.name(), topic, partition);
+        tokio::time::sleep(RETRY_EVERY).await;
     }
 
     async fn has_partition(&self, topic: &str, partition: PartitionId) -> bool {
@@ -105,7 +152,8 @@ impl Fetcher {
         }
     }
 
-    /// Reads until an error (returned) or until the lane is gone (`None`).
+    /// Reads until it ends.
+    #[expect(clippy::too_many_arguments, reason = "what the loop around it keeps from stream to stream")]
     async fn stream(
         &self,
         topic: &Arc<str>,
@@ -115,28 +163,38 @@ impl Fetcher {
         lane: &mpsc::Sender<Input>,
         gate: &mut Gate,
         backoff: &mut Backoff,
-    ) -> Option<LogError> {
+        stall_after: Duration,
+    ) -> Ended {
         let mut stream = match self.log.open(topic, partition, *from).await {
             Ok(stream) => stream,
-            Err(error) => return Some(error),
+            Err(error) => return Ended::Failed(error),
         };
+        let recreated = self.history.until_recreated(topic);
+        tokio::pin!(recreated);
         let mut since_report = 0_u32;
         let mut end = None;
         loop {
-            let record = match stream.next().await {
-                Ok(record) => record,
-                Err(error) => return Some(error),
+            let next = tokio::select! {
+                biased;
+                () = &mut recreated => return Ended::Recreated,
+                next = tokio::time::timeout(stall_after, stream.next()) => next,
+            };
+            let record = match next {
+                Ok(Ok(record)) => record,
+                Ok(Err(error)) => return Ended::Failed(error),
+                Err(_) if self.is_behind(topic, partition, *from).await => return Ended::Stalled,
+                Err(_) => continue,
             };
             backoff.reset();
-            gate.pass(record.offset).await;
+            let offset = record.offset;
+            gate.pass(offset).await;
             self.note_mark(&record).await;
-            *from = Some(record.offset + 1);
             since_report += 1;
             // Asked again only where the answer can matter: it is not free.
-            if since_report >= 256 || end.is_none_or(|end| end <= record.offset + 1) {
+            if since_report >= 256 || end.is_none_or(|end| end <= offset + 1) {
                 end = stream.end_offset();
             }
-            let lag = end.map(|end| end.saturating_sub(record.offset + 1));
+            let lag = end.map(|end| end.saturating_sub(offset + 1));
             if since_report >= 256 || lag == Some(0) {
                 since_report = 0;
                 self.report_lag(topic, partition, lag, record.timestamp);
@@ -147,8 +205,17 @@ impl Fetcher {
             // It ends with this turn, once the lane has room for the work.
             let _receive = spans::receive(self.context.name(), &work);
             if lane.send(Input { partition, term, work }).await.is_err() {
-                return None;
+                return Ended::Closed;
             }
+            *from = Some(offset + 1);
+        }
+    }
+
+    /// Whether the brokers have records from `from` on. They are asked, since a stream that fell silent knows no better.
+    async fn is_behind(&self, topic: &Arc<str>, partition: PartitionId, from: Option<u64>) -> bool {
+        match self.log.bounds(topic, partition).await {
+            Ok((start, end)) => from.unwrap_or(start) < end,
+            Err(_) => false,
         }
     }
 
@@ -184,5 +251,24 @@ impl Fetcher {
         };
         metrics::gauge!(telemetry::LAG_SECONDS, &labels).set(size(usize::try_from(age_ms).unwrap_or(0)) / 1000.0);
         metrics::gauge!(telemetry::MEMORY_BYTES, "context" => self.context.name()).set(size(self.budget.used_bytes()));
+    }
+}
+
+/// Shows an input as halted for as long as it lives.
+struct Told(metrics::Gauge);
+
+impl Told {
+    fn begin(context: &'static str, topic: &Arc<str>, partition: PartitionId) -> Self {
+        let labels =
+            [("context", context.to_owned()), ("topic", topic.to_string()), ("partition", partition.to_string())];
+        let gauge = metrics::gauge!(telemetry::INPUT_HALTED, &labels);
+        gauge.set(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.set(0.0);
     }
 }

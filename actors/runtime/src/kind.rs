@@ -18,6 +18,7 @@ use holdfast_core::{
     dedup::{Answer, Claim},
     disposition::Refused,
     envelope::EnvelopeOut,
+    pool::PoolChange,
     port::store::StateRow,
 };
 use uuid::Uuid;
@@ -42,6 +43,26 @@ pub(crate) trait Kind: Send + Sync + 'static {
     /// The state as others see it.
     fn reply(&self, key: &str, snapshot: &Snapshot, now: Timestamp) -> Bytes;
     async fn prepare(&self, commands: Vec<&mut AnyCommand>) -> Vec<Result<(), LookupFailed>>;
+    /// Applies published events to a stored state, or to none. Fails at an event (its place among them) or at the state (0).
+    fn refold(
+        &self,
+        key: &str,
+        row: Option<&StateRow>,
+        events: &mut dyn Iterator<Item = &Message>,
+        now: Timestamp,
+    ) -> Result<Refolded, (usize, String)>;
+}
+
+/// What published events make of a stored state.
+pub(crate) struct Refolded {
+    pub schema: u32,
+    pub bytes: Bytes,
+    pub view: Option<serde_json::Value>,
+    /// All changes, in order.
+    pub pools: Vec<PoolChange>,
+    pub timers: Vec<TimerChange>,
+    /// The reply as it was after each event.
+    pub replies: Vec<Bytes>,
 }
 
 pub(crate) struct Typed<A: Adapter>(pub A);
@@ -125,6 +146,34 @@ impl<A: Adapter> Kind for Typed<A> {
             .map(|command| command.downcast_mut::<<A::Aggregate as Aggregate>::Command>().expect(WRONG_TYPE))
             .collect();
         self.0.prepare(&mut typed).await
+    }
+
+    fn refold(
+        &self,
+        key: &str,
+        row: Option<&StateRow>,
+        events: &mut dyn Iterator<Item = &Message>,
+        now: Timestamp,
+    ) -> Result<Refolded, (usize, String)> {
+        let stored = row.map(|row| self.0.decode_state(row.schema, &row.bytes)).transpose();
+        let mut state = stored.map_err(|error| (0, error.to_string()))?.unwrap_or_default();
+        let mut version = row.map_or(0, |row| row.version);
+        let (mut pools, mut timers, mut replies) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, message) in events.enumerate() {
+            let event = self.0.decode_event(message).map_err(|refused| {
+                (at, format!("this build can't apply the event {}: {}", message.r#type, refused.error))
+            })?;
+            state.evolve(&event);
+            version += 1;
+            let context = Context { key, version, now };
+            let aftermath = self.0.aftermath(&event, &context);
+            pools.extend(aftermath.pools);
+            timers.extend(aftermath.timers);
+            replies.push(self.0.encode_reply(&state, &context));
+        }
+        let view = self.0.view(&state, &Context { key, version, now: Timestamp::default() });
+        let (schema, bytes) = (A::Aggregate::SCHEMA, self.0.encode_state(&state));
+        Ok(Refolded { schema, bytes, view, pools, timers, replies })
     }
 }
 

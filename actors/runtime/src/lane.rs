@@ -92,6 +92,8 @@ pub(crate) struct Owned {
     /// Records of its keys that came before they are served.
     pub held: Vec<Input>,
     pub batch: u64,
+    /// The same, remembered by the node beyond this ownership.
+    pub remembered: Arc<AtomicU64>,
     pub outbox_head: u64,
     pub supervisor: ActorRef<PartitionMessage>,
     /// How far the relay has come, and how much of that is stored.

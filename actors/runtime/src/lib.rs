@@ -13,18 +13,21 @@ pub mod lease;
 #[doc(hidden)]
 pub mod mutant;
 pub mod node;
+pub mod recover;
 pub mod router;
 pub mod telemetry;
 
 mod activation;
 mod admission;
 mod backoff;
+mod chores;
 mod commit;
 mod dead_letter;
 mod entity;
 mod fetch;
 mod gate;
 mod growth;
+mod history;
 mod kind;
 mod lane;
 mod ownership;
@@ -34,6 +37,7 @@ mod plan;
 mod prepare;
 mod relay;
 mod spans;
+mod take_over;
 mod waiting;
 mod work;
 

@@ -12,6 +12,7 @@ use holdfast_core::{
     AggregateId, KeyHash, Message,
     dedup::Answer,
     disposition::Refused,
+    epoch::Halt,
     port::{
         clock::Clock,
         log::{Log, LogError, Membership, Publisher},
@@ -31,6 +32,7 @@ use crate::{
     context::{BoundedContext, Emit},
     fetch::Fetcher,
     growth::{Homes, Watcher},
+    history::History,
     lane::{Environment, Lane},
     mutant::Mutant,
     ownership::{Handle, Handles, LaneEnds, Ownership, owned_count},
@@ -82,6 +84,7 @@ pub struct Node {
     trace: Trace,
     homes: Homes,
     handles: Handles,
+    history: Arc<History>,
     calls: Arc<Semaphore>,
     stop: CancellationToken,
     ownership: std::sync::Mutex<Option<JoinHandle<()>>>,
@@ -153,6 +156,7 @@ impl Node {
             tasks.push(tokio::spawn(publishing.run(relay_end)));
             lanes.push(LaneEnds { inputs, control, relay });
         }
+        let history = Arc::new(History::new(context.clone(), emit.clone(), ports.log.clone(), ports.store.clone()));
         let handles: Handles = Arc::new(RwLock::new(HashMap::new()));
         let stop = CancellationToken::new();
         let fetcher = Fetcher {
@@ -164,6 +168,8 @@ impl Node {
             store: ports.store.clone(),
             homes: homes.clone(),
             mutant: config.mutant,
+            history: history.clone(),
+            stall_after: config.stall_after,
         };
         let ownership = Ownership {
             config: config.clone(),
@@ -175,6 +181,8 @@ impl Node {
             fetcher,
             lanes,
             reports: reported,
+            reporter: reports,
+            history: history.clone(),
             handles: handles.clone(),
             root: root.get_cell(),
             stop: stop.clone(),
@@ -187,6 +195,7 @@ impl Node {
             trace: ports.trace,
             homes,
             handles,
+            history,
             calls: Arc::new(Semaphore::new(config.calls_max)),
             stop,
             ownership: std::sync::Mutex::new(Some(tokio::spawn(ownership.run()))),
@@ -210,6 +219,11 @@ impl Node {
     /// How many partitions this node owns now.
     pub fn owned_partitions(&self) -> usize {
         owned_count(&self.handles)
+    }
+
+    /// Why the context stands still, if it does: then it serves nothing but local reads until an operator has spoken.
+    pub fn halt(&self) -> Option<Halt> {
+        self.history.halt()
     }
 
     /// Whether this node has joined the group.
@@ -250,6 +264,9 @@ impl Node {
     }
 
     fn handle(&self, key: &str) -> Result<(holdfast_core::PartitionId, Handle), RouteError> {
+        if let Some(halt) = self.history.halt() {
+            return Err(RouteError::Halted(halt));
+        }
         let home = KeyHash::of(key.as_bytes()).home(self.count());
         let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
         let handle =

@@ -1,22 +1,22 @@
 //! Which partitions this node owns: take-over, lease, loss, release.
 //!
 //! The group says which partitions are this node's to take; only the row in the store makes it the owner (I4). Taking: raise the epoch
-//! first, then, unless the last owner released it, wait out a full lease on one's own clock, then read where it stands and start. A reconcile loop
-//! takes whatever is assigned and not owned, whatever order of pauses and callbacks led there; after losing a fence it takes again
-//! only once the group has confirmed the assignment since.
+//! first, then, unless the last owner released it, wait out a full lease on one's own clock, then read where it stands and start
+//! ([`crate::take_over`]). A reconcile loop takes whatever is assigned and not owned, whatever order of pauses, callbacks and panics led
+//! there; after losing a fence it takes again only once the group has confirmed the assignment since.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use holdfast_core::{
     PartitionId,
-    epoch::{Generation, PartitionRow, Token},
+    epoch::{PartitionRow, Token},
     port::{
         clock::Clock,
         log::Membership,
@@ -24,27 +24,26 @@ use holdfast_core::{
     },
 };
 use ractor::{Actor, ActorRef};
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::JoinSet,
-    time::Instant,
-};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     backoff::Backoff,
+    chores::Chores,
     commit::Tokens,
     config::Config,
     context::Emit,
     entity::Shared,
     fetch::Fetcher,
-    growth::{self, Homes},
+    growth::Homes,
+    history::History,
     lane::{Control, Owned, Report, size},
     lease::Lease,
     mutant::Mutant,
     partition::{Partition, PartitionArguments, PartitionMessage},
     passivation::Directory,
     relay::RelayMessage,
+    take_over::{TakeOver, Taking},
     telemetry,
     work::{Input, ReadReply},
 };
@@ -83,6 +82,9 @@ pub(crate) struct Ownership {
     pub fetcher: Fetcher,
     pub lanes: Vec<LaneEnds>,
     pub reports: mpsc::UnboundedReceiver<Report>,
+    /// For those who report from here.
+    pub reporter: mpsc::UnboundedSender<Report>,
+    pub history: Arc<History>,
     pub handles: Handles,
     pub root: ractor::ActorCell,
     pub stop: CancellationToken,
@@ -100,34 +102,62 @@ struct Held {
 struct State {
     /// What the group says.
     group: BTreeSet<PartitionId>,
-    /// That, and partitions that only other input topics have (see [`with_shared`]).
+    /// That, and partitions that only other input topics have (see [`Ownership::with_shared`]).
     assigned: BTreeSet<PartitionId>,
-    taking: BTreeSet<PartitionId>,
+    /// Being taken; cancelled when the assignment goes.
+    taking: BTreeMap<PartitionId, CancellationToken>,
     releasing: BTreeSet<PartitionId>,
     held: BTreeMap<PartitionId, Held>,
-    /// Lost by a fence; not taken again until the group has confirmed the assignment.
-    unconfirmed: BTreeSet<PartitionId>,
+    /// Lost by a fence; not taken again until the group has confirmed the assignment. With the number of the loss: a confirmation asked
+    /// for before it says nothing.
+    unconfirmed: BTreeMap<PartitionId, u64>,
+    /// Being confirmed.
+    confirming: BTreeSet<PartitionId>,
+    losses: u64,
     terms: u64,
+    /// The last batch that this node committed to each partition.
+    remembered: BTreeMap<PartitionId, Arc<AtomicU64>>,
+    is_renewing: bool,
+}
+
+impl State {
+    /// Not to be taken again before the group confirms the assignment.
+    fn doubt(&mut self, partition: PartitionId) {
+        self.losses += 1;
+        self.unconfirmed.insert(partition, self.losses);
+    }
 }
 
 enum Done {
-    Taken { partition: PartitionId, row: PartitionRow, count: u32, token: Token, started: Duration },
-    NotTaken { partition: PartitionId },
+    Took { partition: PartitionId, end: Taking },
     Released { partition: PartitionId },
-    Confirmed { partition: PartitionId, is_confirmed: bool },
+    Confirmed { partition: PartitionId, loss: u64, is_confirmed: bool },
     Renewed { sent: Duration, tokens: Result<Vec<(PartitionId, Option<Token>)>, StoreError> },
 }
+
+/// What a task is for, in case it panics.
+#[derive(Clone, Copy)]
+enum Chore {
+    Take(PartitionId),
+    Release(PartitionId, u64),
+    Confirm(PartitionId),
+    Renew,
+}
+
+type Work = Chores<Done, Chore>;
 
 impl Ownership {
     /// Runs until stopped, then releases everything.
     pub async fn run(mut self) {
         let mut state = State::default();
-        let mut work: JoinSet<Done> = JoinSet::new();
+        let mut work = Work::new();
         let mut renew = tokio::time::interval(self.config.renew_every);
         renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut is_renewing = false;
         let membership = self.membership.clone();
         let mut homes = self.homes.clone();
+        let history = self.history.clone();
+        let watching = history.watch();
+        tokio::pin!(watching);
         loop {
             state.assigned = self.with_shared(&state.group);
             self.reconcile(&mut state, &mut work);
@@ -145,23 +175,19 @@ impl Ownership {
                 },
                 Some(report) = self.reports.recv() => self.fenced(&mut state, report),
                 () = homes.changed() => {}
-                Some(done) = work.join_next(), if !work.is_empty() => match done {
-                    Ok(Done::Renewed { sent, tokens }) => {
-                        is_renewing = false;
-                        self.renewed(&mut state, sent, tokens);
-                    }
+                Some(done) = work.next(), if !work.is_empty() => match done {
                     Ok(done) => self.done(&mut state, &mut work, done).await,
-                    Err(error) => tracing::error!(%error, "an ownership task failed"),
+                    Err(chore) => self.failed(&mut state, chore),
                 },
                 _ = renew.tick() => {
-                    if !is_renewing && !state.held.is_empty() {
-                        is_renewing = true;
+                    if !state.is_renewing && !state.held.is_empty() {
+                        state.is_renewing = true;
                         self.renew(&state, &mut work);
                     }
-                    for partition in &state.unconfirmed {
-                        self.confirm(*partition, &mut work);
-                    }
+                    self.confirm_all(&mut state, &mut work);
                 }
+                // Looks at the marks of topics; never ends.
+                () = &mut watching => {}
             }
         }
         self.release_all(state, work).await;
@@ -171,16 +197,21 @@ impl Ownership {
     /// it. It belongs to the owner of the partition that its number comes to among the commands topic's.
     fn with_shared(&self, group: &BTreeSet<PartitionId>) -> BTreeSet<PartitionId> {
         let growth = self.homes.now();
-        let count = growth.topic_count(self.fetcher.context.commands_topic());
-        let shared =
-            growth.rows.iter().map(|row| row.partition).filter(|partition| {
-                count > 0 && partition.0 >= count && group.contains(&PartitionId(partition.0 % count))
-            });
+        let shared = growth.rows.iter().map(|row| row.partition).filter(|partition| {
+            let shared_with = self.in_group(*partition);
+            shared_with != *partition && group.contains(&shared_with)
+        });
         group.iter().copied().chain(shared).collect()
     }
 
+    /// The partition of the group's topic by whose assignment this one is assigned.
+    fn in_group(&self, partition: PartitionId) -> PartitionId {
+        let count = self.homes.now().topic_count(self.fetcher.context.commands_topic());
+        if count > 0 && partition.0 >= count { PartitionId(partition.0 % count) } else { partition }
+    }
+
     /// Starts taking what is assigned and not owned, and releasing what is owned and not assigned.
-    fn reconcile(&self, state: &mut State, work: &mut JoinSet<Done>) {
+    fn reconcile(&self, state: &mut State, work: &mut Work) {
         metrics::gauge!(telemetry::OWNED_PARTITIONS, "context" => self.fetcher.context.name())
             .set(size(state.held.len()));
         let wanted: Vec<PartitionId> = state
@@ -188,18 +219,31 @@ impl Ownership {
             .iter()
             .filter(|id| {
                 !state.held.contains_key(id)
-                    && !state.taking.contains(id)
+                    && !state.taking.contains_key(id)
                     && !state.releasing.contains(id)
-                    && !state.unconfirmed.contains(id)
+                    && !state.unconfirmed.contains_key(id)
             })
             .copied()
             .collect();
         for partition in wanted {
-            state.taking.insert(partition);
-            let (store, clock, config) = (self.store.clone(), self.clock.clone(), self.config.clone());
-            let marks = Marks { context: self.fetcher.context.name(), topic: self.emit.events_topic.clone() };
-            let homes = self.homes.clone();
-            work.spawn(async move { take(store, clock, &config, partition, marks, homes).await });
+            let unwanted = CancellationToken::new();
+            state.taking.insert(partition, unwanted.clone());
+            let taking = TakeOver {
+                store: self.store.clone(),
+                clock: self.clock.clone(),
+                config: self.config.clone(),
+                history: self.history.clone(),
+                context: self.fetcher.context.name(),
+                events_topic: self.emit.events_topic.clone(),
+                homes: self.homes.clone(),
+                partition,
+                remembered: state.remembered.entry(partition).or_default().clone(),
+                unwanted,
+            };
+            work.spawn(Chore::Take(partition), async move { Done::Took { partition, end: taking.run().await } });
+        }
+        for (_, unwanted) in state.taking.iter().filter(|(id, _)| !state.assigned.contains(id)) {
+            unwanted.cancel();
         }
         let unwanted: Vec<PartitionId> = state.held.keys().filter(|id| !state.assigned.contains(id)).copied().collect();
         for partition in unwanted {
@@ -207,30 +251,62 @@ impl Ownership {
         }
     }
 
-    async fn done(&self, state: &mut State, work: &mut JoinSet<Done>, done: Done) {
+    async fn done(&self, state: &mut State, work: &mut Work, done: Done) {
         match done {
-            Done::Taken { partition, row, count, token, started } => {
+            Done::Took { partition, end } => {
                 state.taking.remove(&partition);
-                if let Err(error) = self.start(state, row, count, token, started).await {
-                    tracing::error!(partition = partition.0, %error, "an owned partition could not be started");
-                } else if !state.assigned.contains(&partition) {
-                    self.release(state, work, partition);
+                match end {
+                    Taking::Taken { row, count, token, started, known } => {
+                        if let Err(error) = self.start(state, row, count, token, started, known).await {
+                            tracing::error!(partition = partition.0, %error, "an owned partition could not be started");
+                            state.doubt(partition);
+                        } else if !state.assigned.contains(&partition) {
+                            self.release(state, work, partition);
+                        }
+                    }
+                    Taking::Lost => state.doubt(partition),
+                    Taking::GivenUp => {}
                 }
-            }
-            Done::NotTaken { partition } => {
-                state.taking.remove(&partition);
-                state.unconfirmed.insert(partition);
             }
             Done::Released { partition } => {
                 state.releasing.remove(&partition);
             }
-            Done::Confirmed { partition, is_confirmed } => {
-                if is_confirmed {
+            Done::Confirmed { partition, loss, is_confirmed } => {
+                state.confirming.remove(&partition);
+                if is_confirmed && state.unconfirmed.get(&partition) == Some(&loss) {
                     state.unconfirmed.remove(&partition);
                 }
             }
-            Done::Renewed { .. } => {}
+            Done::Renewed { sent, tokens } => {
+                state.is_renewing = false;
+                self.renewed(state, sent, tokens);
+            }
         }
+    }
+
+    /// A task panicked: a bug, which must not cost a partition for good. What it was for is begun again, no faster than the group confirms.
+    fn failed(&self, state: &mut State, chore: Chore) {
+        match chore {
+            Chore::Take(partition) => {
+                state.taking.remove(&partition);
+                state.doubt(partition);
+            }
+            Chore::Release(partition, term) => {
+                state.releasing.remove(&partition);
+                self.forget(partition, term);
+            }
+            Chore::Confirm(partition) => {
+                state.confirming.remove(&partition);
+            }
+            Chore::Renew => state.is_renewing = false,
+        }
+    }
+
+    /// Lets the lane and its relay drop everything of a partition.
+    fn forget(&self, partition: PartitionId, term: u64) {
+        let lane = self.lane_of(partition);
+        let _ = lane.control.send(Control::Drop { partition, term });
+        let _ = lane.relay.send(RelayMessage::Drop { partition });
     }
 
     /// Begins to serve a partition that has been taken.
@@ -241,6 +317,7 @@ impl Ownership {
         count: u32,
         token: Token,
         started: Duration,
+        known: Option<u64>,
     ) -> Result<(), ractor::SpawnErr> {
         state.terms += 1;
         let (partition, term) = (row.partition, state.terms);
@@ -260,12 +337,15 @@ impl Ownership {
         tokens.add(token);
         let serving = Arc::new(AtomicBool::new(self.config.serves(&self.homes.now(), partition, row.generation)));
         let published = Arc::new(AtomicU64::new(row.outbox_cursor));
+        let remembered = state.remembered.entry(partition).or_default().clone();
+        remembered.store(row.batch, Ordering::Release);
         let _ = lane.relay.send(RelayMessage::Own {
             partition,
             token,
             cursor: row.outbox_cursor,
             head: row.outbox_head,
             published: published.clone(),
+            known,
         });
         let owned = Owned {
             partition,
@@ -277,6 +357,7 @@ impl Ownership {
             serving: serving.clone(),
             held: Vec::new(),
             batch: row.batch,
+            remembered,
             outbox_head: row.outbox_head,
             supervisor: supervisor.clone(),
             published,
@@ -288,15 +369,18 @@ impl Ownership {
         let stop = CancellationToken::new();
         for topic in self.fetcher.context.inputs() {
             let (fetcher, inputs) = (self.fetcher.clone(), lane.inputs.clone());
-            tokio::spawn(fetcher.run(
-                topic.clone(),
-                partition,
-                term,
-                row.next_offset(topic),
-                inputs,
-                serving.clone(),
-                stop.clone(),
-            ));
+            let (serving, stop, from) = (serving.clone(), stop.clone(), row.next_offset(topic));
+            let reading = fetcher.run(topic.clone(), partition, term, from, inputs, serving, stop);
+            let (reading, reporter) = (tokio::spawn(reading), self.reporter.clone());
+            tokio::spawn(async move {
+                // An input nobody reads any more would stop without a word. Taken anew, the partition is read from what was committed.
+                if let Err(error) = reading.await
+                    && error.is_panic()
+                {
+                    tracing::error!(partition = partition.0, %error, "reading an input panicked; its partition is taken again");
+                    let _ = reporter.send(Report::Fenced { partition, term });
+                }
+            });
         }
         let cold = forward_cold(partition, term, lane.inputs.clone());
         let handle = Handle { term, supervisor, lane: lane.inputs, lease: lease.clone(), serving, cold };
@@ -322,7 +406,7 @@ impl Ownership {
         held.stop.cancel();
     }
 
-    fn release(&self, state: &mut State, work: &mut JoinSet<Done>, partition: PartitionId) {
+    fn release(&self, state: &mut State, work: &mut Work, partition: PartitionId) {
         let Some(held) = state.held.remove(&partition) else { return };
         if self.config.is(Mutant::ReleaseFirst) {
             return self.release_first(state, work, partition, held);
@@ -331,7 +415,7 @@ impl Ownership {
         state.releasing.insert(partition);
         let (lane, store, drain) = (self.lane_of(partition).clone(), self.store.clone(), self.config.drain);
         let context = self.fetcher.context.name();
-        work.spawn(async move {
+        work.spawn(Chore::Release(partition, held.term), async move {
             let handed_over = tokio::time::timeout(drain, hand_over(&lane, &*store, partition, held.term)).await;
             let partition_index = partition.0;
             if handed_over == Ok(true) {
@@ -350,10 +434,10 @@ impl Ownership {
     }
 
     /// [`Mutant::ReleaseFirst`]: serves on for a second.
-    fn release_first(&self, state: &mut State, work: &mut JoinSet<Done>, partition: PartitionId, held: Held) {
+    fn release_first(&self, state: &mut State, work: &mut Work, partition: PartitionId, held: Held) {
         state.releasing.insert(partition);
         let (lane, store, handles) = (self.lane_of(partition).clone(), self.store.clone(), self.handles.clone());
-        work.spawn(async move {
+        work.spawn(Chore::Release(partition, held.term), async move {
             if let Some(token) = held.tokens.last() {
                 let _ = store.release(partition, token).await;
             }
@@ -366,14 +450,14 @@ impl Ownership {
         });
     }
 
-    async fn release_all(&self, mut state: State, mut work: JoinSet<Done>) {
+    async fn release_all(&self, mut state: State, mut work: Work) {
         let ids: Vec<PartitionId> = state.held.keys().copied().collect();
         for partition in ids {
             self.release(&mut state, &mut work, partition);
         }
         while !state.releasing.is_empty() {
-            match work.join_next().await {
-                Some(Ok(Done::Released { partition })) => {
+            match work.next().await {
+                Some(Ok(Done::Released { partition }) | Err(Chore::Release(partition, _))) => {
                     state.releasing.remove(&partition);
                 }
                 Some(_) => {}
@@ -390,24 +474,22 @@ impl Ownership {
             && let Some(held) = state.held.remove(&partition)
         {
             self.close(partition, &held);
-            let lane = self.lane_of(partition);
-            let _ = lane.control.send(Control::Drop { partition, term });
-            let _ = lane.relay.send(RelayMessage::Drop { partition });
+            self.forget(partition, term);
             metrics::counter!(telemetry::FENCED_TOTAL, "context" => self.fetcher.context.name()).increment(1);
             tracing::warn!(
                 context = self.fetcher.context.name(),
                 partition = partition.0,
                 "fenced: another owner has taken this partition"
             );
-            state.unconfirmed.insert(partition);
+            state.doubt(partition);
         }
     }
 
-    fn renew(&self, state: &State, work: &mut JoinSet<Done>) {
+    fn renew(&self, state: &State, work: &mut Work) {
         let (store, clock) = (self.store.clone(), self.clock.clone());
         let held: Vec<PartitionId> = state.held.keys().copied().collect();
         let is_late = self.config.is(Mutant::LeaseFromAnswer);
-        work.spawn(async move {
+        work.spawn(Chore::Renew, async move {
             let mut sent = clock.boot(); // before sending: the lease counts from here
             let tokens = store.tokens(&held).await;
             if is_late {
@@ -442,118 +524,20 @@ impl Ownership {
         }
     }
 
-    fn confirm(&self, partition: PartitionId, work: &mut JoinSet<Done>) {
-        let membership = self.membership.clone();
-        let count = self.homes.now().topic_count(self.fetcher.context.commands_topic());
-        let asked = if count > 0 { PartitionId(partition.0 % count) } else { partition };
-        work.spawn(async move {
-            let is_confirmed = membership.confirm(asked).await;
-            Done::Confirmed { partition, is_confirmed }
-        });
-    }
-}
-
-/// Takes a partition over; returns when it may be served.
-async fn take(
-    store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
-    config: &Config,
-    partition: PartitionId,
-    marks: Marks,
-    homes: Homes,
-) -> Done {
-    let mut backoff = Backoff::infrastructure();
-    let patience = Instant::now() + config.release_grace;
-    loop {
-        let row = match row_of(&*store, partition).await {
-            Ok(Some(row)) => row,
-            Ok(None) => {
-                tracing::warn!(partition = partition.0, "no row for this partition yet");
-                backoff.wait().await;
+    /// Asks the group about what is in doubt, once at a time for each.
+    fn confirm_all(&self, state: &mut State, work: &mut Work) {
+        for (partition, loss) in &state.unconfirmed {
+            if !state.confirming.insert(*partition) {
                 continue;
             }
-            Err(error) => {
-                tracing::warn!(partition = partition.0, %error, "take-over waits for the store");
-                backoff.wait().await;
-                continue;
-            }
-        };
-        // The last owner may be about to release it: that is quicker than waiting out its lease.
-        if !row.released && Instant::now() < patience {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        }
-        let token = Token::draw();
-        if config.is(Mutant::WaitThenBump) && !row.released {
-            tokio::time::sleep(config.lease + config.drift).await;
-        }
-        match store.take(partition, row.epoch, token, &config.address).await {
-            Ok(Some(taken)) => {
-                if config.is(Mutant::AcknowledgedAtBump) {
-                    let _ = store.acknowledge(partition, token, taken.generation, None).await;
-                }
-                if !taken.released && !config.is(Mutant::WaitThenBump) {
-                    // Until every lease that an earlier owner may hold is over.
-                    tokio::time::sleep(config.lease + config.drift).await;
-                }
-                return begin(&*store, partition, token, &*clock, &marks, homes).await;
-            }
-            Ok(None) => return Done::NotTaken { partition },
-            Err(error) => {
-                tracing::warn!(partition = partition.0, %error, "take-over waits for the store");
-                backoff.wait().await;
-            }
+            let (membership, partition, loss) = (self.membership.clone(), *partition, *loss);
+            let asked = self.in_group(partition);
+            work.spawn(Chore::Confirm(partition), async move {
+                let is_confirmed = membership.confirm(asked).await;
+                Done::Confirmed { partition, loss, is_confirmed }
+            });
         }
     }
-}
-
-/// How a mark of this context looks (see [`growth::mark`]).
-struct Marks {
-    context: &'static str,
-    topic: Arc<str>,
-}
-
-/// Reads the row as it stands now that nobody else writes it, and acknowledges its generation: an owner that only now begins has let go of
-/// every key that is not at home here.
-async fn begin(
-    store: &dyn Store,
-    partition: PartitionId,
-    token: Token,
-    clock: &dyn Clock,
-    marks: &Marks,
-    mut homes: Homes,
-) -> Done {
-    let mut backoff = Backoff::infrastructure();
-    loop {
-        let started = clock.boot();
-        let generation = match row_of(store, partition).await {
-            Ok(Some(row)) if row.token == Some(token) => row.generation,
-            Ok(_) => return Done::NotTaken { partition },
-            Err(error) => {
-                tracing::warn!(partition = partition.0, %error, "take-over waits for the store");
-                backoff.wait().await;
-                continue;
-            }
-        };
-        let growth = homes.until(|growth| growth.count_of(generation).is_some()).await;
-        let count = growth.count_of(generation).unwrap_or(1);
-        // The first generation has left nothing behind.
-        let mark = (generation > Generation(1))
-            .then(|| growth::mark(marks.context, &marks.topic, partition, count, clock.now()));
-        match store.acknowledge(partition, token, generation, mark).await {
-            Ok(Some(row)) => return Done::Taken { partition, row, count, token, started },
-            // Another generation meanwhile, or another owner: the row says which.
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(partition = partition.0, %error, "take-over waits for the store");
-                backoff.wait().await;
-            }
-        }
-    }
-}
-
-async fn row_of(store: &dyn Store, partition: PartitionId) -> Result<Option<PartitionRow>, StoreError> {
-    Ok(store.partitions().await?.into_iter().find(|row| row.partition == partition))
 }
 
 /// Finishes what is in flight, publishes it, and marks the row as released.

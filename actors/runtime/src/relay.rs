@@ -20,8 +20,8 @@ use holdfast_core::{
     epoch::Token,
     invariant::Invariant,
     port::{
-        log::{PublishError, Publisher},
-        store::Store,
+        log::{Landed, PublishError, Publisher},
+        store::{Cursor, Store},
     },
 };
 use tokio::sync::{mpsc, oneshot};
@@ -36,7 +36,8 @@ pub(crate) enum RelayMessage {
     /// Rows of a commit, in order, and whether any message of it is traced.
     Rows { rows: Arc<[OutboxRow]>, traced: bool },
     /// A partition is owned: rows after `cursor` up to `head` are in the store.
-    Own { partition: PartitionId, token: Token, cursor: u64, head: u64, published: Arc<AtomicU64> },
+    /// `known` is the end of what is known of the partition of the events topic.
+    Own { partition: PartitionId, token: Token, cursor: u64, head: u64, published: Arc<AtomicU64>, known: Option<u64> },
     /// Rows up to `head` may be in the store without having come here; the token may be new.
     Reload { partition: PartitionId, token: Token, head: u64 },
     /// The partition is lost.
@@ -55,11 +56,24 @@ struct Line {
     published: Arc<AtomicU64>,
     /// The cursor as last stored here.
     stored: u64,
+    /// Up to this offset everything of ours in this partition of the events topic is of rows that were committed.
+    known: Option<u64>,
+    /// The same as last stored here.
+    known_stored: Option<u64>,
     finish: Option<oneshot::Sender<()>>,
 }
 
+impl Line {
+    /// How far it is, if that is further than what is stored.
+    fn moved(&self, partition: PartitionId) -> Option<Cursor> {
+        let cursor = self.published.load(Ordering::Acquire);
+        let has_moved = cursor > self.stored || self.known > self.known_stored;
+        has_moved.then_some(Cursor { partition, token: self.token, cursor, published: self.known })
+    }
+}
+
 /// The rows of one call, and how it ended.
-type Published = (Arc<[OutboxRow]>, Result<(), PublishError>);
+type Published = (Arc<[OutboxRow]>, Result<Landed, PublishError>);
 
 pub(crate) struct Relay {
     pub context: &'static str,
@@ -67,6 +81,7 @@ pub(crate) struct Relay {
     pub publisher: Arc<dyn Publisher>,
     pub trace: Trace,
     pub rows_max: usize,
+    events_topic: Arc<str>,
     lines: BTreeMap<PartitionId, Line>,
     in_flight: FuturesOrdered<BoxFuture<'static, Published>>,
     rows_in_flight: usize,
@@ -89,6 +104,7 @@ impl Relay {
             publisher,
             trace,
             rows_max,
+            events_topic: format!("{context}.events").into(),
             lines: BTreeMap::new(),
             in_flight: FuturesOrdered::new(),
             rows_in_flight: 0,
@@ -115,9 +131,10 @@ impl Relay {
     fn take(&mut self, message: RelayMessage) {
         match message {
             RelayMessage::Rows { rows, traced } => self.rows(rows, traced),
-            RelayMessage::Own { partition, token, cursor, head, published } => {
+            RelayMessage::Own { partition, token, cursor, head, published, known } => {
                 published.store(cursor, Ordering::Release);
-                let line = Line { token, sent: cursor, head, published, stored: cursor, finish: None };
+                let (stored, known_stored) = (cursor, None);
+                let line = Line { token, sent: cursor, head, published, stored, known, known_stored, finish: None };
                 self.lines.insert(partition, line);
             }
             RelayMessage::Reload { partition, token, head } => {
@@ -195,11 +212,18 @@ impl Relay {
         }));
     }
 
-    async fn acknowledged(&mut self, rows: &Arc<[OutboxRow]>, result: Result<(), PublishError>) {
+    async fn acknowledged(&mut self, rows: &Arc<[OutboxRow]>, result: Result<Landed, PublishError>) {
         self.rows_in_flight -= rows.len();
         match result {
-            Ok(()) => {
+            Ok(landed) => {
                 self.backoff.reset();
+                // A home's events go to the partition of its own number, after all that it wrote before. Their end is noted with the rows' cursor,
+                // and stored with it: below it lie only events of rows that were committed.
+                for landing in landed.0.iter().filter(|landing| landing.topic == self.events_topic) {
+                    if let Some(line) = self.lines.get_mut(&landing.partition) {
+                        line.known = line.known.max(Some(landing.offset + 1));
+                    }
+                }
                 for row in rows.iter() {
                     if let Some(line) = self.lines.get(&row.partition) {
                         line.published.fetch_max(row.sequence, Ordering::AcqRel);
@@ -248,18 +272,16 @@ impl Relay {
             let labels = [("context", self.context.to_owned()), ("partition", partition.to_string())];
             metrics::gauge!(telemetry::OUTBOX_PENDING, &labels)
                 .set(crate::lane::size(usize::try_from(pending).unwrap_or(usize::MAX)));
-            if published > line.stored {
-                moved.push((*partition, line.token, published));
-            }
+            moved.extend(line.moved(*partition));
         }
         if moved.is_empty() {
             return self.finish().await;
         }
         match self.store.advance(&moved).await {
             Ok(()) => {
-                for (partition, _, cursor) in moved {
-                    if let Some(line) = self.lines.get_mut(&partition) {
-                        line.stored = cursor;
+                for cursor in moved {
+                    if let Some(line) = self.lines.get_mut(&cursor.partition) {
+                        (line.stored, line.known_stored) = (cursor.cursor, cursor.published);
                     }
                 }
                 self.finish().await;
@@ -274,9 +296,8 @@ impl Relay {
         let ids: Vec<PartitionId> = self.lines.iter().filter(|(_, line)| ended(line)).map(|(id, _)| *id).collect();
         for partition in ids {
             let Some(mut line) = self.lines.remove(&partition) else { continue };
-            let published = line.published.load(Ordering::Acquire);
-            if published > line.stored
-                && let Err(error) = self.store.advance(&[(partition, line.token, published)]).await
+            if let Some(moved) = line.moved(partition)
+                && let Err(error) = self.store.advance(&[moved]).await
             {
                 tracing::warn!(context = self.context, %error, "a cursor could not be stored; the next owner repeats some rows");
             }

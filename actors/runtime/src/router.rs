@@ -10,6 +10,7 @@ use holdfast_core::{
     Message,
     dedup::Answer,
     disposition::{Refused, WaitReason},
+    epoch::Halt,
 };
 
 /// How fresh a read must be.
@@ -64,6 +65,9 @@ pub enum RouteError {
     /// This node does not own the aggregate's partition.
     #[error("not the owner: {0}")]
     NotOwner(String),
+    /// The context stands still until an operator has spoken: its history was lost. Local reads go on.
+    #[error("halted: {0}")]
+    Halted(Halt),
     /// The handler failed. The command had no effect.
     #[error("the handler failed on this command")]
     Failed,

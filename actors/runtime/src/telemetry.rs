@@ -41,6 +41,12 @@ pub const MEMORY_BYTES: &str = "holdfast_memory_bytes";
 pub const IN_TRANSITION: &str = "holdfast_partitions_in_transition";
 /// Growths to a count that is no multiple of the one before, by `context`: raise an alarm.
 pub const IRREGULAR_GROWTH_TOTAL: &str = "holdfast_irregular_growth_total";
+/// 1 while the context is halted, by `context` and `reason`.
+pub const HALTED: &str = "holdfast_halted";
+/// 1 while an input is halted because its offsets are not in the log, by `context`, `topic` and `partition`.
+pub const INPUT_HALTED: &str = "holdfast_input_halted";
+/// Inputs opened again because they delivered nothing though the log went on, by `context` and `topic`.
+pub const INPUT_REOPENED_TOTAL: &str = "holdfast_input_reopened_total";
 /// Violations of an invariant noticed while running, by `invariant`.
 pub const INVARIANT_VIOLATIONS_TOTAL: &str = "holdfast_invariant_violations_total";
 

@@ -255,7 +255,7 @@ pub(crate) struct Snapshot {
 
 /// A claim together with what to do about it.
 pub(crate) fn answer_of(claim: &Claim, body: Uuid) -> Result<Answer, Failure> {
-    if claim.body == body { Ok(claim.answer.clone()) } else { Err(Failure::Reused) }
+    if claim.is_repeat(body) { Ok(claim.answer.clone()) } else { Err(Failure::Reused) }
 }
 
 /// An empty reply, for messages nobody waits on.

@@ -111,6 +111,7 @@ impl Lane {
                 && let Some(head) = committed.heads.get(&fence.partition)
             {
                 owned.batch = fence.number;
+                owned.remembered.store(fence.number, Ordering::Release);
                 owned.outbox_head = *head;
                 owned.cursor_stored = fence.cursor.unwrap_or(owned.cursor_stored);
             }

@@ -90,6 +90,7 @@ impl Lane {
             let Some(owned) = self.owned.get_mut(&fence.partition) else { continue };
             let token = row.token.unwrap_or(owned.token);
             (owned.token, owned.batch, owned.outbox_head) = (token, row.batch, row.outbox_head);
+            owned.remembered.store(row.batch, std::sync::atomic::Ordering::Release);
             let relay = RelayMessage::Reload { partition: owned.partition, token, head: row.outbox_head };
             let _ = self.relay.send(relay);
         }

@@ -52,12 +52,15 @@ impl Cluster {
         let mut config = Config { address: "memory".into(), ..Config::default() };
         change(&mut config);
         let store = self.store.node();
+        self.start_on(store, config).await
+    }
+
+    /// Starts a node with a handle on the store that may be broken from the start.
+    pub async fn start_on(&self, store: MemoryStore, config: Config) -> Member {
         let log = self.log.node();
         let publisher = MemoryPublisher::new(log.clone());
         let membership = self.group.join();
-        let context = BoundedContext::new("counter")
-            .with(CounterAdapter { oracle: self.oracle.clone() })
-            .subscribe("other.events");
+        let context = self.context();
         let ports = Ports {
             log: Arc::new(log.clone()),
             membership: Arc::new(membership.clone()),
@@ -68,6 +71,11 @@ impl Cluster {
         };
         let node = Node::start(context, config, ports).await.expect("starts");
         Member { node, log, store, publisher, membership }
+    }
+
+    /// What every node serves.
+    pub fn context(&self) -> BoundedContext {
+        BoundedContext::new("counter").with(CounterAdapter { oracle: self.oracle.clone() }).subscribe("other.events")
     }
 
     /// Sends a command through the log; returns its id.

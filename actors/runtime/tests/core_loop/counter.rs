@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_core::{
     Aggregate, Context, Decision, Effects, Message,
-    codec::{Adapter, EncodedEvent, LookupFailed, StateError},
+    codec::{Adapter, Aftermath, EncodedEvent, LookupFailed, StateError},
     dedup::Rejection,
     disposition::Refused,
     pool::PoolChange,
@@ -37,31 +37,48 @@ pub enum Command {
     Panic,
 }
 
+/// So much was added; taken from the pool, if so.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Event {
+    n: i64,
+    is_taken: bool,
+}
+
+impl Event {
+    pub const fn added(n: i64) -> Self {
+        Self { n, is_taken: false }
+    }
+
+    pub const fn taken(n: i64) -> Self {
+        Self { n, is_taken: true }
+    }
+}
+
 impl Aggregate for Counter {
     const KIND: &'static str = "counter";
     const SCHEMA: u32 = 1;
     type Command = Command;
-    type Event = i64;
+    type Event = Event;
     type Rejection = String;
 
     fn decide(&self, command: &Command, _: &Context<'_>) -> Result<Decision<Self>, String> {
         match command {
             Command::Add(0) => Err("nothing to add".into()),
-            Command::Add(n) => Ok(Decision::event(*n)),
+            Command::Add(n) => Ok(Decision::event(Event::added(*n))),
             Command::Take(n) => Ok(Decision::Conditional {
                 wants: vec![PoolChange::hold("stock", *n)],
-                granted: Effects::event(*n),
+                granted: Effects::event(Event::taken(*n)),
                 refused: Err("sold out".into()),
             }),
             Command::Later => Ok(Decision::Done(Effects::none().with_timer("later", Duration::from_mins(1)))),
-            Command::Fired => Ok(Decision::event(1000)),
-            Command::Ask(answer) => Ok(Decision::event(answer.expect("prepared"))),
+            Command::Fired => Ok(Decision::event(Event::added(1000))),
+            Command::Ask(answer) => Ok(Decision::event(Event::added(answer.expect("prepared")))),
             Command::Panic => panic!("this command is poison"),
         }
     }
 
-    fn evolve(&mut self, event: &i64) {
-        self.sum += event;
+    fn evolve(&mut self, event: &Event) {
+        self.sum += event.n;
     }
 }
 
@@ -70,6 +87,8 @@ impl Aggregate for Counter {
 pub struct Oracle {
     pub is_away: Arc<AtomicBool>,
     pub calls: Arc<AtomicUsize>,
+    /// How often decoding an "add" panics from now on: a bug in a codec.
+    pub decode_panics: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Default)]
@@ -91,6 +110,10 @@ impl Adapter for CounterAdapter {
     }
 
     fn decode(&self, message: &Message) -> Result<Command, Refused> {
+        if &*message.r#type == "add" && self.oracle.decode_panics.load(Ordering::SeqCst) > 0 {
+            self.oracle.decode_panics.fetch_sub(1, Ordering::SeqCst);
+            panic!("decoding panics, as the test asked");
+        }
         match &*message.r#type {
             "add" | "other.added" => {
                 let n = number(&message.payload)?;
@@ -108,8 +131,21 @@ impl Adapter for CounterAdapter {
         (name == "later").then_some(Command::Fired)
     }
 
-    fn encode_event(&self, event: &i64, _: &Context<'_>) -> EncodedEvent {
-        EncodedEvent { r#type: "added", payload: event.to_string().into() }
+    fn encode_event(&self, event: &Event, _: &Context<'_>) -> EncodedEvent {
+        EncodedEvent { r#type: if event.is_taken { "taken" } else { "added" }, payload: event.n.to_string().into() }
+    }
+
+    fn decode_event(&self, message: &Message) -> Result<Event, Refused> {
+        match &*message.r#type {
+            "added" => Ok(Event::added(number(&message.payload)?)),
+            "taken" => Ok(Event::taken(number(&message.payload)?)),
+            _ => Err(Refused::unknown_type()),
+        }
+    }
+
+    fn aftermath(&self, event: &Event, _: &Context<'_>) -> Aftermath {
+        let pools = if event.is_taken { vec![PoolChange::hold("stock", event.n)] } else { Vec::new() };
+        Aftermath { pools, timers: Vec::new() }
     }
 
     fn encode_state(&self, state: &Counter) -> Bytes {

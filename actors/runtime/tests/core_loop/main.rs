@@ -6,6 +6,8 @@ mod counter;
 mod basics;
 mod faults;
 mod growth;
+mod history;
 mod mutants;
 mod ownership;
 mod simulation;
+mod take_over;
