@@ -98,6 +98,37 @@ pub async fn delete_topics(brokers: &str, names: &[&str]) -> Result<(), Error> {
     Ok(())
 }
 
+/// Deletes a topic and makes it again, empty, as soon as the broker lets that happen.
+pub async fn recreate_topic(brokers: &str, name: &str, partitions: i32) -> Result<(), Error> {
+    delete_topics(brokers, &[name]).await?;
+    let admin: AdminClient<DefaultClientContext> =
+        client(brokers, "holdfast-load-admin").create().map_err(failed("admin client"))?;
+    let options = AdminOptions::new().request_timeout(Some(METADATA)).operation_timeout(Some(METADATA));
+    let give_up = Instant::now() + METADATA * 3;
+    loop {
+        let new = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        match admin.create_topics(&[new], &options).await.map_err(failed("creating a topic"))?.pop() {
+            Some(Ok(_)) => return Ok(()),
+            answer if Instant::now() > give_up => return Err(Error::Refused(format!("{name} again: {answer:?}"))),
+            // The old one is not quite gone.
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Deletes what lies below `before` in each partition given, as retention does.
+pub async fn delete_records(brokers: &str, topic: &str, before: &BTreeMap<i32, i64>) -> Result<(), Error> {
+    let admin: AdminClient<DefaultClientContext> =
+        client(brokers, "holdfast-load-admin").create().map_err(failed("admin client"))?;
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in before {
+        let added = list.add_partition_offset(topic, *partition, Offset::Offset(*offset));
+        added.map_err(failed("an offset"))?;
+    }
+    let options = AdminOptions::new().request_timeout(Some(METADATA)).operation_timeout(Some(METADATA));
+    admin.delete_records(&list, &options).await.map_err(failed("deleting records")).map(drop)
+}
+
 /// Asks again and again how far topics reach, over one connection.
 pub struct Ends {
     consumer: std::sync::Arc<BaseConsumer>,

@@ -4,6 +4,7 @@
 //! the design to be measured against. The checkers read Kafka and Postgres by themselves: they share no code with the
 //! runtime, so a mistake there is not repeated here. Deliberately absent: anything a product process needs.
 
+pub mod backup;
 pub mod baseline;
 pub mod by_hand;
 pub mod checkers;

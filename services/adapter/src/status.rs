@@ -16,6 +16,9 @@ use tonic::{Code, Status};
 /// When to try again after a failure that says nothing about its end.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
+/// When to try again after a halt, which a person has to end.
+const RETRY_HALTED_AFTER: Duration = Duration::from_secs(30);
+
 /// When to try again after a look-up failed; its circuit reopens after about that long.
 const RETRY_DOWNSTREAM_AFTER: Duration = Duration::from_secs(2);
 
@@ -48,6 +51,11 @@ pub fn routed(error: RouteError) -> Status {
             tracing::debug!(reason, "a call found no owner");
             Problem::unavailable("OWNER_MOVING", "no owner of this key can be reached here just now", RETRY_AFTER)
         }
+        RouteError::Halted(halt) => Problem::unavailable(
+            halt.reason.as_str(),
+            "this context is halted: its history was lost, and an operator has to recover it",
+            RETRY_HALTED_AFTER,
+        ),
         RouteError::Failed => Problem::new(
             Code::Internal,
             "HANDLER_FAILED",

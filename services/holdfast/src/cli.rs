@@ -42,6 +42,9 @@ pub enum Verb {
     /// Who owns which partition, and how far each is; and growing them, live.
     #[command(subcommand)]
     Partitions(Partitions),
+    /// After a database was restored from a backup, or a topic was lost: folds what was published back, and lets the context go on. Only
+    /// says what it would do, unless `--yes`.
+    Recover(Recover),
     /// Prints the effective configuration, secrets masked.
     Config {
         /// One JSON object per line.
@@ -125,6 +128,22 @@ pub enum Stack {
 pub struct Serve {
     /// Contexts, separated by commas, or `all`.
     pub contexts: String,
+}
+
+/// See [`Verb::Recover`].
+#[derive(Debug, clap::Args)]
+pub struct Recover {
+    /// `orders`, `inventory`, or `all`.
+    pub contexts: String,
+    /// Does it.
+    #[arg(long)]
+    pub yes: bool,
+    /// Takes topics as they are now: one that was made again is read from its start, and records that are gone are passed over.
+    #[arg(long)]
+    pub accept_topics: bool,
+    /// One JSON object per context.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// See [`Verb::Topics`].

@@ -132,6 +132,8 @@ pub fn kafka(config: &Config, brokers: &str, context: Context) -> KafkaConfig {
             config::GroupProtocol::Consumer => GroupProtocol::Consumer,
         },
         session_timeout: config.kafka.session_timeout,
+        // Each context has a group of its own, so one name does for all.
+        group_instance_id: config.kafka.group_instance_id.clone(),
         ..KafkaConfig::new(brokers, context.as_str())
     }
 }
@@ -317,7 +319,8 @@ pub fn database(config: &Config, at: &Infrastructure, context: Context) -> Resul
     })
 }
 
-async fn connect(
+/// The store of `context`.
+pub(crate) async fn connect(
     config: &Config,
     at: &Infrastructure,
     context: Context,
@@ -348,6 +351,11 @@ fn watch(health: &Health, context: Context, node: &Arc<Node>, store: &Arc<PgStor
     let (joined, live) = (node.clone(), node.clone());
     health.ready_when(format!("{context}: group"), move || {
         health::Verdict::when(joined.joined(), "has not joined the consumer group yet")
+    });
+    let history = node.clone();
+    health.ready_when(format!("{context}: history"), move || match history.halt() {
+        None => health::Verdict::Ok,
+        Some(halt) => health::Verdict::Not(format!("halted, {halt}; see the runbook and `holdfast recover {context}`")),
     });
     let reachable = Arc::new(AtomicBool::new(true));
     let (seen, store) = (reachable.clone(), store.clone());

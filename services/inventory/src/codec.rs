@@ -3,6 +3,7 @@
 //! Invariant: what gets past `decode` keeps every promise of the `.proto` comments. Deliberately absent: the meaning of orders' events
 //! ([`crate::subscriptions`]).
 
+mod recover;
 mod reservation;
 mod stock_item;
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use holdfast_core::{Aggregate, Context, Timestamp, codec::Adapter};
+use holdfast_core::{Aggregate, Context, Message, Timestamp, codec::Adapter, envelope::ContentType};
 use holdfast_inventory::codec::{ReservationAdapter, StockItemAdapter, decode_reservation, decode_stock_item};
 use holdfast_inventory_domain::{
     Line, Reservation, Sku, StockItem,
@@ -36,10 +36,27 @@ fn euro(minor: i64) -> Money {
     Money::new(minor, Currency::EUR)
 }
 
-/// The type and the bytes of `event`.
-fn encoded<A: Adapter>(adapter: &A, event: &<A::Aggregate as Aggregate>::Event, key: &str) -> (&'static str, String) {
-    let event = adapter.encode_event(event, &Context { key, version: 1, now: AT });
-    (event.r#type, hex(&event.payload))
+/// The type and the bytes of `event`, which is also read back from them.
+fn encoded<A: Adapter>(adapter: &A, event: &<A::Aggregate as Aggregate>::Event, key: &str) -> (&'static str, String)
+where
+    <A::Aggregate as Aggregate>::Event: PartialEq + std::fmt::Debug,
+{
+    let encoded = adapter.encode_event(event, &Context { key, version: 1, now: AT });
+    let message = Message {
+        id: uuid::Uuid::nil(),
+        source: "golden".into(),
+        r#type: encoded.r#type.into(),
+        key: key.into(),
+        content_type: ContentType::Protobuf,
+        sequence: Some(1),
+        correlation: None,
+        causation: None,
+        traceparent: None,
+        tracestate: None,
+        payload: encoded.payload.clone(),
+    };
+    assert_eq!(adapter.decode_event(&message).as_ref(), Ok(event));
+    (encoded.r#type, hex(&encoded.payload))
 }
 
 #[test]

@@ -32,6 +32,9 @@ pub const FOLLOWS: &[&str] = &["inventory.events"];
 /// The encoded descriptors of its services, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = holdfast_proto::FILE_DESCRIPTOR_SET;
 
+/// `ce_source` of what comes by gRPC, under which its claims are found.
+pub const CALL_SOURCE: &str = holdfast_adapter::call::SOURCE;
+
 /// The context, asking `prices` what things cost.
 pub fn context(prices: impl PriceSource) -> BoundedContext {
     context_keeping(prices, Keep::default())

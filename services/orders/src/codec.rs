@@ -5,6 +5,7 @@
 
 mod commands;
 mod events;
+mod recover;
 mod reply;
 mod state;
 
@@ -55,6 +56,10 @@ impl Adapter for OrderAdapter {
 
     fn encode_event(&self, event: &Event, context: &Context<'_>) -> EncodedEvent {
         events::encode(event, context.key)
+    }
+
+    fn decode_event(&self, message: &Message) -> Result<Event, Refused> {
+        recover::decode(message)
     }
 
     fn encode_state(&self, state: &Order) -> Bytes {

@@ -9,6 +9,7 @@ mod grow;
 mod load;
 mod migrate;
 mod partitions;
+mod recover;
 pub mod serve;
 mod stack;
 mod topics;
@@ -49,6 +50,7 @@ pub async fn run(arguments: Arguments) -> Result<u8, Failure> {
         Verb::Stack(stack) => stack::run(stack).await,
         Verb::Serve(serve) => serve::run(config, serve).await,
         Verb::Migrate { context } => migrate::run(&config, &context).await,
+        Verb::Recover(recover) => recover::run(&config, recover).await,
         Verb::Topics(topics) => topics::run(&config, topics).await,
         Verb::Partitions(Partitions::Grow(grow)) => grow::run(&config, grow).await,
         Verb::Config { json } => Ok(config::run(&config, json)),

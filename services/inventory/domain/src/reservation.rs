@@ -9,7 +9,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use holdfast_core::{Aggregate, Context, Decision, Effects, Timestamp};
+use holdfast_core::{Aggregate, Context, Decision, Effects, Timestamp, pool::PoolChange};
 
 use crate::{Line, line};
 
@@ -121,6 +121,17 @@ pub enum Event {
         /// What was given back.
         lines: Arc<[Line]>,
     },
+}
+
+impl Event {
+    /// What happened to the pools with it.
+    pub fn pool_changes(&self) -> Vec<PoolChange> {
+        match self {
+            Self::StockReserved { lines, .. } => line::hold(lines),
+            Self::ReservationRefused { .. } => Vec::new(),
+            Self::ReservationReleased { lines, .. } | Self::ReservationExpired { lines, .. } => line::give_back(lines),
+        }
+    }
 }
 
 /// Why a reservation says no.

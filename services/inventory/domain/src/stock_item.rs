@@ -100,6 +100,17 @@ impl Event {
     }
 }
 
+impl Event {
+    /// What happened to the pool of `sku` with it.
+    pub fn pool_changes(&self, sku: &str) -> Vec<PoolChange> {
+        match self {
+            Self::StockReceived { quantity, .. } => vec![PoolChange::supply(sku, *quantity)],
+            Self::StockAdjusted { delta, .. } => vec![PoolChange::supply(sku, *delta)],
+            Self::PriceSet { .. } => Vec::new(),
+        }
+    }
+}
+
 /// Why a sku says no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use holdfast_core::{
     Aggregate, Context, Message,
-    codec::{Adapter, EncodedEvent, StateError},
+    codec::{Adapter, Aftermath, EncodedEvent, StateError},
     dedup,
     disposition::Refused,
 };
@@ -18,13 +18,13 @@ use holdfast_inventory_domain::{
 use holdfast_proto::inventory::v1;
 use prost::Message as _;
 
-use super::{broken, stamp, stored_time};
+use super::{broken, recover, stamp, stored_time};
 use crate::subscriptions;
 
-const STOCK_RESERVED: &str = "holdfast.inventory.v1.StockReserved";
-const RESERVATION_REFUSED: &str = "holdfast.inventory.v1.ReservationRefused";
-const RESERVATION_RELEASED: &str = "holdfast.inventory.v1.ReservationReleased";
-const RESERVATION_EXPIRED: &str = "holdfast.inventory.v1.ReservationExpired";
+pub(super) const STOCK_RESERVED: &str = "holdfast.inventory.v1.StockReserved";
+pub(super) const RESERVATION_REFUSED: &str = "holdfast.inventory.v1.ReservationRefused";
+pub(super) const RESERVATION_RELEASED: &str = "holdfast.inventory.v1.ReservationReleased";
+pub(super) const RESERVATION_EXPIRED: &str = "holdfast.inventory.v1.ReservationExpired";
 
 /// The adapter of [`Reservation`].
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,14 @@ impl Adapter for ReservationAdapter {
 
     fn encode_event(&self, event: &Event, context: &Context<'_>) -> EncodedEvent {
         encode_event(event, context.key.to_owned())
+    }
+
+    fn decode_event(&self, message: &Message) -> Result<Event, Refused> {
+        recover::reservation(message)
+    }
+
+    fn aftermath(&self, event: &Event, context: &Context<'_>) -> Aftermath {
+        Aftermath { pools: event.pool_changes(), timers: recover::timers(event, context.now).into_iter().collect() }
     }
 
     fn encode_state(&self, state: &Reservation) -> Bytes {

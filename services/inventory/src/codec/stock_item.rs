@@ -6,7 +6,7 @@ use bytes::Bytes;
 use holdfast_adapter::{body, check};
 use holdfast_core::{
     Aggregate, Context, Message,
-    codec::{Adapter, EncodedEvent, StateError},
+    codec::{Adapter, Aftermath, EncodedEvent, StateError},
     dedup,
     disposition::Refused,
 };
@@ -18,7 +18,7 @@ use holdfast_money::{Currency, Money};
 use holdfast_proto::inventory::v1;
 use prost::Message as _;
 
-use super::{amount, broken, stamp, stored_time};
+use super::{amount, broken, recover, stamp, stored_time};
 
 /// `ce_type` of `ReceiveStock`.
 pub const RECEIVE_STOCK: &str = "holdfast.inventory.v1.ReceiveStock";
@@ -28,10 +28,10 @@ pub const ADJUST_STOCK: &str = "holdfast.inventory.v1.AdjustStock";
 pub const SET_PRICE: &str = "holdfast.inventory.v1.SetPrice";
 /// `ce_type` of `SetReorderPoint`.
 pub const SET_REORDER_POINT: &str = "holdfast.inventory.v1.SetReorderPoint";
-const STOCK_RECEIVED: &str = "holdfast.inventory.v1.StockReceived";
-const STOCK_ADJUSTED: &str = "holdfast.inventory.v1.StockAdjusted";
-const PRICE_SET: &str = "holdfast.inventory.v1.PriceSet";
-const REORDER_POINT_SET: &str = "holdfast.inventory.v1.ReorderPointSet";
+pub(super) const STOCK_RECEIVED: &str = "holdfast.inventory.v1.StockReceived";
+pub(super) const STOCK_ADJUSTED: &str = "holdfast.inventory.v1.StockAdjusted";
+pub(super) const PRICE_SET: &str = "holdfast.inventory.v1.PriceSet";
+pub(super) const REORDER_POINT_SET: &str = "holdfast.inventory.v1.ReorderPointSet";
 
 /// Longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 200;
@@ -76,6 +76,14 @@ impl Adapter for StockItemAdapter {
             }
         };
         EncodedEvent { r#type, payload: payload.into() }
+    }
+
+    fn decode_event(&self, message: &Message) -> Result<Event, Refused> {
+        recover::stock_item(message)
+    }
+
+    fn aftermath(&self, event: &Event, context: &Context<'_>) -> Aftermath {
+        Aftermath { pools: event.pool_changes(context.key), timers: Vec::new() }
     }
 
     fn encode_state(&self, state: &StockItem) -> Bytes {

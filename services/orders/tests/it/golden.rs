@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use holdfast_core::{Context, Timestamp, codec::Adapter as _};
+use holdfast_core::{Context, Message, Timestamp, codec::Adapter as _, envelope::ContentType};
 use holdfast_money::{Currency, Money};
 use holdfast_orders_domain::{Cancellation, CancellationCause, Details, Event, Line, Lines, Order, Sku, Status};
 use uuid::Uuid;
@@ -125,6 +125,20 @@ fn events_are_written_as_ever() {
     for (event, r#type, golden) in events() {
         let encoded = adapter().encode_event(&event, &context);
         assert_eq!((encoded.r#type, hex(&encoded.payload)), (r#type, format!("{EVENT}{golden}")));
+        let message = Message {
+            id: Uuid::nil(),
+            source: "golden".into(),
+            r#type: r#type.into(),
+            key: ORDER.into(),
+            content_type: ContentType::Protobuf,
+            sequence: Some(1),
+            correlation: None,
+            causation: None,
+            traceparent: None,
+            tracestate: None,
+            payload: encoded.payload,
+        };
+        assert_eq!(adapter().decode_event(&message), Ok(event), "and read back, for `holdfast recover`");
     }
 }
 

@@ -1,0 +1,80 @@
+//! Events back from the wire, for `holdfast recover`.
+//!
+//! Invariant: what [`super::events::encode`] wrote comes back as it was, so that a state folded from the topic is the state that was lost.
+//! Nothing is guessed: an event that this build did not write is refused.
+
+use holdfast_adapter::{body, check};
+use holdfast_core::{Message, disposition::Refused};
+use holdfast_orders_domain::{Cancellation, CancellationCause, Event, Line, Sku};
+use holdfast_proto::{money::v1::Money as WireMoney, orders::v1};
+
+use super::events::{ITEM_ADDED, ITEM_REMOVED, ORDER_CANCELLED, ORDER_CREATED, ORDER_PLACED, ORDER_RESERVED};
+
+/// The event in `message`.
+pub(super) fn decode(message: &Message) -> Result<Event, Refused> {
+    let at = |time: Option<&_>| check::time("occurred_at", time);
+    Ok(match &*message.r#type {
+        ORDER_CREATED => {
+            let event: v1::OrderCreated = body::decode(message)?;
+            Event::OrderCreated {
+                at: at(event.occurred_at.as_ref())?,
+                customer: check::canonical_uuid("customer_id", &event.customer_id)?,
+                currency: check::currency("currency", &event.currency)?,
+            }
+        }
+        ITEM_ADDED => {
+            let event: v1::ItemAdded = body::decode(message)?;
+            Event::ItemAdded {
+                at: at(event.occurred_at.as_ref())?,
+                quantity: event.quantity,
+                line: line(&event.sku, event.line_quantity, event.unit_price.as_ref())?,
+                total: check::money("total", event.total.as_ref())?,
+            }
+        }
+        ITEM_REMOVED => {
+            let event: v1::ItemRemoved = body::decode(message)?;
+            let total = check::money("total", event.total.as_ref())?;
+            Event::ItemRemoved { at: at(event.occurred_at.as_ref())?, sku: sku(&event.sku)?, total }
+        }
+        ORDER_PLACED => order_placed(&body::decode(message)?)?,
+        ORDER_RESERVED => {
+            let event: v1::OrderReserved = body::decode(message)?;
+            let until = check::time("reserved_until", event.reserved_until.as_ref())?;
+            Event::OrderReserved { at: at(event.occurred_at.as_ref())?, until }
+        }
+        ORDER_CANCELLED => {
+            let event: v1::OrderCancelled = body::decode(message)?;
+            let cause = match event.cause() {
+                v1::CancellationCause::Requested => CancellationCause::Requested,
+                v1::CancellationCause::OutOfStock => CancellationCause::OutOfStock,
+                v1::CancellationCause::ReservationExpired => CancellationCause::ReservationExpired,
+                v1::CancellationCause::Unspecified => return Err(Refused::invalid("cause", "cause is unknown")),
+            };
+            let cancellation = Cancellation { cause, reason: event.reason.as_str().into() };
+            Event::OrderCancelled { at: at(event.occurred_at.as_ref())?, cancellation }
+        }
+        _ => return Err(Refused::unknown_type()),
+    })
+}
+
+fn order_placed(event: &v1::OrderPlaced) -> Result<Event, Refused> {
+    let text = |text: &str| (!text.is_empty()).then(|| text.into());
+    let lines = event.lines.iter().map(|each| line(&each.sku, each.quantity, each.unit_price.as_ref()));
+    Ok(Event::OrderPlaced {
+        at: check::time("occurred_at", event.occurred_at.as_ref())?,
+        customer: check::canonical_uuid("customer_id", &event.customer_id)?,
+        lines: lines.collect::<Result<_, _>>()?,
+        total: check::money("total", event.total.as_ref())?,
+        payment_method: text(&event.payment_method),
+        address_id: text(&event.address_id),
+    })
+}
+
+fn line(name: &str, quantity: i64, unit_price: Option<&WireMoney>) -> Result<Line, Refused> {
+    let line = Line::new(sku(name)?, quantity, check::money("unit_price", unit_price)?);
+    line.map_err(|_| Refused::invalid("subtotal", "the subtotal does not fit"))
+}
+
+fn sku(name: &str) -> Result<Sku, Refused> {
+    Sku::new(name).map_err(|_| Refused::invalid("sku", "sku is not 1-64 characters of [A-Za-z0-9._-]"))
+}
