@@ -14,11 +14,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::Error;
 use crate::artifacts::Artifacts;
 use crate::process::{ServerProcess, Spec, end_orphan};
 use crate::server::Server;
 use crate::watchdog::{GatedCommand, LastSignal, Watchdog};
+use crate::{Error, KafkaListener, ports};
 
 /// Generous: a broker that recovers its logs after a crash on a busy 2-core machine takes its time.
 const READY_PATIENCE: Duration = Duration::from_mins(2);
@@ -37,7 +37,6 @@ process.roles=broker,controller
 node.id=1
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 auto.create.topics.enable=false
 num.partitions=1
 default.replication.factor=1
@@ -83,12 +82,26 @@ pub(crate) struct Home {
     artifacts: &'static Artifacts,
     pub(crate) port: u16,
     pub(crate) controller_port: u16,
+    /// Further listeners, and the port that each really has.
+    listeners: Vec<(KafkaListener, u16)>,
 }
 
 impl Home {
     /// A Kafka below `root`, which nothing else may use.
-    pub(crate) fn new(root: &Path, artifacts: &'static Artifacts, port: u16, controller_port: u16) -> Self {
-        Self { root: root.to_owned(), artifacts, port, controller_port }
+    pub(crate) fn new(
+        root: &Path,
+        artifacts: &'static Artifacts,
+        port: u16,
+        controller_port: u16,
+        listeners: &[KafkaListener],
+    ) -> Self {
+        let listeners = listeners.iter().map(|listener| (listener.clone(), ports::choose())).collect();
+        Self { root: root.to_owned(), artifacts, port, controller_port, listeners }
+    }
+
+    /// The port of the further listener of that name.
+    pub(crate) fn listener(&self, name: &str) -> Option<u16> {
+        self.listeners.iter().find(|(listener, _)| listener.name == name).map(|(_, port)| *port)
     }
 
     fn data(&self) -> PathBuf {
@@ -158,10 +171,20 @@ impl Home {
         let mut config = SETTINGS.to_owned();
         // A backslash is an escape in Java's properties.
         let data = data.display().to_string().replace('\\', "\\\\");
+        let further = |text: fn(&str, u16, u16) -> String| -> String {
+            self.listeners
+                .iter()
+                .map(|(listener, port)| text(&listener.name, *port, listener.advertised_port))
+                .collect()
+        };
+        let listeners = further(|name, port, _| format!(",{name}://127.0.0.1:{port}"));
+        let advertised = further(|name, _, advertised| format!(",{name}://127.0.0.1:{advertised}"));
+        let protocols = further(|name, _, _| format!(",{name}:PLAINTEXT"));
         write!(
             config,
-            "listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+            "listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{listeners}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}\n\
              controller.quorum.voters=1@127.0.0.1:{controller_port}\n\
              log.dirs={data}\n"
         )
@@ -177,7 +200,8 @@ impl Server for Home {
     const NAME: &'static str = "Kafka";
 
     fn ports(&mut self) -> Vec<&mut u16> {
-        vec![&mut self.port, &mut self.controller_port]
+        let further = self.listeners.iter_mut().map(|(_, port)| port);
+        [&mut self.port, &mut self.controller_port].into_iter().chain(further).collect()
     }
 
     async fn start(&self, watchdog: &Arc<Watchdog>) -> Result<ServerProcess, Error> {

@@ -30,6 +30,7 @@ mod server;
 mod unpack;
 mod watchdog;
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -42,6 +43,15 @@ use crate::data_dir::DataDir;
 use crate::server::Slot;
 use crate::watchdog::Watchdog;
 
+/// A further way into Kafka, on loopback, that tells its clients to come back through another port: that of a proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaListener {
+    /// Upper-case letters, digits and `_`; unique, and neither `PLAINTEXT` nor `CONTROLLER`.
+    pub name: String,
+    /// The loopback port that Kafka names to whoever came in this way.
+    pub advertised_port: u16,
+}
+
 /// What to start, and where.
 #[derive(Clone, Debug)]
 pub struct StackOptions {
@@ -53,13 +63,22 @@ pub struct StackOptions {
     pub postgres: bool,
     /// Kafka's port; `None` is the port of the last time, if that is free, otherwise any free one.
     pub kafka_port: Option<u16>,
+    /// Further listeners of Kafka, each on a free port: see [`Stack::kafka_listener`].
+    pub kafka_listeners: Vec<KafkaListener>,
     /// Postgres's port; `None` as for Kafka.
     pub postgres_port: Option<u16>,
 }
 
 impl Default for StackOptions {
     fn default() -> Self {
-        Self { data_dir: None, kafka: true, postgres: true, kafka_port: None, postgres_port: None }
+        Self {
+            data_dir: None,
+            kafka: true,
+            postgres: true,
+            kafka_port: None,
+            kafka_listeners: Vec::new(),
+            postgres_port: None,
+        }
     }
 }
 
@@ -117,6 +136,14 @@ impl Stack {
     pub fn brokers(&self) -> &str {
         assert!(self.kafka.is_some(), "this stack was started without Kafka");
         &self.brokers
+    }
+
+    /// Where the further listener of that name really is, on loopback; `None` if the options named none such.
+    ///
+    /// # Panics
+    /// If the stack was started without Kafka.
+    pub fn kafka_listener(&self, name: &str) -> Option<SocketAddr> {
+        self.kafka_slot().home.listener(name).map(|port| (Ipv4Addr::LOCALHOST, port).into())
     }
 
     /// A URL for `database`, as the superuser; `postgres` always exists. The URL holds a password.

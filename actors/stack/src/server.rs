@@ -107,7 +107,7 @@ pub(crate) async fn launch_kafka(
         return Ok(None);
     }
     let port = options.kafka_port.unwrap_or(state.kafka_port);
-    let home = kafka::Home::new(dir.path(), artifacts, port, state.controller_port);
+    let home = kafka::Home::new(dir.path(), artifacts, port, state.controller_port, &options.kafka_listeners);
     // First, so that the remembered ports are free.
     home.end_orphan().await?;
     home.format(&state.cluster_id, watchdog).await?;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use holdfast_stack::{Error, Stack, StackOptions};
+use holdfast_stack::{Error, KafkaListener, Stack, StackOptions};
 use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         the_shared_stack_is_one_and_the_same,
         a_killed_owner_takes_its_servers_along,
         the_successor_of_a_killed_owner_waits_and_recovers,
+        a_further_listener_serves_on_a_port_of_its_own_and_keeps_it,
     ];
     trials.push(Trial::test("starting_and_stopping_may_be_spawned", || {
         starting_and_stopping_may_be_spawned();
@@ -213,5 +214,23 @@ async fn the_successor_of_a_killed_owner_waits_and_recovers() {
     let stack = Stack::start(kept_in(dir.path())).await.unwrap();
     assert!(is_gone(kafka) && is_gone(postgres));
     assert_serves(&stack);
+    stack.stop().await.unwrap();
+}
+
+async fn a_further_listener_serves_on_a_port_of_its_own_and_keeps_it() {
+    let listener = KafkaListener { name: "NODE_1".to_owned(), advertised_port: 9 };
+    let stack =
+        Stack::start(StackOptions { postgres: false, kafka_listeners: vec![listener], ..StackOptions::default() })
+            .await
+            .unwrap();
+    let at = stack.kafka_listener("NODE_1").unwrap();
+    assert_ne!(at.to_string(), stack.brokers());
+    assert!(speaks_kafka(&at.to_string()) && speaks_kafka(stack.brokers()));
+    assert_eq!(stack.kafka_listener("NODE_2"), None);
+    stack.kill_kafka().await;
+    assert!(!speaks_kafka(&at.to_string()));
+    stack.start_kafka().await.unwrap();
+    assert_eq!(stack.kafka_listener("NODE_1"), Some(at));
+    await_condition("the listener", || speaks_kafka(&at.to_string()));
     stack.stop().await.unwrap();
 }
