@@ -1,14 +1,16 @@
 //! Benchmarks, fault scenarios and checkers.
 //!
 //! [`work`] makes the load, [`producer`] sends it, [`checkers`] account for every command of it, [`scenarios`] measure, [`baseline`] is
-//! the design to be measured against. The checkers read Kafka and Postgres by themselves: they share no code with the
+//! the design to be measured against, [`faults`] break what runs. The checkers read Kafka and Postgres by themselves: they share no code with the
 //! runtime, so a mistake there is not repeated here. Deliberately absent: anything a product process needs.
 
 pub mod backup;
 pub mod baseline;
 pub mod by_hand;
 pub mod checkers;
+pub mod faults;
 pub mod kafka;
 pub mod producer;
+pub mod random;
 pub mod scenarios;
 pub mod work;

@@ -168,6 +168,19 @@ pub async fn produce_records(brokers: &str, topic: &str, records: Vec<Planned>) 
     tokio::task::spawn_blocking(move || send_all(&brokers, windows, &options, |_| {})).await?
 }
 
+/// Sends these records at the pace of `options`. `progress` is told the number of records sent so far, about every thousand. Fails if one isn't
+/// acknowledged.
+pub async fn produce_at_pace(
+    brokers: &str,
+    records: Vec<Planned>,
+    options: Options,
+    progress: impl Fn(u64) + Send + 'static,
+) -> Result<Ledger, Error> {
+    let brokers = brokers.to_owned();
+    let windows = std::iter::once(records);
+    tokio::task::spawn_blocking(move || send_all(&brokers, windows, &options, progress)).await?
+}
+
 /// Sends everything of `mix`. `progress` is told the number of records sent so far, about every thousand. Fails if a record isn't acknowledged.
 pub async fn produce(
     brokers: &str,

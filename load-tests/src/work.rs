@@ -13,6 +13,8 @@ use holdfast_proto::{
 use prost::{Message, Name};
 use uuid::Uuid;
 
+use crate::random::Random;
+
 /// The sku that sells out in [`Mix::demo`].
 pub const SCARCE_SKU: &str = "scarce";
 /// The sku of [`Mix::flash_sale`].
@@ -319,7 +321,7 @@ fn padded(mut value: Vec<u8>, size: usize) -> Vec<u8> {
 }
 
 /// A UUID of version 7 in the order of `number`.
-fn id(time_ms: u64, number: u64, random: u64) -> Uuid {
+pub(crate) fn id(time_ms: u64, number: u64, random: u64) -> Uuid {
     let high = (time_ms << 16) | 0x7000 | (number >> 20 & 0xfff);
     let low = 1 << 63 | (number & 0xf_ffff) << 42 | random >> 22;
     Uuid::from_u64_pair(high, low)
@@ -329,23 +331,6 @@ fn id(time_ms: u64, number: u64, random: u64) -> Uuid {
 pub(crate) fn now_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
-}
-
-/// `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
 }
 
 #[cfg(test)]

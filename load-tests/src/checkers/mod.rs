@@ -27,7 +27,7 @@ pub use evidence::{
 };
 pub use gather::{events, gather};
 pub use latency::{Latencies, latencies, latencies_to, percentiles};
-pub use owners::owners;
+pub use owners::{homes, owners};
 pub use report::{Breach, Found, Report, Sample, Stock};
 pub use settled::{Backlog, settled};
 

@@ -13,3 +13,11 @@ pub async fn owners(schema: &Schema) -> Result<BTreeMap<String, i64>, Error> {
     let rows = sqlx::query(sql).fetch_all(&mut at).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
+
+/// Who owns each partition of a context: its advertised address, and the epoch. Partitions that nobody ever took, or that were given up, are left out.
+pub async fn homes(schema: &Schema) -> Result<BTreeMap<i32, (String, i64)>, Error> {
+    let mut at = connect(schema).await?;
+    let sql = "select partition, address, epoch from partitions where token is not null and not released";
+    let rows = sqlx::query(sql).fetch_all(&mut at).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?)))).collect()
+}
