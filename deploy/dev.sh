@@ -6,7 +6,8 @@
 #   deploy/dev.sh load <scenario> …     benchmarks
 #   deploy/dev.sh test [cargo's flags]  all tests, on a real Kafka and a real Postgres
 #   deploy/dev.sh conformance           checks by tools from outside (buf, the Compose specification)
-#   deploy/dev.sh faults …              comes with a later issue
+#   deploy/dev.sh faults [--seed N] …   load, calls and every fault at three nodes, then an account (--commands, --pause …)
+#   deploy/dev.sh faults failover …     how long orders go unanswered when their node is killed, and when it leaves
 #   deploy/dev.sh tools                 only checks and installs what the system lacks
 #
 # HOLDFAST_NO_INSTALL=1 never installs anything, and only says what is missing. HOLDFAST_BREAKING_BASE names the commit
@@ -223,7 +224,9 @@ case $verb in
     ensure_build_tools
     ;;
   faults)
-    die 2 "fault scenarios come with a later issue"
+    ensure_build_tools
+    [[ ${1:-} == failover || ${1:-} == run ]] || set -- run "$@"
+    exec cargo test --release --locked --workspace --test faults -- "$@"
     ;;
   *)
     usage

@@ -2,12 +2,7 @@
 //!
 //! Deliberately absent: any knowledge of the runtime; the account is the checkers'.
 
-use std::{
-    io::{BufRead as _, BufReader},
-    net::SocketAddr,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use holdfast::{
     compose,
@@ -16,15 +11,16 @@ use holdfast::{
 };
 use holdfast_load_tests::{
     checkers::{self, Breach, Report, Target},
+    faults::node::{Launch, Node},
     kafka::Ends,
     producer::{self, Ledger, Options},
+    random::Random,
     work::{Mix, SCARCE_SKU},
 };
 use holdfast_platform::{Config, config::Sources};
 use holdfast_stack::{Stack, StackOptions};
 use holdfast_testkit::Dice;
 use libtest_mimic::Failed;
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::sabotage::Sabotage;
 
@@ -101,19 +97,6 @@ struct World {
     loads: u64,
 }
 
-struct Node {
-    process: Child,
-    grpc: SocketAddr,
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        // A paused process dies of SIGKILL as well.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 impl World {
     async fn start(how: Sabotage) -> Result<Self, Failed> {
         let stack = Stack::start(StackOptions::default()).await?;
@@ -129,28 +112,26 @@ impl World {
         eprintln!("seed {seed}");
         let mut world = Self { stack, target, how, nodes: [None, None], dice: Dice::new(u64::from(seed)), loads: 0 };
         // The first node alone owns every partition: it is asked to fill the shelves.
-        world.launch(0)?;
+        world.launch(0).await?;
         world.fill().await?;
-        world.launch(1)?;
+        world.launch(1).await?;
         Ok(world)
     }
 
-    fn launch(&mut self, which: usize) -> Result<(), Failed> {
-        let mut process = Command::new(std::env::current_exe()?)
-            .args(["victim", &self.how.to_string()])
-            .envs(environment(&self.stack))
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let out = process.stdout.take().ok_or("the victim has no stdout")?;
-        let mut line = String::new();
-        BufReader::new(out).read_line(&mut line)?;
-        let grpc = line.trim().parse().map_err(|_| format!("the victim said {line:?} instead of its address"))?;
-        self.nodes[which] = Some(Node { process, grpc });
+    async fn launch(&mut self, which: usize) -> Result<(), Failed> {
+        let launch = Launch {
+            name: (which + 1).to_string(),
+            program: std::env::current_exe()?,
+            arguments: vec!["victim".to_owned(), self.how.to_string()],
+            environment: environment(&self.stack),
+            log: None,
+        };
+        self.nodes[which] = Some(Node::start(launch).await?);
         Ok(())
     }
 
     async fn fill(&self) -> Result<(), Failed> {
-        let grpc = self.nodes[0].as_ref().ok_or("no node")?.grpc;
+        let grpc = self.nodes[0].as_ref().ok_or("no node")?.grpc();
         let schema = self.target.inventory.as_ref().ok_or("no inventory")?;
         let give_up = Instant::now() + Duration::from_mins(1);
         while checkers::owners(schema).await?.get(&grpc.to_string()) != Some(&PARTITIONS) {
@@ -195,7 +176,7 @@ impl World {
             let which = usize::from(self.dice.below(2) == 1);
             // Dropping it is what kills it.
             self.nodes[which] = None;
-            self.launch(which)?;
+            self.launch(which).await?;
             struck += 1;
         }
         Ok((sending.await??, struck))
@@ -205,11 +186,10 @@ impl World {
     /// lets it go on, in the middle of whatever it did.
     async fn pause(&mut self) -> Result<(), Failed> {
         let owners = checkers::owners(&self.target.orders).await?;
-        let owned = |node: &Node| owners.get(&node.grpc.to_string()).copied().unwrap_or(0);
+        let owned = |node: &Node| owners.get(&node.grpc().to_string()).copied().unwrap_or(0);
         let node = self.nodes.iter().flatten().max_by_key(|node| owned(node)).ok_or("no node")?;
-        let address = node.grpc.to_string();
-        let pid = Pid::from_raw(i32::try_from(node.process.id())?).ok_or("no process")?;
-        kill_process(pid, Signal::STOP)?;
+        let address = node.grpc().to_string();
+        node.pause()?;
         let give_up = Instant::now() + Duration::from_mins(1);
         while checkers::owners(&self.target.orders).await?.contains_key(&address) {
             if Instant::now() > give_up {
@@ -219,7 +199,7 @@ impl World {
         }
         // The taker waits for one lease before it begins; then it is well under way.
         self.moving().await?;
-        kill_process(pid, Signal::CONT)?;
+        node.wake()?;
         Ok(())
     }
 
@@ -252,14 +232,15 @@ impl World {
     }
 }
 
-fn environment(stack: &Stack) -> Vec<(&'static str, String)> {
-    vec![
+fn environment(stack: &Stack) -> Vec<(String, String)> {
+    let pairs = [
         ("HOLDFAST_KAFKA_BROKERS", stack.brokers().to_owned()),
         ("HOLDFAST_DATABASE_URL", stack.postgres_url("postgres")),
         ("HOLDFAST_KAFKA_SESSION_TIMEOUT", "6s".to_owned()),
         ("HOLDFAST_LEASE", "2s".to_owned()),
         ("HOLDFAST_LOG_FILTER", "error,librdkafka=off".to_owned()),
-    ]
+    ];
+    pairs.map(|(key, value)| (key.to_owned(), value)).into()
 }
 
 fn both(mut first: Ledger, second: Ledger) -> Ledger {

@@ -34,7 +34,7 @@ fn serve(sabotage: &str) -> ExitCode {
         eprintln!("no such sabotage: {sabotage}");
         return ExitCode::from(2);
     };
-    match victim::run(how) {
+    match victim::run(how.wrap()) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             eprintln!("victim: {failure}");

@@ -1,0 +1,176 @@
+//! Breaks three nodes, the ways between them and their servers, by a seeded plan, and then accounts for every command and every answer.
+//!
+//! `faults` runs a short round of everything as a test, and shows that a build without its lease check is found out. `faults run` and `faults
+//! failover` are the long ones, called by `deploy/dev.sh faults`. This binary is its own victim: `faults victim <sabotage>` serves.
+
+mod failover;
+mod linear;
+mod nemesis;
+mod sabotage;
+mod scenario;
+#[path = "../kill/victim.rs"]
+mod victim;
+mod world;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::Parser;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use crate::{sabotage::Sabotage, scenario::Run};
+
+/// The long scenarios.
+#[derive(Debug, Parser)]
+#[command(name = "faults")]
+enum Verb {
+    /// Load, calls and every fault, over and over, until all is sent; then an account.
+    Run {
+        /// Steps and load follow from it; any, if not given.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Commands sent through Kafka.
+        #[arg(long, default_value_t = 100_000)]
+        commands: u32,
+        /// Commands a second.
+        #[arg(long, default_value_t = 400)]
+        rate: u32,
+        /// Operations by gRPC, at least.
+        #[arg(long, default_value_t = 20_000)]
+        operations: usize,
+        /// Seconds that a paused process sleeps.
+        #[arg(long, default_value_t = 30)]
+        pause: u64,
+        /// Where the history and the nodes' logs go; a new directory among temporary ones, if not given.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+    /// How long orders go unanswered when their owner is killed, and when it leaves in good order.
+    Failover {
+        /// Times of each.
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// The group's session timeout, s; not below 6.
+        #[arg(long, default_value_t = 10)]
+        session: u64,
+        /// The lease, s.
+        #[arg(long, default_value_t = 5)]
+        lease: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    match arguments.next().as_deref() {
+        Some("victim") => serve(arguments.next().as_deref().unwrap_or("none")),
+        Some("run" | "failover") => said(long(Verb::parse())),
+        _ => tests(),
+    }
+}
+
+fn tests() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Each has a machine's worth of servers.
+    arguments.test_threads = Some(1);
+    let trials = vec![
+        Trial::test("a_stale_read_is_refused_and_an_overlapping_one_is_not", || {
+            linear::laws::a_stale_read_is_refused_and_an_overlapping_one_is_not()
+        }),
+        Trial::test("a_lost_or_doubled_command_is_refused", || linear::laws::a_lost_or_doubled_command_is_refused()),
+        Trial::test("what_is_unknown_may_happen_late_or_never_but_not_twice", || {
+            linear::laws::what_is_unknown_may_happen_late_or_never_but_not_twice()
+        }),
+        Trial::test("a_window_starts_where_the_one_before_it_ended", || {
+            linear::laws::a_window_starts_where_the_one_before_it_ended()
+        }),
+        Trial::test("every_fault_leaves_every_command_with_one_effect_and_every_answer_true", || {
+            run(async {
+                let dir = directory(None)?;
+                let done = scenario::survives(Run::short(any_seed()?, dir.clone())).await;
+                cleared(done, dir)
+            })
+        }),
+        Trial::test("a_build_without_its_lease_check_is_found_out", || {
+            run(async {
+                let dir = directory(None)?;
+                let done = scenario::no_lease_check_is_found_out(Run::short(any_seed()?, dir.clone())).await;
+                cleared(done, dir)
+            })
+        }),
+    ];
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn long(verb: Verb) -> Result<(), Failed> {
+    run(async {
+        match verb {
+            Verb::Run { seed, commands, rate, operations, pause, dir } => {
+                let seed = seed.map_or_else(any_seed, Ok)?;
+                let short = Run::short(seed, directory(dir)?);
+                let (pause, partition) = (Duration::from_secs(pause), Duration::from_secs(10));
+                scenario::survives(Run { commands, rate, operations, pause, partition, ..short }).await
+            }
+            Verb::Failover { rounds, session, lease } => {
+                let (session, lease) = (Duration::from_secs(session), Duration::from_secs(lease));
+                let dir = directory(None)?;
+                cleared(failover::measure(rounds, session, lease, dir.clone()).await, dir)
+            }
+        }
+    })
+}
+
+/// One that was not used before, most likely. `HOLDFAST_FAULTS_SEED` repeats one.
+fn any_seed() -> Result<u64, Failed> {
+    match std::env::var("HOLDFAST_FAULTS_SEED") {
+        Ok(seed) => Ok(seed.parse()?),
+        Err(_) => Ok(u64::from(std::time::UNIX_EPOCH.elapsed()?.subsec_nanos())),
+    }
+}
+
+fn directory(wanted: Option<PathBuf>) -> Result<PathBuf, Failed> {
+    match wanted {
+        Some(dir) => {
+            std::fs::create_dir_all(&dir)?;
+            Ok(dir)
+        }
+        None => Ok(tempfile::Builder::new().prefix("holdfast-faults-").tempdir()?.keep()),
+    }
+}
+
+/// A history that nobody will ask for goes; one of a failure stays, and is named.
+fn cleared(done: Result<(), Failed>, dir: PathBuf) -> Result<(), Failed> {
+    match done {
+        Ok(()) => Ok(std::fs::remove_dir_all(dir)?),
+        Err(failed) => {
+            eprintln!("history and logs are kept in {}", dir.display());
+            Err(failed)
+        }
+    }
+}
+
+fn serve(sabotage: &str) -> ExitCode {
+    let Some(how) = Sabotage::named(sabotage) else {
+        eprintln!("no such sabotage: {sabotage}");
+        return ExitCode::from(2);
+    };
+    match victim::run(how.wrap()) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("victim: {failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn said(done: Result<(), Failed>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            eprintln!("FAILED: {}", failed.message().unwrap_or("no reason given"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(test: impl Future<Output = Result<(), Failed>>) -> Result<(), Failed> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(test)
+}
