@@ -71,6 +71,7 @@ impl Shared {
             standing: Arc::clone(&self.standing),
             protocol: self.protocol,
             abandoned: AtomicBool::new(false),
+            outside: AtomicBool::new(false),
         };
         let consumer = Arc::new(Member::from_config_and_context(&self.config, context)?);
         consumer.subscribe(&[self.standing.topic()])?;
@@ -219,17 +220,23 @@ fn abandon(shared: &Shared, consumer: Arc<Member>) -> mpsc::Receiver<()> {
 }
 
 /// Gives everything back and leaves, within the deadline.
+///
+/// librdkafka tells the group once it has stopped all partitions. If it is closed before that, it forgets to (an incremental unassign that ends
+/// while the client is terminating only unassigns again), and the group waits for the session to run out. An empty assignment is no sign of it:
+/// partitions are taken from the list first and stopped then. So the statistics are waited for, which costs only the one who leaves.
 fn leave(shared: &Shared, consumer: Arc<Member>) {
     shared.hints.commit(&consumer, |partition| shared.standing.holds(PartitionId(partition)));
     consumer.unsubscribe();
+    let outside = &consumer.context().outside;
+    outside.store(false, Ordering::Release);
     let until = Instant::now() + LEAVE / 2;
     while Instant::now() < until {
         let _ = consumer.poll(Duration::from_millis(20));
-        if consumer.assignment().is_ok_and(|list| list.count() == 0) {
+        let is_empty = consumer.assignment().is_ok_and(|list| list.count() == 0);
+        if is_empty && outside.load(Ordering::Acquire) {
             break;
         }
     }
-    // The group learns of the departure by the close at the latest.
     let closed = abandon(shared, consumer);
     let _ = closed.recv_timeout(LEAVE / 2);
     shared.left.send_replace(true);

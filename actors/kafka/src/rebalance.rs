@@ -111,6 +111,8 @@ pub(crate) struct MemberContext {
     pub(crate) protocol: GroupProtocol,
     /// Set when the consumer is abandoned: what it still says is not heard.
     pub(crate) abandoned: AtomicBool,
+    /// Whether it is outside the group, by the last statistics: not joined yet, or left.
+    pub(crate) outside: AtomicBool,
 }
 
 impl MemberContext {
@@ -127,6 +129,8 @@ impl ClientContext for MemberContext {
     fn stats(&self, statistics: Statistics) {
         // By the consumer protocol, a member that is given nothing sees no rebalance callback and keeps its join state. It sends its first
         // heartbeat, which joins, as soon as its coordinator is up; a refusal is a fatal error.
+        let is_outside = statistics.cgrp.as_ref().is_some_and(|group| group.join_state == "init");
+        self.outside.store(is_outside, Ordering::Release);
         let joined = statistics.cgrp.is_some_and(|group| {
             let settled = self.protocol == GroupProtocol::Consumer && group.stateage > HEARTBEAT_ANSWERED_MS;
             group.state == "up" && (group.join_state == "steady" || settled)
