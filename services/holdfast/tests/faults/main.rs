@@ -89,6 +89,13 @@ fn tests() -> ExitCode {
                 cleared(done, dir)
             })
         }),
+        Trial::test("a_lease_alone_keeps_a_node_that_slept_from_answering", || {
+            run(async {
+                let dir = directory(None)?;
+                let done = scenario::a_lease_is_enough(Run::short(any_seed()?, dir.clone())).await;
+                cleared(done, dir)
+            })
+        }),
         Trial::test("a_build_without_its_lease_check_is_found_out", || {
             run(async {
                 let dir = directory(None)?;

@@ -1,11 +1,26 @@
-//! A build without its lease check: the node's clock for leases stands still, so a lease that was once granted never runs out.
+//! Nodes that don't hear the group take anything away, with their lease check and without it.
 //!
-//! Upholds I9 for I5: the linearizability check must find it out. Deliberately absent from every product binary.
+//! A node that wakes up after others took its partitions is stopped from answering by two things: its Kafka client notices at once that its session
+//! ran out, and its lease has run out. The first hides whether the second works, so it is taken away: a *deaf* node must still never answer with an
+//! old state, by its lease alone. Without its lease check as well, its clock for leases stands still: the linearizability check must find it out (I9
+//! for I5). Deliberately absent from every product binary.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use holdfast::compose::Wrap;
-use holdfast_core::{Timestamp, port::clock::Clock};
+use holdfast_core::{
+    PartitionId, Timestamp,
+    port::{
+        clock::Clock,
+        log::{LogError, Membership},
+    },
+};
 use holdfast_runtime::Ports;
 
 /// Which rule is broken.
@@ -13,22 +28,25 @@ use holdfast_runtime::Ports;
 pub enum Sabotage {
     /// None: the product as it is.
     None,
-    /// Strong reads are answered under leases that ran out.
-    NoLeaseCheck,
+    /// The group's revocations are not heard.
+    Deaf,
+    /// The same, and strong reads are answered under leases that ran out.
+    DeafWithoutLeaseCheck,
 }
 
 impl Sabotage {
     pub fn named(name: &str) -> Option<Self> {
-        [Self::None, Self::NoLeaseCheck].into_iter().find(|sabotage| sabotage.to_string() == name)
+        [Self::None, Self::Deaf, Self::DeafWithoutLeaseCheck].into_iter().find(|sabotage| sabotage.to_string() == name)
     }
 
     /// What it does to a node.
     pub fn wrap(self) -> Wrap {
         match self {
             Self::None => |_, ports| ports,
-            Self::NoLeaseCheck => |_, ports| {
+            Self::Deaf => |_, ports| deaf(ports),
+            Self::DeafWithoutLeaseCheck => |_, ports| {
                 let clock = Arc::new(Standstill { at: ports.clock.boot(), real: ports.clock.clone() });
-                Ports { clock, ..ports }
+                deaf(Ports { clock, ..ports })
             },
         }
     }
@@ -38,8 +56,42 @@ impl fmt::Display for Sabotage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "none",
-            Self::NoLeaseCheck => "no-lease-check",
+            Self::Deaf => "deaf",
+            Self::DeafWithoutLeaseCheck => "deaf-without-lease-check",
         })
+    }
+}
+
+fn deaf(ports: Ports) -> Ports {
+    let membership = Arc::new(Deaf { inner: ports.membership.clone(), heard: Mutex::default() });
+    Ports { membership, ..ports }
+}
+
+struct Deaf {
+    inner: Arc<dyn Membership>,
+    /// Everything that was ever assigned.
+    heard: Mutex<BTreeSet<PartitionId>>,
+}
+
+#[async_trait]
+impl Membership for Deaf {
+    async fn changed(&self) -> Result<BTreeSet<PartitionId>, LogError> {
+        let now = self.inner.changed().await?;
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.extend(now);
+        Ok(heard.clone())
+    }
+
+    async fn confirm(&self, partition: PartitionId) -> bool {
+        self.inner.confirm(partition).await
+    }
+
+    fn joined(&self) -> bool {
+        self.inner.joined()
+    }
+
+    async fn leave(&self) {
+        self.inner.leave().await;
     }
 }
 

@@ -194,30 +194,43 @@ async fn account(world: &World, ledger: &Ledger, history: &[Call]) -> Result<(),
     if verdict.refused.is_empty() { Ok(()) } else { Err(verdict.to_string().into()) }
 }
 
-/// A build without its lease check: a node that slept while others took its partitions, and that can't reach its database when it
-/// wakes up, answers as if it owned them still; that must be found out.
+/// A deaf node sleeps while others take its partitions, and can't reach its database when it wakes up: its lease alone keeps it from answering.
+pub async fn a_lease_is_enough(run: Run) -> Result<(), Failed> {
+    let world = World::open(run.settings(Sabotage::Deaf)).await?;
+    let verdict = sleep_and_wake_blind(&world, &run).await?;
+    eprintln!("{}: {verdict}", Sabotage::Deaf);
+    if verdict.refused.is_empty() { Ok(()) } else { Err(verdict.to_string().into()) }
+}
+
+/// The same without its lease check: it answers as if it owned them still, and that must be found out.
 pub async fn no_lease_check_is_found_out(run: Run) -> Result<(), Failed> {
-    let world = World::open(run.settings(Sabotage::NoLeaseCheck)).await?;
-    // Orders that the sleeper has in memory must still be worked on when it wakes up.
-    let callers = calls::Options { orders: 24, bursts: u32::MAX, impatient: 0, ..run.callers() };
+    let world = World::open(run.settings(Sabotage::DeafWithoutLeaseCheck)).await?;
     for round in 1..=ROUNDS {
-        let working = Working::begin(&world, callers)?;
-        let nemesis = Nemesis::of(world.clone());
-        until_more(&working, 200).await?;
-        let sleeper = world.richest().await?;
-        nemesis.pause_until_replaced(sleeper).await?;
-        until_more(&working, 200).await?;
-        nemesis.wake_blind(sleeper, Duration::from_secs(3)).await?;
-        let history = working.end().await?;
-        let verdict = linear::check(&history);
-        eprintln!("{}, round {round}: {verdict}", Sabotage::NoLeaseCheck);
+        let verdict = sleep_and_wake_blind(&world, &run).await?;
+        eprintln!("{}, round {round}: {verdict}", Sabotage::DeafWithoutLeaseCheck);
         if !verdict.refused.is_empty() {
             return Ok(());
         }
-        nemesis.rest().await?;
-        world.until_shared().await?;
     }
-    Err(format!("{} was not found out in {ROUNDS} rounds: the test proves nothing", Sabotage::NoLeaseCheck).into())
+    Err(format!("{} was not found out in {ROUNDS} rounds", Sabotage::DeafWithoutLeaseCheck).into())
+}
+
+async fn sleep_and_wake_blind(world: &Arc<World>, run: &Run) -> Result<linear::Verdict, Failed> {
+    // Orders that the sleeper has in memory must still be worked on when it wakes up.
+    let callers = calls::Options { orders: 24, bursts: u32::MAX, impatient: 0, ..run.callers() };
+    world.until_shared().await?;
+    let working = Working::begin(world, callers)?;
+    let nemesis = Nemesis::of(world.clone());
+    until_more(&working, 500).await?;
+    let sleeper = world.richest().await?;
+    nemesis.pause_until_replaced(sleeper).await?;
+    until_more(&working, 500).await?;
+    world.diary.mark("wakes", &json!({ "node": sleeper + 1 }));
+    nemesis.wake_blind(sleeper, Duration::from_secs(3)).await?;
+    world.diary.mark("sees", &json!({ "node": sleeper + 1 }));
+    let history = working.end().await?;
+    nemesis.rest().await?;
+    Ok(linear::check(&history))
 }
 
 /// Waits until so many more operations have ended.
