@@ -89,7 +89,7 @@ pub(crate) struct Owned {
     pub count: u32,
     /// Whether its keys are served; shared with the router and the gates. A home that is new under its generation waits for the earlier ones.
     pub serving: Arc<AtomicBool>,
-    /// Records of its keys that came before they are served.
+    /// Records that came before its keys are served.
     pub held: Vec<Input>,
     pub batch: u64,
     /// The same, remembered by the node beyond this ownership.

@@ -96,6 +96,11 @@ impl Lane {
                 abandon(input);
                 continue;
             };
+            // All of them, in order: what is not at home here may not pass what is, or it would wait for it in vain.
+            if !owned.is_serving() && input.place().is_some() {
+                owned.held.push(input);
+                continue;
+            }
             let (aggregate, item) = match &input.work {
                 Work::Ignored { .. } => {
                     planner.plain.consume(&input);
@@ -120,11 +125,7 @@ impl Lane {
                 continue;
             }
             if !owned.is_serving() {
-                match item.map(|item| matches!(item.origin, Origin::Log { .. })) {
-                    Some(true) => owned.held.push(input),
-                    // Mail and timers are in their tables still.
-                    _ => abandon(input),
-                }
+                abandon(input); // mail and timers are in their tables still
                 continue;
             }
             let Some(item) = item else {

@@ -69,13 +69,13 @@ impl Lane {
         let token = owned.token;
         match self.env.store.acknowledge(partition, token, generation, Some(mark)).await {
             Ok(Some(row)) => {
+                owned.generation = generation;
+                owned.outbox_head = row.outbox_head;
+                let _ = self.relay.send(RelayMessage::Reload { partition, token, head: row.outbox_head });
                 if is_late {
                     tokio::time::sleep(Duration::from_secs(5)).await;
                     let _ = owned.supervisor.send_message(PartitionMessage::Passivate { ids: moved });
                 }
-                owned.generation = generation;
-                owned.outbox_head = row.outbox_head;
-                let _ = self.relay.send(RelayMessage::Reload { partition, token, head: row.outbox_head });
                 tracing::info!(
                     context = self.env.context.name(),
                     partition = partition.0,
