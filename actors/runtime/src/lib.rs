@@ -2,7 +2,8 @@
 //!
 //! A [`node::Node`] runs one bounded context on one machine. Records come in per owned partition ([`fetch`]), are gathered into
 //! batches ([`lane`]), decided by one actor per aggregate ([`entity`], supervised by [`partition`]), committed as one
-//! transaction ([`commit`]), and what they caused is published in order ([`relay`]). `actors/README.md` states what that promises.
+//! transaction ([`commit`]), and what they caused is published in order ([`relay`]). Calls reach the node that owns their aggregate from any other
+//! ([`routing`]). `actors/README.md` states what that promises.
 //!
 //! Deliberately absent: SQL, Kafka, protobuf, and any domain.
 
@@ -13,8 +14,10 @@ pub mod lease;
 #[doc(hidden)]
 pub mod mutant;
 pub mod node;
+pub mod peers;
 pub mod recover;
 pub mod router;
+pub mod routing;
 pub mod telemetry;
 
 mod activation;
@@ -30,6 +33,8 @@ mod growth;
 mod history;
 mod kind;
 mod lane;
+mod local;
+mod owners;
 mod ownership;
 mod partition;
 mod passivation;
@@ -45,4 +50,6 @@ pub use clock::SystemClock;
 pub use config::Config;
 pub use context::BoundedContext;
 pub use node::{Node, Ports};
+pub use peers::{Local, PeerError, Peers};
 pub use router::{Consistency, ReadAnswer, RouteError, Router};
+pub use routing::Routed;

@@ -2,26 +2,21 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, OnceLock, PoisonError, RwLock, atomic::Ordering},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use holdfast_core::{
-    AggregateId, KeyHash, Message,
-    dedup::Answer,
-    disposition::Refused,
     epoch::Halt,
     port::{
         clock::Clock,
         log::{Log, LogError, Membership, Publisher},
-        store::{Store, StoreError, Wanted},
+        store::{Store, StoreError},
     },
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -35,13 +30,9 @@ use crate::{
     history::History,
     lane::{Environment, Lane},
     mutant::Mutant,
-    ownership::{Handle, Handles, LaneEnds, Ownership, owned_count},
-    partition::PartitionMessage,
+    ownership::{Handles, LaneEnds, Ownership, owned_count},
     relay::Relay,
-    router::{Consistency, ReadAnswer, RouteError, Router},
-    spans,
     telemetry::Trace,
-    work::{Input, Item, Origin, Work},
 };
 
 /// The world outside.
@@ -77,15 +68,15 @@ pub enum StartError {
 
 /// A running context.
 pub struct Node {
-    context: Arc<BoundedContext>,
-    store: Arc<dyn Store>,
+    pub(crate) context: Arc<BoundedContext>,
+    pub(crate) store: Arc<dyn Store>,
     membership: Arc<dyn Membership>,
-    clock: Arc<dyn Clock>,
-    trace: Trace,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) trace: Trace,
     homes: Homes,
-    handles: Handles,
+    pub(crate) handles: Handles,
     history: Arc<History>,
-    calls: Arc<Semaphore>,
+    pub(crate) calls: Arc<Semaphore>,
     stop: CancellationToken,
     ownership: std::sync::Mutex<Option<JoinHandle<()>>>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
@@ -263,101 +254,10 @@ impl Node {
         self.root.stop(None);
     }
 
-    fn handle(&self, key: &str) -> Result<(holdfast_core::PartitionId, Handle), RouteError> {
-        if let Some(halt) = self.history.halt() {
-            return Err(RouteError::Halted(halt));
-        }
-        let home = KeyHash::of(key.as_bytes()).home(self.count());
-        let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
-        let handle =
-            handles.get(&home).ok_or_else(|| RouteError::not_owner("this node does not own the key's partition"))?;
-        if !handle.serving.load(Ordering::Acquire) {
-            return Err(RouteError::not_owner("the key is moving to another partition"));
-        }
-        Ok((home, handle.clone()))
-    }
-
     /// The count by which a call is sent to its home; [`Mutant::PassivatedAfterwards`] has the first one for ever.
-    fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         let growth = self.homes.now();
         let first = growth.generations.values().next().copied();
         first.filter(|_| self.mutant == Some(Mutant::PassivatedAfterwards)).unwrap_or(growth.current().1)
-    }
-
-    async fn read_strong(&self, id: AggregateId) -> Result<ReadAnswer, RouteError> {
-        let (_, handle) = self.handle(&id.key)?;
-        if !handle.lease.valid() {
-            return Err(RouteError::not_owner("the lease on this partition has run out"));
-        }
-        let (reply, answer) = oneshot::channel();
-        let message = PartitionMessage::Read { id, reply, cold: handle.cold };
-        handle.supervisor.send_message(message).map_err(|_| RouteError::not_owner("the partition is closing"))?;
-        answer.await.map_err(|_| RouteError::not_owner("the partition moved while it was read"))?
-    }
-
-    async fn read_local(&self, id: AggregateId) -> Result<ReadAnswer, RouteError> {
-        let kind = self.context.kind(id.kind).ok_or_else(|| RouteError::unavailable("no such kind"))?.clone();
-        let wanted = Wanted { aggregates: vec![id.clone()], claims: Vec::new() };
-        let found = self.store.find(&wanted).await.map_err(|error| RouteError::unavailable(error.to_string()))?;
-        let row = found.aggregates.into_iter().next().and_then(|(row, _)| row);
-        let snapshot =
-            kind.snapshot(&id.key, row.as_ref()).map_err(|error| RouteError::unavailable(error.to_string()))?;
-        let body: Bytes = kind.reply(&id.key, &snapshot, self.clock.now());
-        Ok(ReadAnswer { version: snapshot.version, exists: snapshot.version > 0, body, strong: false })
-    }
-}
-
-/// How long a read waits for `min_version`.
-const MIN_VERSION_WAIT: Duration = Duration::from_secs(2);
-
-#[async_trait]
-impl Router for Node {
-    async fn command(&self, message: Message) -> Result<Answer, RouteError> {
-        let kind = self.context.kind_of_type(&message.r#type).ok_or_else(Refused::unknown_type)?;
-        let command = kind.decode(&message)?;
-        let aggregate = AggregateId { kind: kind.name(), key: message.key.clone() };
-        let permit = self.calls.clone().try_acquire_owned().map_err(|_| RouteError::Overloaded)?;
-        let (partition, handle) = self.handle(&message.key)?;
-        let (reply, answer) = oneshot::channel();
-        let item = Item {
-            origin: Origin::Call { reply: std::sync::Mutex::new(Some(reply)) },
-            hash: KeyHash::of(message.key.as_bytes()),
-            aggregate,
-            span: spans::process(self.context.name(), &message, None, &self.trace),
-            message,
-            command,
-            now: self.clock.now(),
-            failure: OnceLock::new(),
-            claim: OnceLock::default(),
-            prepared: false,
-            credit: Some(permit),
-        };
-        let input = Input { partition, term: handle.term, work: Work::Item(Arc::new(item)) };
-        handle.lane.send(input).await.map_err(|_| RouteError::not_owner("the partition is closing"))?;
-        answer.await.map_err(|_| RouteError::not_owner("the partition moved while the command ran"))?
-    }
-
-    async fn read(
-        &self,
-        kind: &'static str,
-        key: &str,
-        consistency: Consistency,
-        min_version: u64,
-    ) -> Result<ReadAnswer, RouteError> {
-        let id = AggregateId { kind, key: key.into() };
-        let deadline = tokio::time::Instant::now() + MIN_VERSION_WAIT;
-        loop {
-            let answer = match consistency {
-                Consistency::Strong => self.read_strong(id.clone()).await?,
-                Consistency::Local => self.read_local(id.clone()).await?,
-            };
-            if answer.version >= min_version {
-                return Ok(answer);
-            }
-            if tokio::time::Instant::now() >= deadline {
-                return Err(RouteError::Stale(answer.version));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
     }
 }

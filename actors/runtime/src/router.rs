@@ -1,11 +1,12 @@
 //! The port through which gRPC handlers reach actors, and its answers.
 //!
-//! Handlers know nothing of partitions: today the router is this node, in a later issue it forwards between nodes.
+//! Handlers know nothing of partitions. A [`crate::node::Node`] answers for what it owns; [`crate::routing::Routed`] also asks the other nodes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::{StreamExt as _, stream};
 use holdfast_core::{
     Message,
     dedup::Answer,
@@ -74,6 +75,9 @@ pub enum RouteError {
     /// `min_version` was not reached in time.
     #[error("the aggregate is at version {0} still")]
     Stale(u64),
+    /// The caller's time ran out before the owner answered. A command may have taken effect.
+    #[error("the caller's time ran out")]
+    Late,
 }
 
 impl RouteError {
@@ -100,4 +104,15 @@ pub trait Router: Send + Sync + 'static {
         consistency: Consistency,
         min_version: u64,
     ) -> Result<ReadAnswer, RouteError>;
+
+    /// Reads aggregates of one kind from their live actors; for each key its answer, in the order asked. Each is linearizable by itself;
+    /// together they are no snapshot.
+    async fn read_many(&self, kind: &'static str, keys: &[Arc<str>]) -> Vec<Result<ReadAnswer, RouteError>> {
+        let reads = keys.iter().map(|key| self.read(kind, key, Consistency::Strong, 0));
+        let reads: Vec<_> = reads.collect();
+        stream::iter(reads).buffered(READS_MAX).collect().await
+    }
 }
+
+/// Reads of one batch that are under way at the same time, at most.
+pub(crate) const READS_MAX: usize = 32;

@@ -47,6 +47,10 @@ pub const HALTED: &str = "holdfast_halted";
 pub const INPUT_HALTED: &str = "holdfast_input_halted";
 /// Inputs opened again because they delivered nothing though the log went on, by `context` and `topic`.
 pub const INPUT_REOPENED_TOTAL: &str = "holdfast_input_reopened_total";
+/// Calls asked of another node, by `context` and `outcome` (`answered`, `refused`, `not_owner`, `unreached`, `lost`).
+pub const FORWARDS_TOTAL: &str = "holdfast_forwards_total";
+/// Times the owners' table was read, by `context`.
+pub const OWNER_READS_TOTAL: &str = "holdfast_owner_reads_total";
 /// Violations of an invariant noticed while running, by `invariant`.
 pub const INVARIANT_VIOLATIONS_TOTAL: &str = "holdfast_invariant_violations_total";
 

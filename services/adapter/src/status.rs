@@ -65,6 +65,7 @@ pub fn routed(error: RouteError) -> Status {
             Problem::new(Code::DeadlineExceeded, "VERSION_NOT_REACHED", "min_version was not reached in time")
                 .fact("version", version.to_string())
         }
+        RouteError::Late => Problem::deadline(),
     }
     .into_status()
 }

@@ -9,5 +9,6 @@ mod growth;
 mod history;
 mod mutants;
 mod ownership;
+mod routing;
 mod simulation;
 mod take_over;

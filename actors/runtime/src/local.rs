@@ -1,0 +1,147 @@
+//! What a node answers by itself: calls to aggregates whose home it owns, and LOCAL reads of any.
+//!
+//! Upholds I5: a strong read is answered by the live actor under a lease, or not at all. Deliberately absent: knowing who else might
+//! answer ([`crate::routing`] does).
+
+use std::{
+    sync::{Arc, OnceLock, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use holdfast_core::{
+    AggregateId, KeyHash, Message, PartitionId, dedup::Answer, disposition::Refused, port::store::Wanted,
+};
+use tokio::sync::oneshot;
+
+use crate::{
+    kind::Kind,
+    node::Node,
+    ownership::Handle,
+    partition::PartitionMessage,
+    router::{Consistency, ReadAnswer, RouteError, Router},
+    spans,
+    work::{AnyCommand, Input, Item, Origin, Work},
+};
+
+/// How long a read waits for `min_version`.
+const MIN_VERSION_WAIT: Duration = Duration::from_secs(2);
+
+impl Node {
+    /// The partition that `key` belongs to under the count in force. Nothing else in routing knows a count.
+    pub(crate) fn home(&self, key: &str) -> PartitionId {
+        KeyHash::of(key.as_bytes()).home(self.count())
+    }
+
+    /// Whether this node serves `home` at this moment.
+    pub(crate) fn owns(&self, home: PartitionId) -> bool {
+        self.handles.read().unwrap_or_else(PoisonError::into_inner).contains_key(&home)
+    }
+
+    /// The name of a kind of this context, as the program spells it.
+    pub(crate) fn kind_named(&self, name: &str) -> Option<&'static str> {
+        self.context.kind(name).map(|kind| kind.name())
+    }
+
+    /// Says what is wrong with `message`, if anything is, without asking any aggregate.
+    pub(crate) fn check(&self, message: &Message) -> Result<(), Refused> {
+        self.decode(message).map(drop)
+    }
+
+    fn decode(&self, message: &Message) -> Result<(&Arc<dyn Kind>, AnyCommand), Refused> {
+        let kind = self.context.kind_of_type(&message.r#type).ok_or_else(Refused::unknown_type)?;
+        Ok((kind, kind.decode(message)?))
+    }
+
+    /// Nobody answers strongly for a context that is halted, and there is nothing to look for.
+    pub(crate) fn unless_halted(&self) -> Result<(), RouteError> {
+        self.halt().map_or(Ok(()), |halt| Err(RouteError::Halted(halt)))
+    }
+
+    fn handle(&self, key: &str) -> Result<(PartitionId, Handle), RouteError> {
+        self.unless_halted()?;
+        let home = self.home(key);
+        let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
+        let handle =
+            handles.get(&home).ok_or_else(|| RouteError::not_owner("this node does not own the key's partition"))?;
+        if !handle.serving.load(Ordering::Acquire) {
+            return Err(RouteError::not_owner("the key is moving to another partition"));
+        }
+        Ok((home, handle.clone()))
+    }
+
+    async fn read_strong(&self, id: AggregateId) -> Result<ReadAnswer, RouteError> {
+        let (_, handle) = self.handle(&id.key)?;
+        if !handle.lease.valid() {
+            return Err(RouteError::not_owner("the lease on this partition has run out"));
+        }
+        let (reply, answer) = oneshot::channel();
+        let message = PartitionMessage::Read { id, reply, cold: handle.cold };
+        handle.supervisor.send_message(message).map_err(|_| RouteError::not_owner("the partition is closing"))?;
+        answer.await.map_err(|_| RouteError::not_owner("the partition moved while it was read"))?
+    }
+
+    async fn read_local(&self, id: AggregateId) -> Result<ReadAnswer, RouteError> {
+        let kind = self.context.kind(id.kind).ok_or_else(|| RouteError::unavailable("no such kind"))?.clone();
+        let wanted = Wanted { aggregates: vec![id.clone()], claims: Vec::new() };
+        let found = self.store.find(&wanted).await.map_err(|error| RouteError::unavailable(error.to_string()))?;
+        let row = found.aggregates.into_iter().next().and_then(|(row, _)| row);
+        let snapshot =
+            kind.snapshot(&id.key, row.as_ref()).map_err(|error| RouteError::unavailable(error.to_string()))?;
+        let body: Bytes = kind.reply(&id.key, &snapshot, self.clock.now());
+        Ok(ReadAnswer { version: snapshot.version, exists: snapshot.version > 0, body, strong: false })
+    }
+}
+
+/// A node is the router of what it owns, and refuses the rest.
+#[async_trait]
+impl Router for Node {
+    async fn command(&self, message: Message) -> Result<Answer, RouteError> {
+        let (kind, command) = self.decode(&message)?;
+        let aggregate = AggregateId { kind: kind.name(), key: message.key.clone() };
+        let permit = self.calls.clone().try_acquire_owned().map_err(|_| RouteError::Overloaded)?;
+        let (partition, handle) = self.handle(&message.key)?;
+        let (reply, answer) = oneshot::channel();
+        let item = Item {
+            origin: Origin::Call { reply: std::sync::Mutex::new(Some(reply)) },
+            hash: KeyHash::of(message.key.as_bytes()),
+            aggregate,
+            span: spans::process(self.context.name(), &message, None, &self.trace),
+            message,
+            command,
+            now: self.clock.now(),
+            failure: OnceLock::new(),
+            claim: OnceLock::default(),
+            prepared: false,
+            credit: Some(permit),
+        };
+        let input = Input { partition, term: handle.term, work: Work::Item(Arc::new(item)) };
+        handle.lane.send(input).await.map_err(|_| RouteError::not_owner("the partition is closing"))?;
+        answer.await.map_err(|_| RouteError::not_owner("the partition moved while the command ran"))?
+    }
+
+    async fn read(
+        &self,
+        kind: &'static str,
+        key: &str,
+        consistency: Consistency,
+        min_version: u64,
+    ) -> Result<ReadAnswer, RouteError> {
+        let id = AggregateId { kind, key: key.into() };
+        let deadline = tokio::time::Instant::now() + MIN_VERSION_WAIT;
+        loop {
+            let answer = match consistency {
+                Consistency::Strong => self.read_strong(id.clone()).await?,
+                Consistency::Local => self.read_local(id.clone()).await?,
+            };
+            if answer.version >= min_version {
+                return Ok(answer);
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return Err(RouteError::Stale(answer.version));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
