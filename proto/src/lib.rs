@@ -6,7 +6,7 @@
 //! `<PlaceOrder as prost::Name>::full_name()`.
 //! Deliberately absent: any mapping to a domain's types; each context keeps its own, with the validation.
 
-pub use pbjson_types::Timestamp;
+pub use pbjson_types::{Duration, Timestamp};
 
 /// Encoded `google.protobuf.FileDescriptorSet` of all packages and what they import, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
@@ -31,5 +31,6 @@ package!(inventory, "holdfast.inventory.v1", "Stock and reservations.");
 package!(money, "holdfast.money.v1", "Amounts.");
 package!(orders, "holdfast.orders.v1", "Orders.");
 package!(read, "holdfast.read.v1", "How reads are made.");
+package!(runtime, "holdfast.runtime.v1", "Between nodes.");
 
 pub mod time;

@@ -142,6 +142,14 @@ pub async fn read(
     }
 }
 
+/// Reads several aggregates from their live actors, wherever those are. One that can't be read fails the whole: a strong read never falls
+/// back silently.
+pub async fn read_many(router: &dyn Router, kind: &'static str, keys: &[String]) -> Result<Vec<ReadAnswer>, Status> {
+    let keys: Vec<Arc<str>> = keys.iter().map(|key| key.as_str().into()).collect();
+    let answers = router.read_many(kind, &keys).await;
+    answers.into_iter().map(|answer| answer.map_err(status::routed)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
