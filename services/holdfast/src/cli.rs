@@ -228,9 +228,9 @@ pub struct GetActor {
 /// See [`Verb::Load`].
 #[derive(Debug, clap::Args)]
 pub struct Load {
-    /// Which one: `pipeline`.
+    /// Which one: `pipeline` (commands from topic to topic), or `hops` (a strong read at its owner, and through another node).
     pub scenario: String,
-    /// How many commands in each measured run.
+    /// How many commands in each measured run; of `hops`, a twentieth of it.
     #[arg(long, default_value_t = 200_000, value_name = "N", value_parser = clap::value_parser!(u32).range(4_000..=20_000_000))]
     pub commands: u32,
     /// The result as one JSON object.

@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use holdfast_adapter::peers::{self, PeerNodes};
 use holdfast_kafka::{GroupProtocol, KafkaConfig, KafkaLog, KafkaMembership, KafkaPublisher, admin};
 use holdfast_orders::prices::Keep;
 use holdfast_platform::{
@@ -23,11 +24,13 @@ use holdfast_platform::{
     telemetry::OtelLink,
 };
 use holdfast_postgres::{PgStore, Role};
-use holdfast_runtime::{BoundedContext, Node, Ports, Router, SystemClock, telemetry::TraceLink};
+use holdfast_runtime::{
+    BoundedContext, Local, Node, Ports, Routed, Router, SystemClock, routing, telemetry::TraceLink,
+};
 use tokio::net::TcpListener;
 use tracing::Span;
 
-use crate::{admin as operators, failure::Failure, infrastructure::Infrastructure};
+use crate::{address, admin as operators, failure::Failure, infrastructure::Infrastructure};
 
 /// The runtime's view of OpenTelemetry.
 struct Tracing;
@@ -95,6 +98,9 @@ struct Sharing<'a> {
     wrap: Wrap,
     health: &'a Health,
     contexts: usize,
+    /// Where the other nodes reach this one.
+    address: String,
+    peers: PeerNodes,
 }
 
 /// A running process.
@@ -107,8 +113,15 @@ pub struct App {
     pub grpc: SocketAddr,
     /// Where health and metrics are.
     pub http: SocketAddr,
+    /// Around the nodes.
+    routers: BTreeMap<Context, Arc<Routed>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
+    /// The gRPC port, and what tells it to stop.
+    serving: Option<(tokio::task::JoinHandle<()>, Shutdown)>,
 }
+
+/// For calls that are under way when the nodes have stopped: they have found another owner, or will not.
+const LAST_CALLS: Duration = Duration::from_secs(5);
 
 /// Brings the schema of `context` up to date.
 pub async fn migrate(config: &Config, at: &Infrastructure, context: Context) -> Result<(), Failure> {
@@ -166,11 +179,11 @@ pub async fn prepare(config: &Config, at: &Infrastructure, contexts: &[Context])
 }
 
 /// The runtime's limits, from the configuration.
-fn runtime_config(config: &Config, contexts: usize, grpc: SocketAddr) -> holdfast_runtime::Config {
+fn runtime_config(config: &Config, contexts: usize, address: String) -> holdfast_runtime::Config {
     let memory = usize::try_from(config.memory_budget_bytes).unwrap_or(usize::MAX) / contexts.max(1);
     let defaults = holdfast_runtime::Config::default();
     holdfast_runtime::Config {
-        address: config.advertised_addr.clone().unwrap_or_else(|| grpc.to_string()),
+        address,
         batch_items_max: config.batch_max,
         lanes: config.lanes,
         memory_bytes_max: memory,
@@ -194,10 +207,20 @@ impl App {
         let Parts { metrics, health, shutdown, listeners, wrap } = parts;
         let grpc = listeners.grpc.local_addr().context("the gRPC socket has no address").map_err(Failure::Check)?;
         let http = listeners.http.local_addr().context("the HTTP socket has no address").map_err(Failure::Check)?;
-        let mut app = Self { nodes: Vec::new(), stores: BTreeMap::new(), grpc, http, tasks: Vec::new() };
+        let address = address::advertised(config, at.brokers(), grpc).await?;
+        let mut app = Self {
+            nodes: Vec::new(),
+            stores: BTreeMap::new(),
+            grpc,
+            http,
+            routers: BTreeMap::new(),
+            tasks: Vec::new(),
+            serving: None,
+        };
         let mut server =
             Server::new(health.clone()).tls(config.tls.clone()).descriptors(holdfast_proto::FILE_DESCRIPTOR_SET);
-        let sharing = Sharing { wrap, health: &health, contexts: contexts.len() };
+        let peers = PeerNodes::new(config.tls.clone());
+        let sharing = Sharing { wrap, health: &health, contexts: contexts.len(), address, peers };
         for context in contexts {
             server = match app.begin(config, at, *context, &sharing, server).await {
                 Ok(server) => server,
@@ -207,8 +230,10 @@ impl App {
                 }
             };
         }
-        let routers = contexts.iter().copied().zip(app.nodes.iter().map(|node| node.clone() as Arc<dyn Router>));
+        let routers = app.routers.iter().map(|(context, router)| (*context, router.clone() as Arc<dyn Router>));
         server = operators::register(server, config.admin_token.clone(), routers.collect());
+        let actors = app.routers.iter().map(|(context, router)| (context.as_str(), router.clone() as Arc<dyn Local>));
+        server = peers::register(server, actors.collect(), peers::anybody);
         let router = http::operations(health, metrics.clone());
         let ending = shutdown.ending().clone();
         app.tasks.push(tokio::spawn(metrics.upkeep()));
@@ -217,12 +242,14 @@ impl App {
                 tracing::error!(%error, "the operations port failed");
             }
         }));
-        app.tasks.push(tokio::spawn(async move {
+        let stop = shutdown.clone();
+        let serving = tokio::spawn(async move {
             if let Err(error) = server.serve(listeners.grpc, &shutdown).await {
                 tracing::error!(%error, "the gRPC port failed");
                 shutdown.begin();
             }
-        }));
+        });
+        app.serving = Some((serving, stop));
         Ok(app)
     }
 
@@ -238,13 +265,16 @@ impl App {
         let (bounded, views) = self.bounded(config, context)?;
         let store = Arc::new(connect(config, at, context, views).await?);
         let ports = (sharing.wrap)(context, ports(config, at, context, store.clone())?);
-        let limits = runtime_config(config, sharing.contexts, self.grpc);
+        let limits = runtime_config(config, sharing.contexts, sharing.address.clone());
         let node = Node::start(bounded, limits, ports)
             .await
             .with_context(|| format!("{context} did not start"))
             .map_err(Failure::Unreachable)?;
         watch(sharing.health, context, &node, &store);
-        let server = services(server, context, &node, &store);
+        let peers = sharing.peers.of(context.as_str());
+        let router = Routed::new(node.clone(), peers, &sharing.address, routing::Limits::default());
+        let server = services(server, context, &router, &store);
+        self.routers.insert(context, router);
         self.tasks.push(tokio::spawn(maintain(context, store.clone())));
         self.nodes.push(node);
         self.stores.insert(context, store);
@@ -298,6 +328,13 @@ impl App {
             if let Err(error) = stop.await {
                 tracing::error!(%error, "a context did not stop in good order");
             }
+        }
+        if let Some((mut serving, shutdown)) = self.serving {
+            // Whoever was asking for something that was here is answered by its new owner meanwhile.
+            if shutdown.stopping().is_cancelled() && tokio::time::timeout(LAST_CALLS, &mut serving).await.is_err() {
+                tracing::warn!("calls were cut that had not ended after the last partition was given up");
+            }
+            serving.abort();
         }
         for task in self.tasks {
             task.abort();
@@ -375,10 +412,10 @@ fn watch(health: &Health, context: Context, node: &Arc<Node>, store: &Arc<PgStor
 }
 
 /// Adds what `context` answers.
-fn services(server: Server, context: Context, node: &Arc<Node>, store: &Arc<PgStore>) -> Server {
+fn services(server: Server, context: Context, router: &Arc<Routed>, store: &Arc<PgStore>) -> Server {
     match context {
-        Context::Orders => holdfast_orders::grpc::register(server, node.clone(), store.clone()),
-        Context::Inventory => holdfast_inventory::grpc::register(server, node.clone(), store.clone()),
+        Context::Orders => holdfast_orders::grpc::register(server, router.clone(), store.clone()),
+        Context::Inventory => holdfast_inventory::grpc::register(server, router.clone(), store.clone()),
         // No context without a service is ever started.
         _ => server,
     }

@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: anything about orders or stock.
 
+pub mod address;
 pub mod admin;
 pub mod cli;
 pub mod compose;

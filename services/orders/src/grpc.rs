@@ -136,8 +136,7 @@ impl OrderService for Orders {
         &self,
         request: Request<v1::BatchGetOrdersRequest>,
     ) -> Result<Response<v1::BatchGetOrdersResponse>, Status> {
-        let caller = Caller::of(&request);
-        many::get(&*self.router, &*self.queries, caller.deadline(), request.into_inner()).await.map(Response::new)
+        many::get(&*self.router, &*self.queries, request.into_inner()).await.map(Response::new)
     }
 
     async fn list_orders(

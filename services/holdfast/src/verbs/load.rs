@@ -1,6 +1,8 @@
 //! `holdfast load`: benchmarks. Each runs on an embedded stack of its own, which is gone afterwards.
 //!
-//! Deliberately absent: measuring, which the load-tests crate does; here the real context is handed to it.
+//! Deliberately absent: measuring the pipeline, which the load-tests crate does; here the real context is handed to it.
+
+mod hops;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,11 +18,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{cli::Load, failure::Failure};
 
-/// Runs one scenario; 1 if anything was lost, doubled or reordered in it.
+/// Runs one scenario; 1 if a check failed in it.
 pub async fn run(config: Config, load: Load) -> Result<u8, Failure> {
-    if load.scenario != "pipeline" {
-        return Err(Failure::usage(anyhow::anyhow!("no scenario is called {}; there is: pipeline", load.scenario)));
+    match load.scenario.as_str() {
+        "pipeline" => pipeline(config, load).await,
+        "hops" => hops::run(config, usize::try_from(load.commands / 20).unwrap_or(usize::MAX), load.json).await,
+        other => Err(Failure::usage(anyhow::anyhow!("no scenario is called {other}; there are: pipeline, hops"))),
     }
+}
+
+async fn pipeline(config: Config, load: Load) -> Result<u8, Failure> {
     let defaults = pipeline::Options::new(orders);
     let options = pipeline::Options {
         config: holdfast_runtime::Config {

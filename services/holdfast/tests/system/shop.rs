@@ -1,8 +1,9 @@
-//! The shop: embedded servers, and `holdfast serve all` before them.
+//! The shop: embedded servers, and `holdfast serve all` before them, once or twice.
 
 use std::{
     io::{BufRead as _, BufReader, Read},
     net::SocketAddr,
+    ops::RangeInclusive,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -24,22 +25,75 @@ use uuid::Uuid;
 pub type Log = Arc<Mutex<String>>;
 
 pub struct Shop {
-    process: Served,
+    served: Served,
     pub stack: Stack,
     pub target: Target,
     pub grpc: String,
     pub http: SocketAddr,
+}
+
+/// A process that serves everything, which ends with its handle.
+pub struct Served {
+    process: Child,
+    pub grpc: SocketAddr,
+    pub http: SocketAddr,
     log: Log,
 }
 
-/// The process, which ends with its handle.
-struct Served(Child);
-
 impl Drop for Served {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
+}
+
+impl Served {
+    async fn launch(stack: &Stack, variables: &[(&str, &str)]) -> Result<Self, Failed> {
+        let mut process = holdfast()
+            .args(["serve", "orders,inventory"])
+            .envs(environment(stack))
+            .envs([("HOLDFAST_GRPC_LISTEN", "127.0.0.1:0"), ("HOLDFAST_HTTP_LISTEN", "127.0.0.1:0")])
+            .env("HOLDFAST_LOG_FILTER", "debug,librdkafka=off")
+            .envs(variables.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let log = Log::default();
+        collect(process.stdout.take(), &log);
+        collect(process.stderr.take(), &log);
+        let any = SocketAddr::from(([0; 4], 0));
+        let mut served = Self { process, grpc: any, http: any, log };
+        (served.grpc, served.http) = addresses(&served.log).await?;
+        Ok(served)
+    }
+
+    /// Everything logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks it to leave in good order, as an orchestrator does, and waits until it has.
+    pub async fn leave(&mut self) -> Result<ExitStatus, Failed> {
+        let pid = Pid::from_raw(self.process.id().cast_signed()).ok_or("no process")?;
+        kill_process(pid, Signal::TERM)?;
+        let give_up = Instant::now() + Duration::from_mins(1);
+        loop {
+            if let Some(status) = self.process.try_wait()? {
+                return Ok(status);
+            }
+            patient(give_up, "the process to leave").await?;
+        }
+    }
+}
+
+fn environment(stack: &Stack) -> [(&'static str, String); 4] {
+    [
+        ("HOLDFAST_KAFKA_BROKERS", stack.brokers().to_owned()),
+        ("HOLDFAST_DATABASE_URL", stack.postgres_url("postgres")),
+        // So that a killed node is missed soon.
+        ("HOLDFAST_KAFKA_SESSION_TIMEOUT", "6s".to_owned()),
+        ("HOLDFAST_LEASE", "2s".to_owned()),
+    ]
 }
 
 /// The binary under test, with nothing of this process's own `HOLDFAST_*` settings.
@@ -59,28 +113,13 @@ impl Shop {
     /// Servers of its own, and variables beyond those it needs.
     pub async fn open_with(variables: &[(&str, &str)]) -> Result<Self, Failed> {
         let stack = Stack::start(StackOptions::default()).await?;
-        let url = stack.postgres_url("postgres");
-        let environment = [("HOLDFAST_KAFKA_BROKERS", stack.brokers()), ("HOLDFAST_DATABASE_URL", &url)];
         for verb in [["migrate", "all"], ["topics", "apply"]] {
-            succeeded(&holdfast().args(verb).envs(environment).output()?)?;
+            succeeded(&holdfast().args(verb).envs(environment(&stack)).output()?)?;
         }
-        let process = holdfast()
-            .args(["serve", "orders,inventory"])
-            .envs(environment)
-            .envs([("HOLDFAST_GRPC_LISTEN", "127.0.0.1:0"), ("HOLDFAST_HTTP_LISTEN", "127.0.0.1:0")])
-            .env("HOLDFAST_LOG_FILTER", "debug,librdkafka=off")
-            .envs(variables.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let mut process = Served(process);
-        let log = Log::default();
-        collect(process.0.stdout.take(), &log);
-        collect(process.0.stderr.take(), &log);
-        let (grpc, http) = addresses(&log).await?;
-        let target = Target::new(stack.brokers(), &url);
-        let shop = Self { process, stack, target, grpc: format!("http://{grpc}"), http, log };
-        shop.owned(&grpc.to_string()).await?;
+        let served = Served::launch(&stack, variables).await?;
+        let target = Target::new(stack.brokers(), &stack.postgres_url("postgres"));
+        let shop = Self { stack, target, grpc: format!("http://{}", served.grpc), http: served.http, served };
+        shop.owned(&served_address(&shop.served), 12..=12).await?;
         let shelf = |sku: String, quantity| Shelf { sku, quantity, price_minor: 1_000 };
         let shelves = (0..100).map(|n| shelf(Mix::sku(n), 1_000_000));
         shelves::fill(&shelves::inventory(&shop.grpc)?, "shop", shelves).await?;
@@ -89,22 +128,29 @@ impl Shop {
 
     /// Asks the process to leave, as an orchestrator does, and waits until it has.
     pub async fn leave(&mut self) -> Result<ExitStatus, Failed> {
-        let pid = Pid::from_raw(self.process.0.id().cast_signed()).ok_or("no process")?;
-        kill_process(pid, Signal::TERM)?;
-        let give_up = Instant::now() + Duration::from_mins(1);
-        loop {
-            if let Some(status) = self.process.0.try_wait()? {
-                return Ok(status);
-            }
-            patient(give_up, "the process to leave").await?;
-        }
+        self.served.leave().await
     }
 
-    async fn owned(&self, address: &str) -> Result<(), Failed> {
+    /// Another node beside the one that is always there, once both own something of everything.
+    pub async fn second_node(&self) -> Result<Served, Failed> {
+        let second = Served::launch(&self.stack, &[("OTEL_TRACES_SAMPLER", "always_on")]).await?;
+        for node in [&self.served, &second] {
+            self.owned(&served_address(node), 1..=11).await?;
+        }
+        Ok(second)
+    }
+
+    /// Waits until the one node owns everything again.
+    pub async fn alone(&self) -> Result<(), Failed> {
+        self.owned(&served_address(&self.served), 12..=12).await
+    }
+
+    /// Waits until the node at `address` owns so many partitions of each context.
+    async fn owned(&self, address: &str, count: RangeInclusive<i64>) -> Result<(), Failed> {
         let schemas = [Some(&self.target.orders), self.target.inventory.as_ref()];
         for schema in schemas.into_iter().flatten() {
             let give_up = Instant::now() + Duration::from_mins(1);
-            while checkers::owners(schema).await?.get(address) != Some(&12) {
+            while !checkers::owners(schema).await?.get(address).is_some_and(|owned| count.contains(owned)) {
                 patient(give_up, "the partitions to have an owner").await?;
             }
         }
@@ -115,9 +161,9 @@ impl Shop {
         self.stack.brokers()
     }
 
-    /// Everything logged so far.
+    /// Everything that the first node has logged so far.
     pub fn log(&self) -> String {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.served.log()
     }
 
     /// Sends records to orders, and waits until nothing is left to do.
@@ -131,6 +177,10 @@ impl Shop {
     pub async fn read(&self, topic: &str) -> Result<Vec<(Place, Raw)>, Failed> {
         Ok(by_hand::read(self.brokers(), topic).await?)
     }
+}
+
+fn served_address(served: &Served) -> String {
+    served.grpc.to_string()
 }
 
 /// A good record for the aggregate `key`.

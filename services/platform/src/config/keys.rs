@@ -78,7 +78,7 @@ pub const KEYS: &[Key] = &[
     url("payments.database_url", "Postgres of payments"),
     url("fulfillment.database_url", "Postgres of fulfillment"),
     url("customers.database_url", "Postgres of customers"),
-    key("advertised_addr", None, "host:port under which other nodes reach this one's gRPC"),
+    key("advertised_addr", None, "host:port for other nodes; unset: where gRPC listens, or its address towards Kafka"),
     key("shutdown_delay", Some("0s"), "between unready and stopping work"),
     Key {
         name: "admin.token",
