@@ -98,15 +98,13 @@ impl Event {
             | Self::ReorderPointSet { at, .. } => *at,
         }
     }
-}
 
-impl Event {
     /// What happened to the pool of `sku` with it.
     pub fn pool_changes(&self, sku: &str) -> Vec<PoolChange> {
         match self {
             Self::StockReceived { quantity, .. } => vec![PoolChange::supply(sku, *quantity)],
             Self::StockAdjusted { delta, .. } => vec![PoolChange::supply(sku, *delta)],
-            Self::PriceSet { .. } => Vec::new(),
+            Self::PriceSet { .. } | Self::ReorderPointSet { .. } => Vec::new(),
         }
     }
 }
