@@ -85,7 +85,7 @@ async fn two_members_by_the_consumer_protocol_share_and_hand_over() {
 async fn a_member_that_leaves_is_replaced_before_its_session_ends() {
     let quick = [("heartbeat.interval.ms".to_owned(), "200".to_owned())].into();
     let config = context(broker().await.brokers(), 6).await;
-    let config = KafkaConfig { session_timeout: Duration::from_mins(10), properties: quick, ..config };
+    let config = KafkaConfig { session_timeout: Duration::from_mins(4), properties: quick, ..config };
     let stays = member(&config);
     let a = follow(Arc::clone(&stays));
     for round in 0..8 {
