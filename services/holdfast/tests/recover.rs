@@ -122,7 +122,13 @@ impl World {
         Served { process, log, grpc, http }
     }
 
+    /// Fills the shelves, once the one node has every partition.
     async fn fill(&self, grpc: SocketAddr) {
+        let inventory = self.target.inventory.as_ref().expect("inventory");
+        until("it owns inventory", async || {
+            checkers::owners(inventory).await.is_ok_and(|owners| owners.get(&grpc.to_string()) == Some(&12))
+        })
+        .await;
         let shelf = |sku: String, quantity| Shelf { sku, quantity, price_minor: 1_000 };
         let ordinary = (0..100).map(|n| shelf(Mix::sku(n), 1_000_000));
         let shelves = ordinary.chain([shelf(SCARCE_SKU.to_owned(), 10)]);
