@@ -242,6 +242,8 @@ mod tests {
             batch: 0,
             outbox_head: cursor,
             outbox_cursor: cursor,
+            published: None,
+            halted: None,
             consumed: consumed.iter().map(|(topic, next)| ((*topic).to_owned(), *next)).collect(),
         }
     }

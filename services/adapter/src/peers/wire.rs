@@ -189,7 +189,6 @@ fn unknown(field: &str) -> PeerError {
 mod tests {
     use bytes::Bytes;
     use holdfast_core::epoch::HaltReason;
-    use prost::Message as _;
 
     use super::*;
 

@@ -41,6 +41,8 @@ fn partition(number: u32, address: &str) -> Partition {
             batch: 7,
             outbox_head: 50,
             outbox_cursor: 48,
+            published: None,
+            halted: None,
             consumed: Vec::new(),
         },
         inputs: vec![topic("orders.commands"), topic("inventory.events")],

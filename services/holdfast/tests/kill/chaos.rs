@@ -14,7 +14,6 @@ use holdfast_load_tests::{
     faults::node::{Launch, Node},
     kafka::Ends,
     producer::{self, Ledger, Options},
-    random::Random,
     work::{Mix, SCARCE_SKU},
 };
 use holdfast_platform::{Config, config::Sources};
