@@ -303,7 +303,7 @@ mod tests {
     use holdfast_core::{
         batch::{OutboxDraft, OutboxRow},
         envelope::Headers,
-        port::log::Publisher,
+        port::log::{Log as _, Publisher},
     };
     use holdfast_stack::{Stack, StackOptions};
 
