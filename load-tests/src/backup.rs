@@ -3,6 +3,8 @@
 //! The tables are copied beside themselves, in one transaction each way. Deliberately absent: anything that a real backup would not have either
 //! (what happened since), and any idea of what the tables mean.
 
+use std::fmt::Write as _;
+
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqlSafeStr as _};
 
 use crate::checkers::{Error, Schema};
@@ -19,7 +21,7 @@ pub async fn take(schema: &Schema) -> Result<(), Error> {
     let mut sql = format!("drop schema if exists {name}_backup cascade; create schema {name}_backup;");
     let mut at = connect(schema).await?;
     for table in tables(&mut at, name).await? {
-        sql += &format!("create table {name}_backup.{table} as table {name}.{table};");
+        let _ = write!(sql, "create table {name}_backup.{table} as table {name}.{table};");
     }
     run(&mut at, sql).await
 }
@@ -30,7 +32,8 @@ pub async fn restore(schema: &Schema) -> Result<(), Error> {
     let mut at = connect(schema).await?;
     let mut sql = String::new();
     for table in tables(&mut at, name).await? {
-        sql += &format!(
+        let _ = write!(
+            sql,
             "truncate {name}.{table}; insert into {name}.{table} overriding system value table {name}_backup.{table};"
         );
     }

@@ -229,7 +229,7 @@ mod tests {
     const COMMANDS: &str = "t.commands";
     const EVENTS: &str = "t.events";
     const FOREIGN: &str = "other.events";
-    const AGE: Duration = Duration::from_secs(420);
+    const AGE: Duration = Duration::from_mins(7);
 
     fn row(partition: u32, consumed: &[(&str, u64)], cursor: u64) -> PartitionRow {
         PartitionRow {

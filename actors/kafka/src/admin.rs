@@ -172,7 +172,9 @@ impl KafkaAdmin {
     /// Settings of a broker by Kafka's names, defaults included, as far as it knows them.
     pub async fn broker_config(&self, names: &[&str]) -> Result<BTreeMap<String, String>, LogError> {
         let failed = |error: KafkaError| unavailable("reading a broker's configuration", &error);
-        let Some(id) = self.metadata(|metadata| metadata.brokers().first().map(|broker| broker.id())).await? else {
+        let Some(id) =
+            self.metadata(|metadata| metadata.brokers().first().map(rdkafka::metadata::MetadataBroker::id)).await?
+        else {
             return Ok(BTreeMap::new());
         };
         let answers =

@@ -98,27 +98,27 @@ fn read(event: &Guard<native::rd_kafka_event_t>, topic: &str) -> Result<Option<S
         let error = native::rd_kafka_TopicDescription_error(described);
         if !error.is_null() {
             return match native::rd_kafka_error_code(error) {
-                RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => id(described),
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(id(described)),
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
                 | RDKafkaRespErr::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
                 | RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION => Err(LogError::NoSuchTopic(topic.to_owned())),
                 _ => Err(away(text(native::rd_kafka_error_string(error)))),
             };
         }
-        id(described)
+        Ok(id(described))
     }
 }
 
 /// # Safety
 /// `described` must be alive.
-unsafe fn id(described: *const native::rd_kafka_TopicDescription_t) -> Result<Option<String>, LogError> {
+unsafe fn id(described: *const native::rd_kafka_TopicDescription_t) -> Option<String> {
     // SAFETY: the id lives as long as its description; its text is copied.
     unsafe {
         let id = native::rd_kafka_TopicDescription_topic_id(described);
         let is_none = id.is_null()
             || (native::rd_kafka_Uuid_most_significant_bits(id) == 0
                 && native::rd_kafka_Uuid_least_significant_bits(id) == 0);
-        Ok(if is_none { None } else { Some(text(native::rd_kafka_Uuid_base64str(id))) })
+        if is_none { None } else { Some(text(native::rd_kafka_Uuid_base64str(id))) }
     }
 }
 

@@ -210,13 +210,12 @@ fn ends(consumer: &BaseConsumer, topic: &str, wanted: &[PartitionId], timeout: D
         .map(|partition| {
             let number = i32::try_from(partition.0).unwrap_or(i32::MAX);
             let found = answers.find_partition(topic, number);
-            match found.map(|found| (found.error(), found.offset())) {
-                Some((Ok(()), Offset::Offset(end))) => Ok(u64::try_from(end).unwrap_or(0)),
-                _ => {
-                    let (_, end) = consumer.fetch_watermarks(topic, number, timeout).map_err(failed)?;
-                    Ok(u64::try_from(end).unwrap_or(0))
-                }
-            }
+            let end = if let Some((Ok(()), Offset::Offset(end))) = found.map(|found| (found.error(), found.offset())) {
+                end
+            } else {
+                consumer.fetch_watermarks(topic, number, timeout).map_err(failed)?.1
+            };
+            Ok(u64::try_from(end).unwrap_or(0))
         })
         .collect()
 }

@@ -58,7 +58,7 @@ first as (
 update partitions p set outbox_head = held.outbox_head + coalesce((select marks from first), 0)
 from held where p.partition = held.partition
 returning p.partition, epoch, token, address, generation, released, batch, p.outbox_head, outbox_cursor, consumed::text,
-    p.outbox_head > held.outbox_head";
+    published, halted, p.outbox_head > held.outbox_head";
 
 const MARK: &str = "
 insert into outbox (partition, sequence, id, topic, target, key, headers, value) values ($1, $2, $3, $4, $5, $6, $7, $8)";
@@ -139,7 +139,7 @@ pub(crate) async fn acknowledge(
             .bind(i64::from(mark.is_some()));
         let Some(found) = asked.fetch_optional(&mut *connection).await? else { return Ok(None) };
         let row = ownership::row(&found)?;
-        if let Some(mark) = mark.filter(|_| found.try_get(10).unwrap_or(false)) {
+        if let Some(mark) = mark.filter(|_| found.try_get(12).unwrap_or(false)) {
             sqlx::query(MARK)
                 .bind(number(partition.0))
                 .bind(row.outbox_head.cast_signed())

@@ -190,7 +190,7 @@ impl Watcher {
     /// Asks the log for the counts of all topics. One that is not there, or not now, keeps its last count.
     async fn count(&mut self) {
         self.counted = Some(Instant::now());
-        let inputs = self.context.inputs().iter().map(|topic| topic.to_string());
+        let inputs = self.context.inputs().iter().map(ToString::to_string);
         let topics: Vec<String> = inputs.chain(self.outputs.iter().cloned()).collect();
         for topic in topics {
             match self.log.partition_count(&topic).await {

@@ -37,6 +37,7 @@ const HALTED_PAUSE: Duration = Duration::from_secs(2);
 const RELEASE_PAUSE: Duration = Duration::from_millis(50);
 
 /// How it ended.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and mostly the large one")]
 pub(crate) enum Taking {
     /// It may be served. `known` is the end of what is known of its partition of the events topic.
     Taken { row: PartitionRow, count: u32, token: Token, started: Duration, known: Option<u64> },

@@ -249,7 +249,7 @@ impl Callers {
                 Err(status) if Instant::now() >= give_up => break (Outcome::Unknown(status), None),
                 Err(_) => {
                     node = (node + 1) % self.nodes.len();
-                    if attempts as usize % self.nodes.len() == 0 {
+                    if (attempts as usize).is_multiple_of(self.nodes.len()) {
                         sleep(PAUSE).await;
                     }
                     if is_read {

@@ -78,7 +78,7 @@ pub struct Node {
     guard: Child,
     grpc: SocketAddr,
     /// Kept, so that the node may go on printing.
-    _out: BufReader<ChildStdout>,
+    out: BufReader<ChildStdout>,
 }
 
 impl Drop for Node {
@@ -126,7 +126,7 @@ impl Node {
         };
         let pid = Pid::from_child(&process);
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut node = Self { name, process, pid, guard, grpc: nowhere, _out: BufReader::new(out) };
+        let mut node = Self { name, process, pid, guard, grpc: nowhere, out: BufReader::new(out) };
         let said = node.first_line();
         node.grpc =
             said.trim().parse().map_err(|_| Error::NoAddress { name: node.name.clone(), said: said.clone(), log })?;
@@ -144,7 +144,7 @@ impl Node {
             }
         });
         let mut line = String::new();
-        let _ = self._out.read_line(&mut line);
+        let _ = self.out.read_line(&mut line);
         drop(done);
         let _ = watch.join();
         line

@@ -127,7 +127,7 @@ async fn a_strong_read_that_waits_for_no_commit_is_caught() {
 #[test]
 fn actors_kept_after_a_lost_fence_are_caught() {
     plainly(Mutant::ActorsKept, &["I2", "I3", "I10"], |cluster| {
-        cluster.store.sabotage(|store| store.no_version_check = true)
+        cluster.store.sabotage(|store| store.no_version_check = true);
     });
 }
 
@@ -191,7 +191,7 @@ async fn overtakes(changed: Changed) -> bool {
         changed.counts.iter().map(|count| KeyHash::of(key.as_bytes()).home(*count)).collect()
     };
     let moves = |key: &String| homes(key).windows(2).all(|pair| pair[0] != pair[1]);
-    let mut keys = (0..).map(|n| format!("m{n}")).filter(moves);
+    let mut keys = (0..10_000).map(|n| format!("m{n}")).filter(moves);
     let key = keys.next().expect("some key moves each time");
     let other = keys.find(|other| homes(other) == homes(&key)).expect("so does another");
     let cluster = Cluster::with_partitions(older);
@@ -206,7 +206,9 @@ async fn overtakes(changed: Changed) -> bool {
     cluster.group.assign(homes(&key)[0], &first.membership);
     for (count, home) in changed.counts.iter().zip(homes(&key)).skip(1) {
         cluster.group.assign(home, &second.membership);
-        TOPICS.iter().for_each(|topic| cluster.grow(topic, *count));
+        for topic in TOPICS {
+            cluster.grow(topic, *count);
+        }
         eventually("in force", || cluster.store.contents().growth(Instant::now()).current().1 == *count).await;
     }
     let serves = async {
@@ -292,7 +294,7 @@ async fn stale_read_of_moved_key(moved: Moved) -> Option<String> {
     let homes = |key: &str| -> Vec<PartitionId> {
         moved.counts.iter().map(|count| KeyHash::of(key.as_bytes()).home(*count)).collect()
     };
-    let key = (0..).map(|n| format!("m{n}")).find(|key| homes(key).windows(2).all(|pair| pair[0] != pair[1]));
+    let key = (0..10_000).map(|n| format!("m{n}")).find(|key| homes(key).windows(2).all(|pair| pair[0] != pair[1]));
     let key = key.expect("some key moves each time");
     let change = |config: &mut Config| config.mutant = moved.mutant;
     let first = cluster.start_with(change).await;
@@ -308,7 +310,9 @@ async fn stale_read_of_moved_key(moved: Moved) -> Option<String> {
     first.store.set_unavailable(moved.is_cut_off);
     for (generation, (count, home)) in (2..).zip(moved.counts.iter().zip(homes(&key)).skip(1)) {
         cluster.group.assign(home, &second.membership);
-        TOPICS.iter().for_each(|topic| cluster.grow(topic, *count));
+        for topic in TOPICS {
+            cluster.grow(topic, *count);
+        }
         eventually("in force", || cluster.store.contents().generations.len() == generation).await;
     }
     if moved.is_taken {

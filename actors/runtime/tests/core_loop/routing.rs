@@ -114,7 +114,7 @@ impl World {
     }
 
     async fn start_with(&self, address: &str, limits: Limits) -> Routing {
-        let member = self.cluster.start_with(|config| config.address = address.to_owned()).await;
+        let member = self.cluster.start_with(|config| address.clone_into(&mut config.address)).await;
         let routed = Routed::new(member.node.clone(), Arc::new(self.network.clone()), address, limits);
         lock(&self.network.nodes).insert(address.to_owned(), routed.clone());
         Routing { member, routed }
@@ -512,7 +512,7 @@ async fn a_call_that_waits_for_a_paused_node_goes_to_whoever_takes_its_partition
     let third = world.start("third").await;
     third.add("a", 1).await.unwrap();
     lock(&world.network.faults.paused).insert("owner".to_owned());
-    let patient = Limits { patience: Duration::from_secs(60), ..Limits::default() };
+    let patient = Limits { patience: Duration::from_mins(1), ..Limits::default() };
     let routed = Routed::new(third.member.node.clone(), Arc::new(world.network.clone()), "third", patient);
     assert_eq!(routed.read("counter", "a", Consistency::Local, 0).await.unwrap().version, 1);
     let waiting = tokio::spawn(async move { routed.command(call("a", "add", "10")).await });

@@ -141,7 +141,7 @@ fn every_fault_of_topics_is_found_by_its_check() {
     });
     let unequal = "a context's topics have equal partitions";
     expect(unequal, Wrong, &["orders.dlq has 3", "orders.events has 2"], |facts| {
-        topic(facts, "orders.dlq").partitions = 3
+        topic(facts, "orders.dlq").partitions = 3;
     });
     expect(unequal, Hint, &["2 partitions", "set to 12", "HOLDFAST_PARTITIONS=2"], |facts| facts.partitions = 12);
     expect("inputs have equal partitions", Wrong, &["orders.commands has 2", "inventory.events has 4"], |facts| {
@@ -286,7 +286,7 @@ fn record(key: &str, partition: u32, source: &str) -> Record {
 fn a_record_is_misrouted_where_it_neither_belongs_nor_belonged_before_growth() {
     let home = |key: &str, count| KeyHash::of(key.as_bytes()).home(count).0;
     let moved = |key: &String| home(key, 12) != home(key, 24);
-    let key = (0..).map(|n| format!("order-{n}")).find(moved).unwrap();
+    let key = (0..10_000).map(|n| format!("order-{n}")).find(moved).unwrap();
     let keyless = Record { key: None, ..record(&key, home(&key, 12), "x") };
     assert_eq!(survey::misrouted(&[record(&key, home(&key, 24), "a"), keyless], &[24]), []);
     let before = record(&key, home(&key, 12), "a");

@@ -23,9 +23,9 @@ pub async fn run(config: &Config, verb: cli::Actor) -> Result<u8, Failure> {
         cli::Actor::Get(get) => {
             let found = find(config, &get).await?;
             if get.json {
-                print_json(&found)
+                print_json(&found);
             } else {
-                print(&found)
+                print(&found);
             }
             Ok(0)
         }

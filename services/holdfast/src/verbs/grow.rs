@@ -94,7 +94,7 @@ impl Growing {
                     "{topic} has {count} partitions already, and partitions are never taken away; --to must be a multiple of {count}"
                 )));
             }
-            if to % count != 0 {
+            if !to.is_multiple_of(*count) {
                 return Err(Failure::usage(anyhow!(
                     "{topic} has {count} partitions and {to} is no multiple of it: keys would go anywhere, and their order would be lost. \
                      Try --to {}",

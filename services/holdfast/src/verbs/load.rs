@@ -22,7 +22,10 @@ use crate::{cli::Load, failure::Failure};
 pub async fn run(config: Config, load: Load) -> Result<u8, Failure> {
     match load.scenario.as_str() {
         "pipeline" => pipeline(config, load).await,
-        "hops" => hops::run(config, usize::try_from(load.commands / 20).unwrap_or(usize::MAX), load.json).await,
+        "hops" => {
+            let calls = usize::try_from(load.commands / 20).unwrap_or(usize::MAX);
+            Box::pin(hops::run(config, calls, load.json)).await
+        }
         other => Err(Failure::usage(anyhow::anyhow!("no scenario is called {other}; there are: pipeline, hops"))),
     }
 }

@@ -45,10 +45,10 @@ pub async fn run(arguments: Arguments) -> Result<u8, Failure> {
     sources.known_elsewhere = KNOWN_ELSEWHERE;
     let config = Config::load(&sources)?;
     match arguments.verb {
-        Verb::Dev(dev) => dev::run(config, dev).await,
-        Verb::Demo(demo) => demo::run(config, demo).await,
+        Verb::Dev(dev) => Box::pin(dev::run(config, dev)).await,
+        Verb::Demo(demo) => Box::pin(demo::run(config, demo)).await,
         Verb::Stack(stack) => stack::run(stack).await,
-        Verb::Serve(serve) => serve::run(config, serve).await,
+        Verb::Serve(serve) => Box::pin(serve::run(config, serve)).await,
         Verb::Migrate { context } => migrate::run(&config, &context).await,
         Verb::Recover(recover) => recover::run(&config, recover).await,
         Verb::Topics(topics) => topics::run(&config, topics).await,
@@ -57,6 +57,6 @@ pub async fn run(arguments: Arguments) -> Result<u8, Failure> {
         Verb::Partitions(Partitions::Show { context, json }) => partitions::show(&config, &context, json).await,
         Verb::Doctor(doctor) => doctor::run(&config, doctor).await,
         Verb::Actor(verb) => actor::run(&config, verb).await,
-        Verb::Load(load) => load::run(config, load).await,
+        Verb::Load(load) => Box::pin(load::run(config, load)).await,
     }
 }

@@ -199,6 +199,7 @@ pub mod laws {
 
     use libtest_mimic::Failed;
 
+    #[allow(clippy::wildcard_imports)]
     use super::*;
 
     struct History(Vec<Call>);

@@ -75,7 +75,7 @@ fn tests() -> ExitCode {
         Trial::test("a_stale_read_is_refused_and_an_overlapping_one_is_not", || {
             linear::laws::a_stale_read_is_refused_and_an_overlapping_one_is_not()
         }),
-        Trial::test("a_lost_or_doubled_command_is_refused", || linear::laws::a_lost_or_doubled_command_is_refused()),
+        Trial::test("a_lost_or_doubled_command_is_refused", linear::laws::a_lost_or_doubled_command_is_refused),
         Trial::test("what_is_unknown_may_happen_late_or_never_but_not_twice", || {
             linear::laws::what_is_unknown_may_happen_late_or_never_but_not_twice()
         }),

@@ -90,7 +90,7 @@ impl Run {
             operations: 4,
             bursts: 12,
             // Longer than any fault and the take-over after it.
-            patience: self.pause + Duration::from_secs(60),
+            patience: self.pause + Duration::from_mins(1),
             impatient: 20,
             think: Duration::from_millis(20),
             seed: self.seed,

@@ -252,7 +252,7 @@ impl World {
         let addresses: Vec<String> = whose.iter().map(|which| self.slots[*which].address().to_string()).collect();
         self.until("every partition is owned by whom it must be", |owners| {
             owners.iter().all(|(address, _)| addresses.contains(address))
-                && owners.iter().map(|(_, count)| count).sum::<i64>() == 2 * PARTITIONS as i64
+                && owners.iter().map(|(_, count)| count).sum::<i64>() == 2 * i64::try_from(PARTITIONS).expect("few")
         })
         .await
     }
@@ -264,7 +264,7 @@ impl World {
             let of =
                 |address: &String| owners.iter().filter(|(of, _)| of == address).map(|(_, count)| count).sum::<i64>();
             addresses.iter().all(|address| of(address) > 0)
-                && addresses.iter().map(of).sum::<i64>() == 2 * PARTITIONS as i64
+                && addresses.iter().map(of).sum::<i64>() == 2 * i64::try_from(PARTITIONS).expect("few")
         })
         .await
     }

@@ -40,7 +40,7 @@ pub(super) fn reservation(message: &Message) -> Result<reservation::Event, Refus
             let event: v1::ReservationReleased = body::decode(message)?;
             let cause = match event.cause() {
                 v1::ReleaseCause::OrderCancelled => ReleaseCause::OrderCancelled,
-                _ => return Err(Refused::invalid("cause", "cause is unknown")),
+                v1::ReleaseCause::Unspecified => return Err(Refused::invalid("cause", "cause is unknown")),
             };
             Event::ReservationReleased { at: at(event.occurred_at.as_ref())?, lines: lines(&event.lines)?, cause }
         }

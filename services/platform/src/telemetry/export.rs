@@ -47,7 +47,11 @@ fn belongs(span: &SpanData, context: Context) -> bool {
 
 /// All have to be told, whatever the first says.
 fn each(results: impl Iterator<Item = OTelSdkResult>) -> OTelSdkResult {
-    results.fold(Ok(()), |so_far, result| so_far.and(result))
+    let mut all = Ok(());
+    for result in results {
+        all = all.and(result);
+    }
+    all
 }
 
 impl<E: SpanExporter> SpanExporter for PerContext<E> {
