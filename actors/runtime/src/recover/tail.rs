@@ -131,14 +131,15 @@ pub(super) async fn ends(
 ) -> Result<BTreeMap<PartitionId, (Option<u64>, Published)>, Error> {
     let mut ends = BTreeMap::new();
     for row in rows {
-        let mut done = Published { all: true, cursor: row.outbox_cursor, behind: row.outbox_head - row.outbox_cursor };
+        let mut done = Published { all: true, cursor: row.outbox_cursor, behind: row.outbox_head.saturating_sub(row.outbox_cursor) };
         'rows: while done.cursor < row.outbox_head {
             let staged = recovery.ports.store.outbox(row.partition, done.cursor, 1024).await?;
             done.all &= !staged.is_empty();
             if staged.is_empty() {
                 break;
             }
-            for staged in staged {
+            // A node that still runs may have written more since the rows were read.
+            for staged in staged.into_iter().filter(|staged| staged.sequence <= row.outbox_head) {
                 if !tail.ids.contains(&staged.draft.id) {
                     done.all = false;
                     break 'rows;
