@@ -131,7 +131,11 @@ pub(super) async fn ends(
 ) -> Result<BTreeMap<PartitionId, (Option<u64>, Published)>, Error> {
     let mut ends = BTreeMap::new();
     for row in rows {
-        let mut done = Published { all: true, cursor: row.outbox_cursor, behind: row.outbox_head.saturating_sub(row.outbox_cursor) };
+        let mut done = Published {
+            all: true,
+            cursor: row.outbox_cursor,
+            behind: row.outbox_head.saturating_sub(row.outbox_cursor),
+        };
         'rows: while done.cursor < row.outbox_head {
             let staged = recovery.ports.store.outbox(row.partition, done.cursor, 1024).await?;
             done.all &= !staged.is_empty();
