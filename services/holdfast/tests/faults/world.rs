@@ -192,14 +192,23 @@ impl World {
         let url = url.replace(&host(&url)?.to_string(), &slot.database.address().to_string());
         let mut environment = self.environment(&slot.broker.address().to_string(), &url);
         environment.push(("HOLDFAST_ADVERTISED_ADDR".to_owned(), slot.address().to_string()));
-        let node = Node::start(Launch {
-            name: slot.name.clone(),
-            program: std::env::current_exe()?,
-            arguments: vec!["victim".to_owned(), self.settings.how.to_string()],
-            environment,
-            log: Some(self.settings.dir.join(format!("node-{}.log", slot.name))),
-        })
-        .await?;
+        // One that finds its database or its broker away at start ends with exit code 3; whatever runs it starts it again.
+        let mut attempts = 0;
+        let node = loop {
+            attempts += 1;
+            let started = Node::start(Launch {
+                name: slot.name.clone(),
+                program: std::env::current_exe()?,
+                arguments: vec!["victim".to_owned(), self.settings.how.to_string()],
+                environment: environment.clone(),
+                log: Some(self.settings.dir.join(format!("node-{}.log", slot.name))),
+            });
+            match started.await {
+                Ok(node) => break node,
+                Err(_) if attempts < 5 => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
         slot.calls.lead_to(node.grpc());
         *place = Some(node);
         Ok(())
