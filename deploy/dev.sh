@@ -8,6 +8,7 @@
 #   deploy/dev.sh conformance           checks by tools from outside (buf, the Compose specification)
 #   deploy/dev.sh faults [--seed N] …   load, calls and every fault at three nodes, then an account (--commands, --pause …)
 #   deploy/dev.sh faults failover …     how long orders go unanswered when their node is killed, and when it leaves
+#   deploy/dev.sh faults grow …         partitions grow twice under load from three producers, one of them Kafka's own
 #   deploy/dev.sh tools                 only checks and installs what the system lacks
 #
 # HOLDFAST_NO_INSTALL=1 never installs anything, and only says what is missing. HOLDFAST_BREAKING_BASE names the commit
@@ -225,7 +226,7 @@ case $verb in
     ;;
   faults)
     ensure_build_tools
-    [[ ${1:-} == failover || ${1:-} == run ]] || set -- run "$@"
+    [[ ${1:-} == failover || ${1:-} == grow || ${1:-} == run ]] || set -- run "$@"
     exec cargo test --release --locked --workspace --test faults -- "$@"
     ;;
   *)

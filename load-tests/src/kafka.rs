@@ -1,4 +1,4 @@
-//! The few things that load and checkers ask of Kafka: make topics, know their ends, read them to the end.
+//! The few things that load and checkers ask of Kafka: make topics and grow them, know their ends, read them to the end.
 //!
 //! Everything is bounded in time. Deliberately absent: groups, offsets that are kept, and the runtime's own Kafka crate.
 
@@ -9,7 +9,7 @@ use std::{
 
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer as _},
@@ -82,6 +82,17 @@ pub async fn create_topics_with(
         }
     }
     Ok(())
+}
+
+/// Grows a topic by Kafka's own means. Who uses it is not told.
+pub async fn grow_topic(brokers: &str, name: &str, partitions: usize) -> Result<(), Error> {
+    let failed = |source| Error::Kafka { what: format!("growing {name}"), source };
+    let admin: AdminClient<DefaultClientContext> = client(brokers, "holdfast-load").create().map_err(failed)?;
+    let grown = admin.create_partitions(&[NewPartitions::new(name, partitions)], &AdminOptions::new()).await;
+    match grown.map_err(failed)?.into_iter().next() {
+        Some(Err((name, code))) => Err(Error::Refused(format!("{name}: {code}"))),
+        _ => Ok(()),
+    }
 }
 
 /// Deletes topics; one that isn't there is fine.

@@ -1,12 +1,12 @@
 //! Sends the load, outside the runtime, and remembers what it sent.
 //!
 //! Upholds that the ledger holds a record only if the broker acknowledged it (`acks=all`): what is in it must have an effect. One idempotent
-//! producer, Java's partitioner. Deliberately absent: waiting for effects.
+//! producer, Java's partitioner unless another is asked for. Deliberately absent: waiting for effects.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -49,12 +49,43 @@ pub struct Options {
     pub topic: String,
     /// Records a second at most; 0 for as fast as it goes.
     pub rate: u32,
+    /// Which partition a key belongs to.
+    pub partitioner: Partitioner,
+    /// How long it goes by what it knows of the topic.
+    pub metadata_max_age: Duration,
+    /// Whether a record waits until the one before it of the same key is acknowledged, as those must who want order while partitions grow.
+    pub awaits: bool,
+}
+
+/// How a producer chooses a record's partition by its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partitioner {
+    /// Java's, and Holdfast's.
+    Murmur2,
+    /// librdkafka's default, and so that of kcat and most clients made of it.
+    Crc32,
+}
+
+impl Partitioner {
+    /// librdkafka's name for it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Murmur2 => "murmur2_random",
+            Self::Crc32 => "consistent_random",
+        }
+    }
 }
 
 impl Options {
     /// As fast as it goes.
     pub fn to(topic: impl Into<String>) -> Self {
-        Self { topic: topic.into(), rate: 0 }
+        Self {
+            topic: topic.into(),
+            rate: 0,
+            partitioner: Partitioner::Murmur2,
+            metadata_max_age: Duration::from_mins(5),
+            awaits: false,
+        }
     }
 }
 
@@ -100,17 +131,22 @@ impl Default for Ledger {
 impl Ledger {
     /// Notes one record.
     pub fn note(&mut self, record: &Planned) {
+        self.note_at(record, self.started.elapsed());
+    }
+
+    /// Notes one that was sent so long after the ledger's start.
+    pub fn note_at(&mut self, record: &Planned, after: Duration) {
         self.records += 1;
         if let Expect::DeadLetter(reason) = record.expect {
             self.bad.insert(record.key.clone(), reason);
             return;
         }
-        let (after, number) = (self.started.elapsed(), self.records);
+        let number = self.records;
         let sent = Sent { order: record.order, expect: record.expect, copies: 0, after, number };
         self.commands.entry(record.id).or_insert(sent).copies += 1;
     }
 
-    /// Adds what was sent after all of this.
+    /// Adds what was sent after all of this, or beside it to other orders.
     pub fn absorb(&mut self, later: Self) {
         let after = Duration::from_millis(later.started_ms.saturating_sub(self.started_ms));
         for (id, sent) in later.commands {
@@ -143,6 +179,21 @@ impl Ledger {
 struct Deliveries {
     done: AtomicU64,
     failed: AtomicU64,
+    /// Keys with a record under way, where that matters.
+    under_way: Mutex<HashSet<String>>,
+}
+
+impl Deliveries {
+    /// Whether no record of `key` is under way; from then on one is.
+    fn may_send(&self, key: &str) -> bool {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned())
+    }
+
+    fn ended(&self, key: Option<&[u8]>) {
+        if let Some(key) = key.and_then(|key| std::str::from_utf8(key).ok()) {
+            self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        }
+    }
 }
 
 struct Context(Arc<Deliveries>);
@@ -155,6 +206,8 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         let counter = if result.is_ok() { &self.0.done } else { &self.0.failed };
         counter.fetch_add(1, Ordering::Relaxed);
+        let (Ok(message) | Err((_, message))) = result;
+        self.0.ended(message.key());
         if let Err((error, message)) = result {
             tracing::warn!(%error, offset = message.offset(), "a record was not acknowledged");
         }
@@ -192,12 +245,15 @@ pub async fn produce(
     tokio::task::spawn_blocking(move || send_all(&brokers, mix.windows(), &options, progress)).await?
 }
 
-fn producer(brokers: &str, deliveries: Arc<Deliveries>) -> Result<BaseProducer<Context>, Error> {
+fn producer(brokers: &str, options: &Options, deliveries: Arc<Deliveries>) -> Result<BaseProducer<Context>, Error> {
+    let age = options.metadata_max_age.as_millis().to_string();
     let mut config = kafka::client(brokers, "holdfast-load");
     config
         .set("acks", "all")
         .set("enable.idempotence", "true")
-        .set("partitioner", "murmur2_random")
+        .set("partitioner", options.partitioner.name())
+        .set("topic.metadata.refresh.interval.ms", &age)
+        .set("metadata.max.age.ms", &age)
         .set("linger.ms", "5")
         .set("batch.size", "1000000")
         .set("message.timeout.ms", "120000")
@@ -212,12 +268,17 @@ fn send_all(
     progress: impl Fn(u64),
 ) -> Result<Ledger, Error> {
     let deliveries = Arc::new(Deliveries::default());
-    let producer = producer(brokers, deliveries.clone())?;
+    let producer = producer(brokers, options, deliveries.clone())?;
     let mut ledger = Ledger::default();
     for window in windows {
         let time = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
         for record in &window {
             pace(&producer, options.rate, &ledger);
+            if options.awaits {
+                while !deliveries.may_send(&record.key) {
+                    producer.poll(Duration::from_millis(1));
+                }
+            }
             send(&producer, &options.topic, record, &time)?;
             ledger.note(record);
             if ledger.records.is_multiple_of(1_000) {
@@ -244,21 +305,9 @@ fn pace(producer: &BaseProducer<Context>, rate: u32, ledger: &Ledger) {
 }
 
 fn send(producer: &BaseProducer<Context>, topic: &str, record: &Planned, time: &str) -> Result<(), Error> {
-    let id = record.id.hyphenated().to_string();
-    let put = |headers: OwnedHeaders, key: &str, value: &str| headers.insert(Header { key, value: Some(value) });
     let mut headers = OwnedHeaders::new_with_capacity(8);
-    if record.is_complete {
-        headers = put(headers, "ce_specversion", "1.0");
-    }
-    for (key, value) in [
-        ("ce_id", id.as_str()),
-        ("ce_source", SOURCE),
-        ("ce_type", &record.r#type),
-        ("ce_time", time),
-        ("ce_subject", &record.subject),
-        ("content-type", "application/protobuf"),
-    ] {
-        headers = put(headers, key, value);
+    for (key, value) in headers_of(record, time) {
+        headers = headers.insert(Header { key, value: Some(&value) });
     }
     let mut message = BaseRecord::to(topic).key(&record.key).payload(&record.value).headers(headers);
     loop {
@@ -273,6 +322,22 @@ fn send(producer: &BaseProducer<Context>, topic: &str, record: &Planned, time: &
     }
     producer.poll(Duration::ZERO);
     Ok(())
+}
+
+/// The headers of a record, sent at `time`.
+pub(crate) fn headers_of(record: &Planned, time: &str) -> Vec<(&'static str, String)> {
+    let mut headers = vec![
+        ("ce_id", record.id.hyphenated().to_string()),
+        ("ce_source", SOURCE.to_owned()),
+        ("ce_type", record.r#type.clone()),
+        ("ce_time", time.to_owned()),
+        ("ce_subject", record.subject.clone()),
+        ("content-type", "application/protobuf".to_owned()),
+    ];
+    if record.is_complete {
+        headers.push(("ce_specversion", "1.0".to_owned()));
+    }
+    headers
 }
 
 #[cfg(test)]

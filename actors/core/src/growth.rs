@@ -133,6 +133,11 @@ impl Growth {
         self.topics.get(topic).map_or(0, Counts::count)
     }
 
+    /// Whether somebody may still send to some input topic by an older count.
+    pub fn is_in_transition(&self) -> bool {
+        self.topics.values().any(|counts| counts.oldest_in_transition().is_some())
+    }
+
     fn row(&self, partition: PartitionId) -> Option<&PartitionRow> {
         self.rows.iter().find(|row| row.partition == partition)
     }

@@ -25,7 +25,7 @@ use rdkafka::{
     ClientConfig, ClientContext, Message, Offset, Statistics, TopicPartitionList,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     consumer::{BaseConsumer, Consumer, ConsumerContext},
-    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    error::{KafkaError, KafkaResult},
     types::RDKafkaRespErr,
 };
 use tokio::sync::Notify;
@@ -46,9 +46,7 @@ const COUNT_BELIEVED: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
 
 /// Logs what the data consumer says.
-pub(crate) struct DataContext {
-    fatal: OnceLock<String>,
-}
+pub(crate) struct DataContext;
 
 impl ClientContext for DataContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
@@ -58,9 +56,6 @@ impl ClientContext for DataContext {
     fn stats(&self, _: Statistics) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if matches!(error, KafkaError::Global(RDKafkaErrorCode::Fatal)) {
-            let _ = self.fatal.set(reason.to_owned());
-        }
         tracing::warn!(%error, reason, "kafka consumer");
     }
 }
@@ -110,9 +105,11 @@ impl Shared {
         Ok(Arc::clone(self.measure.get_or_init(|| Arc::new(consumer))))
     }
 
-    /// Why the client can't go on, if so.
+    /// Why the client can't go on, if so. Asked of the client: which queue the news comes by, and whether as an event or as a poll's
+    /// error, differs.
     pub(crate) fn fatal(&self) -> Option<LogError> {
-        self.consumer.context().fatal.get().map(|reason| LogError::Fatal(reason.clone()))
+        let (code, reason) = self.consumer.client().fatal_error()?;
+        Some(LogError::Fatal(format!("{code}: {reason}")))
     }
 
     /// Takes the slot of a partition; `None` if its stream is open.
@@ -244,8 +241,7 @@ impl KafkaLog {
     }
 
     fn client(config: &KafkaConfig, member: Option<(String, Arc<Hints>)>) -> Result<Arc<Shared>, ConfigError> {
-        let context = DataContext { fatal: OnceLock::new() };
-        let consumer = Arc::new(DataConsumer::from_config_and_context(&config.data_consumer(), context)?);
+        let consumer = Arc::new(DataConsumer::from_config_and_context(&config.data_consumer(), DataContext)?);
         let shared = Arc::new(Shared {
             consumer: Arc::clone(&consumer),
             context: config.context.clone(),

@@ -135,21 +135,17 @@ fn serve(shared: &Shared, mut consumer: Arc<Member>) {
     let mut pause = REPLACE_PAUSE_MIN;
     let mut since = Instant::now();
     while !shared.leaving.load(Ordering::Acquire) {
-        let fatal = match consumer.poll(POLL) {
-            // Paused, so hardly ever there; the data consumer reads it.
-            None | Some(Ok(_)) => None,
-            Some(Err(KafkaError::MessageConsumptionFatal(code))) => Some(code.to_string()),
-            Some(Err(error)) => {
-                tracing::debug!(%error, "kafka group member");
-                None
-            }
-        };
-        if let Some(reason) = fatal.or_else(|| shared.standing.take_fatal()) {
+        // A record is hardly ever there, for partitions are paused; the data consumer reads them.
+        if let Some(Err(error)) = consumer.poll(POLL) {
+            tracing::debug!(%error, "kafka group member");
+        }
+        // Asked of the client: by which queue and as what the news comes differs.
+        if let Some((code, reason)) = consumer.client().fatal_error() {
             metrics::counter!("holdfast_kafka_member_replaced_total", "context" => shared.context.clone()).increment(1);
             if since.elapsed() > REPLACE_PAUSE_MAX {
                 pause = REPLACE_PAUSE_MIN;
             }
-            if is_twin(&consumer) {
+            if is_twin(code) {
                 let instance = shared.config.get("group.instance.id");
                 metrics::counter!("holdfast_kafka_duplicate_instance_total", "context" => shared.context.clone())
                     .increment(1);
@@ -179,10 +175,9 @@ fn serve(shared: &Shared, mut consumer: Arc<Member>) {
     leave(shared, consumer);
 }
 
-/// Whether the consumer failed because another has its group instance id.
-fn is_twin(consumer: &Member) -> bool {
-    let code = consumer.client().fatal_error().map(|(code, _)| code);
-    matches!(code, Some(RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::UnreleasedInstanceId))
+/// Whether the failure means that another has this consumer's group instance id.
+fn is_twin(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::UnreleasedInstanceId)
 }
 
 /// Makes the next consumer, again and again; `None` if told to leave meanwhile.

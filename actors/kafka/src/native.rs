@@ -1,7 +1,7 @@
-//! The two things that rust-rdkafka's safe interface does not give.
+//! The three things that rust-rdkafka's safe interface does not give.
 //!
-//! *Watermarks known locally*: its `fetch_watermarks` asks the broker and blocks. *Headers of foreign records*: its iterator panics
-//! on a name that isn't UTF-8, so that any producer could bring a reader down (I6).
+//! *Watermarks known locally*: its `fetch_watermarks` asks the broker and blocks. *The position of one partition*: its `position` lists all that are
+//! assigned. *Headers of foreign records*: its iterator panics on a name that isn't UTF-8, so that any producer could bring a reader down (I6).
 //! Invariant: nothing here outlives the call it is made in. Deliberately absent: anything that changes state.
 #![allow(unsafe_code)]
 
@@ -11,9 +11,10 @@ use std::{
 };
 
 use rdkafka::{
+    Offset, TopicPartitionList,
     bindings::{
         rd_kafka_get_watermark_offsets, rd_kafka_header_cnt, rd_kafka_header_get_all, rd_kafka_headers_t,
-        rd_kafka_message_headers,
+        rd_kafka_message_headers, rd_kafka_position,
     },
     client::{Client, ClientContext},
     message::BorrowedMessage,
@@ -33,6 +34,22 @@ pub(crate) fn cached_watermarks<C: ClientContext>(
     };
     // Negative offsets are librdkafka's "unknown".
     (answer == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| (u64::try_from(low).ok(), u64::try_from(high).ok()))
+}
+
+/// The offset behind the last record or transaction marker that was taken off the partition's queue; `None` if there was none since its fetching
+/// began. Does not block.
+pub(crate) fn position<C: ClientContext>(client: &Client<C>, topic: &str, partition: i32) -> Option<u64> {
+    let mut list = TopicPartitionList::with_capacity(1);
+    list.add_partition(topic, partition);
+    // SAFETY: the client and the list live as long as the borrows, and nobody else has the list.
+    let answer = unsafe { rd_kafka_position(client.native_ptr(), list.ptr()) };
+    if answer != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return None;
+    }
+    match list.find_partition(topic, partition)?.offset() {
+        Offset::Offset(offset) => u64::try_from(offset).ok(),
+        _ => None,
+    }
 }
 
 /// Raises a fatal error in `client`, as librdkafka's own tests do.

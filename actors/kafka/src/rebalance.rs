@@ -8,10 +8,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use holdfast_core::partition::PartitionId;
@@ -19,7 +16,7 @@ use rdkafka::{
     ClientContext, Offset, Statistics, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol},
-    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    error::{KafkaError, KafkaResult},
     types::RDKafkaRespErr,
 };
 use tokio::sync::watch;
@@ -37,18 +34,11 @@ pub(crate) struct Standing {
     /// Counted up whenever the group changed anything: what was confirmed under another number says nothing.
     changes: AtomicU64,
     joined: AtomicBool,
-    fatal: Mutex<Option<String>>,
 }
 
 impl Standing {
     pub(crate) fn new(topic: String) -> Self {
-        Self {
-            topic,
-            assignment: watch::Sender::default(),
-            changes: AtomicU64::new(0),
-            joined: AtomicBool::new(false),
-            fatal: Mutex::default(),
-        }
+        Self { topic, assignment: watch::Sender::default(), changes: AtomicU64::new(0), joined: AtomicBool::new(false) }
     }
 
     pub(crate) fn topic(&self) -> &str {
@@ -75,11 +65,6 @@ impl Standing {
     pub(crate) fn clear(&self) {
         self.joined.store(false, Ordering::Release);
         self.set(BTreeSet::new());
-    }
-
-    /// The reason for which the consumer must be replaced, once.
-    pub(crate) fn take_fatal(&self) -> Option<String> {
-        self.fatal.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn set(&self, now: BTreeSet<PartitionId>) {
@@ -142,9 +127,6 @@ impl ClientContext for MemberContext {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(%error, reason, "kafka group member");
-        if matches!(error, KafkaError::Global(RDKafkaErrorCode::Fatal)) && self.heard() {
-            *self.standing.fatal.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
-        }
     }
 }
 

@@ -33,8 +33,8 @@ use crate::{
 
 /// A wait looks again after this time, woken or not.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// Records that should be there but aren't are waited for this long before the partition is opened again; doubled each time, so that a
-/// partition that ends in a transaction marker is not opened for ever.
+/// Records that should be there but aren't are waited for this long before the partition is opened again; doubled each time, so that one
+/// that waits for a transaction's end is not opened for ever.
 const STALL_MIN: Duration = Duration::from_secs(5);
 const STALL_MAX: Duration = Duration::from_mins(1);
 /// Between attempts to open again.
@@ -54,6 +54,8 @@ pub(crate) struct KafkaStream {
     /// The lowest offset to deliver next; `None` at the log's start, before the first record.
     expected: Option<u64>,
     queue: Option<Queue>,
+    /// Whether librdkafka's position is one of this fetching, and none that an earlier one left behind.
+    is_position_ours: bool,
     repair: Repair,
     /// Since when polls found nothing.
     empty_since: Option<Instant>,
@@ -100,6 +102,7 @@ impl KafkaStream {
             number,
             expected: from,
             queue: None,
+            is_position_ours: false,
             repair: Repair::None,
             empty_since: None,
             stall_after: STALL_MIN,
@@ -130,6 +133,7 @@ impl KafkaStream {
         list.add_partition_offset(&self.topic, self.number, from).map_err(failed)?;
         // Kept whatever follows: detaching undoes what was half done.
         self.queue = Some(queue);
+        self.is_position_ours = false;
         if let Err(error) = self.shared.consumer.incremental_assign(&list) {
             self.detach();
             return Err(failed(error));
@@ -191,6 +195,8 @@ impl KafkaStream {
     /// Takes the next record off the queue, if there is one.
     fn poll(&mut self) -> Polled {
         let Some(queue) = &self.queue else { return Polled::Empty };
+        // When fetching ends the position is forgotten, in librdkafka's own time; from then on only what is polled here sets it.
+        self.is_position_ours = self.is_position_ours || self.native_position().is_none();
         loop {
             let message = match queue.poll(Duration::ZERO) {
                 None => return Polled::Empty,
@@ -204,6 +210,7 @@ impl KafkaStream {
             }
             let record = headers::record(&self.topic, self.partition, offset, &message);
             self.expected = Some(offset + 1);
+            self.is_position_ours = true;
             self.empty_since = None;
             self.stall_after = STALL_MIN;
             return Polled::Record(record);
@@ -233,10 +240,14 @@ impl KafkaStream {
         error
     }
 
+    fn native_position(&self) -> Option<u64> {
+        native::position(self.shared.consumer.client(), &self.topic, self.number)
+    }
+
     /// Whether records are known to be there that don't come.
     fn stalled(&mut self) -> bool {
         let since = *self.empty_since.get_or_insert_with(Instant::now);
-        let behind = self.end_offset().is_some_and(|end| self.expected.unwrap_or(0) < end);
+        let behind = self.end_offset().is_some_and(|end| self.position().unwrap_or(0) < end);
         if !behind || since.elapsed() < self.stall_after {
             return false;
         }
@@ -276,6 +287,11 @@ impl RecordStream for KafkaStream {
                 self.repair = Repair::Reopen;
             }
         }
+    }
+
+    fn position(&self) -> Option<u64> {
+        let polled = if self.is_position_ours { self.native_position() } else { None };
+        polled.max(self.expected)
     }
 
     fn end_offset(&self) -> Option<u64> {

@@ -30,7 +30,7 @@ use crate::{
     mutant::Mutant,
     spans,
     telemetry::{self, Trace},
-    work::Input,
+    work::{Input, Work},
 };
 
 /// What all fetch tasks of a node share.
@@ -50,6 +50,8 @@ pub(crate) struct Fetcher {
 
 /// How often a topic that has no such partition, or a halted one, is looked at again.
 const RETRY_EVERY: Duration = Duration::from_secs(10);
+/// A silent input is asked this often whether it has passed something that is no record.
+const LOOK_FOR_GAPS: Duration = Duration::from_secs(1);
 /// A silent input is opened again at most this seldom, if that never helps: its last offsets may hold no records.
 const STALL_MAX: Duration = Duration::from_mins(1);
 
@@ -172,19 +174,46 @@ impl Fetcher {
         let recreated = self.history.until_recreated(topic);
         tokio::pin!(recreated);
         let mut since_report = 0_u32;
-        let mut end = None;
+        let (mut end, mut silent) = (None, Duration::ZERO);
+        let look_after = LOOK_FOR_GAPS.min(stall_after);
         loop {
             let next = tokio::select! {
                 biased;
                 () = &mut recreated => return Ended::Recreated,
-                next = tokio::time::timeout(stall_after, stream.next()) => next,
+                next = tokio::time::timeout(look_after, stream.next()) => next,
             };
             let record = match next {
                 Ok(Ok(record)) => record,
                 Ok(Err(error)) => return Ended::Failed(error),
-                Err(_) if self.is_behind(topic, partition, *from).await => return Ended::Stalled,
-                Err(_) => continue,
+                Err(_) => {
+                    silent += look_after;
+                    let mut passed = stream.position();
+                    if silent >= stall_after {
+                        silent = Duration::ZERO;
+                        match self.log.bounds(topic, partition).await {
+                            // The brokers were asked, since a stream that fell silent knows no better.
+                            Ok((start, end)) if passed.or(*from).unwrap_or(start) < end => return Ended::Stalled,
+                            Ok((_, end)) => passed = passed.or(Some(end)),
+                            Err(_) => {}
+                        }
+                    }
+                    if let Some(position) = passed.filter(|position| *position > from.unwrap_or(0)) {
+                        let work = Work::Ignored { topic: topic.clone(), offset: position - 1 };
+                        if lane.send(Input { partition, term, work }).await.is_err() {
+                            return Ended::Closed;
+                        }
+                        *from = Some(position);
+                        self.report_lag(
+                            topic,
+                            partition,
+                            stream.end_offset().map(|end| end.saturating_sub(position)),
+                            None,
+                        );
+                    }
+                    continue;
+                }
             };
+            silent = Duration::ZERO;
             backoff.reset();
             let offset = record.offset;
             gate.pass(offset).await;
@@ -208,14 +237,6 @@ impl Fetcher {
                 return Ended::Closed;
             }
             *from = Some(offset + 1);
-        }
-    }
-
-    /// Whether the brokers have records from `from` on. They are asked, since a stream that fell silent knows no better.
-    async fn is_behind(&self, topic: &Arc<str>, partition: PartitionId, from: Option<u64>) -> bool {
-        match self.log.bounds(topic, partition).await {
-            Ok((start, end)) => from.unwrap_or(start) < end,
-            Err(_) => false,
         }
     }
 

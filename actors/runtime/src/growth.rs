@@ -163,8 +163,7 @@ impl Watcher {
             }
             growth = self.store.growth().await?;
         }
-        let in_transition = growth.topics.values().any(|counts| counts.oldest_in_transition().is_some());
-        metrics::gauge!(telemetry::IN_TRANSITION, "context" => self.context.name()).set(if in_transition {
+        metrics::gauge!(telemetry::IN_TRANSITION, "context" => self.context.name()).set(if growth.is_in_transition() {
             1.0
         } else {
             0.0

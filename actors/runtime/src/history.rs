@@ -37,6 +37,7 @@ use tokio::{
 
 use crate::{
     context::{BoundedContext, Emit},
+    stretch::Stretch,
     telemetry,
 };
 
@@ -192,23 +193,15 @@ impl History {
     /// Reads from `from` to `end`, and finds every event of ours in the store.
     async fn read_tail(&self, partition: PartitionId, from: u64, end: u64) -> Result<(), Trouble> {
         let mut newest: HashMap<AggregateId, (u64, u64)> = HashMap::new();
-        let mut next = from;
-        if next < end {
-            let mut stream = self.log.open(&self.emit.events_topic, partition, Some(from)).await?;
-            while next < end {
-                let record = tokio::time::timeout(TAIL_PATIENCE, stream.next()).await;
-                let record = record.map_err(|_| {
-                    let topic = &self.emit.events_topic;
-                    Trouble::Away(format!("{topic}-{partition}: the tail from offset {next} to {end} does not come"))
-                })??;
-                next = record.offset + 1;
-                if let Some(told) = told(&self.context, &self.emit, &record) {
-                    let newest = newest.entry(told.aggregate).or_default();
-                    *newest = (*newest).max((told.version, record.offset));
-                }
-                if newest.len() >= CHUNK {
-                    self.find(partition, &mut newest).await?;
-                }
+        let topic = &self.emit.events_topic;
+        let mut tail = Stretch::open(&*self.log, topic, partition, from..end, TAIL_PATIENCE).await?;
+        while let Some(record) = tail.next().await? {
+            if let Some(told) = told(&self.context, &self.emit, &record) {
+                let newest = newest.entry(told.aggregate).or_default();
+                *newest = (*newest).max((told.version, record.offset));
+            }
+            if newest.len() >= CHUNK {
+                self.find(partition, &mut newest).await?;
             }
         }
         self.find(partition, &mut newest).await

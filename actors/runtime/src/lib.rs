@@ -42,6 +42,7 @@ mod plan;
 mod prepare;
 mod relay;
 mod spans;
+mod stretch;
 mod take_over;
 mod waiting;
 mod work;

@@ -166,6 +166,13 @@ impl Home {
         command
     }
 
+    /// See [`crate::Stack::java`].
+    pub(crate) fn client_java(&self) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.artifacts.java);
+        command.args(["-cp", &self.artifacts.class_path]);
+        command
+    }
+
     fn write_config(&self, data: &Path) -> Result<(), Error> {
         let Self { port, controller_port, .. } = self;
         let mut config = SETTINGS.to_owned();

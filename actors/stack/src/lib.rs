@@ -155,6 +155,14 @@ impl Stack {
         format!("postgres://{}:{}@127.0.0.1:{}/{database}", postgres::SUPERUSER, home.password, home.port)
     }
 
+    /// A Java that has Kafka's classes on its class path, and so Kafka's own client. The rest of its command line is the caller's.
+    ///
+    /// # Panics
+    /// If the stack was started without Kafka.
+    pub fn java(&self) -> std::process::Command {
+        self.kafka_slot().home.client_java()
+    }
+
     /// Where data and logs (`kafka.log`, `postgres.log`) lie.
     pub fn data_dir(&self) -> &std::path::Path {
         self.dir.path()

@@ -389,6 +389,19 @@ impl RecordStream for Stream {
         }
     }
 
+    fn position(&self) -> Option<u64> {
+        if self.dead || self.stranded.load(Ordering::SeqCst) || self.log.reach().is_err() {
+            return Some(self.position);
+        }
+        let passed = |list: &Partition| {
+            if list.start > self.position {
+                return self.position;
+            }
+            list.records.range(self.position..).next().map_or(list.end, |(offset, _)| *offset)
+        };
+        self.log.read(&self.topic, self.partition, passed).map(|passed| passed.max(self.position))
+    }
+
     fn end_offset(&self) -> Option<u64> {
         self.log.reach().ok()?;
         MemoryLog::bounds(&self.log, &self.topic, self.partition).map(|(_, end)| end)

@@ -67,6 +67,10 @@ impl LogHarness for Memory {
         self.log.recreate_topic(topic);
     }
 
+    async fn leave_gap(&self, topic: &str, partition: PartitionId) {
+        self.log.skip_offsets(topic, partition, 2);
+    }
+
     async fn delete_before(&self, topic: &str, partition: PartitionId, offset: u64) {
         self.log.delete_before(topic, partition, offset);
     }

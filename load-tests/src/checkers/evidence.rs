@@ -26,6 +26,8 @@ pub struct Evidence {
 /// What one context left behind.
 #[derive(Clone, Debug, Default)]
 pub struct ContextEvidence {
+    /// How many partitions it had in the beginning, if they have grown since.
+    pub grown_from: Option<i32>,
     /// Its events topic.
     pub events: Vec<EventRecord>,
     /// Records of its events topic that are no events: where, and why.

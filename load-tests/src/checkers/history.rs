@@ -1,7 +1,8 @@
 //! Each aggregate's events as its topic tells them (I3, I10).
 //!
 //! First occurrences must have the versions 1, 2, 3 …, in that order. The same record again is a repeat, which consumers drop; another record
-//! at a version that was there already is a second history.
+//! at a version that was there already is a second history. All are in one partition; if partitions have grown, later ones may be in another, which
+//! is one that the first was split into.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,6 +16,7 @@ pub(super) type Name<'a> = (&'static str, &'a str);
 /// First occurrences, by aggregate and version.
 pub(super) struct History<'a> {
     pub(super) of: HashMap<Name<'a>, BTreeMap<u64, &'a EventRecord>>,
+    grown_from: Option<i32>,
 }
 
 impl<'a> History<'a> {
@@ -24,7 +26,7 @@ impl<'a> History<'a> {
         }
         let mut records: Vec<&EventRecord> = evidence.events.iter().collect();
         records.sort_by_key(|record| (record.partition, record.offset));
-        let mut history = Self { of: HashMap::new() };
+        let mut history = Self { of: HashMap::new(), grown_from: evidence.grown_from };
         let mut versions_of: HashMap<Uuid, u64> = HashMap::with_capacity(records.len());
         for record in records {
             if history.add(record, report) {
@@ -41,10 +43,12 @@ impl<'a> History<'a> {
 
     /// Whether it is a first occurrence.
     fn add(&mut self, record: &'a EventRecord, report: &mut Report) -> bool {
+        let grown_from = self.grown_from;
         let seen = self.of.entry((record.news.kind(), &record.key)).or_default();
         let last = seen.last_key_value().map(|(version, last)| (*version, *last));
         if let Some((_, last)) = last
             && last.partition != record.partition
+            && grown_from.is_none_or(|count| (record.partition - last.partition) % count != 0)
         {
             let what = format!("events in partitions {} and {}", last.partition, record.partition);
             report.breach(Breach::OutOfOrder, &record.key, what);

@@ -32,6 +32,14 @@ pub fn latencies(ledger: &Ledger, evidence: &Evidence, of: impl Fn(&Uuid, &Sent)
 
 /// Likewise, by the first of these events that each caused.
 pub fn latencies_to(ledger: &Ledger, events: &[EventRecord], of: impl Fn(&Uuid, &Sent) -> bool) -> Latencies {
+    percentiles(times_to(ledger, events).filter(|(id, sent, _)| of(id, sent)).map(|(_, _, took)| took))
+}
+
+/// Each command that caused one of these events, and how long it took to the first of them, ms.
+pub fn times_to<'a>(
+    ledger: &'a Ledger,
+    events: &[EventRecord],
+) -> impl Iterator<Item = (&'a Uuid, &'a Sent, u64)> + use<'a> {
     let mut first: HashMap<Uuid, i64> = HashMap::new();
     for event in events {
         if let Some(id) = event.causation {
@@ -39,12 +47,11 @@ pub fn latencies_to(ledger: &Ledger, events: &[EventRecord], of: impl Fn(&Uuid, 
             *at = (*at).min(event.time_ms);
         }
     }
-    let took = ledger.commands.iter().filter(|(id, sent)| of(id, sent)).filter_map(|(id, sent)| {
+    ledger.commands.iter().filter_map(move |(id, sent)| {
         let after = u64::try_from(sent.after.as_millis()).ok()?;
-        let sent = i64::try_from(ledger.started_ms + after).ok()?;
-        Some(u64::try_from((first.get(id)? - sent).max(0)).unwrap_or(0))
-    });
-    percentiles(took)
+        let at = i64::try_from(ledger.started_ms + after).ok()?;
+        Some((id, sent, u64::try_from((first.get(id)? - at).max(0)).unwrap_or(0)))
+    })
 }
 
 /// Percentiles of times in ms.

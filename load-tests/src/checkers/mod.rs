@@ -26,8 +26,8 @@ pub use evidence::{
     PoolRow,
 };
 pub use gather::{events, gather};
-pub use latency::{Latencies, latencies, latencies_to, percentiles};
-pub use owners::{homes, owners};
+pub use latency::{Latencies, latencies, latencies_to, percentiles, times_to};
+pub use owners::{halted, homes, owners};
 pub use report::{Breach, Found, Report, Sample, Stock};
 pub use settled::{Backlog, settled};
 
@@ -87,6 +87,8 @@ pub struct Target {
     pub inventory: Option<Schema>,
     /// How long one reading of a topic may take.
     pub patience: Duration,
+    /// How many partitions there were in the beginning, if they have grown since: an aggregate may have moved then.
+    pub grown_from: Option<i32>,
 }
 
 impl Target {
@@ -97,6 +99,7 @@ impl Target {
             orders: Schema::new(url, "orders"),
             inventory: Some(Schema::new(url, "inventory")),
             patience: Duration::from_mins(2),
+            grown_from: None,
         }
     }
 

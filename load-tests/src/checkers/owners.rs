@@ -1,4 +1,4 @@
-//! Who owns what, as the partition rows say.
+//! Who owns what, and whether anybody may, as the partition rows say.
 
 use std::collections::BTreeMap;
 
@@ -20,4 +20,10 @@ pub async fn homes(schema: &Schema) -> Result<BTreeMap<i32, (String, i64)>, Erro
     let sql = "select partition, address, epoch from partitions where token is not null and not released";
     let rows = sqlx::query(sql).fetch_all(&mut at).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?)))).collect()
+}
+
+/// Why a context stands still until an operator has spoken; `None` if it does not.
+pub async fn halted(schema: &Schema) -> Result<Option<String>, Error> {
+    let sql = "select max(halted) from partitions";
+    Ok(sqlx::query_scalar(sql).fetch_one(&mut connect(schema).await?).await?)
 }

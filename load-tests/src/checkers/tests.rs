@@ -397,6 +397,20 @@ fn events_of_one_order_in_two_partitions_are_out_of_order() {
 }
 
 #[test]
+fn where_partitions_have_grown_an_order_may_move_to_one_that_its_own_was_split_into() {
+    let moved = |to: i32| {
+        found(|world| {
+            world.evidence.orders.grown_from = Some(4);
+            for event in world.order_events().iter_mut().filter(|event| event.key == GOOD && event.sequence >= 4) {
+                event.partition = to;
+            }
+        })
+    };
+    assert_eq!(moved(8), []);
+    assert_eq!(moved(3), [(Breach::OutOfOrder, 1)]);
+}
+
+#[test]
 fn a_command_applied_before_an_earlier_one_is_overtaken() {
     let overtaken = found(|world| {
         let (second, third) = (world.at(GOOD, 2), world.at(GOOD, 3));

@@ -131,7 +131,7 @@ pub async fn run(options: &Options) -> Result<Outcome, Error> {
 
 async fn send(options: &Options, mix: &Mix) -> Result<Ledger, Error> {
     let Options { target, rate, patience, .. } = options;
-    let to = producer::Options { topic: format!("{}.commands", target.orders.name), rate: *rate };
+    let to = producer::Options { rate: *rate, ..producer::Options::to(format!("{}.commands", target.orders.name)) };
     let ledger = producer::produce(&target.brokers, mix, to, |_| {}).await?;
     checkers::settled(target, *patience, |_| {}).await?;
     Ok(ledger)

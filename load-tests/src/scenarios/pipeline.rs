@@ -252,7 +252,7 @@ impl Bench {
         let mix = Mix::benchmark(orders(commands), seed);
         let progress = Arc::clone(&self.progress);
         let of = u64::from(mix.orders * COMMANDS_PER_ORDER);
-        let options = producer::Options { topic: topic.to_owned(), rate };
+        let options = producer::Options { rate, ..producer::Options::to(topic) };
         let tell = move |done| progress(Progress { phase, done, of });
         Ok(producer::produce(&self.brokers, &mix, options, tell).await?)
     }

@@ -68,6 +68,10 @@ pub trait RecordStream: Send {
     /// Waits for the next record. Cancel-safe. After an error that is not [`LogError::Unavailable`] the stream is dead.
     async fn next(&mut self) -> Result<Record, LogError>;
 
+    /// The offset below which everything was delivered or is no record: transaction markers and what aborted transactions wrote lie between
+    /// records and behind the last one, and [`RecordStream::next`] says nothing of them. `None` before it is known. May lag behind, is never too high.
+    fn position(&self) -> Option<u64>;
+
     /// The end offset of the partition as last heard from the broker, for lag; `None` if unknown.
     fn end_offset(&self) -> Option<u64>;
 }

@@ -25,7 +25,7 @@ use rdkafka::{
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::Headers as _,
-    producer::{FutureProducer, FutureRecord},
+    producer::{BaseProducer, BaseRecord, FutureProducer, FutureRecord, Producer},
 };
 use uuid::Uuid;
 
@@ -114,6 +114,23 @@ impl LogHarness for Kafka {
 
     async fn recreate(&self, topic: &str) {
         recreate(&self.config, topic).await;
+    }
+
+    async fn leave_gap(&self, topic: &str, partition: PartitionId) {
+        let (mut client, topic) = (self.client(), topic.to_owned());
+        client.set("transactional.id", Uuid::new_v4().to_string());
+        let aborted = tokio::task::spawn_blocking(move || {
+            let patience = Duration::from_secs(30);
+            let producer: BaseProducer = client.create()?;
+            producer.init_transactions(patience)?;
+            producer.begin_transaction()?;
+            let partition = i32::try_from(partition.0).expect("small");
+            let record = BaseRecord::<[u8], [u8]>::to(&topic).partition(partition).payload(b"never");
+            producer.send(record).map_err(|(error, _)| error)?;
+            producer.flush(patience)?;
+            producer.abort_transaction(patience)
+        });
+        aborted.await.expect("no panic").expect("aborted");
     }
 
     async fn delete_before(&self, topic: &str, partition: PartitionId, offset: u64) {

@@ -161,7 +161,11 @@ impl Lane {
                 for offset in &offsets {
                     mark.done(*offset);
                 }
-                self.env.log.store_offset(&topic, partition, mark.low());
+            }
+        }
+        for fence in batch.fences.iter().filter(|fence| committed.heads.contains_key(&fence.partition)) {
+            for (topic, next) in &fence.consumed {
+                self.env.log.store_offset(topic, fence.partition, *next);
             }
         }
     }

@@ -32,8 +32,7 @@ impl Lane {
         let mut backoff = Backoff::infrastructure();
         let known = loop {
             let growth = self.env.homes.now();
-            let is_growing = growth.topics.values().any(|counts| counts.oldest_in_transition().is_some())
-                && !self.env.config.is(Mutant::MailboxBeforeWait);
+            let is_growing = growth.is_in_transition() && !self.env.config.is(Mutant::MailboxBeforeWait);
             let is_live = |input: &Input, id: &AggregateId| {
                 !(is_growing && input.place().is_some())
                     && self.owned.get(&input.partition).is_some_and(|owned| owned.live.contains(id))

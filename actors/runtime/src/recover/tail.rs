@@ -10,7 +10,10 @@ use holdfast_core::{Message, PartitionId, Record, epoch::PartitionRow, port::log
 use uuid::Uuid;
 
 use super::{Error, Recovery};
-use crate::history::{Told, told};
+use crate::{
+    history::{Told, told},
+    stretch::Stretch,
+};
 
 /// A record that does not come for so long will not.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -165,29 +168,10 @@ pub(super) async fn each(
     end: u64,
     mut take: impl FnMut(Record) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    if from >= end {
-        return Ok(());
-    }
-    let mut stream = recovery.ports.log.open(topic, partition, Some(from)).await?;
-    let mut next = from;
-    while next < end {
-        let record = match tokio::time::timeout(PATIENCE, stream.next()).await {
-            Ok(Ok(record)) => record,
-            Ok(Err(LogError::Unavailable(error))) => {
-                tracing::warn!(%topic, %partition, error, "reading goes on");
-                continue;
-            }
-            Ok(Err(error)) => return Err(error.into()),
-            // The last offsets may hold no records: transaction markers, of somebody who writes to this topic.
-            Err(_) => {
-                let why = format!("{topic}-{partition}: nothing came between offset {next} and the end {end}");
-                return Err(LogError::Unavailable(why).into());
-            }
-        };
-        next = record.offset + 1;
-        if record.offset < end {
-            take(record)?;
-        }
+    let log = &*recovery.ports.log;
+    let mut stretch = Stretch::open(log, topic, partition, from..end, PATIENCE).await?;
+    while let Some(record) = stretch.next().await? {
+        take(record)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! One log, one store, one group, and nodes of the counter context over them.
 
-use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use holdfast_core::{
@@ -149,16 +149,29 @@ impl Cluster {
     }
 
     pub fn is_at_rest(&self) -> bool {
+        self.unrest().is_empty()
+    }
+
+    /// What is still to be done, in words.
+    pub fn unrest(&self) -> String {
         let contents = self.store.contents();
-        let drained = contents.partitions.values().all(|row| row.outbox_cursor == row.outbox_head);
-        let consumed = ["counter.commands", "other.events"].iter().all(|topic| {
-            (0..self.log.partitions(topic)).all(|p| {
-                let (_, end) = self.log.bounds(topic, PartitionId(p)).expect("exists");
-                let row = &contents.partitions.get(&PartitionId(p));
-                row.is_some_and(|row| row.next_offset(topic).unwrap_or(0) == end)
-            })
-        });
-        drained && consumed && contents.mailbox.is_empty()
+        let mut left = String::new();
+        for (partition, row) in contents.partitions.iter().filter(|(_, row)| row.outbox_cursor != row.outbox_head) {
+            let _ = write!(left, "outbox {partition}: {} of {}; ", row.outbox_cursor, row.outbox_head);
+        }
+        for topic in ["counter.commands", "other.events"] {
+            for partition in (0..self.log.partitions(topic)).map(PartitionId) {
+                let (_, end) = self.log.bounds(topic, partition).expect("exists");
+                let next = contents.partitions.get(&partition).map(|row| row.next_offset(topic).unwrap_or(0));
+                if next != Some(end) {
+                    let _ = write!(left, "{topic}-{partition}: {next:?} of {end}; ");
+                }
+            }
+        }
+        if !contents.mailbox.is_empty() {
+            let _ = write!(left, "{} in mailboxes; ", contents.mailbox.len());
+        }
+        left
     }
 
     pub fn dead_letters(&self) -> Vec<Record> {

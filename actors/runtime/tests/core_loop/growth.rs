@@ -1,5 +1,5 @@
 //! Partitions that grow while everything runs (I3, I5, I7), seeded: on top of [`crate::simulation`]'s faults, topics grow twice, one after the other,
-//! under producers with other hashes and stale metadata, and under another context's relays that move in their own time.
+//! under producers with other hashes and stale metadata, under another context's relays that move in their own time, and with gaps in the log.
 //!
 //! What it checks beyond: no record of a producer and key takes effect out of its order, none is lost or doubled; all transitions end, and all
 //! homes are where the last count puts them.
@@ -70,6 +70,14 @@ impl Growing {
     }
 }
 
+/// Offsets without a record, as a transaction marker takes one.
+fn leave_gap(cluster: &Cluster, dice: &mut Dice) {
+    let topic = dice.pick(&TOPICS);
+    let partition = dice.below(cluster.log.partitions(topic).into());
+    let partition = PartitionId(u32::try_from(partition).expect("small"));
+    cluster.log.skip_offsets(topic, partition, 1 + dice.below(2));
+}
+
 fn any_key(dice: &mut Dice) -> String {
     format!("g{}", dice.below(KEYS))
 }
@@ -78,11 +86,12 @@ impl Run {
     /// Something that has to do with growth.
     pub fn growth_step(&mut self) {
         let Some(mut growing) = self.growing.take() else { return };
-        match self.dice.below(12) {
+        match self.dice.below(13) {
             0..6 => growing.produce(&self.cluster, &mut self.dice),
             6..9 => growing.relay(&self.cluster, &mut self.dice),
             9 => growing.move_relays(&self.cluster),
             10 => growing.refresh(&self.cluster, &mut self.dice),
+            11 => leave_gap(&self.cluster, &mut self.dice),
             _ => growing.grow(&self.cluster, &mut self.dice),
         }
         self.growing = Some(growing);
@@ -95,6 +104,12 @@ impl Run {
             growing.grow(&self.cluster, &mut self.dice);
         }
         growing.move_relays(&self.cluster);
+        // What waits for all that was written must not wait for a record there.
+        for topic in TOPICS {
+            for partition in 0..self.cluster.log.partitions(topic) {
+                self.cluster.log.skip_offsets(topic, PartitionId(partition), 1);
+            }
+        }
         self.growing = Some(growing);
     }
 

@@ -326,7 +326,7 @@ async fn comes_to_rest(cluster: &Cluster) -> Result<(), String> {
         }
     };
     let within = tokio::time::timeout(Duration::from_mins(1), rest).await;
-    within.map_err(|_| "I8: not converged 60 s after everything healed".into())
+    within.map_err(|_| format!("I8: not converged 60 s after everything healed: {}", cluster.unrest()))
 }
 
 /// Events of the counter by the message that caused them, first occurrences.

@@ -59,6 +59,9 @@ pub trait LogHarness: Send + Sync {
     /// Deletes the topic and makes it again, empty, with as many partitions, and waits until it is usable.
     async fn recreate(&self, topic: &str);
 
+    /// Leaves a gap behind the last record, as a transaction does that wrote something and was aborted.
+    async fn leave_gap(&self, topic: &str, partition: PartitionId);
+
     /// Deletes what is below `offset`.
     async fn delete_before(&self, topic: &str, partition: PartitionId, offset: u64);
 }
@@ -342,6 +345,40 @@ pub async fn a_stored_offset_moves_no_reader(harness: &dyn LogHarness) {
     assert_eq!(texts(&mut stream, 3).await, ["a", "b", "c"]);
 }
 
+/// A reader may wait for all that was written by now to be passed, and the last of it may be no record.
+pub async fn the_position_passes_what_is_no_record(harness: &dyn LogHarness) {
+    let (log, topic) = (harness.connect().await, harness.create_topic(2).await);
+    append(harness, &topic, P0, &["a", "b", "c"]).await;
+    harness.leave_gap(&topic, P0).await;
+    harness.leave_gap(&topic, P1).await;
+    let end = log.ends(&topic, &[P0]).await.expect("the log is there")[0];
+    assert!(end > 3, "there is no gap");
+    let mut stream = open(&log, &topic, P0, Some(0)).await;
+    assert_eq!(texts(&mut stream, 2).await, ["a", "b"]);
+    assert_eq!(stream.position(), Some(2), "the next record has not been delivered");
+    assert_eq!(texts(&mut stream, 1).await, ["c"]);
+    passes(&mut stream, end).await;
+    let added = append(harness, &topic, P0, &["d"]).await;
+    assert_eq!(next(&mut stream).await.expect("a record").offset, added[0]);
+    assert_eq!(stream.position(), Some(added[0] + 1));
+    drop(stream);
+
+    // Where an earlier stream was says nothing of a later one.
+    let stream = open(&log, &topic, P0, Some(1)).await;
+    assert_eq!(stream.position(), Some(1));
+    let mut stream = open(&log, &topic, P1, Some(0)).await;
+    let end = log.ends(&topic, &[P1]).await.expect("the log is there")[0];
+    passes(&mut stream, end).await;
+}
+
+async fn passes(stream: &mut Box<dyn RecordStream>, end: u64) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while stream.position() != Some(end) {
+        assert!(tokio::time::Instant::now() < deadline, "{:?} of {end} after {PATIENCE:?}", stream.position());
+        nothing_comes(stream).await;
+    }
+}
+
 /// What a waiter waits for may not be older than its question: ends are asked of the brokers, in the order of the partitions asked for.
 pub async fn ends_are_those_of_now(harness: &dyn LogHarness) {
     let (log, topic) = (harness.connect().await, harness.create_topic(3).await);
@@ -378,6 +415,7 @@ macro_rules! log_conformance {
             an_unknown_topic_is_named
             the_partition_count_is_the_topics
             the_end_offset_becomes_known
+            the_position_passes_what_is_no_record
             ends_are_those_of_now
             a_stored_offset_moves_no_reader
         }

@@ -4,6 +4,7 @@
 //! not find again, and the nodes themselves: what is wrong shows in what they leave behind.
 
 mod facts;
+mod growth;
 mod kafka;
 mod postgres;
 
@@ -65,7 +66,7 @@ impl Finding {
 pub type Check = (&'static str, fn(&Facts) -> Vec<Finding>);
 
 /// All of them, in the order in which a person would look.
-pub const CHECKS: [Check; 17] = [
+pub const CHECKS: [Check; 19] = [
     ("brokers answer", kafka::brokers_answer),
     ("databases answer", postgres::databases_answer),
     ("schemas are current", postgres::schemas_are_current),
@@ -77,9 +78,11 @@ pub const CHECKS: [Check; 17] = [
     ("large records fit", kafka::large_records_fit),
     ("group settings fit the brokers", kafka::group_settings_fit),
     ("failures are retried", kafka::failures_are_retried),
+    ("no context is halted", growth::no_context_is_halted),
     ("partitions have owners", postgres::partitions_have_owners),
     ("owners can be called", postgres::owners_can_be_called),
     ("offsets are in the log", postgres::offsets_are_in_the_log),
+    ("growth comes to its end", growth::growth_comes_to_its_end),
     ("outboxes drain", postgres::outboxes_drain),
     ("records lie at home, and none waits for long", postgres::nothing_waits_for_long),
     ("clocks agree", kafka::clocks_agree),

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use holdfast_core::{
     Headers, KeyHash, PartitionId, Record, Timestamp,
     envelope::header,
-    epoch::{Epoch, Generation, PartitionRow, Token},
+    epoch::{Epoch, Generation, Halt, HaltReason, PartitionRow, Token},
+    growth::{Counts, Growth, Step},
 };
 use holdfast_kafka::admin::{TopicSpec, TopicState};
 use holdfast_platform::{Context, config::GroupProtocol};
@@ -81,6 +82,7 @@ fn healthy() -> Facts {
         group_protocol: GroupProtocol::Classic,
         session_timeout: Duration::from_secs(10),
         lease: Duration::from_secs(5),
+        producers_max_age: Duration::from_mins(7),
         retry_budget: 3,
         brokers: Ok(Brokers { count: 3, settings: settings.into() }),
         contexts: vec![context],
@@ -103,6 +105,19 @@ fn set(facts: &mut Facts, name: &str, key: &str, value: &str) {
 
 fn stored(facts: &mut Facts) -> &mut Stored {
     facts.contexts[0].stored.as_mut().unwrap()
+}
+
+/// Grown from 2 to 4 so long ago, and acknowledged by these.
+fn grown(context: &str, topic: &str, age: Duration, acknowledged: &[u32]) -> Growth {
+    let step = Step { count: 4, age, ..Step::default() };
+    let commands = Step { ended: topic != format!("{context}.commands"), ..step.clone() };
+    let counts = |step| Counts { first: 2, steps: vec![step] };
+    Growth {
+        topics: [(format!("{context}.commands"), counts(commands)), (topic.to_owned(), counts(step))].into(),
+        generations: [(Generation(1), 2), (Generation(2), 4)].into(),
+        acknowledged: acknowledged.iter().map(|partition| ((PartitionId(*partition), Generation(2)), 0)).collect(),
+        rows: Vec::new(),
+    }
 }
 
 /// What the checks say once `fault` is planted: check, finding.
@@ -193,6 +208,25 @@ fn every_fault_of_the_group_is_found_by_its_check() {
 }
 
 #[test]
+fn growth_is_shown_while_it_lasts_and_is_wrong_where_it_does_not_end() {
+    use Level::{Hint, Wrong};
+    let check = "growth comes to its end";
+    let (minute, all) = (Duration::from_mins(1), [0, 1, 2, 3]);
+    let own = |age, acknowledged: &[u32]| grown("orders", "orders.commands", age, acknowledged);
+    expect(check, Hint, &["orders.commands grew from 2 to 4", "another 360 s"], |facts| {
+        stored(facts).growth = own(minute, &all);
+    });
+    expect(check, Hint, &["everything sent before is consumed"], |facts| stored(facts).growth = own(minute * 8, &all));
+    expect(check, Wrong, &["partitions show"], |facts| stored(facts).growth = own(minute * 18, &all));
+    expect(check, Wrong, &["partition 1 and 3 has not let go"], |facts| {
+        stored(facts).growth = own(minute * 2, &[0, 2]);
+    });
+    let foreign = |age| grown("orders", "inventory.events", age, &all);
+    expect(check, Hint, &["inventory.events", "another 360 s"], |facts| stored(facts).growth = foreign(minute));
+    expect(check, Wrong, &["the nodes of inventory"], |facts| stored(facts).growth = foreign(minute * 8));
+}
+
+#[test]
 fn every_fault_of_the_tables_is_found_by_its_check() {
     use Level::{Hint, Unreachable, Wrong};
     let answer = "databases answer";
@@ -210,6 +244,18 @@ fn every_fault_of_the_tables_is_found_by_its_check() {
     });
     expect(owners, Wrong, &["orders: 0"], |facts| stored(facts).partitions[0].row.token = None);
     expect(owners, Wrong, &["ever served orders"], |facts| stored(facts).partitions.clear());
+    expect(
+        "no context is halted",
+        Wrong,
+        &["HISTORY_LOST: version 3", "holdfast recover orders", "history-lost.md"],
+        |facts| {
+            for partition in &mut stored(facts).partitions {
+                partition.row.token = None;
+                partition.row.halted =
+                    Some(Halt { reason: HaltReason::HistoryLost, detail: "version 3 of order/a".into() });
+            }
+        },
+    );
     let called = "owners can be called";
     for nowhere in ["", "0.0.0.0:9090", "[::]:9090", "node-1:0", "node-1"] {
         expect(called, Wrong, &["HOLDFAST_ADVERTISED_ADDR"], |facts| {

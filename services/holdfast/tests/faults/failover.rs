@@ -24,7 +24,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     sabotage::Sabotage,
-    world::{PARTITIONS, Settings, World},
+    world::{PARTITIONS, PRODUCERS_MAX_AGE, Settings, World},
 };
 
 /// Between two reads of one order.
@@ -38,7 +38,15 @@ const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Kills and restarts each node in turn, and prints how long orders of it went unanswered.
 pub async fn measure(rounds: u32, session: Duration, lease: Duration, dir: PathBuf) -> Result<(), Failed> {
-    let world = World::open(Settings { nodes: 3, how: Sabotage::None, session, lease, dir }).await?;
+    let world = World::open(Settings {
+        nodes: 3,
+        how: Sabotage::None,
+        session,
+        lease,
+        dir,
+        producers_max_age: PRODUCERS_MAX_AGE,
+    })
+    .await?;
     let probes = probes(&world).await?;
     let sending = keep_sending(&world, rounds);
     let mut pauses: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();

@@ -1,9 +1,10 @@
 //! Breaks three nodes, the ways between them and their servers, by a seeded plan, and then accounts for every command and every answer.
 //!
-//! `faults` runs a short round of everything as a test, and shows that a build without its lease check is found out. `faults run` and `faults
-//! failover` are the long ones, called by `deploy/dev.sh faults`. This binary is its own victim: `faults victim <sabotage>` serves.
+//! `faults` runs a short round of everything as a test, and shows that a build without its lease check is found out, and one whose new partitions wait
+//! for nothing. `faults run`, `faults failover` and `faults grow` are the long ones, called by `deploy/dev.sh faults`. This binary is its own victim: `faults victim <sabotage>` serves.
 
 mod failover;
+mod growth;
 mod linear;
 mod nemesis;
 mod sabotage;
@@ -17,7 +18,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use clap::Parser;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use crate::{sabotage::Sabotage, scenario::Run};
+use crate::{growth::Growth, sabotage::Sabotage, scenario::Run};
 
 /// The long scenarios.
 #[derive(Debug, Parser)]
@@ -44,6 +45,27 @@ enum Verb {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// Partitions grow from 12 to 24 and 48 under load from three producers; then an account, and how long orders waited.
+    Grow {
+        /// The load follows from it; any, if not given.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Commands a second of each producer.
+        #[arg(long, default_value_t = 500)]
+        rate: u32,
+        /// Orders of each producer.
+        #[arg(long, default_value_t = 500)]
+        orders: u32,
+        /// Age of the Java client's metadata, s.
+        #[arg(long, default_value_t = 60)]
+        stale: u64,
+        /// Before the first growth, between the two, and in the end, s.
+        #[arg(long, default_value_t = 20)]
+        calm: u64,
+        /// Where the history and the nodes' logs go; a new directory among temporary ones, if not given.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
     /// How long orders go unanswered when their owner is killed, and when it leaves in good order.
     Failover {
         /// Times of each.
@@ -62,7 +84,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         Some("victim") => serve(arguments.next().as_deref().unwrap_or("none")),
-        Some("run" | "failover") => said(long(Verb::parse())),
+        Some("run" | "failover" | "grow") => said(long(Verb::parse())),
         _ => tests(),
     }
 }
@@ -103,6 +125,20 @@ fn tests() -> ExitCode {
                 cleared(done, dir)
             })
         }),
+        Trial::test("partitions_that_grow_twice_lose_double_and_reorder_nothing", || {
+            run(async {
+                let dir = directory(None)?;
+                let done = growth::keeps_order(Growth::short(any_seed()?, dir.clone())).await;
+                cleared(done, dir)
+            })
+        }),
+        Trial::test("a_build_whose_new_partitions_wait_for_nothing_is_found_out", || {
+            run(async {
+                let dir = directory(None)?;
+                let done = growth::no_wait_is_found_out(Growth::short(any_seed()?, dir.clone())).await;
+                cleared(done, dir)
+            })
+        }),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -115,6 +151,12 @@ fn long(verb: Verb) -> Result<(), Failed> {
                 let short = Run::short(seed, directory(dir)?);
                 let (pause, partition) = (Duration::from_secs(pause), Duration::from_secs(10));
                 scenario::survives(Run { commands, rate, operations, pause, partition, ..short }).await
+            }
+            Verb::Grow { seed, rate, orders, stale, calm, dir } => {
+                let seed = seed.map_or_else(any_seed, Ok)?;
+                let short = Growth::short(seed, directory(dir)?);
+                let (stale, calm) = (Duration::from_secs(stale), Duration::from_secs(calm));
+                growth::keeps_order(Growth { rate, orders, calm, stale, ..short }).await
             }
             Verb::Failover { rounds, session, lease } => {
                 let (session, lease) = (Duration::from_secs(session), Duration::from_secs(lease));

@@ -3,7 +3,10 @@
 //! A node that wakes up after others took its partitions is stopped from answering by two things: its Kafka client notices at once that its session
 //! ran out, and its lease has run out. The first hides whether the second works, so it is taken away: a *deaf* node must still never answer with an
 //! old state, by its lease alone. Without its lease check as well, its clock for leases stands still: the linearizability check must find it out (I9
-//! for I5). Deliberately absent from every product binary.
+//! for I5).
+//!
+//! And nodes that take every partition for empty when they ask where it ends: records of new partitions wait for nothing then, and the account must
+//! show commands that were overtaken (I9 for I3). Deliberately absent from every product binary.
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +21,7 @@ use holdfast_core::{
     PartitionId, Timestamp,
     port::{
         clock::Clock,
-        log::{LogError, Membership},
+        log::{Log, LogError, Membership, RecordStream},
     },
 };
 use holdfast_runtime::Ports;
@@ -32,11 +35,15 @@ pub enum Sabotage {
     Deaf,
     /// The same, and strong reads are answered under leases that ran out.
     DeafWithoutLeaseCheck,
+    /// Records of new partitions wait for nothing.
+    NoWait,
 }
 
 impl Sabotage {
     pub fn named(name: &str) -> Option<Self> {
-        [Self::None, Self::Deaf, Self::DeafWithoutLeaseCheck].into_iter().find(|sabotage| sabotage.to_string() == name)
+        [Self::None, Self::Deaf, Self::DeafWithoutLeaseCheck, Self::NoWait]
+            .into_iter()
+            .find(|sabotage| sabotage.to_string() == name)
     }
 
     /// What it does to a node.
@@ -48,6 +55,7 @@ impl Sabotage {
                 let clock = Arc::new(Standstill { at: ports.clock.boot(), real: ports.clock.clone() });
                 deaf(Ports { clock, ..ports })
             },
+            Self::NoWait => |_, ports| Ports { log: Arc::new(Empty(ports.log.clone())), ..ports },
         }
     }
 }
@@ -58,6 +66,7 @@ impl fmt::Display for Sabotage {
             Self::None => "none",
             Self::Deaf => "deaf",
             Self::DeafWithoutLeaseCheck => "deaf-without-lease-check",
+            Self::NoWait => "no-wait",
         })
     }
 }
@@ -107,5 +116,40 @@ impl Clock for Standstill {
 
     fn boot(&self) -> Duration {
         self.at
+    }
+}
+
+/// A log whose partitions all seem to end where they begin.
+struct Empty(Arc<dyn Log>);
+
+#[async_trait]
+impl Log for Empty {
+    async fn partition_count(&self, topic: &str) -> Result<u32, LogError> {
+        self.0.partition_count(topic).await
+    }
+
+    async fn ends(&self, _: &str, partitions: &[PartitionId]) -> Result<Vec<u64>, LogError> {
+        Ok(vec![0; partitions.len()])
+    }
+
+    async fn open(
+        &self,
+        topic: &str,
+        partition: PartitionId,
+        from: Option<u64>,
+    ) -> Result<Box<dyn RecordStream>, LogError> {
+        self.0.open(topic, partition, from).await
+    }
+
+    async fn bounds(&self, topic: &str, partition: PartitionId) -> Result<(u64, u64), LogError> {
+        self.0.bounds(topic, partition).await
+    }
+
+    async fn incarnation(&self, topic: &str) -> Result<Option<String>, LogError> {
+        self.0.incarnation(topic).await
+    }
+
+    fn store_offset(&self, topic: &str, partition: PartitionId, next: u64) {
+        self.0.store_offset(topic, partition, next);
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     linear,
     nemesis::Nemesis,
     sabotage::Sabotage,
-    world::{Settings, World},
+    world::{PRODUCERS_MAX_AGE, Settings, World},
 };
 
 /// Rounds in which a sabotaged build must be found out.
@@ -80,7 +80,8 @@ impl Run {
     }
 
     fn settings(&self, how: Sabotage) -> Settings {
-        Settings { nodes: 3, how, session: self.session, lease: self.lease, dir: self.dir.clone() }
+        let producers_max_age = PRODUCERS_MAX_AGE;
+        Settings { nodes: 3, how, session: self.session, lease: self.lease, dir: self.dir.clone(), producers_max_age }
     }
 
     fn callers(&self) -> calls::Options {

@@ -35,6 +35,8 @@ use crate::sabotage::Sabotage;
 
 /// As `holdfast topics apply` makes them.
 pub const PARTITIONS: usize = 12;
+/// Where nothing grows it does not matter.
+pub const PRODUCERS_MAX_AGE: Duration = Duration::from_mins(7);
 /// How long anything that must happen may take.
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -51,6 +53,8 @@ pub struct Settings {
     pub lease: Duration,
     /// Where history and logs go.
     pub dir: PathBuf,
+    /// How long producers may go by what they know of a topic, and be under way with what they sent.
+    pub producers_max_age: Duration,
 }
 
 /// One node's place: its ways to others, and its process while it has one.
@@ -115,7 +119,7 @@ impl World {
         let target = Target::new(stack.brokers(), &url);
         let diary = Arc::new(Diary::begin(&settings.dir.join("history.jsonl"))?);
         let world = Self { stack, target, diary, settings, slots };
-        world.prepare(&url).await?;
+        world.prepare().await?;
         // The first node alone owns every partition, so it can be asked to fill all shelves.
         world.launch(0).await?;
         world.until_owned_by(&[0]).await?;
@@ -127,10 +131,14 @@ impl World {
         Ok(Arc::new(world))
     }
 
-    async fn prepare(&self, url: &str) -> Result<(), Failed> {
-        let environment = self.environment(self.stack.brokers(), url);
+    /// What the program is told that is started beside the nodes.
+    pub fn beside(&self) -> Vec<(String, String)> {
+        self.environment(self.stack.brokers(), &self.stack.postgres_url("postgres"))
+    }
+
+    async fn prepare(&self) -> Result<(), Failed> {
         let config = Config::load(&Sources {
-            environment: environment.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
+            environment: self.beside().into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
             ..Sources::default()
         })?;
         let at = Infrastructure::configured(&config).map_err(text)?;
@@ -144,6 +152,7 @@ impl World {
             ("HOLDFAST_DATABASE_URL", url.to_owned()),
             ("HOLDFAST_KAFKA_SESSION_TIMEOUT", ms(self.settings.session)),
             ("HOLDFAST_LEASE", ms(self.settings.lease)),
+            ("HOLDFAST_KAFKA_PRODUCERS_MAX_AGE", ms(self.settings.producers_max_age)),
             ("HOLDFAST_LOG_FILTER", "info,librdkafka=off".to_owned()),
         ];
         pairs.map(|(key, value)| (key.to_owned(), value)).into()

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use holdfast_core::{PartitionId, Timestamp, port::clock::Clock as _, port::store::Store as _};
+use holdfast_core::{PartitionId, Timestamp, growth::Growth, port::clock::Clock as _, port::store::Store as _};
 use holdfast_kafka::admin::{KafkaAdmin, TopicSpec, TopicState};
 use holdfast_platform::{Config, Context, config::GroupProtocol};
 use holdfast_postgres::survey::Stray;
@@ -39,6 +39,8 @@ pub struct Facts {
     pub session_timeout: Duration,
     /// `lease`.
     pub lease: Duration,
+    /// `kafka.producers_max_age`.
+    pub producers_max_age: Duration,
     /// `retry_budget`.
     pub retry_budget: u32,
     /// The cluster, or why it can't be asked.
@@ -80,6 +82,8 @@ pub struct Stored {
     pub known: Vec<i64>,
     /// The partition rows and what is around them. Empty while the log can't be asked, or the tables can't be read.
     pub partitions: Vec<Partition>,
+    /// What is known of counts and homes.
+    pub growth: Growth,
     /// Partitions whose outbox held rows and did not move.
     pub stuck: Vec<PartitionId>,
     /// Who sent what waits to be taken home.
@@ -112,6 +116,7 @@ pub async fn gather(config: &Config, at: &Infrastructure, contexts: &[Context]) 
         group_protocol: config.kafka.group_protocol,
         session_timeout: config.kafka.session_timeout,
         lease: config.lease,
+        producers_max_age: config.kafka.producers_max_age,
         retry_budget: config.retry_budget,
         brokers,
         contexts: Vec::new(),
@@ -156,6 +161,7 @@ async fn look(survey: &Survey, brokers_answer: bool) -> Result<Stored, survey::E
         return Ok(stored);
     }
     stored.partitions = survey.partitions().await?;
+    stored.growth = survey.store.growth().await?;
     stored.stuck = stuck(survey, &stored.partitions).await?;
     stored.strays = survey.store.strays().await?;
     let records = survey.sample(&stored.partitions).await?;

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use holdfast_core::Timestamp;
 
 use super::{Facts, Finding, Level, list, stored};
+use crate::operator::survey::Partition;
 
 /// Mail of these reasons leaves by itself, and so soon.
 const MAIL_MAX_MS: [(&str, i64, &str); 3] = [
@@ -68,7 +69,8 @@ pub(super) fn partitions_have_owners(facts: &Facts) -> Vec<Finding> {
             }
             continue;
         }
-        let idle = stored.partitions.iter().filter(|partition| !partition.is_owned());
+        let of_nobody = |partition: &&Partition| !partition.is_owned() && partition.row.halted.is_none();
+        let idle = stored.partitions.iter().filter(of_nobody);
         let idle: Vec<_> = idle.map(|partition| partition.row.partition).collect();
         if !idle.is_empty() {
             findings.push(Finding::wrong(
@@ -149,12 +151,8 @@ pub(super) fn outboxes_drain(facts: &Facts) -> Vec<Finding> {
             continue;
         }
         let is_stuck = |id| stored.stuck.contains(&id);
-        let rows: u64 = stored
-            .partitions
-            .iter()
-            .filter(|p| is_stuck(p.row.partition))
-            .map(super::super::survey::Partition::outbox_pending)
-            .sum();
+        let rows: u64 =
+            stored.partitions.iter().filter(|p| is_stuck(p.row.partition)).map(Partition::outbox_pending).sum();
         findings.push(Finding::wrong(
             format!("{rows} events and dead letters of {context} are committed and not published: the outbox of partition {} stands still", list(&stored.stuck)),
             "see whether the partition has an owner, and what its log says of publishing; nothing is lost, the owner goes on by itself",
