@@ -214,13 +214,23 @@ fn abandon(shared: &Shared, consumer: Arc<Member>) -> mpsc::Receiver<()> {
     closed
 }
 
-/// Gives everything back and leaves, within the deadline.
+/// Gives everything back and leaves, within the deadline. A static member only goes away: the group keeps its partitions for it until its
+/// session runs out, and would be told that it left for good if it unsubscribed.
 ///
 /// librdkafka tells the group once it has stopped all partitions. If it is closed before that, it forgets to (an incremental unassign that ends
 /// while the client is terminating only unassigns again), and the group waits for the session to run out. An empty assignment is no sign of it:
 /// partitions are taken from the list first and stopped then. So the statistics are waited for, which costs only the one who leaves.
 fn leave(shared: &Shared, consumer: Arc<Member>) {
     shared.hints.commit(&consumer, |partition| shared.standing.holds(PartitionId(partition)));
+    if shared.config.get("group.instance.id").is_none() {
+        unsubscribe(&consumer);
+    }
+    let closed = abandon(shared, consumer);
+    let _ = closed.recv_timeout(LEAVE / 2);
+    shared.left.send_replace(true);
+}
+
+fn unsubscribe(consumer: &Member) {
     consumer.unsubscribe();
     let outside = &consumer.context().outside;
     outside.store(false, Ordering::Release);
@@ -232,9 +242,6 @@ fn leave(shared: &Shared, consumer: Arc<Member>) {
             break;
         }
     }
-    let closed = abandon(shared, consumer);
-    let _ = closed.recv_timeout(LEAVE / 2);
-    shared.left.send_replace(true);
 }
 
 /// Asks the coordinator, as a member, by committing the hint offset of `partition` in the member's generation: a member that the group has
