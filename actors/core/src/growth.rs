@@ -20,6 +20,9 @@ use crate::{
     partition::PartitionId,
 };
 
+/// New homes that nobody owns by then come into force all the same.
+const OWNED_WITHIN: Duration = Duration::from_secs(15);
+
 /// Everything the store knows of counts, as of one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Growth {
@@ -206,10 +209,21 @@ impl Growth {
         let (from, in_force) = self.current();
         let wanted = self.topic_count(topics.commands);
         let has_grown = |topic: &&str| counts.get(*topic).is_some_and(|count| *count >= wanted);
-        if from.0 > 0 && wanted > in_force && topics.outputs.iter().all(has_grown) {
+        if from.0 > 0
+            && wanted > in_force
+            && topics.outputs.iter().all(has_grown)
+            && self.are_owned(topics.commands, wanted)
+        {
             acts.push(Act::Bump { from, count: wanted });
         }
         acts
+    }
+
+    /// Whether each of `count` homes has an owner, or has had time to get one: until then keys are better off where they are.
+    fn are_owned(&self, commands: &str, count: u32) -> bool {
+        let is_owned = |row: &&PartitionRow| row.partition.0 < count && row.token.is_some() && !row.released;
+        let age = self.topics.get(commands).and_then(|counts| counts.steps.last()).map(|step| step.age);
+        age.is_none_or(|age| age >= OWNED_WITHIN) || self.rows.iter().filter(is_owned).count() == count as usize
     }
 
     /// Whether no relay can still publish a row into `topic` that was addressed under the count `before` the step. Our own relays' rows are
@@ -229,7 +243,7 @@ impl Growth {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::epoch::Epoch;
+    use crate::epoch::{Epoch, Token};
 
     const COMMANDS: &str = "t.commands";
     const EVENTS: &str = "t.events";
@@ -379,11 +393,17 @@ mod tests {
 
     #[test]
     fn homes_move_only_when_all_own_topics_have_grown() {
-        let growth = growth(2, vec![step(4)], &[2]);
+        let mut growth = growth(2, vec![Step { age: OWNED_WITHIN, ..step(4) }], &[2]);
         assert_eq!(acts(&growth, &[(COMMANDS, 4), (EVENTS, 2)]), []);
         assert_eq!(acts(&growth, &[(COMMANDS, 4)]), [], "a count that is not known is none");
-        let bump = Act::Bump { from: Generation(1), count: 4 };
-        assert_eq!(acts(&growth, &[(COMMANDS, 4), (EVENTS, 4)]), [bump]);
+        let bump = [Act::Bump { from: Generation(1), count: 4 }];
+        assert_eq!(acts(&growth, &[(COMMANDS, 4), (EVENTS, 4)]), bump);
+        growth.topics.get_mut(COMMANDS).unwrap().steps[0] = step(4);
+        growth.rows =
+            (0..4).map(|partition| PartitionRow { token: Some(Token::draw()), ..row(partition, &[], 0) }).collect();
+        assert_eq!(acts(&growth, &[(COMMANDS, 4), (EVENTS, 4)]), bump);
+        growth.rows[3].token = None;
+        assert_eq!(acts(&growth, &[(COMMANDS, 4), (EVENTS, 4)]), [], "nobody would serve the keys of home 3");
         let note = Act::Note { topic: COMMANDS.into(), count: 8 };
         assert_eq!(acts(&growth, &[(COMMANDS, 8), (EVENTS, 2)]), [note]);
     }

@@ -159,8 +159,8 @@ impl KafkaConfig {
         config
             .set("bootstrap.servers", &self.brokers)
             .set("client.id", &self.client_id)
-            // New partitions and new leaders are noticed by then.
-            .set("topic.metadata.refresh.interval.ms", "10000")
+            // New partitions are noticed by then: nobody owns them before, and what is sent there waits. One small request a second.
+            .set("topic.metadata.refresh.interval.ms", "1000")
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000")
             .set("socket.keepalive.enable", "true")

@@ -4,7 +4,7 @@
 //! code that writes it.
 
 use std::{
-    collections::{BTreeMap, hash_map::DefaultHasher},
+    collections::{BTreeMap, BTreeSet, hash_map::DefaultHasher},
     hash::{Hash as _, Hasher as _},
 };
 
@@ -30,6 +30,8 @@ pub struct ContextEvidence {
     pub grown_from: Option<i32>,
     /// Its events topic.
     pub events: Vec<EventRecord>,
+    /// The ids of records by which its relays said that partitions have grown.
+    pub marks: BTreeSet<Uuid>,
     /// Records of its events topic that are no events: where, and why.
     pub unreadable: Vec<(String, String)>,
     /// Its dead-letter topic.

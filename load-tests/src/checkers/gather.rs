@@ -16,6 +16,8 @@ use sqlx::{
     types::Json,
 };
 
+use uuid::Uuid;
+
 use super::{
     AggregateRow, Answer, ClaimRow, ContextEvidence, DeadRecord, Error, EventRecord, Evidence, OutboxRow, PartitionRow,
     PoolRow, Schema, Target,
@@ -62,8 +64,9 @@ pub(super) fn inputs(target: &Target) -> Vec<(String, Vec<String>)> {
 async fn topics(target: &Target, context: &str, evidence: &mut ContextEvidence) -> Result<(), Error> {
     for event in read_events(&target.brokers, &format!("{context}.events"), target.patience).await? {
         match event {
-            Ok(event) => evidence.events.push(event),
-            Err(unreadable) => evidence.unreadable.push(unreadable),
+            Read::Event(event) => evidence.events.push(event),
+            Read::Mark(id) => _ = evidence.marks.insert(id),
+            Read::Unreadable(place, why) => evidence.unreadable.push((place, why)),
         }
     }
     evidence.dead = all(&target.brokers, &format!("{context}.dlq"), target.patience, DeadRecord::read).await?;
@@ -73,22 +76,31 @@ async fn topics(target: &Target, context: &str, evidence: &mut ContextEvidence) 
 /// The events in `topic`; records that are none are left out.
 pub async fn events(brokers: &str, topic: &str, patience: Duration) -> Result<Vec<EventRecord>, Error> {
     let read = read_events(brokers, topic, patience).await?;
-    Ok(read.into_iter().filter_map(Result::ok).collect())
+    let event = |read| if let Read::Event(event) = read { Some(event) } else { None };
+    Ok(read.into_iter().filter_map(event).collect())
 }
 
-/// An event, or where something lies that is none, and why.
-type Read = Result<EventRecord, (String, String)>;
+/// What lies in an events topic.
+enum Read {
+    Event(EventRecord),
+    /// By this a relay says that its partitions have grown. Its id.
+    Mark(Uuid),
+    /// Where, and why.
+    Unreadable(String, String),
+}
 
 async fn read_events(brokers: &str, topic: &str, patience: Duration) -> Result<Vec<Read>, Error> {
     let read = |seen: &Seen| {
-        // By this a relay says that its partitions have grown; it is no event of an aggregate.
-        if seen.key.is_empty() && seen.header("ce_type") == "holdfast.runtime.v1.PartitionsGrown" {
-            return None;
+        if seen.key.is_empty()
+            && seen.header("ce_type") == "holdfast.runtime.v1.PartitionsGrown"
+            && let Ok(id) = Uuid::try_parse(seen.header("ce_id"))
+        {
+            return Read::Mark(id);
         }
         let place = || format!("partition {} offset {}", seen.partition, seen.offset);
-        Some(EventRecord::read(seen).map_err(|why| (place(), why)))
+        EventRecord::read(seen).map_or_else(|why| Read::Unreadable(place(), why), Read::Event)
     };
-    Ok(all(brokers, topic, patience, read).await?.into_iter().flatten().collect())
+    all(brokers, topic, patience, read).await
 }
 
 /// Everything in `topic`, as `read` makes it.

@@ -43,7 +43,8 @@ fn progress(context: &str, evidence: &ContextEvidence, report: &mut Report) {
 /// What was committed was published, and nothing else.
 fn outbox(context: &str, evidence: &ContextEvidence, report: &mut Report) {
     let letters = evidence.dead.iter().filter_map(|letter| Uuid::try_parse(&letter.letter).ok());
-    let published: HashSet<Uuid> = evidence.events.iter().map(|event| event.id).chain(letters).collect();
+    let marks = evidence.marks.iter().copied();
+    let published: HashSet<Uuid> = evidence.events.iter().map(|event| event.id).chain(letters).chain(marks).collect();
     let mut committed = HashSet::with_capacity(evidence.outbox.len());
     let mut numbers = HashSet::with_capacity(evidence.outbox.len());
     for row in &evidence.outbox {

@@ -16,7 +16,7 @@ use std::{
 use holdfast::infrastructure::CONTEXTS;
 use holdfast_load_tests::{
     checkers::{self, Breach, EventRecord, Latencies, percentiles, times_to},
-    faults::{java, load::Crowd},
+    faults::{java, load::Crowd, proxy::Mode},
     kafka,
     producer::{self, Ledger, Options, Partitioner},
 };
@@ -43,6 +43,8 @@ pub struct Growth {
     pub calm: Duration,
     /// How old the metadata is by which the Java client goes, at most.
     pub stale: Duration,
+    /// How much later the first node hears of the database, and that of it.
+    pub slow: Duration,
     /// The group's session timeout.
     pub session: Duration,
     /// How long an owner may answer without asking the database.
@@ -60,10 +62,16 @@ impl Growth {
             orders: 120,
             calm: Duration::from_secs(6),
             stale: Duration::from_secs(8),
+            slow: Duration::ZERO,
             session: Duration::from_secs(10),
             lease: Duration::from_secs(2),
             dir,
         }
+    }
+
+    /// Few orders, and one node that is slow to commit: what is sent to others behind its back gets there first.
+    pub fn uneven(seed: u64, dir: PathBuf) -> Self {
+        Self { orders: 30, slow: Duration::from_millis(150), ..Self::short(seed, dir) }
     }
 
     /// Until the stalest producer has heard of everything, and a little longer.
@@ -101,7 +109,20 @@ pub async fn keeps_order(growth: Growth) -> Result<(), Failed> {
     let events = checkers::events(world.stack.brokers(), "orders.events", world.target.patience).await?;
     tell(&ledgers, &events, &marks);
     eprintln!("{report}");
-    if report.is_clean() { Ok(()) } else { Err(report.to_string().into()) }
+    if report.is_clean() {
+        return Ok(());
+    }
+    let others = checkers::events(world.stack.brokers(), "inventory.events", world.target.patience).await?;
+    for sample in report.violations().flat_map(|(_, found)| &found.samples) {
+        for (topic, event) in
+            events.iter().map(|event| ("orders", event)).chain(others.iter().map(|e| ("inventory", e)))
+        {
+            if event.key == sample.id {
+                eprintln!("{}: {topic}.events {event:?}", sample.id);
+            }
+        }
+    }
+    Err(report.to_string().into())
 }
 
 /// A build in which records of new partitions wait for nothing.
@@ -125,6 +146,7 @@ struct Marks {
 async fn grow(growth: &Growth, how: Sabotage) -> Result<(Arc<World>, Vec<(&'static str, Ledger)>, Marks), Failed> {
     eprintln!("seed {}; history and logs in {}", growth.seed, growth.dir.display());
     let world = World::open(growth.settings(how)).await?;
+    world.slot(0).database.set(Mode::Delay(growth.slow));
     let sending = send(&world, growth);
     let began = Instant::now();
     tokio::time::sleep(growth.calm).await;

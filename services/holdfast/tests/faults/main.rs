@@ -135,7 +135,7 @@ fn tests() -> ExitCode {
         Trial::test("a_build_whose_new_partitions_wait_for_nothing_is_found_out", || {
             run(async {
                 let dir = directory(None)?;
-                let done = growth::no_wait_is_found_out(Growth::short(any_seed()?, dir.clone())).await;
+                let done = growth::no_wait_is_found_out(Growth::uneven(any_seed()?, dir.clone())).await;
                 cleared(done, dir)
             })
         }),

@@ -116,7 +116,8 @@ impl World {
             slot.broker.lead_to(stack.kafka_listener(&slot.listener()).ok_or("Kafka lacks a listener")?);
             slot.database.lead_to(database);
         }
-        let target = Target::new(stack.brokers(), &url);
+        let grown_from = i32::try_from(PARTITIONS).ok();
+        let target = Target { grown_from, ..Target::new(stack.brokers(), &url) };
         let diary = Arc::new(Diary::begin(&settings.dir.join("history.jsonl"))?);
         let world = Self { stack, target, diary, settings, slots };
         world.prepare().await?;
