@@ -7,13 +7,13 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use rdkafka::{
-    ClientContext,
+    ClientContext, Statistics,
     error::{KafkaError, RDKafkaErrorCode},
     message::{DeliveryResult, Header, Message as _, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
@@ -179,6 +179,8 @@ impl Ledger {
 struct Deliveries {
     done: AtomicU64,
     failed: AtomicU64,
+    /// Whether the brokers have given the producer its id: nothing is sent before.
+    is_ready: AtomicBool,
     /// Keys with a record under way, where that matters.
     under_way: Mutex<HashSet<String>>,
 }
@@ -198,7 +200,13 @@ impl Deliveries {
 
 struct Context(Arc<Deliveries>);
 
-impl ClientContext for Context {}
+impl ClientContext for Context {
+    fn stats(&self, statistics: Statistics) {
+        if statistics.eos.is_some_and(|eos| eos.idemp_state == "Assigned") {
+            self.0.is_ready.store(true, Ordering::Release);
+        }
+    }
+}
 
 impl ProducerContext for Context {
     type DeliveryOpaque = ();
@@ -257,6 +265,7 @@ fn producer(brokers: &str, options: &Options, deliveries: Arc<Deliveries>) -> Re
         .set("linger.ms", "5")
         .set("batch.size", "1000000")
         .set("message.timeout.ms", "120000")
+        .set("statistics.interval.ms", "50")
         .set("queue.buffering.max.messages", "200000");
     Ok(config.create_with_context(Context(deliveries))?)
 }
@@ -269,6 +278,7 @@ fn send_all(
 ) -> Result<Ledger, Error> {
     let deliveries = Arc::new(Deliveries::default());
     let producer = producer(brokers, options, deliveries.clone())?;
+    warm_up(&producer, &deliveries, &options.topic)?;
     let mut ledger = Ledger::default();
     for window in windows {
         let time = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
@@ -291,6 +301,17 @@ fn send_all(
     progress(ledger.records);
     let missing = ledger.records - deliveries.done.load(Ordering::Relaxed).min(ledger.records);
     if missing > 0 { Err(Error::Unacknowledged(missing)) } else { Ok(ledger) }
+}
+
+/// Half a second goes by before a new producer sends its first record; that is not to be measured.
+fn warm_up(producer: &BaseProducer<Context>, deliveries: &Deliveries, topic: &str) -> Result<(), Error> {
+    producer.client().fetch_metadata(Some(topic), Duration::from_secs(30))?;
+    let give_up = Instant::now() + Duration::from_secs(30);
+    // Sending says better what is wrong than waiting.
+    while !deliveries.is_ready.load(Ordering::Acquire) && Instant::now() < give_up {
+        producer.poll(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 /// Waits until the next record is due.
