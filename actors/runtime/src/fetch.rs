@@ -198,6 +198,8 @@ impl Fetcher {
                         }
                     }
                     if let Some(position) = passed.filter(|position| *position > from.unwrap_or(0)) {
+                        tracing::info!(context = self.context.name(), %topic, partition = partition.0, from = from.unwrap_or(0), to = position,
+                            "offsets that hold no records are passed");
                         let work = Work::Ignored { topic: topic.clone(), offset: position - 1 };
                         if lane.send(Input { partition, term, work }).await.is_err() {
                             return Ended::Closed;

@@ -226,6 +226,9 @@ impl fmt::Display for Report {
         if self.is_clean() {
             return f.write_str(", nothing lost, doubled or out of order");
         }
+        if !self.dead_letters.is_empty() {
+            write!(f, ", dead letters: {:?}", self.dead_letters)?;
+        }
         for (breach, found) in self.violations() {
             write!(f, "\n{} {}: {}", found.invariant, breach.words(), found.count)?;
             for sample in &found.samples {
