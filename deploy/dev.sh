@@ -50,21 +50,23 @@ missing_tools() {
   has cargo || echo rust
 }
 
+# Of the kind jre or jdk.
 newest_java_package() {
-  local version
+  local kind=$1 version
   for version in 25 21 17; do
-    if [[ -n $(apt-cache search --names-only "^openjdk-$version-jre-headless\$") ]]; then
-      echo "openjdk-$version-jre-headless"
+    if [[ -n $(apt-cache search --names-only "^openjdk-$version-$kind-headless\$") ]]; then
+      echo "openjdk-$version-$kind-headless"
       return
     fi
   done
-  echo default-jre-headless
+  echo "default-$kind-headless"
 }
 
 debian_package() {
   case $1 in
     compiler) echo build-essential ;;
-    java) newest_java_package ;;
+    java) newest_java_package jre ;;
+    jdk) newest_java_package jdk ;;
     rust) echo rustup ;;
     node) echo nodejs npm ;;
     python) echo python3 python3-venv ;;
@@ -76,6 +78,7 @@ fedora_package() {
   case $1 in
     compiler) echo gcc gcc-c++ make ;;
     java) echo java-latest-openjdk-headless ;;
+    jdk) echo java-latest-openjdk-devel ;;
     rust) echo rustup ;;
     node) echo nodejs npm ;;
     python) echo python3 ;;
@@ -87,6 +90,7 @@ arch_package() {
   case $1 in
     compiler) echo base-devel ;;
     java) echo jre-openjdk-headless ;;
+    jdk) echo jdk-openjdk ;;
     rust) echo rustup ;;
     node) echo nodejs npm ;;
     *) echo "$1" ;;
@@ -130,6 +134,15 @@ ensure_build_tools() {
   ((${#lacking[@]} == 0)) || provide "${lacking[@]}"
   mapfile -t lacking < <(missing_tools)
   ((${#lacking[@]} == 0)) || die 1 "still missing after installing: ${lacking[*]}. Is an older Java first on the path (JAVA_HOME=${JAVA_HOME:-unset})?"
+}
+
+# A test sends by Kafka's own client, by a program that is compiled when it is started.
+ensure_java_compiler() {
+  local java=java
+  [[ -z ${JAVA_HOME:-} ]] || java=$JAVA_HOME/bin/java
+  [[ $("$java" --list-modules 2>/dev/null) == *jdk.compiler@* ]] || provide jdk
+  [[ $("$java" --list-modules 2>/dev/null) == *jdk.compiler@* ]] ||
+    die 1 "$java has no compiler. Is a Java without one first on the path (JAVA_HOME=${JAVA_HOME:-unset})?"
 }
 
 # --- conformance ----------------------------------------------------------------------------------------------------
@@ -216,6 +229,7 @@ case $verb in
     ;;
   test)
     ensure_build_tools
+    ensure_java_compiler
     exec cargo test --release --locked --workspace "$@"
     ;;
   conformance)
@@ -226,6 +240,7 @@ case $verb in
     ;;
   faults)
     ensure_build_tools
+    ensure_java_compiler
     [[ ${1:-} == failover || ${1:-} == grow || ${1:-} == run ]] || set -- run "$@"
     exec cargo test --release --locked --workspace --test faults -- "$@"
     ;;

@@ -151,7 +151,7 @@ pub(crate) struct RefusedRecord {
 pub(crate) enum Work {
     Item(Arc<Item>),
     Refused(Box<RefusedRecord>),
-    /// A record that concerns nobody here (an event type not subscribed to): its offset is consumed.
+    /// A record that concerns nobody here (an event type not subscribed to), or offsets that hold none, up to this one: it is consumed.
     Ignored {
         topic: Arc<str>,
         offset: u64,
