@@ -19,6 +19,7 @@ use holdfast_load_tests::{
     faults::{java, load::Crowd, proxy::Mode},
     kafka,
     producer::{self, Ledger, Options, Partitioner},
+    work::now_ms,
 };
 use libtest_mimic::Failed;
 use serde_json::json;
@@ -92,10 +93,9 @@ impl Growth {
     }
 
     fn crowd(&self, number: u32) -> Crowd {
-        let time_ms = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
         let seed = self.seed ^ (u64::from(number) << 32);
         let seconds = u32::try_from(self.lasts().as_secs()).unwrap_or(60);
-        Crowd { commands: self.rate * seconds, orders: self.orders, hot: 0, repeated: 0, seed, time_ms }
+        Crowd { commands: self.rate * seconds, orders: self.orders, hot: 0, repeated: 0, seed, time_ms: now_ms() }
     }
 }
 

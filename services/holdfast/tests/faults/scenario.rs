@@ -18,6 +18,7 @@ use holdfast_load_tests::{
         plan::{Plan, Scale, Step},
     },
     producer::{self, Ledger},
+    work::now_ms,
 };
 use libtest_mimic::Failed;
 use serde_json::json;
@@ -99,8 +100,7 @@ impl Run {
     }
 
     fn crowd(&self) -> Crowd {
-        let time_ms = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
-        Crowd { commands: self.commands, orders: 500, hot: 5, repeated: 100, seed: self.seed, time_ms }
+        Crowd { commands: self.commands, orders: 500, hot: 5, repeated: 100, seed: self.seed, time_ms: now_ms() }
     }
 }
 
