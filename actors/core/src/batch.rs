@@ -83,6 +83,8 @@ pub struct Writes {
     pub claims: Vec<Claim>,
     /// Timers set or cancelled.
     pub timers: Vec<TimerWrite>,
+    /// Effects intended, or done with.
+    pub effects: Vec<EffectWrite>,
     /// Changes to the durable mailbox.
     pub mailbox: Vec<MailboxWrite>,
     /// The read model's row.
@@ -151,6 +153,32 @@ pub struct TimerWrite {
     pub name: String,
     /// Fires this long after the commit, by the database's clock; `None` removes it.
     pub after: Option<Duration>,
+}
+
+/// A change to an aggregate's effects: calls out of the system that it has yet to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EffectWrite {
+    /// Whose.
+    pub id: AggregateId,
+    /// The key's hash.
+    pub hash: KeyHash,
+    /// Unique within the aggregate, for ever: a name is an idempotency key.
+    pub name: String,
+    /// What to call with; `None` if the effect has come to its end.
+    pub intent: Option<Intent>,
+}
+
+/// An intended call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intent {
+    /// The request, byte for byte as it will be sent, however often and by whatever build.
+    pub request: Bytes,
+    /// Whoever wrote it makes the first call itself; it falls due for others this long after the commit, by the database's clock.
+    pub hold: Duration,
+    /// `ce_correlationid` of what it belongs to.
+    pub correlation: Option<String>,
+    /// `traceparent` of what caused it.
+    pub traceparent: Option<String>,
 }
 
 /// A change to the durable mailbox.

@@ -2,6 +2,8 @@
 //!
 //! The aggregate itself stays free of encodings. Deliberately absent: any transport.
 
+use std::{sync::Arc, time::Duration};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -11,6 +13,7 @@ use crate::{
     disposition::Refused,
     envelope::Message,
     pool::PoolChange,
+    time::Timestamp,
 };
 
 /// An encoded event.
@@ -20,6 +23,53 @@ pub struct EncodedEvent {
     pub r#type: &'static str,
     /// The protobuf body.
     pub payload: Bytes,
+}
+
+/// A message to another aggregate of the same context, which goes through the outbox to the context's commands topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The other aggregate's key.
+    pub key: String,
+    /// The full message name, sent as `ce_type`.
+    pub r#type: &'static str,
+    /// The protobuf body. Holds no personal data: topics are kept.
+    pub payload: Bytes,
+}
+
+/// A call out of the system that an event makes necessary: a payment, a parcel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedEffect {
+    /// Names it within its aggregate, for ever: what happens twice has two names (`refund:1`, `refund:2`).
+    pub name: String,
+    /// The request, byte for byte as it will be sent, however often and by whatever build.
+    pub request: Bytes,
+}
+
+/// One attempt at an effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The aggregate's key.
+    pub key: Arc<str>,
+    /// The effect's name.
+    pub name: String,
+    /// As it was intended.
+    pub request: Bytes,
+    /// From 1. An attempt that nobody heard the end of counts.
+    pub number: u32,
+    /// How long ago it was intended, by the store's clock: the first attempt began about then.
+    pub age: Duration,
+    /// Now, by the node's clock.
+    pub now: Timestamp,
+}
+
+/// An attempt that ended without a known outcome. It is made again; an effect is never given up, since nobody could say what became of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Again {
+    /// What went wrong, for a person.
+    pub reason: String,
+    /// Not before this long from now, if whoever was called has said so.
+    pub after: Option<Duration>,
 }
 
 /// What an event brings about beside the state of its aggregate.
@@ -79,6 +129,34 @@ pub trait Adapter: Send + Sync + 'static {
     fn aftermath(&self, event: &<Self::Aggregate as Aggregate>::Event, context: &Context<'_>) -> Aftermath {
         let _ = (event, context);
         Aftermath::default()
+    }
+
+    /// The messages that `event` sends to other aggregates, in order. Pure: called whenever the event is decided on.
+    fn commands_after(&self, event: &<Self::Aggregate as Aggregate>::Event, context: &Context<'_>) -> Vec<Outgoing> {
+        let _ = (event, context);
+        Vec::new()
+    }
+
+    /// The effects that `event` makes necessary. They are written with the event and performed after the commit. Pure.
+    fn effects_after(
+        &self,
+        event: &<Self::Aggregate as Aggregate>::Event,
+        context: &Context<'_>,
+    ) -> Vec<EncodedEffect> {
+        let _ = (event, context);
+        Vec::new()
+    }
+
+    /// Whether [`Self::effects_after`] ever returns any.
+    fn has_effects(&self) -> bool {
+        false
+    }
+
+    /// Makes one attempt at an effect, outside any transaction, and returns the command that tells the aggregate how it ended; with the decision
+    /// on that command the effect is over. May run more than once at a time and after the end, on several nodes: what is called has to
+    /// recognise the repeat by the aggregate's key and the effect's name.
+    async fn perform(&self, attempt: &Attempt) -> Result<<Self::Aggregate as Aggregate>::Command, Again> {
+        Err(Again { reason: format!("this build knows no effect {}", attempt.name), after: None })
     }
 
     /// Encodes the state under [`Aggregate::SCHEMA`].

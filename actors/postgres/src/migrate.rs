@@ -17,6 +17,7 @@ const RUNTIME: &[(i64, &str, &str)] = &[
     (1, "runtime", include_str!("../../../migrations/runtime/0001_runtime.sql")),
     (2, "growth", include_str!("../../../migrations/runtime/0002_growth.sql")),
     (3, "history", include_str!("../../../migrations/runtime/0003_history.sql")),
+    (4, "effects", include_str!("../../../migrations/runtime/0004_effects.sql")),
 ];
 
 /// Versions below are the runtime's; a context's version 1 is stored as 1001.

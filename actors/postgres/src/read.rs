@@ -6,23 +6,24 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, LazyLock},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use holdfast_core::{
-    Headers, PartitionId, Record, Timestamp,
+    AggregateId, Headers, PartitionId, Record, Timestamp,
     batch::{OutboxDraft, OutboxRow},
     dedup::{Answer, Claim, ClaimKey},
     disposition::WaitReason,
     pool::Pool,
-    port::store::{DueTimer, Found, Slice, StateRow, Waiting, Wanted},
+    port::store::{DueEffect, DueTimer, Found, Slice, StateRow, Waiting, Wanted},
 };
 use sqlx::{
     Arguments as _, AssertSqlSafe, PgConnection, Row as _, SqlSafeStr as _, SqlStr,
     postgres::{PgArguments, PgBindIterExt as _, PgRow},
 };
 
-use crate::{days, error, ownership::unsigned};
+use crate::{days, error, ownership::unsigned, rows::ms};
 
 /// States, and how many messages wait. `$k` keys, `$i` kinds.
 const FIND_AGGREGATES: &str = "
@@ -215,6 +216,57 @@ pub(crate) async fn due_timers(
         Ok(DueTimer { kind: row.try_get(0)?, key: key.into(), name: row.try_get(2)? })
     };
     rows.iter().map(timer).collect()
+}
+
+/// A due effect is held for whoever asks, by the same statement.
+const DUE_EFFECTS: &str = "
+with chosen as materialized (
+    select key, kind, name from effects where due <= now() and hash % $1 = any($2) order by due limit $3
+    for update skip locked)
+update effects e set due = now() + $4 * interval '1 millisecond', attempts = e.attempts + 1
+from chosen c where e.key = c.key and e.kind = c.kind and e.name = c.name
+returning e.kind, e.key, e.name, e.request, e.attempts, greatest(0, extract(epoch from now() - e.since) * 1000)::bigint,
+    e.correlation, e.traceparent";
+
+pub(crate) async fn due_effects(
+    connection: &mut PgConnection,
+    slice: &Slice,
+    limit: u32,
+    hold: Duration,
+) -> Result<Vec<DueEffect>, sqlx::Error> {
+    let asked = sqlx::query(DUE_EFFECTS)
+        .bind(slice.count.max(1).cast_signed())
+        .bind(numbers(slice))
+        .bind(i64::from(limit))
+        .bind(ms(hold));
+    let effect = |row: &PgRow| {
+        let key: &str = row.try_get(1)?;
+        Ok(DueEffect {
+            kind: row.try_get(0)?,
+            key: key.into(),
+            name: row.try_get(2)?,
+            request: Bytes::copy_from_slice(row.try_get(3)?),
+            attempts: row.try_get::<i32, _>(4)?.cast_unsigned(),
+            age: Duration::from_millis(unsigned(row, 5)?),
+            correlation: row.try_get(6)?,
+            traceparent: row.try_get(7)?,
+        })
+    };
+    asked.fetch_all(connection).await?.iter().map(effect).collect()
+}
+
+const PUT_OFF_EFFECT: &str = "
+update effects set due = now() + $4 * interval '1 millisecond', error = $5 where key = $2 and kind = $1 and name = $3";
+
+pub(crate) async fn put_off_effect(
+    connection: &mut PgConnection,
+    id: &AggregateId,
+    name: &str,
+    after: Duration,
+    error: &str,
+) -> Result<(), sqlx::Error> {
+    let asked = sqlx::query(PUT_OFF_EFFECT).bind(id.kind).bind(&*id.key).bind(name).bind(ms(after)).bind(error);
+    asked.execute(connection).await.map(drop)
 }
 
 fn numbers(slice: &Slice) -> Vec<i32> {

@@ -6,7 +6,10 @@
 use std::{collections::HashMap, time::Duration};
 
 use holdfast_core::{
-    batch::{Batch, DeadLetter, Fence, MailboxWrite, OutboxRow, Settled, StateWrite, TimerWrite, ViewWrite},
+    batch::{
+        Batch, DeadLetter, EffectWrite, Fence, Intent, MailboxWrite, OutboxRow, Settled, StateWrite, TimerWrite,
+        ViewWrite,
+    },
     dedup::Claim,
     port::store::CommitError,
 };
@@ -23,6 +26,8 @@ pub(crate) struct Rows<'a> {
     pub(crate) claims: Vec<&'a Claim>,
     pub(crate) timers_set: Vec<(&'a TimerWrite, i64)>,
     pub(crate) timers_unset: Vec<&'a TimerWrite>,
+    pub(crate) effects_set: Vec<(&'a EffectWrite, &'a Intent)>,
+    pub(crate) effects_unset: Vec<&'a EffectWrite>,
     pub(crate) mailbox: Vec<&'a MailboxWrite>,
     pub(crate) dead_letters: Vec<&'a DeadLetter>,
     /// As many as there are views, each with its rows.
@@ -51,15 +56,16 @@ impl<'a> Rows<'a> {
                 rows.fences.push(FenceRow { fence, head: *head });
             }
         }
-        let mut timers = HashMap::new();
+        let (mut timers, mut effects) = (HashMap::new(), HashMap::new());
         for (_, writes) in &settled.writes {
             if let Some(state) = &writes.state {
                 within("version", state.version)?;
                 if state.exists { &mut rows.updates } else { &mut rows.inserts }.push(state);
             }
             rows.claims.extend(&writes.claims);
-            // A statement touches a row once, so the last change of a timer wins here.
+            // A statement touches a row once, so the last change of a timer, and of an effect, wins here.
             timers.extend(writes.timers.iter().map(|timer| ((&timer.id, timer.name.as_str()), timer)));
+            effects.extend(writes.effects.iter().map(|effect| ((&effect.id, effect.name.as_str()), effect)));
             rows.mailbox.extend(&writes.mailbox);
             rows.dead_letters.extend(&writes.dead_letters);
             if let Some(view) = &writes.view {
@@ -75,6 +81,12 @@ impl<'a> Rows<'a> {
             match timer.after {
                 Some(after) => rows.timers_set.push((timer, ms(after))),
                 None => rows.timers_unset.push(timer),
+            }
+        }
+        for effect in effects.into_values() {
+            match &effect.intent {
+                Some(intent) => rows.effects_set.push((effect, intent)),
+                None => rows.effects_unset.push(effect),
             }
         }
         rows.check_mailbox()?;

@@ -101,6 +101,20 @@ untimed as (
     delete from timers t using unnest(?::text[], ?::text[], ?::text[]) as u(kind, key, name)
     where t.key = u.key and t.kind = u.kind and t.name = u.name)";
 
+/// An effect that is intended already stays as it is: its first attempt may be under way.
+const EFFECTS_SET: &str = ",
+intended as (
+    insert into effects (kind, key, name, hash, request, due, correlation, traceparent)
+    select kind, key, name, hash, request, now() + ms * interval '1 millisecond', correlation, traceparent
+    from unnest(?::text[], ?::text[], ?::text[], ?::int[], ?::bytea[], ?::bigint[], ?::text[], ?::text[])
+        as u(kind, key, name, hash, request, ms, correlation, traceparent)
+    on conflict do nothing)";
+
+const EFFECTS_UNSET: &str = ",
+ended as (
+    delete from effects e using unnest(?::text[], ?::text[], ?::text[]) as u(kind, key, name)
+    where e.key = u.key and e.kind = u.kind and e.name = u.name)";
+
 /// All changes of mailboxes. The parts of one statement don't see each other's rows, so each says whom it leaves out: the next head is the
 /// first that is neither removed nor deferred here; a message put behind nothing is a head and due.
 const MAILBOX: &str = ",
@@ -162,7 +176,9 @@ const HAS_TIMERS_UNSET: u32 = 1 << 5;
 const HAS_MAILBOX: u32 = 1 << 6;
 const HAS_DEAD_LETTERS: u32 = 1 << 7;
 const HAS_POOLS: u32 = 1 << 8;
-const FIRST_VIEW: u32 = 9;
+const HAS_EFFECTS_SET: u32 = 1 << 9;
+const HAS_EFFECTS_UNSET: u32 = 1 << 10;
+const FIRST_VIEW: u32 = 11;
 
 /// Parts of the statement, in the order of their text and parameters.
 fn parts(rows: &Rows<'_>) -> u32 {
@@ -174,6 +190,8 @@ fn parts(rows: &Rows<'_>) -> u32 {
         (HAS_CLAIMS, !rows.claims.is_empty()),
         (HAS_TIMERS_SET, !rows.timers_set.is_empty()),
         (HAS_TIMERS_UNSET, !rows.timers_unset.is_empty()),
+        (HAS_EFFECTS_SET, !rows.effects_set.is_empty()),
+        (HAS_EFFECTS_UNSET, !rows.effects_unset.is_empty()),
         (HAS_MAILBOX, !rows.mailbox.is_empty()),
         (HAS_DEAD_LETTERS, !rows.dead_letters.is_empty()),
         (HAS_POOLS, !rows.pools.is_empty()),
@@ -221,6 +239,8 @@ impl Statements {
             (HAS_CLAIMS, CLAIMS),
             (HAS_TIMERS_SET, TIMERS_SET),
             (HAS_TIMERS_UNSET, TIMERS_UNSET),
+            (HAS_EFFECTS_SET, EFFECTS_SET),
+            (HAS_EFFECTS_UNSET, EFFECTS_UNSET),
             (HAS_MAILBOX, MAILBOX),
             (HAS_DEAD_LETTERS, DEAD_LETTERS),
             (HAS_POOLS, POOLS),
@@ -297,6 +317,19 @@ fn arguments(rows: &Rows<'_>, mask: u32) -> Result<PgArguments, BoxDynError> {
     if has(HAS_TIMERS_UNSET) {
         names(&mut to, rows.timers_unset.iter().map(|timer| &timer.id))?;
         to.add(rows.timers_unset.iter().map(|timer| timer.name.as_str()).bind_iter())?;
+    }
+    if has(HAS_EFFECTS_SET) {
+        names(&mut to, rows.effects_set.iter().map(|(effect, _)| &effect.id))?;
+        to.add(rows.effects_set.iter().map(|(effect, _)| effect.name.as_str()).bind_iter())?;
+        to.add(rows.effects_set.iter().map(|(effect, _)| effect.hash.as_i32()).bind_iter())?;
+        to.add(rows.effects_set.iter().map(|(_, intent)| &intent.request[..]).bind_iter())?;
+        to.add(rows.effects_set.iter().map(|(_, intent)| ms(intent.hold)).bind_iter())?;
+        to.add(rows.effects_set.iter().map(|(_, intent)| intent.correlation.as_deref()).bind_iter())?;
+        to.add(rows.effects_set.iter().map(|(_, intent)| intent.traceparent.as_deref()).bind_iter())?;
+    }
+    if has(HAS_EFFECTS_UNSET) {
+        names(&mut to, rows.effects_unset.iter().map(|effect| &effect.id))?;
+        to.add(rows.effects_unset.iter().map(|effect| effect.name.as_str()).bind_iter())?;
     }
     if has(HAS_MAILBOX) {
         mailbox(&mut to, &rows.mailbox)?;

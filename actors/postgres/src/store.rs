@@ -6,12 +6,14 @@ use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use holdfast_core::{
-    PartitionId,
+    AggregateId, PartitionId,
     batch::{Batch, OutboxDraft, OutboxRow},
     epoch::{Epoch, Generation, Halt, PartitionRow, Token},
     growth::Growth,
     pool::Pool,
-    port::store::{CommitError, Committed, Cursor, DueTimer, Found, Slice, Store, StoreError, Waiting, Wanted},
+    port::store::{
+        CommitError, Committed, Cursor, DueEffect, DueTimer, Found, Slice, Store, StoreError, Waiting, Wanted,
+    },
 };
 use sqlx::PgConnection;
 use tokio::time::{error::Elapsed, timeout};
@@ -292,6 +294,24 @@ impl Store for PgStore {
     async fn due_timers(&self, slice: &Slice, limit: u32) -> Result<Vec<DueTimer>, StoreError> {
         let mut lane = self.reads.enter().await?;
         let answer = self.read(read::due_timers(lane.connection(), slice, limit)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn due_effects(&self, slice: &Slice, limit: u32, hold: Duration) -> Result<Vec<DueEffect>, StoreError> {
+        let mut lane = self.reads.enter().await?;
+        let answer = self.read(read::due_effects(lane.connection(), slice, limit, hold)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn put_off_effect(
+        &self,
+        id: &AggregateId,
+        name: &str,
+        after: Duration,
+        error: &str,
+    ) -> Result<(), StoreError> {
+        let mut lane = self.reads.enter().await?;
+        let answer = self.read(read::put_off_effect(lane.connection(), id, name, after, error)).await;
         self.leave(lane, answer)
     }
 

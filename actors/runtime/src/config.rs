@@ -35,6 +35,10 @@ pub struct Config {
     pub live_max: usize,
     /// How often timers and mailboxes are looked through for what is due.
     pub poll_every: Duration,
+    /// Attempts at effects under way, at most.
+    pub effects_max: usize,
+    /// How long one attempt at an effect may take.
+    pub effect_timeout: Duration,
     /// Outbox rows on their way to the broker, at most, for each lane.
     pub relay_rows_max: usize,
     /// An input that delivered nothing for so long, though its log goes on, is opened again.
@@ -63,6 +67,11 @@ impl Config {
         }
     }
 
+    /// How long after an attempt began it counts as lost.
+    pub(crate) fn effect_hold(&self) -> Duration {
+        self.effect_timeout + self.effect_timeout / 2
+    }
+
     pub(crate) fn is(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
     }
@@ -84,6 +93,8 @@ impl Default for Config {
             passivate_after: Duration::from_mins(5),
             live_max: 50_000,
             poll_every: Duration::from_millis(200),
+            effects_max: 256,
+            effect_timeout: Duration::from_secs(10),
             relay_rows_max: 8192,
             stall_after: Duration::from_secs(10),
             drain: Duration::from_secs(30),

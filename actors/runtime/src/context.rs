@@ -3,12 +3,14 @@
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use holdfast_core::{AggregateId, Message, Record, Timestamp, codec::Adapter, disposition::Refused, envelope::header};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
+    config::Config,
     kind::{Kind, Typed},
     spans,
     telemetry::Trace,
@@ -124,6 +126,9 @@ impl BoundedContext {
 pub(crate) struct Emit {
     pub context: &'static str,
     pub events_topic: Arc<str>,
+    pub commands_topic: Arc<str>,
+    /// How long whoever intends an effect has for the first attempt.
+    pub effect_hold: Duration,
     pub dlq_topic: Arc<str>,
     pub trace: Trace,
     pub consumer: Arc<str>,
@@ -131,11 +136,13 @@ pub(crate) struct Emit {
 }
 
 impl Emit {
-    pub fn new(context: &BoundedContext, trace: Trace) -> Self {
+    pub fn new(context: &BoundedContext, config: &Config, trace: Trace) -> Self {
         let name = context.name();
         Self {
             context: name,
             events_topic: format!("{name}.events").into(),
+            commands_topic: context.commands_topic().clone(),
+            effect_hold: config.effect_hold(),
             dlq_topic: format!("{name}.dlq").into(),
             trace,
             consumer: format!("holdfast-{name}").into(),

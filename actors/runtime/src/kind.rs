@@ -12,9 +12,9 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_core::{
-    Aggregate, Context, Decision, Effects, Message, TimerChange, Timestamp,
-    batch::{OutboxDraft, StateWrite, TimerWrite, ViewWrite, Writes},
-    codec::{Adapter, LookupFailed, StateError},
+    Aggregate, Context, Decision, Effects, KeyHash, Message, PartitionId, TimerChange, Timestamp,
+    batch::{EffectWrite, Intent, OutboxDraft, StateWrite, TimerWrite, ViewWrite, Writes},
+    codec::{Adapter, Again, Attempt, LookupFailed, StateError},
     dedup::{Answer, Claim},
     disposition::Refused,
     envelope::EnvelopeOut,
@@ -43,6 +43,8 @@ pub(crate) trait Kind: Send + Sync + 'static {
     /// The state as others see it.
     fn reply(&self, key: &str, snapshot: &Snapshot, now: Timestamp) -> Bytes;
     async fn prepare(&self, commands: Vec<&mut AnyCommand>) -> Vec<Result<(), LookupFailed>>;
+    fn has_effects(&self) -> bool;
+    async fn perform(&self, attempt: &Attempt) -> Result<AnyCommand, Again>;
     /// Applies published events to a stored state, or to none. Fails at an event (its place among them) or at the state (0).
     fn refold(
         &self,
@@ -148,6 +150,14 @@ impl<A: Adapter> Kind for Typed<A> {
         self.0.prepare(&mut typed).await
     }
 
+    fn has_effects(&self) -> bool {
+        self.0.has_effects()
+    }
+
+    async fn perform(&self, attempt: &Attempt) -> Result<AnyCommand, Again> {
+        self.0.perform(attempt).await.map(|command| Box::new(command) as AnyCommand)
+    }
+
     fn refold(
         &self,
         key: &str,
@@ -231,6 +241,7 @@ impl<'a, A: Adapter> Fold<'a, A> {
             || self.sources.is_some()
             || !self.writes.claims.is_empty()
             || !self.writes.timers.is_empty()
+            || !self.writes.effects.is_empty()
             || !self.writes.outbox.is_empty()
     }
 
@@ -254,8 +265,10 @@ impl<'a, A: Adapter> Fold<'a, A> {
             }
             self.state = Some(state);
         }
-        if let Origin::Timer { name } = &item.origin {
-            self.timer(name.clone(), None);
+        match &item.origin {
+            Origin::Timer { name } => self.timer(name.clone(), None),
+            Origin::Effect { name } => self.effect(name.clone(), None),
+            _ => {}
         }
         for change in &effects.timers {
             match change {
@@ -279,9 +292,17 @@ impl<'a, A: Adapter> Fold<'a, A> {
             let sources = self.sources.get_or_insert_with(|| self.committed.sources.clone());
             sources.insert(source.to_owned(), sequence);
         }
-        if let (Origin::Timer { name }, Answer::Rejected { .. }) = (&item.origin, answer) {
-            self.timer(name.clone(), None);
+        match (&item.origin, answer) {
+            (Origin::Timer { name }, Answer::Rejected { .. }) => self.timer(name.clone(), None),
+            (Origin::Effect { name }, Answer::Rejected { .. }) => self.effect(name.clone(), None),
+            _ => {}
         }
+    }
+
+    fn effect(&mut self, name: String, intent: Option<Intent>) {
+        self.writes.effects.retain(|write| write.name != name);
+        let (id, hash) = (self.work.aggregate.clone(), self.work.hash);
+        self.writes.effects.push(EffectWrite { id, hash, name, intent });
     }
 
     fn timer(&mut self, name: String, after: Option<std::time::Duration>) {
@@ -292,6 +313,37 @@ impl<'a, A: Adapter> Fold<'a, A> {
 
     fn publish(&mut self, item: &Item, event: &<A::Aggregate as Aggregate>::Event, trace: Option<&TraceContext>) {
         let encoded = self.adapter.encode_event(event, &self.context(item));
+        let (events, key) = (self.emit.events_topic.clone(), self.work.aggregate.key.clone());
+        self.stage(item, trace, events, self.work.home, &key, Some(self.version), encoded.r#type, encoded.payload);
+        for command in self.adapter.commands_after(event, &self.context(item)) {
+            let home = KeyHash::of(command.key.as_bytes()).home(self.work.count);
+            let topic = self.emit.commands_topic.clone();
+            self.stage(item, trace, topic, home, &command.key, None, command.r#type, command.payload);
+        }
+        for effect in self.adapter.effects_after(event, &self.context(item)) {
+            let correlation = item.message.correlation.clone().unwrap_or_else(|| item.message.id.to_string());
+            let intent = Intent {
+                request: effect.request,
+                hold: self.emit.effect_hold,
+                correlation: Some(correlation),
+                traceparent: trace.map(|(parent, _)| parent.clone()),
+            };
+            self.effect(effect.name, Some(intent));
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a record has so many parts")]
+    fn stage(
+        &mut self,
+        item: &Item,
+        trace: Option<&TraceContext>,
+        topic: Arc<str>,
+        target: PartitionId,
+        key: &str,
+        sequence: Option<u64>,
+        r#type: &'static str,
+        payload: Bytes,
+    ) {
         let id = Uuid::now_v7();
         let own_id;
         let correlation = if let Some(text) = item.message.correlation.as_deref() {
@@ -303,10 +355,10 @@ impl<'a, A: Adapter> Fold<'a, A> {
         let headers = EnvelopeOut {
             id,
             source: self.emit.source_of(A::Aggregate::KIND),
-            r#type: encoded.r#type,
+            r#type,
             time: item.now,
-            subject: &self.work.aggregate.key,
-            sequence: Some(self.version),
+            subject: key,
+            sequence,
             correlation: Some(correlation),
             causation: Some(item.message.id),
             schema: None,
@@ -316,11 +368,11 @@ impl<'a, A: Adapter> Fold<'a, A> {
         .headers();
         self.writes.outbox.push(OutboxDraft {
             id,
-            topic: self.emit.events_topic.clone(),
-            target: self.work.home,
-            key: Some(Bytes::copy_from_slice(self.work.aggregate.key.as_bytes())),
+            topic,
+            target,
+            key: Some(Bytes::copy_from_slice(key.as_bytes())),
             headers,
-            value: Some(encoded.payload),
+            value: Some(payload),
         });
     }
 

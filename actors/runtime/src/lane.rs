@@ -38,6 +38,7 @@ use crate::{
     commit::{End, Tokens},
     config::Config,
     context::{BoundedContext, Emit},
+    effects::Effects,
     growth::Homes,
     mutant::Mutant,
     partition::PartitionMessage,
@@ -58,6 +59,7 @@ pub(crate) struct Environment {
     pub clock: Arc<dyn Clock>,
     pub emit: Arc<Emit>,
     pub homes: Homes,
+    pub effects: Effects,
 }
 
 /// Orders from the ownership loop.
@@ -211,9 +213,7 @@ impl Lane {
         let mut batch: Vec<Input> = Vec::new();
         let max = self.env.config.batch_items_max;
         loop {
-            while let Ok(control) = self.control.try_recv() {
-                self.control(control, &mut batch).await;
-            }
+            self.hear(&mut batch).await;
             self.follow_counts().await;
             self.reorder(&mut batch);
             if batch.is_empty() {
@@ -226,7 +226,7 @@ impl Lane {
             while batch.len() < max
                 && let Ok(input) = self.inputs.try_recv()
             {
-                self.admit(input, &mut batch);
+                self.admit(input, &mut batch).await;
             }
             let idle = self.in_flight.is_none() && self.ready.is_empty();
             if idle && Instant::now() >= self.poll_due {
@@ -241,14 +241,25 @@ impl Lane {
                 control = self.control.recv() => self.control(control?, &mut batch).await,
                 () = self.env.homes.changed() => {}
                 end = ended(&mut self.in_flight) => self.settle(end),
-                input = self.inputs.recv() => self.admit(input?, &mut batch),
+                input = self.inputs.recv() => self.admit(input?, &mut batch).await,
                 () = tokio::time::sleep_until(self.poll_due), if idle => {}
             }
         }
     }
 
-    /// Takes an input into the batch if its ownership still stands.
-    fn admit(&mut self, input: Input, batch: &mut Vec<Input>) {
+    /// Does what the ownership loop has ordered by now.
+    async fn hear(&mut self, batch: &mut Vec<Input>) {
+        while let Ok(control) = self.control.try_recv() {
+            self.control(control, batch).await;
+        }
+    }
+
+    /// Takes an input into the batch if its ownership still stands. One that is not known may have begun while the lane was busy: it was told before
+    /// anything came in under it, so it is heard of now, or it has ended.
+    async fn admit(&mut self, input: Input, batch: &mut Vec<Input>) {
+        if self.owned.get(&input.partition).is_none_or(|owned| owned.term != input.term) {
+            self.hear(batch).await;
+        }
         let Some(owned) = self.owned.get_mut(&input.partition).filter(|owned| owned.term == input.term) else {
             abandon(input);
             return;
@@ -273,6 +284,7 @@ impl Lane {
         let mut due = Vec::new();
         for (count, partitions) in by_count {
             due.extend(waiting::due(&self.env, &partitions, count, &busy).await);
+            waiting::begin_effects(&self.env, &partitions, count).await;
         }
         let mut counts: HashMap<(PartitionId, &AggregateId), u64> = HashMap::new();
         for input in &due {
@@ -341,6 +353,13 @@ impl Lane {
         if let Some(owned) = self.owned.get(&partition) {
             let _ = self.reports.send(Report::Fenced { partition, term: owned.term });
             self.remove(partition, &mut Vec::new());
+        }
+    }
+
+    /// Finds that an ownership under which `plan` was made is lost. A later one of the same partition is not meant.
+    fn lose_if(&mut self, plan: &Plan, partition: PartitionId) {
+        if self.owned.get(&partition).is_some_and(|owned| plan.is_of(owned)) {
+            self.lose(partition);
         }
     }
 

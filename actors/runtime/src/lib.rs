@@ -26,6 +26,7 @@ mod backoff;
 mod chores;
 mod commit;
 mod dead_letter;
+mod effects;
 mod entity;
 mod fetch;
 mod gate;

@@ -25,6 +25,7 @@ use crate::{
     admission::Budget,
     config::Config,
     context::{BoundedContext, Emit},
+    effects::Effects,
     fetch::Fetcher,
     growth::{Homes, Watcher},
     history::History,
@@ -117,15 +118,25 @@ impl Node {
         let config = Arc::new(config);
         let (watcher, homes) =
             Watcher::start(context.clone(), config.clone(), ports.log.clone(), ports.store.clone()).await?;
-        let emit = Arc::new(Emit::new(&context, ports.trace.clone()));
+        let emit = Arc::new(Emit::new(&context, &config, ports.trace.clone()));
         let (root, _) = Root::spawn(None, Root, ()).await?;
         let (reports, reported) = mpsc::unbounded_channel();
         let mut lanes = Vec::new();
+        let slots = Arc::new(Semaphore::new(config.effects_max));
         let mut tasks = vec![tokio::spawn(watcher.run())];
         for _ in 0..config.lanes.max(1) {
             let (inputs, inputs_end) = mpsc::channel(config.batch_items_max * 2);
             let (control, control_end) = mpsc::unbounded_channel();
             let (relay, relay_end) = mpsc::unbounded_channel();
+            let effects = Effects {
+                context: context.clone(),
+                config: config.clone(),
+                store: ports.store.clone(),
+                clock: ports.clock.clone(),
+                trace: ports.trace.clone(),
+                slots: slots.clone(),
+                inputs: inputs.downgrade(),
+            };
             let environment = Environment {
                 context: context.clone(),
                 config: config.clone(),
@@ -134,6 +145,7 @@ impl Node {
                 clock: ports.clock.clone(),
                 emit: emit.clone(),
                 homes: homes.clone(),
+                effects,
             };
             let lane = Lane::new(environment, inputs_end, control_end, reports.clone(), relay.clone());
             tasks.push(tokio::spawn(lane.run()));

@@ -4,7 +4,7 @@
 //! mailbox, by this commit), or carried (undone, in memory, its source not consumed).
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -20,6 +20,7 @@ use holdfast_core::{
 use crate::{
     context::Emit,
     dead_letter::{self, Cause},
+    lane::Owned,
     router::RouteError,
     spans, telemetry,
     work::{Delivery, Failure, Input, Item, Origin, RefusedRecord, Snapshot, Step, Verdict, Work},
@@ -39,6 +40,8 @@ pub(crate) struct Plan {
     pub work: Vec<Input>,
     /// How the durable mailboxes change: messages put minus messages removed.
     pub waiting: Vec<(PartitionId, AggregateId, i64)>,
+    /// The ownerships under which it was made. It says nothing under any other.
+    pub terms: Arc<BTreeMap<PartitionId, u64>>,
 }
 
 pub(crate) struct Settle {
@@ -139,7 +142,8 @@ impl<'a> Planner<'a> {
     pub fn unless_blocked(&mut self, input: Input, item: &Arc<Item>) -> Option<Input> {
         match self.blocked.get(&item.aggregate) {
             None => Some(input),
-            Some(Block::Waits(_)) if matches!(item.origin, Origin::Mail { .. }) => Some(input),
+            // How a call ended is news to the state, whatever waits for it.
+            Some(Block::Waits(_)) if matches!(item.origin, Origin::Mail { .. } | Origin::Effect { .. }) => Some(input),
             Some(Block::Carried) => {
                 self.carry.push(input);
                 None
@@ -159,6 +163,7 @@ impl<'a> Planner<'a> {
             Origin::Call { .. } => item.answer(Err(RouteError::Waiting(reason))),
             // They are in their tables still and come again.
             Origin::Mail { .. } | Origin::Timer { .. } => {}
+            Origin::Effect { .. } => self.carry.push(input),
         }
     }
 
@@ -340,6 +345,9 @@ impl<'a> Planner<'a> {
                 let timer = TimerWrite { id: item.aggregate.clone(), hash: item.hash, name: name.clone(), after };
                 self.plain.add(input, Writes { timers: vec![timer], ..Writes::default() });
             }
+            (Origin::Effect { name }, _) => {
+                tracing::error!(aggregate = %item.aggregate, effect = name, error, "the end of an effect could not be taken in; it is asked for again");
+            }
             (Origin::Log { .. }, Some(after)) => {
                 self.count("deferred");
                 self.put(input, item, failure.wait_reason(), attempts, Some(after), error);
@@ -478,6 +486,11 @@ impl Late {
 impl Plan {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.consumed.is_empty() && self.settles.is_empty() && self.answers.is_empty()
+    }
+
+    /// Whether it was made under this very ownership.
+    pub fn is_of(&self, owned: &Owned) -> bool {
+        self.terms.get(&owned.partition) == Some(&owned.term)
     }
 
     /// The partitions it touches.

@@ -157,7 +157,7 @@ impl Recovery {
         };
         ports.store.register_partitions(count).await?;
         let context = Arc::new(context);
-        let emit = Arc::new(Emit::new(&context, Arc::new(NoTrace)));
+        let emit = Arc::new(Emit::new(&context, &crate::config::Config::default(), Arc::new(NoTrace)));
         Ok(Self { context, emit, ports, settings, count })
     }
 

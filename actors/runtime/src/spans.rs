@@ -1,5 +1,5 @@
 //! The spans of a message's way: `process` from its admission to its end, and in it `receive`, `decide` and `commit`; then one `publish` for each
-//! record that it caused. `process` is the parent of whatever the message causes in other contexts.
+//! record that it caused; and an `effect` for each call out of the system. `process` is the parent of whatever the message causes in other contexts.
 //!
 //! Invariant: a span is made only where the sender was sampled, so that an unsampled message costs a look at one flag. No attribute carries anything of a
 //! body, or a header's text that was not checked before. Deliberately absent: OpenTelemetry, see [`TraceLink`](crate::telemetry::TraceLink).
@@ -39,6 +39,22 @@ pub(crate) fn process(context: &str, message: &Message, record: Option<&Record>,
         span.record("messaging.destination.partition.id", tracing::field::display(record.partition.0));
         span.record("messaging.kafka.offset", record.offset);
     }
+    trace.parent(&span, parent, message.tracestate.as_deref());
+    span
+}
+
+/// One attempt at an effect and what its end brings about, child of what intended it; disabled if that was not sampled.
+pub(crate) fn effect(context: &str, message: &Message, trace: &Trace) -> Span {
+    let Some(parent) = message.traceparent.as_deref().filter(|text| is_sampled(text)) else { return Span::none() };
+    let span = info_span!(
+        parent: None,
+        "effect",
+        otel.kind = "client",
+        holdfast.context = context,
+        message.r#type = %message.r#type,
+        aggregate.key = %message.key,
+        correlation_id = message.correlation.as_deref(),
+    );
     trace.parent(&span, parent, message.tracestate.as_deref());
     span
 }

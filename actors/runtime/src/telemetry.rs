@@ -51,6 +51,8 @@ pub const INPUT_REOPENED_TOTAL: &str = "holdfast_input_reopened_total";
 pub const FORWARDS_TOTAL: &str = "holdfast_forwards_total";
 /// Times the owners' table was read, by `context`.
 pub const OWNER_READS_TOTAL: &str = "holdfast_owner_reads_total";
+/// Attempts at effects, by `context` and `outcome` (`ended`, `again`).
+pub const EFFECT_ATTEMPTS_TOTAL: &str = "holdfast_effect_attempts_total";
 /// Violations of an invariant noticed while running, by `invariant`.
 pub const INVARIANT_VIOLATIONS_TOTAL: &str = "holdfast_invariant_violations_total";
 

@@ -1,4 +1,4 @@
-//! What waits in the store for its time: timers, and messages in the durable mailbox.
+//! What waits in the store for its time: timers, effects, and messages in the durable mailbox.
 //!
 //! Due is by the store's clock. Deliberately absent: any order between a timer and other messages; a timer that was cancelled in the same
 //! moment may still fire, so `decide` must look at the state.
@@ -54,6 +54,26 @@ pub(crate) async fn due(
             Some(Input { partition, term: term_of(partition)?, work: Work::Item(Arc::new(item)) })
         })
         .collect()
+}
+
+/// Begins the effects that are due for `partitions`, as many as there is room for.
+pub(crate) async fn begin_effects(env: &Environment, partitions: &[(PartitionId, u64)], count: u32) {
+    let room = env.effects.room().min(LIMIT);
+    if room == 0 || !env.effects.are_there() {
+        return;
+    }
+    let slice = Slice { partitions: partitions.iter().map(|(partition, _)| *partition).collect(), count };
+    match env.store.due_effects(&slice, room, env.config.effect_hold()).await {
+        Ok(due) => {
+            for effect in due {
+                let home = KeyHash::of(effect.key.as_bytes()).home(count);
+                if let Some((partition, term)) = partitions.iter().find(|(partition, _)| *partition == home) {
+                    env.effects.begin(*partition, *term, effect);
+                }
+            }
+        }
+        Err(error) => tracing::warn!(context = env.context.name(), %error, "effects could not be looked up"),
+    }
 }
 
 /// What is on its way already.

@@ -37,6 +37,8 @@ pub(crate) enum Origin {
     Mail { position: i64, attempts: u32, since: Timestamp, record: Record, own: bool },
     /// A timer: its row is removed.
     Timer { name: String },
+    /// An effect's end: its row is removed.
+    Effect { name: String },
     /// A caller: it is answered.
     Call { reply: Mutex<Option<CallReply>> },
 }
@@ -64,7 +66,7 @@ pub(crate) struct Item {
 }
 
 impl Item {
-    /// The claim to look for; events are recognised by their sequence, timers by their row.
+    /// The claim to look for; events are recognised by their sequence, timers and effects by their row.
     pub fn claim_key(&self) -> Option<ClaimKey> {
         match &self.origin {
             Origin::Log { own: true, .. } | Origin::Mail { own: true, .. } | Origin::Call { .. } => {
@@ -177,6 +179,8 @@ pub(crate) struct Delivery {
     pub hash: KeyHash,
     /// The partition that decides it, and which its events go to.
     pub home: PartitionId,
+    /// The count by which that is its home.
+    pub count: u32,
     pub items: Vec<Arc<Item>>,
     /// The item being decided; read after a failure to know the culprit.
     pub at: AtomicUsize,
@@ -187,9 +191,9 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    pub fn new(aggregate: AggregateId, hash: KeyHash, home: PartitionId, items: Vec<Arc<Item>>) -> Self {
+    pub fn new(aggregate: AggregateId, hash: KeyHash, home: PartitionId, count: u32, items: Vec<Arc<Item>>) -> Self {
         let limit = AtomicUsize::new(items.len());
-        Self { aggregate, hash, home, items, at: AtomicUsize::new(0), limit, failure: OnceLock::new() }
+        Self { aggregate, hash, home, count, items, at: AtomicUsize::new(0), limit, failure: OnceLock::new() }
     }
 
     /// After an actor died: what comes before the item it was deciding is decided again, that item and what follows is not.

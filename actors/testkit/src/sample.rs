@@ -11,7 +11,9 @@ use std::{
 use bytes::Bytes;
 use holdfast_core::{
     AggregateId, Headers, KeyHash, PartitionId, Record, Timestamp,
-    batch::{Batch, Condition, Entry, Fence, MailboxWrite, OutboxDraft, StateWrite, TimerWrite, Writes},
+    batch::{
+        Batch, Condition, EffectWrite, Entry, Fence, Intent, MailboxWrite, OutboxDraft, StateWrite, TimerWrite, Writes,
+    },
     dedup::{Answer, Claim, ClaimKey},
     disposition::WaitReason,
     epoch::{Generation, Token},
@@ -86,6 +88,17 @@ pub fn record(key: &str, offset: u64, text: &str) -> Record {
         headers: Headers(vec![("a".into(), Some(Bytes::from_static(b"\x00\xff"))), ("none".into(), None)]),
         value: Some(Bytes::copy_from_slice(text.as_bytes())),
     }
+}
+
+/// Intends the effect `name` of `key`, or ends it.
+pub fn effect(key: &str, name: &str, hold: Option<Duration>) -> EffectWrite {
+    let intent = hold.map(|hold| Intent {
+        request: Bytes::from(format!("{key} {name}")),
+        hold,
+        correlation: Some("flow".into()),
+        traceparent: None,
+    });
+    EffectWrite { id: id(key), hash: hash(key), name: name.into(), intent }
 }
 
 /// Sets the timer `name` of `key`, or removes it.

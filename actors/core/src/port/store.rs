@@ -1,9 +1,9 @@
-//! The durable store of one context: ownership rows, states, claims, outbox, timers, mailbox.
+//! The durable store of one context: ownership rows, states, claims, outbox, timers, effects, mailbox.
 //!
 //! One call is one transaction. Every method that writes on behalf of an owner carries its token, and touches nothing where that
 //! is no longer the row's (I4).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -116,6 +116,27 @@ pub struct DueTimer {
     pub key: Arc<str>,
     /// The timer's name.
     pub name: String,
+}
+
+/// An effect whose time has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueEffect {
+    /// The aggregate's kind, as stored.
+    pub kind: String,
+    /// The aggregate's key.
+    pub key: Arc<str>,
+    /// The effect's name.
+    pub name: String,
+    /// The request as it was intended.
+    pub request: Bytes,
+    /// The attempts begun, with this one.
+    pub attempts: u32,
+    /// How long ago it was intended.
+    pub age: Duration,
+    /// `ce_correlationid` of what it belongs to.
+    pub correlation: Option<String>,
+    /// `traceparent` of what caused it.
+    pub traceparent: Option<String>,
 }
 
 /// How far a relay has come.
@@ -249,6 +270,20 @@ pub trait Store: Send + Sync + 'static {
 
     /// Timers that are due by the store's clock, oldest first.
     async fn due_timers(&self, slice: &Slice, limit: u32) -> Result<Vec<DueTimer>, StoreError>;
+
+    /// Effects that are due by the store's clock, those due longest. Each counts as attempted once more, and is not due again before `hold`
+    /// has passed.
+    async fn due_effects(&self, slice: &Slice, limit: u32, hold: Duration) -> Result<Vec<DueEffect>, StoreError>;
+
+    /// An attempt at an effect has ended without an outcome: it is due again `after` this, and `error` is kept for a person. One that has come to its
+    /// end stays so.
+    async fn put_off_effect(
+        &self,
+        id: &AggregateId,
+        name: &str,
+        after: Duration,
+        error: &str,
+    ) -> Result<(), StoreError>;
 
     /// The mailboxes whose head is due, whole (at most `limit` messages of each), ordered by position; at most `limit` aggregates.
     async fn due_mail(&self, slice: &Slice, limit: u32) -> Result<Vec<Waiting>, StoreError>;

@@ -15,7 +15,7 @@ use holdfast_core::{
     port::store::Committed,
 };
 
-use super::{InFlight, Lane, Offsets, ended};
+use super::{InFlight, Lane, Offsets, Owned, ended};
 use crate::{
     commit::{self, End},
     partition::PartitionMessage,
@@ -53,7 +53,8 @@ impl Lane {
         }
         let touched = plan.partitions();
         let mut fences = Vec::with_capacity(touched.len());
-        for owned in self.owned.values().filter(|owned| touched.contains(&owned.partition)) {
+        let is_in = |owned: &&Owned| touched.contains(&owned.partition) && plan.is_of(owned);
+        for owned in self.owned.values().filter(is_in) {
             let mut consumed = Vec::new();
             for ((partition, topic), offsets) in &done {
                 if *partition == owned.partition
@@ -103,11 +104,11 @@ impl Lane {
         let traced = !spans.is_empty();
         drop(spans);
         for partition in committed.stale.iter().filter(|partition| !outdated.contains(partition)) {
-            self.lose(*partition);
+            self.lose_if(&plan, *partition);
         }
         self.redo_outdated(&mut plan, outdated);
         for fence in &batch.fences {
-            if let Some(owned) = self.owned.get_mut(&fence.partition)
+            if let Some(owned) = self.owned.get_mut(&fence.partition).filter(|owned| plan.is_of(owned))
                 && let Some(head) = committed.heads.get(&fence.partition)
             {
                 owned.batch = fence.number;
@@ -126,8 +127,12 @@ impl Lane {
         // First the actors advance.
         self.advance(&plan, &undone, is_granted);
         for (entry, writes) in batch.entries.iter().enumerate().map(|(at, entry)| (at, chosen(entry, is_granted(at)))) {
-            if !undone.contains(&batch.entries[entry].partition) {
+            let partition = batch.entries[entry].partition;
+            if !undone.contains(&partition) {
                 self.recent.extend(writes.claims.iter().map(|claim| (claim.key, claim.clone())));
+                if let Some(term) = plan.terms.get(&partition) {
+                    self.env.effects.intended(partition, *term, writes);
+                }
             }
         }
         // Then callers are answered.
@@ -157,7 +162,8 @@ impl Lane {
         }
         for ((partition, topic), offsets) in done.into_iter().filter(|((partition, _), _)| !undone.contains(partition))
         {
-            if let Some(mark) = self.owned.get_mut(&partition).and_then(|owned| owned.marks.get_mut(&topic)) {
+            let owned = self.owned.get_mut(&partition).filter(|owned| plan.terms.get(&partition) == Some(&owned.term));
+            if let Some(mark) = owned.and_then(|owned| owned.marks.get_mut(&topic)) {
                 for offset in &offsets {
                     mark.done(*offset);
                 }
@@ -181,13 +187,13 @@ impl Lane {
             snapshots.entry(settle.partition).or_default().push((settle.aggregate.clone(), snapshot));
         }
         for (partition, snapshots) in snapshots {
-            if let Some(owned) = self.owned.get(&partition) {
+            if let Some(owned) = self.owned.get(&partition).filter(|owned| plan.is_of(owned)) {
                 let _ = owned.supervisor.send_message(PartitionMessage::Settle { snapshots });
             }
         }
         for (partition, aggregate, change) in plan.waiting.iter().filter(|(partition, ..)| !undone.contains(partition))
         {
-            let Some(owned) = self.owned.get_mut(partition) else { continue };
+            let Some(owned) = self.owned.get_mut(partition).filter(|owned| plan.is_of(owned)) else { continue };
             match owned.live.waiting(aggregate) {
                 Some(waiting) => owned.live.set_waiting(aggregate, waiting.saturating_add_signed(*change)),
                 None => _ = self.mailed.insert(aggregate.clone()),

@@ -20,7 +20,7 @@ use crate::{
     backoff::Backoff,
     mutant::Mutant,
     partition::{PartitionMessage, Post},
-    plan::{Planned, Planner},
+    plan::{Plan, Planned, Planner},
     prepare,
     router::RouteError,
     telemetry,
@@ -75,7 +75,10 @@ impl Lane {
         };
         let Planned { plans, carry } = planner.finish(low_after);
         self.carry.extend(carry);
-        self.ready.extend(plans.into_iter().filter(|plan| !plan.is_empty()));
+        let terms: Arc<BTreeMap<_, _>> =
+            Arc::new(self.owned.values().map(|owned| (owned.partition, owned.term)).collect());
+        let plans = plans.into_iter().filter(|plan| !plan.is_empty());
+        self.ready.extend(plans.map(|plan| Plan { terms: terms.clone(), ..plan }));
     }
 
     /// Disposes of everything that needs no actor, and groups the rest by aggregate, in order of first appearance.
@@ -188,7 +191,8 @@ impl Lane {
                 })
                 .collect();
             let hash = KeyHash::of(group.aggregate.key.as_bytes());
-            let delivery = Arc::new(Delivery::new(group.aggregate, hash, group.partition, items));
+            let count = self.owned.get(&group.partition).map_or(1, |owned| owned.count);
+            let delivery = Arc::new(Delivery::new(group.aggregate, hash, group.partition, count, items));
             posts.entry(group.partition).or_default().push(Post {
                 index,
                 delivery: delivery.clone(),

@@ -6,13 +6,31 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use holdfast_core::{KeyHash, PartitionId, growth::Growth};
+use futures::StreamExt as _;
+use holdfast_core::{
+    AggregateId, KeyHash, PartitionId,
+    batch::OutboxDraft,
+    epoch::{PartitionRow, Token},
+    growth::Growth,
+    port::store::StoreError,
+};
 
 use super::Lane;
 use crate::{growth, mutant::Mutant, partition::PartitionMessage, relay::RelayMessage};
 
 /// A refused commit waits at most so long for the news that explain it, before it is tried again.
 const NEWS_PATIENCE: Duration = Duration::from_secs(1);
+/// Each takes some round trips and a connection.
+const ACKNOWLEDGED_AT_ONCE: usize = 4;
+
+/// A partition that is about to acknowledge a generation.
+struct Move {
+    partition: PartitionId,
+    token: Token,
+    mark: OutboxDraft,
+    /// Whom it let go.
+    moved: Vec<AggregateId>,
+}
 
 impl Lane {
     /// Brings the owned partitions to the generation in force, and opens those that need wait no longer.
@@ -29,9 +47,7 @@ impl Lane {
         };
         if !behind(self).is_empty() {
             self.settle_all().await;
-            for partition in behind(self) {
-                self.move_to(partition, &growth).await;
-            }
+            self.move_to(behind(self), &growth).await;
         }
         let mut is_waiting = false;
         for owned in self.owned.values_mut().filter(|owned| !owned.is_serving()) {
@@ -50,14 +66,28 @@ impl Lane {
         }
     }
 
-    /// Lets go of the keys of `partition` that have moved, and puts that on record.
-    async fn move_to(&mut self, partition: PartitionId, growth: &Growth) {
-        let (generation, count) = growth.current();
-        let Some(owned) = self.owned.get_mut(&partition) else { return };
+    /// Lets go of the keys of `partitions` that have moved, and puts that on record, a few at a time.
+    async fn move_to(&mut self, partitions: Vec<PartitionId>, growth: &Growth) {
+        let (generation, _) = growth.current();
+        let moves: Vec<_> = partitions.into_iter().filter_map(|partition| self.let_go(partition, growth)).collect();
+        let store = self.env.store.clone();
+        let acknowledge = |Move { partition, token, mark, moved }| {
+            let store = store.clone();
+            async move { (partition, token, moved, store.acknowledge(partition, token, generation, Some(mark)).await) }
+        };
+        let mut answers = futures::stream::iter(moves).map(acknowledge).buffered(ACKNOWLEDGED_AT_ONCE);
+        while let Some((partition, token, moved, answer)) = answers.next().await {
+            self.moved(partition, token, moved, growth, answer).await;
+        }
+    }
+
+    /// Stops the actors of keys whose home is elsewhere now. From here on nothing for them is accepted.
+    fn let_go(&mut self, partition: PartitionId, growth: &Growth) -> Option<Move> {
+        let (_, count) = growth.current();
+        let owned = self.owned.get_mut(&partition)?;
         let before = std::mem::replace(&mut owned.count, count);
-        let is_late = self.env.config.is(Mutant::PassivatedAfterwards);
         let moved = owned.live.remove_where(|id| KeyHash::of(id.key.as_bytes()).home(count) != partition);
-        if !moved.is_empty() && !is_late {
+        if !moved.is_empty() && !self.env.config.is(Mutant::PassivatedAfterwards) {
             let _ = owned.supervisor.send_message(PartitionMessage::Passivate { ids: moved.clone() });
         }
         // Whoever stays where he is goes on being served; a key that is new here must wait.
@@ -66,13 +96,26 @@ impl Lane {
         }
         let mark =
             growth::mark(self.env.context.name(), &self.env.emit.events_topic, partition, count, self.env.clock.now());
-        let token = owned.token;
-        match self.env.store.acknowledge(partition, token, generation, Some(mark)).await {
+        Some(Move { partition, token: owned.token, mark, moved })
+    }
+
+    /// Takes in how an acknowledgement ended.
+    async fn moved(
+        &mut self,
+        partition: PartitionId,
+        token: Token,
+        moved: Vec<AggregateId>,
+        growth: &Growth,
+        answer: Result<Option<PartitionRow>, StoreError>,
+    ) {
+        let (generation, count) = growth.current();
+        match answer {
             Ok(Some(row)) => {
+                let Some(owned) = self.owned.get_mut(&partition) else { return };
                 owned.generation = generation;
                 owned.outbox_head = row.outbox_head;
                 let _ = self.relay.send(RelayMessage::Reload { partition, token, head: row.outbox_head });
-                if is_late {
+                if self.env.config.is(Mutant::PassivatedAfterwards) {
                     tokio::time::sleep(Duration::from_secs(5)).await;
                     let _ = owned.supervisor.send_message(PartitionMessage::Passivate { ids: moved });
                 }

@@ -72,7 +72,7 @@ impl Lane {
             snapshots.entry(settle.partition).or_default().push((settle.aggregate.clone(), None));
         }
         for (partition, snapshots) in snapshots {
-            if let Some(owned) = self.owned.get(&partition) {
+            if let Some(owned) = self.owned.get(&partition).filter(|owned| plan.is_of(owned)) {
                 let _ = owned.supervisor.send_message(PartitionMessage::Settle { snapshots });
             }
         }
@@ -84,10 +84,11 @@ impl Lane {
         let rows: HashMap<PartitionId, PartitionRow> = rows.into_iter().map(|row| (row.partition, row)).collect();
         for fence in &in_flight.batch.fences {
             let Some(row) = rows.get(&fence.partition) else {
-                self.lose(fence.partition);
+                self.lose_if(&in_flight.plan, fence.partition);
                 continue;
             };
-            let Some(owned) = self.owned.get_mut(&fence.partition) else { continue };
+            let owned = self.owned.get_mut(&fence.partition).filter(|owned| in_flight.plan.is_of(owned));
+            let Some(owned) = owned else { continue };
             let token = row.token.unwrap_or(owned.token);
             (owned.token, owned.batch, owned.outbox_head) = (token, row.batch, row.outbox_head);
             owned.remembered.store(row.batch, std::sync::atomic::Ordering::Release);
@@ -102,12 +103,13 @@ impl Lane {
         let undone = in_flight.plan.work.into_iter().filter(|input| {
             let Some(row) = rows.get(&input.partition) else { return false };
             let Some((topic, offset)) = input.place() else {
-                // Mail and timers come again from their tables; calls go round and meet their claim.
+                // Mail, timers and effects come again from their tables; calls go round and meet their claim.
                 return matches!(&input.work, Work::Item(item) if item.wants_reply());
             };
             let consumed = row.next_offset(topic).is_some_and(|next| offset < next);
             if consumed
-                && let Some(mark) = self.owned.get_mut(&input.partition).and_then(|owned| owned.marks.get_mut(topic))
+                && let Some(owned) = self.owned.get_mut(&input.partition).filter(|owned| owned.term == input.term)
+                && let Some(mark) = owned.marks.get_mut(topic)
             {
                 mark.done(offset);
             }

@@ -168,6 +168,9 @@ impl Cluster {
                 }
             }
         }
+        if !contents.effects.is_empty() {
+            let _ = write!(left, "{} effects without an end; ", contents.effects.len());
+        }
         if !contents.mailbox.is_empty() {
             let _ = write!(left, "{} in mailboxes; ", contents.mailbox.len());
         }

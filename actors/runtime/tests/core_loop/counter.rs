@@ -1,8 +1,9 @@
-//! A counter with every trait that a domain can have: rejection, condition, timer, look-up, panic.
+//! A counter with every trait that a domain can have: rejection, condition, timer, look-up, effect, message to another, panic.
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -12,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_core::{
     Aggregate, Context, Decision, Effects, Message,
-    codec::{Adapter, Aftermath, EncodedEvent, LookupFailed, StateError},
+    codec::{Adapter, Aftermath, Again, Attempt, EncodedEffect, EncodedEvent, LookupFailed, Outgoing, StateError},
     dedup::Rejection,
     disposition::Refused,
     pool::PoolChange,
@@ -33,24 +34,36 @@ pub enum Command {
     Fired,
     /// Needs a look-up.
     Ask(Option<i64>),
+    /// Has the bank add so much.
+    Charge(i64),
+    Charged(i64),
+    /// Adds so much to the counter of the same name in upper case.
+    Tell(i64),
     /// Fails until this many attempts were made, in all tests' counting.
     Panic,
 }
 
-/// So much was added; taken from the pool, if so.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Event {
-    n: i64,
-    is_taken: bool,
+pub enum Event {
+    /// So much was added.
+    Added(i64),
+    /// The same, taken from the pool.
+    Taken(i64),
+    /// The bank is to be asked for so much. Adds nothing.
+    Charging(i64),
+    /// The bank has given so much.
+    Charged(i64),
+    /// Another is told of so much. Adds nothing.
+    Told(i64),
 }
 
 impl Event {
-    pub const fn added(n: i64) -> Self {
-        Self { n, is_taken: false }
-    }
-
-    pub const fn taken(n: i64) -> Self {
-        Self { n, is_taken: true }
+    /// What it adds; its body.
+    const fn adds(self) -> i64 {
+        match self {
+            Self::Added(n) | Self::Taken(n) | Self::Charged(n) => n,
+            Self::Charging(_) | Self::Told(_) => 0,
+        }
     }
 }
 
@@ -64,21 +77,24 @@ impl Aggregate for Counter {
     fn decide(&self, command: &Command, _: &Context<'_>) -> Result<Decision<Self>, String> {
         match command {
             Command::Add(0) => Err("nothing to add".into()),
-            Command::Add(n) => Ok(Decision::event(Event::added(*n))),
+            Command::Add(n) => Ok(Decision::event(Event::Added(*n))),
             Command::Take(n) => Ok(Decision::Conditional {
                 wants: vec![PoolChange::hold("stock", *n)],
-                granted: Effects::event(Event::taken(*n)),
+                granted: Effects::event(Event::Taken(*n)),
                 refused: Err("sold out".into()),
             }),
             Command::Later => Ok(Decision::Done(Effects::none().with_timer("later", Duration::from_mins(1)))),
-            Command::Fired => Ok(Decision::event(Event::added(1000))),
-            Command::Ask(answer) => Ok(Decision::event(Event::added(answer.expect("prepared")))),
+            Command::Fired => Ok(Decision::event(Event::Added(1000))),
+            Command::Ask(answer) => Ok(Decision::event(Event::Added(answer.expect("prepared")))),
+            Command::Charge(n) => Ok(Decision::event(Event::Charging(*n))),
+            Command::Charged(n) => Ok(Decision::event(Event::Charged(*n))),
+            Command::Tell(n) => Ok(Decision::event(Event::Told(*n))),
             Command::Panic => panic!("this command is poison"),
         }
     }
 
     fn evolve(&mut self, event: &Event) {
-        self.sum += event.n;
+        self.sum += event.adds();
     }
 }
 
@@ -87,6 +103,11 @@ impl Aggregate for Counter {
 pub struct Oracle {
     pub is_away: Arc<AtomicBool>,
     pub calls: Arc<AtomicUsize>,
+    /// What the bank has given, by counter and effect: it knows a repeat.
+    pub bank: Arc<Mutex<BTreeMap<(String, String), i64>>>,
+    pub bank_calls: Arc<AtomicUsize>,
+    /// How often the bank gives, and nobody hears of it.
+    pub answers_lost: Arc<AtomicUsize>,
     /// How often decoding an "add" panics from now on: a bug in a codec.
     pub decode_panics: Arc<AtomicUsize>,
 }
@@ -106,7 +127,7 @@ impl Adapter for CounterAdapter {
     type Aggregate = Counter;
 
     fn handles(&self) -> Vec<&'static str> {
-        vec!["add", "take", "later", "ask", "panic", "other.added"]
+        vec!["add", "take", "later", "ask", "charge", "tell", "panic", "other.added"]
     }
 
     fn decode(&self, message: &Message) -> Result<Command, Refused> {
@@ -122,6 +143,8 @@ impl Adapter for CounterAdapter {
             "take" => Ok(Command::Take(number(&message.payload)?)),
             "later" => Ok(Command::Later),
             "ask" => Ok(Command::Ask(None)),
+            "charge" => Ok(Command::Charge(number(&message.payload)?)),
+            "tell" => Ok(Command::Tell(number(&message.payload)?)),
             "panic" => Ok(Command::Panic),
             _ => Err(Refused::unknown_type()),
         }
@@ -132,19 +155,56 @@ impl Adapter for CounterAdapter {
     }
 
     fn encode_event(&self, event: &Event, _: &Context<'_>) -> EncodedEvent {
-        EncodedEvent { r#type: if event.is_taken { "taken" } else { "added" }, payload: event.n.to_string().into() }
+        let r#type = match event {
+            Event::Added(_) => "added",
+            Event::Taken(_) => "taken",
+            Event::Charging(_) => "charging",
+            Event::Charged(_) => "charged",
+            Event::Told(_) => "told",
+        };
+        EncodedEvent { r#type, payload: event.adds().to_string().into() }
+    }
+
+    fn commands_after(&self, event: &Event, context: &Context<'_>) -> Vec<Outgoing> {
+        let Event::Told(n) = event else { return Vec::new() };
+        vec![Outgoing { key: context.key.to_uppercase(), r#type: "add", payload: n.to_string().into() }]
+    }
+
+    fn effects_after(&self, event: &Event, context: &Context<'_>) -> Vec<EncodedEffect> {
+        let Event::Charging(n) = event else { return Vec::new() };
+        vec![EncodedEffect { name: format!("charge:{}", context.version), request: n.to_string().into() }]
+    }
+
+    fn has_effects(&self) -> bool {
+        true
+    }
+
+    async fn perform(&self, attempt: &Attempt) -> Result<Command, Again> {
+        self.oracle.bank_calls.fetch_add(1, Ordering::SeqCst);
+        if self.oracle.is_away.load(Ordering::SeqCst) {
+            return Err(Again { reason: "the bank is away".into(), after: None });
+        }
+        let n = number(&attempt.request).map_err(|refused| Again { reason: refused.error, after: None })?;
+        let id = (attempt.key.to_string(), attempt.name.clone());
+        let given = *self.oracle.bank.lock().expect("nobody panics with it").entry(id).or_insert(n);
+        let is_lost = |left: usize| left.checked_sub(1);
+        if self.oracle.answers_lost.fetch_update(Ordering::SeqCst, Ordering::SeqCst, is_lost).is_ok() {
+            std::future::pending::<()>().await;
+        }
+        Ok(Command::Charged(given))
     }
 
     fn decode_event(&self, message: &Message) -> Result<Event, Refused> {
         match &*message.r#type {
-            "added" => Ok(Event::added(number(&message.payload)?)),
-            "taken" => Ok(Event::taken(number(&message.payload)?)),
+            "added" => Ok(Event::Added(number(&message.payload)?)),
+            "taken" => Ok(Event::Taken(number(&message.payload)?)),
+            "charged" => Ok(Event::Charged(number(&message.payload)?)),
             _ => Err(Refused::unknown_type()),
         }
     }
 
     fn aftermath(&self, event: &Event, _: &Context<'_>) -> Aftermath {
-        let pools = if event.is_taken { vec![PoolChange::hold("stock", event.n)] } else { Vec::new() };
+        let pools = if let Event::Taken(n) = event { vec![PoolChange::hold("stock", *n)] } else { Vec::new() };
         Aftermath { pools, timers: Vec::new() }
     }
 

@@ -420,7 +420,7 @@ async fn two_histories_are_refused() {
 fn the_counters_events_are_read_as_they_were_written() {
     let adapter = CounterAdapter::default();
     let context = holdfast_core::Context { key: "a", version: 1, now: holdfast_core::Timestamp::default() };
-    for event in [crate::counter::Event::added(7), crate::counter::Event::taken(8)] {
+    for event in [crate::counter::Event::Added(7), crate::counter::Event::Taken(8)] {
         let encoded = adapter.encode_event(&event, &context);
         let mut message = call("a", encoded.r#type, "");
         message.payload = encoded.payload;

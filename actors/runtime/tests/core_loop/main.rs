@@ -2,6 +2,7 @@
 
 mod cluster;
 mod counter;
+mod effects;
 
 mod basics;
 mod faults;

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast_core::{PartitionId, dedup::Answer, pool::Pool};
+use holdfast_core::{PartitionId, Record, dedup::Answer, pool::Pool};
 use holdfast_runtime::{Consistency, RouteError, Router, mutant::Mutant};
 use holdfast_testkit::{
     Checker, Dice, Gate, Watch,
@@ -122,7 +122,8 @@ impl Run {
         for _ in 0..=self.dice.below(12) {
             let key = any_key(&mut self.dice);
             let (r#type, body) = match self.dice.below(20) {
-                0..11 => ("add", (1 + self.dice.below(9)).to_string()),
+                0..10 => ("add", (1 + self.dice.below(9)).to_string()),
+                10 => ("charge", (1 + self.dice.below(9)).to_string()),
                 11 => ("add", "0".into()),
                 12..16 => ("take", (1 + self.dice.below(3)).to_string()),
                 16 => ("ask", String::new()),
@@ -219,8 +220,9 @@ impl Run {
 
     fn port_fault(&mut self) {
         let Some(member) = self.someone() else { return };
-        match self.dice.below(9) {
+        match self.dice.below(10) {
             0 => member.store.set_unavailable(true),
+            9 => self.cluster.oracle.answers_lost.store(self.dice.index(3), std::sync::atomic::Ordering::SeqCst),
             1 => member.store.lose_answers(1 + u32::try_from(self.dice.below(3)).expect("small")),
             2 => member.store.set_latency(self.dice.millis(300)),
             3 => member.log.set_unavailable(true),
@@ -352,6 +354,7 @@ impl Run {
                 ("add", Ok(n)) if n > 0 => found == [n],
                 ("take", Ok(n)) => found.is_empty() || found == [n],
                 ("ask", _) => found == [42],
+                ("charge", _) => found == [0],
                 // Junk is a dead letter and claims nothing, so that its id may come again with another body.
                 ("add", Err(_) | Ok(-1)) => found.is_empty() || found == [99],
                 _ => found.is_empty(),
@@ -366,7 +369,8 @@ impl Run {
         let foreign = self.cluster.log.all_records("other.events");
         let foreign: BTreeSet<String> = foreign.iter().map(|record| text(record, "ce_id")).collect();
         let grown = self.grown();
-        let is_call = |cause: &String| !known.contains(cause) && !foreign.contains(cause) && !grown.contains(cause);
+        let bank: BTreeSet<String> = self.charges("charged").into_iter().map(|(_, _, cause)| cause).collect();
+        let is_call = |cause: &String| [&known, &foreign, &grown, &bank].iter().all(|known| !known.contains(cause));
         granted += effects.iter().filter(|(cause, found)| is_call(cause) && **found == [2]).map(|_| 2).sum::<i64>();
         let held = self.cluster.store.contents().pools["stock"].held;
         if held != granted {
@@ -379,6 +383,34 @@ impl Run {
             }
         }
         wrong
+    }
+
+    /// Charges that were begun, or that ended: counter, value, and what caused it.
+    fn charges(&self, r#type: &str) -> Vec<(String, i64, String)> {
+        let (records, mut seen) = (self.cluster.log.all_records("counter.events"), BTreeSet::new());
+        let is_one = |record: &&Record| text(record, "ce_type") == r#type && seen.insert(text(record, "ce_id"));
+        let value =
+            |record: &Record| String::from_utf8(record.value.as_deref().unwrap_or_default().to_vec()).expect("text");
+        let charge = |record: &Record| {
+            (text(record, "ce_subject"), value(record).parse().expect("a number"), text(record, "ce_causationid"))
+        };
+        records.iter().filter(is_one).map(charge).collect()
+    }
+
+    /// I2 at the edge: what the bank has given was asked for, and taken in once.
+    fn check_bank(&self) -> Vec<String> {
+        let given = self.cluster.oracle.bank.lock().expect("nobody panics with it").clone();
+        let mut told: Vec<(String, i64)> = self.charges("charged").into_iter().map(|(key, n, _)| (key, n)).collect();
+        let mut given: Vec<(String, i64)> = given.into_iter().map(|((key, _), n)| (key, n)).collect();
+        told.sort();
+        given.sort();
+        let begun = self.charges("charging").len();
+        let is_right = told == given && begun == given.len();
+        if is_right {
+            Vec::new()
+        } else {
+            vec![format!("I2: {begun} charges were begun; the bank gave {given:?}; taken in: {told:?}")]
+        }
     }
 
     /// I8: what is stored is the fold of what was published.
@@ -409,6 +441,7 @@ impl Run {
         let mut wrong: Vec<String> = found.iter().map(ToString::to_string).collect();
         wrong.append(&mut self.told.lock().expect("nobody panics with it").stale_reads);
         wrong.extend(self.check_effects());
+        wrong.extend(self.check_bank());
         wrong.extend(self.check_folds());
         wrong.extend(self.check_growth());
         if !self.cluster.store.contents().timers.is_empty() {

@@ -2,11 +2,19 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use holdfast_core::PartitionId;
+use holdfast_core::{
+    KeyHash, PartitionId,
+    batch::{Batch, Fence},
+    epoch::{Generation, Token},
+    port::store::Store as _,
+};
 use holdfast_runtime::Config;
-use holdfast_testkit::Gate;
+use holdfast_testkit::{
+    Gate,
+    store::{CommitFault, Stage},
+};
 
-use crate::cluster::{Cluster, PARTITIONS, eventually, home};
+use crate::cluster::{Cluster, Member, PARTITIONS, TOPICS, eventually, home};
 
 fn flood(cluster: &Cluster, from: i64, to: i64) {
     for n in from..=to {
@@ -112,6 +120,57 @@ async fn a_revoke_ends_within_its_bound_whatever_hangs() {
     gate.open();
     flood(&cluster, 51, 100);
     cluster.assert_converged().await;
+}
+
+/// While its lane waits for the store to let go of moved keys, a partition is taken and its first record read: before the lane has heard of either.
+#[tokio::test(start_paused = true)]
+async fn what_is_read_of_a_partition_before_its_lane_has_heard_of_it_is_not_lost() {
+    let cluster = Cluster::new();
+    let first = cluster.start_with(|config| config.lanes = 1).await;
+    let second = cluster.start().await;
+    eventually("shared", || first.node.owned_partitions() == 2 && second.node.owned_partitions() == 2).await;
+    let owned_by = |member: &Member| {
+        let assignment = cluster.group.assignment();
+        let of = |(partition, id): (PartitionId, u32)| (id == member.membership.id()).then_some(partition);
+        assignment.into_iter().find_map(of).expect("it has two")
+    };
+    let (busy, moving) = (owned_by(&first), owned_by(&second));
+    let stays =
+        |key: &String| [PARTITIONS, 2 * PARTITIONS].iter().all(|n| KeyHash::of(key.as_bytes()).home(*n) == moving);
+    let key = (0..100).map(|n| format!("k{n}")).find(stays).expect("one in eight");
+    // The first hears late of the growth; by then somebody has a lock on the row that it has to write.
+    first.store.set_latency(Duration::from_secs(5));
+    for topic in TOPICS {
+        cluster.grow(topic, 2 * PARTITIONS);
+    }
+    eventually("in force", || cluster.store.contents().generations.len() == 2).await;
+    let (gate, zombie) = (Gate::closed(), cluster.store.node());
+    zombie.next_commit(CommitFault::Slow(Stage::BeforeCommit, gate.clone()));
+    let late =
+        tokio::spawn(async move { zombie.commit(&Batch { fences: vec![stale(busy)], entries: Vec::new() }).await });
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    first.store.set_latency(Duration::ZERO);
+    cluster.send(&key, "add", "1");
+    eventually("done by its old owner", || cluster.sum(&key) == Some(1)).await;
+    let before = epochs(&cluster)[moving.0 as usize];
+    cluster.group.assign(moving, &first.membership);
+    eventually("taken", || epochs(&cluster)[moving.0 as usize] > before).await;
+    cluster.send(&key, "add", "2");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(cluster.sum(&key), Some(1), "the lane is not busy, so this shows nothing");
+    gate.open();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    cluster.send(&key, "add", "4");
+    eventually("the lane goes on", || cluster.sum(&key).is_some_and(|sum| sum >= 5)).await;
+    assert_eq!(cluster.sum(&key), Some(7));
+    assert_eq!(late.await.expect("no panic").expect("it is only stale").stale, [busy]);
+    cluster.assert_converged().await;
+}
+
+/// One that no row has ever matched.
+fn stale(partition: PartitionId) -> Fence {
+    let (token, generation, consumed) = (Token::draw(), Generation(1), Vec::new());
+    Fence { partition, token, generation, number: 1, outbox_head: 0, consumed, cursor: None }
 }
 
 /// rust-rdkafka#638, #665: a lost wake-up. No error is told, and nothing comes.

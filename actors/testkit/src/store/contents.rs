@@ -6,18 +6,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use holdfast_core::{
     AggregateId, KeyHash, PartitionId,
-    batch::{Batch, DeadLetter, Fence, MailboxWrite, OutboxRow, StateWrite, Writes},
+    batch::{Batch, DeadLetter, Fence, Intent, MailboxWrite, OutboxRow, StateWrite, Writes},
     dedup::{Claim, ClaimKey},
     disposition::WaitReason,
     envelope::Record,
     epoch::{Generation, PartitionRow, Token},
     growth::Step,
     pool::Pool,
-    port::store::{CommitError, Committed, DueTimer, Slice, StateRow, Waiting},
+    port::store::{CommitError, Committed, DueEffect, DueTimer, Slice, StateRow, Waiting},
     time::Timestamp,
 };
 use serde_json::Value;
@@ -37,6 +38,8 @@ pub struct Contents {
     pub claims: HashMap<ClaimKey, Vec<Claim>>,
     /// Outbox rows by partition and sequence.
     pub outbox: BTreeMap<(PartitionId, u64), OutboxRow>,
+    /// Effects that have not come to their end, by aggregate and name.
+    pub effects: BTreeMap<(AggregateId, String), Effect>,
     /// Timers by aggregate and name.
     pub timers: BTreeMap<(AggregateId, String), Timer>,
     /// The durable mailbox by position.
@@ -63,6 +66,23 @@ pub struct Contents {
     pub(super) staged: HashSet<Uuid>,
     /// Tokens that a sabotaged `retoken` failed to make invalid.
     pub(super) ghosts: HashSet<(PartitionId, Token)>,
+}
+
+/// A stored effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// The key's hash.
+    pub hash: KeyHash,
+    /// As it was intended.
+    pub intent: Intent,
+    /// When it was intended.
+    pub since: Instant,
+    /// When it may be attempted again.
+    pub due: Instant,
+    /// Begun.
+    pub attempts: u32,
+    /// Of the last attempt.
+    pub error: String,
 }
 
 /// A stored timer.
@@ -208,6 +228,17 @@ impl Contents {
                 None => self.timers.remove(&key),
             };
         }
+        for effect in &writes.effects {
+            let key = (effect.id.clone(), effect.name.clone());
+            match &effect.intent {
+                None => _ = self.effects.remove(&key),
+                Some(intent) => {
+                    let (hash, intent, due) = (effect.hash, intent.clone(), now + intent.hold);
+                    let new = || Effect { hash, intent, since: now, due, attempts: 1, error: String::new() };
+                    self.effects.entry(key).or_insert_with(new);
+                }
+            }
+        }
         // As one statement has it: a message that is removed here is nobody's head, and one deferred here stays so.
         for kind in [is_remove, is_defer, is_put] {
             for change in writes.mailbox.iter().filter(|change| kind(change)) {
@@ -268,6 +299,36 @@ impl Contents {
             name: name.clone(),
         };
         found.into_iter().map(|(key, _)| row(key)).collect()
+    }
+
+    /// See [`holdfast_core::port::store::Store::due_effects`].
+    pub(super) fn due_effects(&mut self, slice: &Slice, limit: usize, hold: Duration, now: Instant) -> Vec<DueEffect> {
+        let due = |effect: &Effect| effect.due <= now && in_slice(slice, effect.hash);
+        let mut found: Vec<_> = self.effects.iter_mut().filter(|(_, effect)| due(effect)).collect();
+        found.sort_by_key(|(_, effect)| effect.due);
+        found.truncate(limit);
+        let begin = |((id, name), effect): (&(AggregateId, String), &mut Effect)| {
+            (effect.due, effect.attempts) = (now + hold, effect.attempts + 1);
+            DueEffect {
+                kind: id.kind.to_owned(),
+                key: Arc::clone(&id.key),
+                name: name.clone(),
+                request: effect.intent.request.clone(),
+                correlation: effect.intent.correlation.clone(),
+                traceparent: effect.intent.traceparent.clone(),
+                attempts: effect.attempts,
+                age: now.duration_since(effect.since),
+            }
+        };
+        found.into_iter().map(begin).collect()
+    }
+
+    /// See [`holdfast_core::port::store::Store::put_off_effect`].
+    pub(super) fn put_off_effect(&mut self, id: &AggregateId, name: &str, after: Duration, error: &str, now: Instant) {
+        if let Some(effect) = self.effects.get_mut(&(id.clone(), name.to_owned())) {
+            effect.due = now + after;
+            error.clone_into(&mut effect.error);
+        }
     }
 
     /// See [`holdfast_core::port::store::Store::due_mail`].

@@ -23,7 +23,7 @@ use holdfast_core::{
     growth::Growth,
     pool::Pool,
     port::store::{
-        CommitError, Committed, Cursor, DueTimer, Found, Slice, StateRow, Store, StoreError, Waiting, Wanted,
+        CommitError, Committed, Cursor, DueEffect, DueTimer, Found, Slice, StateRow, Store, StoreError, Waiting, Wanted,
     },
 };
 use serde_json::Value;
@@ -32,7 +32,7 @@ use uuid::Uuid;
 
 use self::faults::Faults;
 pub use self::{
-    contents::{Contents, Mail, Timer},
+    contents::{Contents, Effect, Mail, Timer},
     faults::{CommitFault, Sabotage, Stage},
 };
 use crate::log::MemoryLog;
@@ -521,6 +521,26 @@ impl Store for MemoryStore {
         self.faults.travel().await;
         self.faults.reach()?;
         Ok(self.lock().due_timers(slice, limit as usize, Instant::now()))
+    }
+
+    async fn due_effects(&self, slice: &Slice, limit: u32, hold: Duration) -> Result<Vec<DueEffect>, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        let found = self.lock().due_effects(slice, limit as usize, hold, Instant::now());
+        self.faults.answer(found)
+    }
+
+    async fn put_off_effect(
+        &self,
+        id: &AggregateId,
+        name: &str,
+        after: Duration,
+        error: &str,
+    ) -> Result<(), StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        self.lock().put_off_effect(id, name, after, error, Instant::now());
+        self.faults.answer(())
     }
 
     async fn due_mail(&self, slice: &Slice, limit: u32) -> Result<Vec<Waiting>, StoreError> {

@@ -62,6 +62,9 @@ enum Verb {
         /// Before the first growth, between the two, and in the end, s.
         #[arg(long, default_value_t = 20)]
         calm: u64,
+        /// How much later the first node hears of the database, and that of it, ms.
+        #[arg(long, default_value_t = 0)]
+        slow: u64,
         /// Where the history and the nodes' logs go; a new directory among temporary ones, if not given.
         #[arg(long)]
         dir: Option<PathBuf>,
@@ -152,11 +155,12 @@ fn long(verb: Verb) -> Result<(), Failed> {
                 let (pause, partition) = (Duration::from_secs(pause), Duration::from_secs(10));
                 scenario::survives(Run { commands, rate, operations, pause, partition, ..short }).await
             }
-            Verb::Grow { seed, rate, orders, stale, calm, dir } => {
+            Verb::Grow { seed, rate, orders, stale, calm, slow, dir } => {
                 let seed = seed.map_or_else(any_seed, Ok)?;
                 let short = Growth::short(seed, directory(dir)?);
                 let (stale, calm) = (Duration::from_secs(stale), Duration::from_secs(calm));
-                growth::keeps_order(Growth { rate, orders, calm, stale, ..short }).await
+                let slow = Duration::from_millis(slow);
+                growth::keeps_order(Growth { rate, orders, calm, stale, slow, ..short }).await
             }
             Verb::Failover { rounds, session, lease } => {
                 let (session, lease) = (Duration::from_secs(session), Duration::from_secs(lease));

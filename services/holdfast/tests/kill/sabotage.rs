@@ -12,6 +12,7 @@ use std::{
 use async_trait::async_trait;
 use holdfast::compose::Wrap;
 use holdfast_core::{
+    AggregateId,
     batch::{Batch, OutboxDraft, OutboxRow, StateWrite},
     epoch::{Epoch, Generation, Halt, PartitionRow, Token},
     growth::Growth,
@@ -19,7 +20,9 @@ use holdfast_core::{
     pool::Pool,
     port::{
         log::Publisher,
-        store::{CommitError, Committed, Cursor, DueTimer, Found, Slice, Store, StoreError, Waiting, Wanted},
+        store::{
+            CommitError, Committed, Cursor, DueEffect, DueTimer, Found, Slice, Store, StoreError, Waiting, Wanted,
+        },
     },
 };
 use holdfast_runtime::Ports;
@@ -265,6 +268,20 @@ impl Store for Broken {
 
     async fn due_timers(&self, slice: &Slice, limit: u32) -> Result<Vec<DueTimer>, StoreError> {
         self.inner.due_timers(slice, limit).await
+    }
+
+    async fn due_effects(&self, slice: &Slice, limit: u32, hold: Duration) -> Result<Vec<DueEffect>, StoreError> {
+        self.inner.due_effects(slice, limit, hold).await
+    }
+
+    async fn put_off_effect(
+        &self,
+        id: &AggregateId,
+        name: &str,
+        after: Duration,
+        error: &str,
+    ) -> Result<(), StoreError> {
+        self.inner.put_off_effect(id, name, after, error).await
     }
 
     async fn due_mail(&self, slice: &Slice, limit: u32) -> Result<Vec<Waiting>, StoreError> {

@@ -8,6 +8,7 @@
 //! ```
 
 mod commit;
+mod effects;
 mod growth;
 mod history;
 mod outbox;
@@ -26,7 +27,7 @@ use holdfast_core::{
 };
 use serde_json::Value;
 
-pub use self::{commit::*, growth::*, history::*, outbox::*, ownership::*, pools::*, waiting::*};
+pub use self::{commit::*, effects::*, growth::*, history::*, outbox::*, ownership::*, pools::*, waiting::*};
 
 /// What an adapter's harness can do beyond the port itself.
 #[derive(Clone, Copy, Debug)]
@@ -181,6 +182,11 @@ macro_rules! store_conformance {
             a_cancelled_timer_is_gone
             due_timers_come_oldest_first_up_to_a_limit
             timers_are_found_by_the_home_of_their_key
+            an_effect_is_due_for_others_once_its_hold_is_over_and_counts_each_attempt
+            an_effect_that_is_intended_again_stays_as_it_is
+            an_effect_that_has_ended_is_gone_and_stays_so
+            an_effect_that_was_put_off_is_due_later_with_its_error
+            due_effects_come_by_home_and_limit_to_one_asker_each
             waiting_messages_come_back_as_they_were_put
             waiting_messages_keep_commit_order_and_only_the_head_is_due
             removing_the_head_makes_the_next_due
