@@ -27,6 +27,8 @@ macro_rules! package {
 }
 
 package!(admin, "holdfast.admin.v1", "What operators ask of a running node.");
+package!(customers, "holdfast.customers.v1", "Customers.");
+package!(fulfillment, "holdfast.fulfillment.v1", "Shipments.");
 package!(inventory, "holdfast.inventory.v1", "Stock and reservations.");
 package!(money, "holdfast.money.v1", "Amounts.");
 package!(orders, "holdfast.orders.v1", "Orders.");
