@@ -30,6 +30,7 @@ package!(admin, "holdfast.admin.v1", "What operators ask of a running node.");
 package!(inventory, "holdfast.inventory.v1", "Stock and reservations.");
 package!(money, "holdfast.money.v1", "Amounts.");
 package!(orders, "holdfast.orders.v1", "Orders.");
+package!(payments, "holdfast.payments.v1", "Payments.");
 package!(read, "holdfast.read.v1", "How reads are made.");
 package!(runtime, "holdfast.runtime.v1", "Between nodes.");
 
