@@ -32,6 +32,7 @@ package!(fulfillment, "holdfast.fulfillment.v1", "Shipments.");
 package!(inventory, "holdfast.inventory.v1", "Stock and reservations.");
 package!(money, "holdfast.money.v1", "Amounts.");
 package!(orders, "holdfast.orders.v1", "Orders.");
+package!(payments, "holdfast.payments.v1", "Payments.");
 package!(read, "holdfast.read.v1", "How reads are made.");
 package!(runtime, "holdfast.runtime.v1", "Between nodes.");
 

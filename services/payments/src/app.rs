@@ -1,0 +1,39 @@
+//! What the binary composes the payments context of.
+
+use std::sync::Arc;
+
+use holdfast_adapter::shown::{self, Kind};
+use holdfast_core::Aggregate as _;
+use holdfast_payments_domain::Payment;
+use holdfast_proto::payments::v1;
+use holdfast_runtime::BoundedContext;
+
+use crate::{codec::PaymentAdapter, rates::RateSource};
+
+/// The context's name: its topics, its schema, its label.
+pub const NAME: &str = "payments";
+
+/// The migrations of the context's own tables: it has none beside the runtime's.
+pub const MIGRATIONS: &[(i64, &str, &str)] = &[];
+
+/// Its kinds of aggregates, as operators see them.
+pub const KINDS: &[Kind] = &[shown::kind::<v1::Payment>(Payment::KIND)];
+
+/// The topics of other contexts that it follows, beside its own commands.
+pub const FOLLOWS: &[&str] = &["orders.events"];
+
+/// The encoded descriptors of its services, for reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = holdfast_proto::FILE_DESCRIPTOR_SET;
+
+/// How payments are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether an amount is authorized first and captured by a call of its own. A payment keeps what was set when it began.
+    pub authorize_first: bool,
+}
+
+/// The context, asking `rates` what a currency is worth in the books.
+pub fn context(settings: Settings, rates: Arc<dyn RateSource>) -> BoundedContext {
+    let context = BoundedContext::new(NAME).with(PaymentAdapter::new(settings, rates));
+    FOLLOWS.iter().fold(context, |context, topic| context.subscribe(*topic))
+}

@@ -1,0 +1,154 @@
+//! The Payment aggregate's adapter: bytes in, bytes out.
+//!
+//! Invariant: a command that gets past [`PaymentAdapter::decode`] keeps every promise of `commands.proto`. Deliberately absent: the meaning
+//! of orders' events ([`crate::subscriptions`]), and the calls to the provider themselves ([`crate::perform`]).
+
+mod commands;
+mod effects;
+mod events;
+mod recover;
+mod reply;
+mod state;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use holdfast_core::{
+    Context, Message, Timestamp,
+    codec::{Adapter, EncodedEvent, LookupFailed, StateError},
+    dedup,
+    disposition::Refused,
+};
+use holdfast_money::{Currency, FxRate, Money, Ratio};
+use holdfast_payments_domain::{Command, Event, News, Payment, Quote, Rejection};
+use holdfast_proto::{money::v1 as money, payments::v1, time};
+
+pub(crate) use commands::order_id;
+pub use commands::{EncodedCommand, PROVIDER_REPORTED, REFUND_PAYMENT, encode as encode_command};
+pub use effects::{Effect, decode_call, effects_after};
+pub use state::decode as decode_state;
+
+use crate::{app::Settings, rates::RateSource, subscriptions};
+
+/// The adapter of [`Payment`].
+pub struct PaymentAdapter {
+    settings: Settings,
+    rates: Arc<dyn RateSource>,
+}
+
+impl PaymentAdapter {
+    /// With rates from there.
+    pub fn new(settings: Settings, rates: Arc<dyn RateSource>) -> Self {
+        Self { settings, rates }
+    }
+}
+
+#[async_trait]
+impl Adapter for PaymentAdapter {
+    type Aggregate = Payment;
+
+    fn handles(&self) -> Vec<&'static str> {
+        [commands::HANDLED, subscriptions::HANDLED].concat()
+    }
+
+    fn decode(&self, message: &Message) -> Result<Command, Refused> {
+        match commands::decode(message).or_else(|| subscriptions::decode(message, self.settings)) {
+            Some(decoded) => decoded,
+            None => Err(Refused::unknown_type()),
+        }
+    }
+
+    fn encode_event(&self, event: &Event, context: &Context<'_>) -> EncodedEvent {
+        events::encode(event, context.key)
+    }
+
+    fn decode_event(&self, message: &Message) -> Result<Event, Refused> {
+        recover::decode(message)
+    }
+
+    fn encode_state(&self, state: &Payment) -> Bytes {
+        state::encode(state)
+    }
+
+    fn decode_state(&self, schema: u32, bytes: &[u8]) -> Result<Payment, StateError> {
+        state::decode(schema, bytes)
+    }
+
+    fn encode_reply(&self, state: &Payment, context: &Context<'_>) -> Bytes {
+        reply::encode(state, context)
+    }
+
+    fn rejection(&self, rejection: &Rejection) -> dedup::Rejection {
+        dedup::Rejection { code: rejection.code().to_owned(), message: rejection.to_string() }
+    }
+
+    /// Asks each currency's rate once for the whole batch.
+    async fn prepare(&self, commands: &mut [&mut Command]) -> Vec<Result<(), LookupFailed>> {
+        let mut known = Vec::<(Currency, Result<Quote, LookupFailed>)>::new();
+        let mut results = Vec::with_capacity(commands.len());
+        for command in commands {
+            let Some((currency, quote)) = wanted(command) else {
+                results.push(Ok(()));
+                continue;
+            };
+            if !known.iter().any(|(asked, _)| *asked == currency) {
+                known.push((currency, crate::rates::quote(&*self.rates, currency).await));
+            }
+            let answer = known.iter().find(|(asked, _)| *asked == currency).map(|(_, answer)| answer.clone());
+            results.push(match answer {
+                Some(Ok(answer)) => {
+                    *quote = answer;
+                    Ok(())
+                }
+                Some(Err(failed)) => Err(failed),
+                None => Ok(()),
+            });
+        }
+        results
+    }
+}
+
+/// The currency whose rate a command needs, and where it goes.
+fn wanted(command: &mut Command) -> Option<(Currency, &mut Quote)> {
+    match command {
+        Command::OrderReserved { amount, quote, .. }
+        | Command::ProviderReported { news: News::Captured { amount, quote }, .. } => Some((amount.currency, quote)),
+        _ => None,
+    }
+}
+
+fn amount(amount: Money) -> money::Money {
+    money::Money { minor: amount.minor, currency: amount.currency.code().to_owned() }
+}
+
+fn rate(rate: FxRate) -> v1::ExchangeRate {
+    v1::ExchangeRate {
+        from: rate.from().code().to_owned(),
+        to: rate.to().code().to_owned(),
+        numerator: rate.rate().numerator(),
+        denominator: rate.rate().denominator(),
+    }
+}
+
+fn read_rate(field: &str, rate: Option<&v1::ExchangeRate>) -> Result<FxRate, Refused> {
+    use holdfast_adapter::check;
+    let rate = rate.ok_or_else(|| check::missing(field))?;
+    let from = check::currency(&format!("{field}.from"), &rate.from)?;
+    let to = check::currency(&format!("{field}.to"), &rate.to)?;
+    Ratio::new(rate.numerator, rate.denominator)
+        .and_then(|ratio| FxRate::new(from, to, ratio))
+        .map_err(|_| Refused::invalid(field, format!("{field} is not a positive fraction")))
+}
+
+fn stamp(at: Timestamp) -> holdfast_proto::Timestamp {
+    time::from_unix_ms(at.unix_ms())
+}
+
+fn text(text: Option<&Arc<str>>) -> String {
+    text.map_or_else(String::new, |text| text.as_ref().to_owned())
+}
+
+fn given(text: &str) -> Option<Arc<str>> {
+    (!text.is_empty()).then(|| text.into())
+}

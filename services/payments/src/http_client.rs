@@ -1,0 +1,76 @@
+//! A small HTTP client: one request, one answer of a bounded size, within a time; connections are kept.
+//!
+//! TLS is rustls with the Mozilla roots, as everywhere here. Deliberately absent: redirects, cookies, and trying again: whether that is safe,
+//! only the caller knows.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use tokio::time::timeout;
+
+/// Most bytes of an answer that are read.
+const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Idle connections that are kept.
+const IDLE_MAX: usize = 32;
+
+#[derive(Clone, Debug)]
+pub(crate) struct HttpClient {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    timeout: Duration,
+}
+
+/// What came back, whatever its status.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// Nothing came back. Whether the request arrived is not known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("no answer in time")]
+    Timeout,
+    #[error("the connection failed: {0}")]
+    Connection(String),
+}
+
+impl HttpClient {
+    /// For answers within `timeout`.
+    pub(crate) fn new(timeout: Duration) -> Self {
+        let connector = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(IDLE_MAX).build(connector);
+        Self { client, timeout }
+    }
+
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, Error> {
+        let exchange = async {
+            let response = self.client.request(request).await.map_err(|error| Error::Connection(chain(&error)))?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
+            let body = body.map_err(|error| Error::Connection(error.to_string()))?.to_bytes();
+            Ok(Answer { status: head.status, headers: head.headers, body })
+        };
+        timeout(self.timeout, exchange).await.unwrap_or(Err(Error::Timeout))
+    }
+}
+
+/// An error with what caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,362 @@
+//! Makes the calls to the provider, one attempt at a time, until their outcome is known.
+//!
+//! Invariant: money moves once, whatever fails. Every attempt sends the same parameters under the same key, which makes repeats one call.
+//! Two things end a key: the provider has *stored* a failure for it and will repeat that for ever, or forgets keys ([`KEY_LIFE`]). Only then
+//! is another key used, made from the first one, and only after the provider, asked by what the call carries, has proven that nothing
+//! happened. A failure that is not stored ends no key: the call may still come to be executed. Attempts share nothing but what is in the
+//! effect, so the keys before the one that counts are walked again each time; what is stored for them does no harm.
+//! A charge whose outcome is not known is asked for for ever, and never guessed. Deliberately absent: waiting between attempts, which is
+//! the owner's, by [`Again`].
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use holdfast_core::Timestamp;
+use holdfast_money::{Currency, FxRate};
+use holdfast_payments_domain::{Call, Command, Outcome};
+
+use crate::{
+    codec::decode_call,
+    provider::{Charge, Failure, NewCharge, NewRefund, Progress, Provider, Refunded},
+    rates::{self, RateSource},
+};
+
+/// For so long after the first attempt a key is relied on. Providers forget keys after a day.
+pub const KEY_LIFE: Duration = Duration::from_hours(23);
+
+/// For so long after that nothing is sent: a call under the old key may still be under way, and could not be found yet.
+pub const QUIET: Duration = Duration::from_mins(15);
+
+/// Keys of one period at most. More stored failures in a row than that wait for the next.
+const KEYS_MAX: u32 = 8;
+
+/// Before the first attempt, when looking for what it did: clocks differ.
+const SKEW: Duration = Duration::from_mins(10);
+
+/// When to ask again where somebody has to look at it first.
+const STUCK_AFTER: Duration = Duration::from_mins(1);
+
+/// One attempt at a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// The order's id.
+    pub key: String,
+    /// Unique within the payment.
+    pub name: String,
+    /// What to ask, as [`crate::codec::effects_after`] wrote it.
+    pub payload: Bytes,
+    /// Counts the attempts from 1.
+    pub attempt: u32,
+    /// When the first attempt was made, in milliseconds since the Unix epoch.
+    pub first_at_ms: i64,
+    /// The same at every attempt, and never that of another effect.
+    pub idempotency_key: String,
+}
+
+/// The outcome is not known yet.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("asked again later: {reason}")]
+pub struct Again {
+    /// Why, in `UPPER_SNAKE_CASE`.
+    pub reason: &'static str,
+    /// When to ask again, if it is known better than by backing off.
+    pub after: Option<Duration>,
+}
+
+impl Again {
+    const fn because(reason: &'static str) -> Self {
+        Self { reason, after: None }
+    }
+
+    const fn stuck(reason: &'static str) -> Self {
+        Self { reason, after: Some(STUCK_AFTER) }
+    }
+}
+
+/// Makes one attempt; what it led to, as the command for the payment.
+pub async fn perform(provider: &dyn Provider, rates: &dyn RateSource, effect: &Effect) -> Result<Command, Again> {
+    let now_ms = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
+    let now = Timestamp::from_unix_ms(i64::try_from(now_ms).unwrap_or(i64::MAX));
+    perform_at(provider, rates, effect, now).await
+}
+
+/// [`perform`] at a given time.
+pub async fn perform_at(
+    provider: &dyn Provider,
+    rates: &dyn RateSource,
+    effect: &Effect,
+    now: Timestamp,
+) -> Result<Command, Again> {
+    let Ok((order_id, call)) = decode_call(&effect.payload) else {
+        tracing::error!(effect = effect.name, "an effect's payload can't be read");
+        return Err(Again::stuck("PAYLOAD_UNREADABLE"));
+    };
+    let attempt = Attempt { provider, rates, order_id: &order_id, keys: Keys::at(effect, now), effect };
+    match call {
+        Call::Charge { amount, payment_method, authorize_first } => {
+            let order_id = &order_id;
+            attempt.charge(&NewCharge { order_id, amount, payment_method: &payment_method, authorize_first }).await
+        }
+        Call::Capture { reference } => attempt.authorization(&reference, Wish::Capture).await,
+        Call::Void { reference } => attempt.authorization(&reference, Wish::Void).await,
+        Call::Refund { reference, number, amount } => {
+            attempt.refund(&NewRefund { order_id: &order_id, reference: &reference, number, amount }).await
+        }
+    }
+}
+
+/// The keys that may be used now.
+#[derive(Clone, Copy, Debug)]
+struct Keys<'a> {
+    first: &'a str,
+    /// How many lives of a key have passed.
+    period: i64,
+    /// Whether nothing may be sent now.
+    quiet: bool,
+}
+
+impl<'a> Keys<'a> {
+    fn at(effect: &'a Effect, now: Timestamp) -> Self {
+        let age_ms = now.unix_ms().saturating_sub(effect.first_at_ms).max(0);
+        let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        let period = age_ms / ms(KEY_LIFE);
+        let quiet = period > 0 && age_ms % ms(KEY_LIFE) < ms(QUIET);
+        Self { first: &effect.idempotency_key, period, quiet }
+    }
+
+    /// The `number`th key of this period, from 1.
+    fn key(self, number: u32) -> String {
+        match (self.period, number) {
+            (0, 1) => self.first.to_owned(),
+            (period, number) => format!("{}-{period}-{number}", self.first),
+        }
+    }
+}
+
+/// What is to become of an authorization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Capture,
+    Void,
+}
+
+/// What to do after a failure.
+enum Next {
+    /// Find out what happened; if nothing did, this key has ended.
+    AskThenNewKey,
+    /// Find out what happened; if nothing did, the key is still good.
+    AskThenAgain(Again),
+    /// Nothing was found out.
+    Again(Again),
+    /// It is final.
+    Refused(String),
+}
+
+impl From<Failure> for Next {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused { code } => Self::Refused(code),
+            Failure::Busy { reason, after } => Self::Again(Again { reason, after }),
+            Failure::Unknown { reason } => Self::Again(Again::because(reason)),
+            Failure::Failed { stored: true } => Self::AskThenNewKey,
+            Failure::Failed { stored: false } => Self::AskThenAgain(Again::because("PROVIDER_FAILED")),
+            Failure::KeyReused => {
+                tracing::error!("an idempotency key was used with other parameters");
+                Self::AskThenAgain(Again::stuck("IDEMPOTENCY_KEY_REUSED"))
+            }
+            Failure::Misconfigured { status } => {
+                tracing::error!(status, "the provider refuses our requests");
+                Self::Again(Again::stuck("PROVIDER_MISCONFIGURED"))
+            }
+        }
+    }
+}
+
+struct Attempt<'a> {
+    provider: &'a dyn Provider,
+    rates: &'a dyn RateSource,
+    order_id: &'a str,
+    keys: Keys<'a>,
+    effect: &'a Effect,
+}
+
+impl Attempt<'_> {
+    async fn charge(&self, charge: &NewCharge<'_>) -> Result<Command, Again> {
+        if let Err(code) = self.provider.accepts(charge.amount) {
+            return Ok(Command::ChargeDeclined { code: code.into() });
+        }
+        // Before the call: what could not be told to the books had better not happen.
+        let rate = self.rate(charge.amount.currency).await?;
+        if self.keys.period > 0 {
+            if let Some(outcome) = self.found_charge(rate).await? {
+                return Ok(outcome);
+            }
+            self.not_quiet()?;
+        }
+        for number in 1..=KEYS_MAX {
+            let failure = match self.provider.charge(charge, &self.keys.key(number)).await {
+                Ok(charge) => return charged(&charge, rate)?.ok_or(Again::because("PENDING")),
+                Err(failure) => failure,
+            };
+            match failure.into() {
+                Next::Refused(code) => return Ok(Command::ChargeDeclined { code: short(&code) }),
+                Next::Again(again) => return Err(again),
+                Next::AskThenNewKey => {
+                    if let Some(outcome) = self.found_charge(rate).await? {
+                        return Ok(outcome);
+                    }
+                }
+                Next::AskThenAgain(again) => return self.found_charge(rate).await?.ok_or(again),
+            }
+        }
+        Err(Again::stuck("TOO_MANY_STORED_FAILURES"))
+    }
+
+    /// What became of the order's charge, by the provider's own account; `None` if there is none.
+    async fn found_charge(&self, rate: FxRate) -> Result<Option<Command>, Again> {
+        let skew_ms = i64::try_from(SKEW.as_millis()).unwrap_or(i64::MAX);
+        let since = Timestamp::from_unix_ms(self.effect.first_at_ms.saturating_sub(skew_ms));
+        match self.provider.find(self.order_id, since).await.map_err(not_found_out)? {
+            Some(charge) => charged(&charge, rate),
+            None => Ok(None),
+        }
+    }
+
+    async fn authorization(&self, reference: &str, wish: Wish) -> Result<Command, Again> {
+        if self.keys.period > 0 {
+            if let Some(outcome) = self.looked_up(reference, wish).await? {
+                return Ok(outcome);
+            }
+            self.not_quiet()?;
+        }
+        for number in 1..=KEYS_MAX {
+            let key = self.keys.key(number);
+            let answer = match wish {
+                Wish::Capture => self.provider.capture(reference, &key).await,
+                Wish::Void => self.provider.void(reference, &key).await,
+            };
+            let again = match answer.map_err(Next::from) {
+                Ok(_) => Some(Again::because("PENDING")),
+                // It is no longer an authorization, or something else stands in the way: its state tells.
+                Err(Next::Refused(code)) => {
+                    tracing::debug!(code, "an authorization could not be changed");
+                    Some(Again::stuck("PROVIDER_REFUSED"))
+                }
+                Err(Next::Again(again)) => return Err(again),
+                Err(Next::AskThenAgain(again)) => Some(again),
+                Err(Next::AskThenNewKey) => None,
+            };
+            match (self.looked_up(reference, wish).await?, again) {
+                (Some(outcome), _) => return Ok(outcome),
+                (None, Some(again)) => return Err(again),
+                (None, None) => {}
+            }
+        }
+        Err(Again::stuck("TOO_MANY_STORED_FAILURES"))
+    }
+
+    /// What became of an authorization, by the provider's own account; `None` if it stands.
+    async fn looked_up(&self, reference: &str, wish: Wish) -> Result<Option<Command>, Again> {
+        let charge = self.provider.look(reference).await.map_err(not_found_out)?;
+        Ok(match charge.progress {
+            Progress::Captured => {
+                let rate = self.rate(charge.currency).await?;
+                let reference = reference.into();
+                Some(match wish {
+                    Wish::Capture => Command::CaptureSucceeded { rate },
+                    Wish::Void => Command::ChargeSucceeded { reference, outcome: Outcome::Captured { rate } },
+                })
+            }
+            Progress::CalledOff | Progress::Declined { .. } | Progress::NotTried => Some(Command::AuthorizationEnded),
+            Progress::Authorized | Progress::Pending => None,
+        })
+    }
+
+    async fn refund(&self, refund: &NewRefund<'_>) -> Result<Command, Again> {
+        let number = refund.number;
+        if let Err(code) = self.provider.accepts(refund.amount) {
+            return Ok(Command::RefundRefused { number, code: code.into() });
+        }
+        if self.keys.period > 0 {
+            if let Some(outcome) = self.found_refund(refund).await? {
+                return Ok(outcome);
+            }
+            self.not_quiet()?;
+        }
+        for key in 1..=KEYS_MAX {
+            let failure = match self.provider.refund(refund, &self.keys.key(key)).await {
+                Ok(refunded) => return Ok(given_back(number, refunded)),
+                Err(failure) => failure,
+            };
+            match failure.into() {
+                Next::Refused(code) => return Ok(Command::RefundRefused { number, code: short(&code) }),
+                Next::Again(again) => return Err(again),
+                Next::AskThenNewKey => {
+                    if let Some(outcome) = self.found_refund(refund).await? {
+                        return Ok(outcome);
+                    }
+                }
+                Next::AskThenAgain(again) => return self.found_refund(refund).await?.ok_or(again),
+            }
+        }
+        Err(Again::stuck("TOO_MANY_STORED_FAILURES"))
+    }
+
+    async fn found_refund(&self, refund: &NewRefund<'_>) -> Result<Option<Command>, Again> {
+        let found = self.provider.find_refund(refund.reference, refund.number).await.map_err(not_found_out)?;
+        Ok(found.map(|refunded| given_back(refund.number, refunded)))
+    }
+
+    async fn rate(&self, from: Currency) -> Result<FxRate, Again> {
+        match rates::rate(self.rates, from).await {
+            Ok(Some(rate)) => Ok(rate),
+            Ok(None) => {
+                tracing::error!(%from, "a rate is missing");
+                Err(Again::stuck("NO_RATE"))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a rate could not be asked for");
+                Err(Again::because("RATE_UNAVAILABLE"))
+            }
+        }
+    }
+
+    fn not_quiet(&self) -> Result<(), Again> {
+        if self.keys.quiet { Err(Again::stuck("KEY_EXPIRING")) } else { Ok(()) }
+    }
+}
+
+/// The command for a charge as the provider has it; `None` for one that was never tried.
+fn charged(charge: &Charge, rate: FxRate) -> Result<Option<Command>, Again> {
+    let reference = charge.reference.as_str().into();
+    Ok(Some(match &charge.progress {
+        Progress::Captured => Command::ChargeSucceeded { reference, outcome: Outcome::Captured { rate } },
+        Progress::Authorized => Command::ChargeSucceeded { reference, outcome: Outcome::Authorized },
+        Progress::Declined { code } => Command::ChargeDeclined { code: short(code) },
+        Progress::CalledOff => Command::ChargeDeclined { code: holdfast_payments_domain::code::CALLED_OFF.into() },
+        Progress::Pending => return Err(Again::because("PENDING")),
+        Progress::NotTried => return Ok(None),
+    }))
+}
+
+fn given_back(number: u32, refunded: Refunded) -> Command {
+    match refunded {
+        Refunded::Taken { reference } => Command::RefundSucceeded { number, reference: reference.into() },
+        Refunded::Failed { code } => Command::RefundRefused { number, code: short(&code) },
+    }
+}
+
+/// A question that found no answer proves nothing.
+fn not_found_out(failure: Failure) -> Again {
+    match failure.into() {
+        Next::Again(again) | Next::AskThenAgain(again) => again,
+        Next::AskThenNewKey => Again::because("PROVIDER_FAILED"),
+        Next::Refused(_) => Again::stuck("PROVIDER_REFUSED"),
+    }
+}
+
+/// A provider's code, as long as ours may be.
+fn short(code: &str) -> std::sync::Arc<str> {
+    let end = code.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= 64).last().unwrap_or(0);
+    if end == 0 { "unknown".into() } else { code[..end].into() }
+}

@@ -1,0 +1,260 @@
+//! What the codec makes of foreign bytes, and that good ones come back as they went.
+
+use std::sync::Arc;
+
+use holdfast_core::{
+    Message,
+    codec::Adapter as _,
+    disposition::{DeadLetterReason, Refused},
+    envelope::ContentType,
+};
+use holdfast_money::{Currency, FxRate, Money, Ratio};
+use holdfast_payments::{
+    app::Settings,
+    codec::{Effect, PaymentAdapter, decode_call, effects_after, encode_command},
+};
+use holdfast_payments_domain::{Call, Command, Event, News, Outcome, Quote};
+use holdfast_proto::{money::v1::Money as WireMoney, orders::v1 as orders, payments::v1};
+use prost::{Message as _, Name};
+use uuid::Uuid;
+
+use crate::till;
+
+const ORDER: &str = "0192f0c1-7b1e-7cc3-8000-00000000000a";
+const OTHER: &str = "0192f0c1-7b1e-7cc3-8000-00000000000b";
+const ORDER_RESERVED: &str = "holdfast.orders.v1.OrderReserved";
+
+/// Stands in every value that is refused, and must stand in no refusal.
+const CANARY: &str = "canary-7f3";
+
+fn adapter() -> PaymentAdapter {
+    PaymentAdapter::new(Settings { authorize_first: true }, Arc::new(till::rates()))
+}
+
+fn raw(r#type: &str, key: &str, payload: Vec<u8>) -> Message {
+    Message::new(Uuid::from_u128(1), "producer", r#type, key, payload.into())
+}
+
+fn of<M: Name>(key: &str, body: &M) -> Message {
+    raw(&M::full_name(), key, body.encode_to_vec())
+}
+
+fn json(r#type: &str, body: &str) -> Message {
+    Message { content_type: ContentType::Json, ..raw(r#type, ORDER, body.as_bytes().to_vec()) }
+}
+
+fn money(minor: i64, currency: &str) -> Option<WireMoney> {
+    Some(WireMoney { minor, currency: currency.to_owned() })
+}
+
+/// `OrderReserved` as it will be: fields 5 and 6 are what payments needs.
+fn reserved(key: &str, order_id: &str, total: Option<WireMoney>, payment_method: &str) -> Message {
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Wire {
+        #[prost(string, tag = "1")]
+        order_id: String,
+        #[prost(string, tag = "4")]
+        customer_id: String,
+        #[prost(message, optional, tag = "5")]
+        total: Option<WireMoney>,
+        #[prost(string, tag = "6")]
+        payment_method: String,
+    }
+    let (order_id, payment_method) = (order_id.to_owned(), payment_method.to_owned());
+    let body = Wire { order_id, customer_id: CANARY.to_owned(), total, payment_method };
+    raw(ORDER_RESERVED, key, body.encode_to_vec())
+}
+
+fn refund(key: &str, order_id: &str, id: &str, amount: Option<WireMoney>) -> Message {
+    of(key, &v1::RefundPayment { order_id: order_id.to_owned(), refund_id: id.to_owned(), amount })
+}
+
+fn rate() -> FxRate {
+    FxRate::new(Currency::USD, Currency::EUR, Ratio::new(93, 100).unwrap()).unwrap()
+}
+
+fn decode(message: &Message) -> Result<Command, Refused> {
+    adapter().decode(message)
+}
+
+#[test]
+fn every_bad_message_is_refused_by_reason_and_field() {
+    use DeadLetterReason::{Invalid, Undecodable, UnknownType};
+    let order_id = || ORDER.to_owned();
+    let wire_rate = |from: &str, numerator, denominator| {
+        Some(v1::ExchangeRate { from: from.to_owned(), to: "EUR".to_owned(), numerator, denominator })
+    };
+    let charged = |provider_ref: &str, captured, rate| {
+        of(ORDER, &v1::ChargeSucceeded { order_id: order_id(), provider_ref: provider_ref.to_owned(), captured, rate })
+    };
+    let reported = |news: i32, amount, code: &str| {
+        let (provider_ref, code) = ("pi".to_owned(), code.to_owned());
+        of(ORDER, &v1::ProviderReported { order_id: order_id(), provider_ref, news, amount, code })
+    };
+    let returned = |refund_no, provider_ref: &str| {
+        let provider_ref = provider_ref.to_owned();
+        of(ORDER, &v1::RefundSucceeded { order_id: order_id(), refund_no, provider_ref })
+    };
+    let long = "x".repeat(65);
+    let rows = [
+        (raw("holdfast.payments.v1.RefundPayment", ORDER, CANARY.into()), Undecodable, None),
+        (raw(ORDER_RESERVED, ORDER, CANARY.into()), Undecodable, None),
+        (json("holdfast.payments.v1.RefundPayment", &format!(r#"{{"{CANARY}":1}}"#)), Undecodable, None),
+        (json("holdfast.payments.v1.RefundPayment", r#"{"amount":{"minor":1.5}}"#), Undecodable, None),
+        (raw("holdfast.payments.v1.PaymentCaptured", ORDER, vec![]), UnknownType, None),
+        (raw("", ORDER, vec![]), UnknownType, None),
+        (refund(CANARY, CANARY, "r", money(1, "EUR")), Invalid, Some("order_id")),
+        (refund(OTHER, ORDER, "r", money(1, "EUR")), Invalid, Some("key")),
+        (refund(ORDER, ORDER, "", money(1, "EUR")), Invalid, Some("refund_id")),
+        (refund(ORDER, ORDER, &long, money(1, "EUR")), Invalid, Some("refund_id")),
+        (refund(ORDER, ORDER, "r", None), Invalid, Some("amount")),
+        (refund(ORDER, ORDER, "r", money(0, "EUR")), Invalid, Some("amount.minor")),
+        (refund(ORDER, ORDER, "r", money(i64::MIN, "EUR")), Invalid, Some("amount.minor")),
+        (refund(ORDER, ORDER, "r", money(1, CANARY)), Invalid, Some("amount.currency")),
+        (reserved(ORDER, CANARY, money(1, "EUR"), "pm"), Invalid, Some("order_id")),
+        (reserved(OTHER, ORDER, money(1, "EUR"), "pm"), Invalid, Some("key")),
+        (reserved(ORDER, ORDER, None, "pm"), Invalid, Some("total")),
+        (reserved(ORDER, ORDER, money(-1, "EUR"), "pm"), Invalid, Some("total.minor")),
+        (reserved(ORDER, ORDER, money(1, "XAU"), "pm"), Invalid, Some("total.currency")),
+        (reserved(ORDER, ORDER, money(1, "EUR"), &"x".repeat(256)), Invalid, Some("payment_method")),
+        (of(OTHER, &orders::OrderCancelled { order_id: order_id(), ..Default::default() }), Invalid, Some("key")),
+        (charged("", false, None), Invalid, Some("provider_ref")),
+        (charged(&"x".repeat(256), false, None), Invalid, Some("provider_ref")),
+        (charged("pi", true, None), Invalid, Some("rate")),
+        (charged("pi", false, wire_rate("USD", 1, 2)), Invalid, Some("rate")),
+        (charged("pi", true, wire_rate("USD", 0, 2)), Invalid, Some("rate")),
+        (charged("pi", true, wire_rate("USD", 1, 0)), Invalid, Some("rate")),
+        (charged("pi", true, wire_rate(CANARY, 1, 2)), Invalid, Some("rate.from")),
+        (of(ORDER, &v1::CaptureSucceeded { order_id: order_id(), rate: None }), Invalid, Some("rate")),
+        (of(ORDER, &v1::ChargeDeclined { order_id: order_id(), code: String::new() }), Invalid, Some("code")),
+        (returned(0, "re"), Invalid, Some("refund_no")),
+        (returned(-1, "re"), Invalid, Some("refund_no")),
+        (returned(1, ""), Invalid, Some("provider_ref")),
+        (reported(0, None, ""), Invalid, Some("news")),
+        (reported(99, None, ""), Invalid, Some("news")),
+        (reported(2, None, ""), Invalid, Some("amount")),
+        (reported(3, None, ""), Invalid, Some("code")),
+        (reported(3, None, &long), Invalid, Some("code")),
+        (reported(5, money(1, CANARY), ""), Invalid, Some("amount.currency")),
+    ];
+    for (at, (message, reason, field)) in rows.iter().enumerate() {
+        let refused = decode(message).expect_err(&format!("row {at} ({}) must be refused", message.r#type));
+        assert_eq!((refused.reason, refused.field.as_deref()), (*reason, *field), "row {at}: {refused}");
+        assert!(!refused.error.contains(CANARY), "row {at} quotes what it refuses: {refused}");
+    }
+}
+
+#[test]
+fn what_we_send_ourselves_is_read_as_the_same_command() {
+    let amount = Money::new(i64::MAX, Currency::JPY);
+    let reported = |news| Command::ProviderReported { reference: "pi_1".into(), news };
+    let commands = [
+        Command::RefundPayment { id: "r".into(), amount },
+        Command::ChargeSucceeded { reference: "pi_1".into(), outcome: Outcome::Authorized },
+        Command::ChargeSucceeded { reference: "pi_1".into(), outcome: Outcome::Captured { rate: rate() } },
+        Command::ChargeDeclined { code: "lost_card".into() },
+        Command::CaptureSucceeded { rate: rate() },
+        Command::AuthorizationEnded,
+        Command::RefundSucceeded { number: 7, reference: "re_1".into() },
+        Command::RefundRefused { number: 7, code: "no".into() },
+        reported(News::Authorized),
+        reported(News::Captured { amount, quote: Quote::NotAsked }),
+        reported(News::Failed { code: "lost_card".into() }),
+        reported(News::Canceled),
+        reported(News::Refunded { total: amount }),
+    ];
+    for command in commands {
+        let sent = encode_command(&command, ORDER).unwrap();
+        assert!(adapter().handles().contains(&sent.r#type));
+        assert_eq!(decode(&raw(sent.r#type, ORDER, sent.payload.to_vec())), Ok(command));
+    }
+    assert_eq!(encode_command(&Command::OrderCancelled, ORDER), None);
+}
+
+#[test]
+fn an_order_that_is_reserved_means_its_total_and_its_method_whatever_else_it_says() {
+    let amount = Money::new(500, Currency::USD);
+    let meant = |payment_method: Option<&str>| Command::OrderReserved {
+        amount,
+        payment_method: payment_method.map(Into::into),
+        authorize_first: true,
+        quote: Quote::NotAsked,
+    };
+    assert_eq!(decode(&reserved(ORDER, ORDER, money(500, "USD"), "pm_1")), Ok(meant(Some("pm_1"))));
+    assert_eq!(decode(&reserved(ORDER, ORDER, money(500, "USD"), "")), Ok(meant(None)));
+    let text = format!(r#"{{"orderId":"{ORDER}","total":{{"minor":"500","currency":"USD"}},"paymentMethod":"pm_1"}}"#);
+    assert_eq!(decode(&json(ORDER_RESERVED, &text)), Ok(meant(Some("pm_1"))));
+    let cancelled = of(ORDER, &orders::OrderCancelled { order_id: ORDER.to_owned(), ..Default::default() });
+    assert_eq!(decode(&cancelled), Ok(Command::OrderCancelled));
+}
+
+#[tokio::test]
+async fn each_currency_of_a_batch_gets_its_rate_and_one_without_is_no_failure() {
+    let reserved = |currency: &str| Command::OrderReserved {
+        amount: Money::new(1, currency.parse().unwrap()),
+        payment_method: None,
+        authorize_first: false,
+        quote: Quote::NotAsked,
+    };
+    let mut commands = [reserved("USD"), Command::OrderCancelled, reserved("GBP"), reserved("EUR"), reserved("USD")];
+    let results = adapter().prepare(&mut commands.iter_mut().collect::<Vec<_>>()).await;
+    assert!(results.iter().all(Result::is_ok));
+    let quotes = commands.iter().map(|command| match command {
+        Command::OrderReserved { quote, .. } => Some(*quote),
+        _ => None,
+    });
+    let one = FxRate::new(Currency::EUR, Currency::EUR, Ratio::new(1, 1).unwrap()).unwrap();
+    let usd = Some(Quote::Rate(rate()));
+    assert!(quotes.eq([usd, None, Some(Quote::NoRate), Some(Quote::Rate(one)), usd]));
+}
+
+#[test]
+fn a_call_is_stored_as_it_will_be_made_and_nothing_else_is_read_as_one() {
+    let at = holdfast_core::Timestamp::default();
+    let (amount, reference) = (Money::new(5, Currency::EUR), || Arc::<str>::from("pi_1"));
+    let events = [
+        Event::PaymentRequested { at, amount, payment_method: Some("pm".into()), authorize_first: true },
+        Event::PaymentAuthorized { at, reference: reference(), amount, then: holdfast_payments_domain::Then::Capture },
+        Event::PaymentCancellationNoted { at, voids: Some(reference()) },
+        Event::RefundRequested {
+            at,
+            number: 2,
+            amount,
+            cause: holdfast_payments_domain::Cause::OrderCancelled,
+            reference: reference(),
+        },
+    ];
+    let begun = events.iter().flat_map(|event| effects_after(event, ORDER)).filter_map(|change| match change {
+        Effect::Begin { name, payload } => Some((name.into_owned(), decode_call(&payload).unwrap())),
+        Effect::End { .. } => None,
+    });
+    let order = || ORDER.to_owned();
+    let charge = Call::Charge { amount, payment_method: "pm".into(), authorize_first: true };
+    let expected = [
+        ("charge".to_owned(), (order(), charge)),
+        ("capture".to_owned(), (order(), Call::Capture { reference: reference() })),
+        ("void".to_owned(), (order(), Call::Void { reference: reference() })),
+        ("refund:2".to_owned(), (order(), Call::Refund { reference: reference(), number: 2, amount })),
+    ];
+    assert_eq!(begun.collect::<Vec<_>>(), expected);
+    for garbage in [&b""[..], b"\xff", b"\x0a\x01a"] {
+        assert!(decode_call(garbage).is_err());
+    }
+}
+
+#[test]
+fn each_handled_type_is_the_full_name_of_its_message() {
+    let names = [
+        v1::RefundPayment::full_name(),
+        v1::ChargeSucceeded::full_name(),
+        v1::ChargeDeclined::full_name(),
+        v1::CaptureSucceeded::full_name(),
+        v1::AuthorizationEnded::full_name(),
+        v1::RefundSucceeded::full_name(),
+        v1::RefundRefused::full_name(),
+        v1::ProviderReported::full_name(),
+        orders::OrderReserved::full_name(),
+        orders::OrderCancelled::full_name(),
+    ];
+    assert_eq!(adapter().handles(), names);
+}
