@@ -48,20 +48,20 @@ next as (insert into generations (generation, count) select $1 + 1, $2 from (sel
 update partitions p set generation = next.generation from next, locked where p.partition = locked.partition";
 
 /// Columns of the row as it is once the lock is had, so that a commit in flight is waited for, and counted. A generation is acknowledged once,
-/// by the first owner that lets its keys go; the mark goes with it.
+/// by the first owner that lets its keys go; the mark goes with it. One round trip, since all of a node's partitions do this at once.
 const ACKNOWLEDGE: &str = "
 with held as materialized (
     select partition, outbox_head from partitions where partition = $1 and token = $2 and generation = $3 for update),
 first as (
     insert into acknowledgements (partition, generation, outbox_head) select partition, $3, outbox_head + $4 from held
-    on conflict do nothing returning $4 as marks)
+    on conflict do nothing returning $4 as marks),
+marked as (
+    insert into outbox (partition, sequence, id, topic, target, key, headers, value)
+    select partition, outbox_head + 1, $5, $6, $7, $8, $9, $10 from held where $4 = 1 and exists (select from first))
 update partitions p set outbox_head = held.outbox_head + coalesce((select marks from first), 0)
 from held where p.partition = held.partition
 returning p.partition, epoch, token, address, generation, released, batch, p.outbox_head, outbox_cursor, consumed::text,
-    published, halted, p.outbox_head > held.outbox_head";
-
-const MARK: &str = "
-insert into outbox (partition, sequence, id, topic, target, key, headers, value) values ($1, $2, $3, $4, $5, $6, $7, $8)";
+    published, halted";
 
 /// A mark may come before its topic's growth is noticed here.
 const NOTE_MARK: &str = "
@@ -130,32 +130,18 @@ pub(crate) async fn acknowledge(
     generation: Generation,
     mark: Option<&OutboxDraft>,
 ) -> Result<Option<PartitionRow>, sqlx::Error> {
-    sqlx::query("begin").execute(&mut *connection).await?;
-    let work = async {
-        let asked = sqlx::query(ACKNOWLEDGE)
-            .bind(number(partition.0))
-            .bind(token.0)
-            .bind(number(generation.0))
-            .bind(i64::from(mark.is_some()));
-        let Some(found) = asked.fetch_optional(&mut *connection).await? else { return Ok(None) };
-        let row = ownership::row(&found)?;
-        if let Some(mark) = mark.filter(|_| found.try_get(12).unwrap_or(false)) {
-            sqlx::query(MARK)
-                .bind(number(partition.0))
-                .bind(row.outbox_head.cast_signed())
-                .bind(mark.id)
-                .bind(&*mark.topic)
-                .bind(number(mark.target.0))
-                .bind(mark.key.as_deref())
-                .bind(mark.headers.to_bytes())
-                .bind(mark.value.as_deref())
-                .execute(&mut *connection)
-                .await?;
-        }
-        Ok(Some(row))
-    };
-    let work = work.await;
-    end(connection, work).await
+    let asked = sqlx::query(ACKNOWLEDGE)
+        .bind(number(partition.0))
+        .bind(token.0)
+        .bind(number(generation.0))
+        .bind(i64::from(mark.is_some()))
+        .bind(mark.map(|mark| mark.id))
+        .bind(mark.map(|mark| &*mark.topic))
+        .bind(mark.map(|mark| number(mark.target.0)))
+        .bind(mark.and_then(|mark| mark.key.as_deref()))
+        .bind(mark.map(|mark| mark.headers.to_bytes()))
+        .bind(mark.and_then(|mark| mark.value.as_deref()));
+    asked.fetch_optional(connection).await?.as_ref().map(ownership::row).transpose()
 }
 
 pub(crate) async fn note_mark(

@@ -15,16 +15,30 @@ use crate::codec::sku_or_refused;
 
 /// `ce_type` of `OrderPlaced`.
 const ORDER_PLACED: &str = "holdfast.orders.v1.OrderPlaced";
+/// `ce_type` of `OrderPaid`.
+const ORDER_PAID: &str = "holdfast.orders.v1.OrderPaid";
+/// `ce_type` of `OrderShipped`.
+const ORDER_SHIPPED: &str = "holdfast.orders.v1.OrderShipped";
 /// `ce_type` of `OrderCancelled`.
 const ORDER_CANCELLED: &str = "holdfast.orders.v1.OrderCancelled";
 
 /// The events that reservations follow.
-pub(crate) const HANDLED: &[&str] = &[ORDER_PLACED, ORDER_CANCELLED];
+pub(crate) const HANDLED: &[&str] = &[ORDER_PLACED, ORDER_PAID, ORDER_SHIPPED, ORDER_CANCELLED];
 
 /// The command that the event in `message` stands for.
 pub(crate) fn decode(message: &Message, hold_for: Duration) -> Result<Command, Refused> {
     match &*message.r#type {
         ORDER_PLACED => order_placed(message, hold_for),
+        ORDER_PAID => {
+            let event: v1::OrderPaid = body::decode(message)?;
+            order_id(&event.order_id, message)?;
+            Ok(Command::OrderPaid)
+        }
+        ORDER_SHIPPED => {
+            let event: v1::OrderShipped = body::decode(message)?;
+            order_id(&event.order_id, message)?;
+            Ok(Command::OrderShipped)
+        }
         ORDER_CANCELLED => {
             let event: v1::OrderCancelled = body::decode(message)?;
             order_id(&event.order_id, message)?;

@@ -18,6 +18,8 @@ use holdfast_proto::{inventory::v1, money::v1::Money as WireMoney, orders::v1 as
 use uuid::Uuid;
 
 const ORDER_PLACED: &str = "holdfast.orders.v1.OrderPlaced";
+const ORDER_PAID: &str = "holdfast.orders.v1.OrderPaid";
+const ORDER_SHIPPED: &str = "holdfast.orders.v1.OrderShipped";
 const ORDER_CANCELLED: &str = "holdfast.orders.v1.OrderCancelled";
 const ORDER: &str = "0192f0c1-7b1e-7cc3-8000-00000000000a";
 const OTHER: &str = "0192f0c1-7b1e-7cc3-8000-00000000000b";
@@ -171,7 +173,11 @@ fn every_bad_event_of_an_order_is_refused_by_reason_and_field() {
         (garbage(ORDER_PLACED), Undecodable, None),
         (garbage(ORDER_CANCELLED), Undecodable, None),
         (json(ORDER_PLACED, ORDER, &format!(r#"{{"orderId":"{CANARY}""#)), Undecodable, None),
-        (placed(ORDER, ORDER, &[("A", 1)]).of_type("holdfast.orders.v1.OrderPaid"), UnknownType, None),
+        (placed(ORDER, ORDER, &[("A", 1)]).of_type("holdfast.orders.v1.OrderDelivered"), UnknownType, None),
+        (garbage(ORDER_PAID), Undecodable, None),
+        (garbage(ORDER_SHIPPED), Undecodable, None),
+        (cancelled(OTHER, ORDER).of_type(ORDER_PAID), Invalid, Some("key")),
+        (cancelled(CANARY, CANARY).of_type(ORDER_SHIPPED), Invalid, Some("order_id")),
         (placed(CANARY, CANARY, &[("A", 1)]), Invalid, Some("order_id")),
         (placed(&upper, &upper, &[("A", 1)]), Invalid, Some("order_id")),
         (cancelled("", ""), Invalid, Some("order_id")),
@@ -230,6 +236,9 @@ fn an_order_that_was_placed_means_its_lines_whatever_else_it_says() {
     message.payload = [&message.payload[..], &[0xa0, 0x06, 0x01]].concat().into();
     assert_eq!(to_reservation(&message), Ok(meant));
     assert_eq!(to_reservation(&cancelled(ORDER, ORDER)), Ok(reservation::Command::OrderCancelled));
+    let of = |r#type| to_reservation(&cancelled(ORDER, ORDER).of_type(r#type));
+    assert_eq!(of(ORDER_PAID), Ok(reservation::Command::OrderPaid));
+    assert_eq!(of(ORDER_SHIPPED), Ok(reservation::Command::OrderShipped));
 }
 
 #[test]
@@ -242,7 +251,12 @@ fn each_handled_type_is_the_full_name_of_its_message() {
         v1::SetReorderPoint::full_name(),
     ];
     assert_eq!(StockItemAdapter.handles(), names);
-    let names = [orders::OrderPlaced::full_name(), orders::OrderCancelled::full_name()];
+    let names = [
+        orders::OrderPlaced::full_name(),
+        orders::OrderPaid::full_name(),
+        orders::OrderShipped::full_name(),
+        orders::OrderCancelled::full_name(),
+    ];
     assert_eq!(ReservationAdapter::new(HOLD).handles(), names);
 }
 

@@ -82,6 +82,14 @@ fn events_of_a_sku_keep_their_bytes() {
             of(stock_item::Event::ReorderPointSet { at: AT, reorder_point: 40 }),
             ("holdfast.inventory.v1.ReorderPointSet", "0a05534b552d31120b0880f2d6ca0610c0a9d33a1828"),
         ),
+        (
+            of(stock_item::Event::ReplenishmentRequested { at: AT, reorder_point: 40 }),
+            ("holdfast.inventory.v1.ReplenishmentRequested", "0a05534b552d31120b0880f2d6ca0610c0a9d33a1828"),
+        ),
+        (
+            of(stock_item::Event::ReplenishmentEnded { at: AT }),
+            ("holdfast.inventory.v1.ReplenishmentEnded", "0a05534b552d31120b0880f2d6ca0610c0a9d33a"),
+        ),
     ];
     for ((r#type, bytes), (golden_type, golden)) in golden {
         assert_eq!((r#type, bytes.as_str()), (golden_type, golden));
@@ -99,6 +107,20 @@ fn events_of_a_reservation_keep_their_bytes() {
             (
                 "holdfast.inventory.v1.StockReserved",
                 "0a2430313932663063312d376231652d376363332d383030302d303030303030303030303061120b0880f2d6ca0610c0a9d33a1a050a014110011a050a01421002220b0884f9d6ca0610c0a9d33a",
+            ),
+        ),
+        (
+            of(reservation::Event::ReservationConfirmed { at: AT, lines: lines() }),
+            (
+                "holdfast.inventory.v1.ReservationConfirmed",
+                "0a2430313932663063312d376231652d376363332d383030302d303030303030303030303061120b0880f2d6ca0610c0a9d33a1a050a014110011a050a01421002",
+            ),
+        ),
+        (
+            of(reservation::Event::ReservationShipped { at: AT, lines: lines() }),
+            (
+                "holdfast.inventory.v1.ReservationShipped",
+                "0a2430313932663063312d376231652d376363332d383030302d303030303030303030303061120b0880f2d6ca0610c0a9d33a1a050a014110011a050a01421002",
             ),
         ),
         (
@@ -129,20 +151,32 @@ fn events_of_a_reservation_keep_their_bytes() {
 }
 
 /// A sku's states with the bytes that a database may hold.
-fn items() -> [(StockItem, &'static str); 4] {
-    let item = |price, reorder_point| {
-        StockItem::rehydrate(stock_item::Details { price, reorder_point, created_at: AT, updated_at: LATER })
+fn items() -> [(StockItem, &'static str); 5] {
+    let item = |price, reorder_point| stock_item::Details {
+        price,
+        reorder_point,
+        is_replenishing: false,
+        created_at: AT,
+        updated_at: LATER,
     };
+    let stored = StockItem::rehydrate;
     [
         (StockItem::default(), ""),
-        (item(None, 0), "120b0880f2d6ca0610c0a9d33a1a0b0884f9d6ca0610c0a9d33a"),
-        (item(Some(euro(1999)), 0), "0a0808cf0f1203455552120b0880f2d6ca0610c0a9d33a1a0b0884f9d6ca0610c0a9d33a"),
-        (item(Some(euro(1999)), 40), "0a0808cf0f1203455552120b0880f2d6ca0610c0a9d33a1a0b0884f9d6ca0610c0a9d33a2028"),
+        (stored(item(None, 0)), "120b0880f2d6ca0610c0a9d33a1a0b0884f9d6ca0610c0a9d33a"),
+        (stored(item(Some(euro(1999)), 0)), "0a0808cf0f1203455552120b0880f2d6ca0610c0a9d33a1a0b0884f9d6ca0610c0a9d33a"),
+        (
+            stored(item(Some(euro(1999)), 40)),
+            "0a0808cf0f1203455552120b0880f2d6ca0610c0a9d33a1a0b0884f9d6ca0610c0a9d33a2028",
+        ),
+        (
+            stored(stock_item::Details { is_replenishing: true, ..item(None, 40) }),
+            "120b0880f2d6ca0610c0a9d33a1a0b0884f9d6ca0610c0a9d33a20282801",
+        ),
     ]
 }
 
 /// A reservation's states with the bytes that a database may hold.
-fn reservations() -> [(Reservation, &'static str); 6] {
+fn reservations() -> [(Reservation, &'static str); 8] {
     let of = |status, lines: &[Line], expires_at| {
         let lines = lines.into();
         Reservation::rehydrate(reservation::Details { status, lines, expires_at, created_at: AT, updated_at: LATER })
@@ -154,6 +188,14 @@ fn reservations() -> [(Reservation, &'static str); 6] {
         (
             of(Status::Held, &lines, Some(LATER)),
             "080112050a0141100112050a014210021a0b0884f9d6ca0610c0a9d33a220b0880f2d6ca0610c0a9d33a2a0b0884f9d6ca0610c0a9d33a",
+        ),
+        (
+            of(Status::Confirmed, &lines, Some(LATER)),
+            "080212050a0141100112050a014210021a0b0884f9d6ca0610c0a9d33a220b0880f2d6ca0610c0a9d33a2a0b0884f9d6ca0610c0a9d33a",
+        ),
+        (
+            of(Status::Shipped, &lines, Some(LATER)),
+            "080312050a0141100112050a014210021a0b0884f9d6ca0610c0a9d33a220b0880f2d6ca0610c0a9d33a2a0b0884f9d6ca0610c0a9d33a",
         ),
         (
             of(Status::Refused, &lines, None),
@@ -199,9 +241,8 @@ fn a_state_that_this_build_could_not_have_written_is_an_error_and_never_a_guess(
         assert!(decode_stock_item(1, garbage).is_err() && decode_reservation(1, garbage).is_err(), "{garbage:?}");
     }
     let good = v1::ReservationState::decode(&*unhex(reservations()[1].1)).unwrap();
-    let broken: [fn(&mut v1::ReservationState); 5] = [
+    let broken: [fn(&mut v1::ReservationState); 4] = [
         |state| state.status = v1::ReservationStatus::Unspecified.into(),
-        |state| state.status = v1::ReservationStatus::Confirmed.into(),
         |state| state.status = 99,
         |state| state.created_at = None,
         |state| state.lines[0].sku = "no sku".to_owned(),

@@ -27,7 +27,7 @@ pub const VIEWS: &[holdfast_postgres::View] = &[crate::projection::VIEW];
 pub const KINDS: &[Kind] = &[shown::kind::<v1::Order>(Order::KIND)];
 
 /// The topics of other contexts that it follows, beside its own commands.
-pub const FOLLOWS: &[&str] = &["inventory.events"];
+pub const FOLLOWS: &[&str] = &["inventory.events", "payments.events", "fulfillment.events"];
 
 /// The encoded descriptors of its services, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = holdfast_proto::FILE_DESCRIPTOR_SET;

@@ -5,6 +5,7 @@
 
 mod commands;
 mod events;
+mod parts;
 mod recover;
 mod reply;
 mod state;
@@ -22,6 +23,7 @@ use holdfast_proto::money::v1 as money;
 
 pub(crate) use commands::order_id;
 pub use commands::{ADD_ITEM, CANCEL_ORDER, CREATE_ORDER, PLACE_ORDER, REMOVE_ITEM};
+pub(crate) use parts::{pinned, settled};
 pub use reply::order;
 pub use state::{decode as decode_state, encode as encode_state};
 

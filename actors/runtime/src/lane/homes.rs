@@ -20,8 +20,8 @@ use crate::{growth, mutant::Mutant, partition::PartitionMessage, relay::RelayMes
 
 /// A refused commit waits at most so long for the news that explain it, before it is tried again.
 const NEWS_PATIENCE: Duration = Duration::from_secs(1);
-/// Each takes some round trips and a connection.
-const ACKNOWLEDGED_AT_ONCE: usize = 4;
+/// Each takes a connection for a round trip, of the few that are not for commits or reads.
+const ACKNOWLEDGED_AT_ONCE: usize = 2;
 
 /// A partition that is about to acknowledge a generation.
 struct Move {

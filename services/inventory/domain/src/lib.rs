@@ -4,8 +4,8 @@
 //! actor owns. [`Reservation`] (keyed by order id) and [`StockItem`] (keyed by sku) decide on condition of what the pool can
 //! give, so stock is never negative whatever the concurrency, and a hot sku serialises nobody.
 //!
-//! Pure: no clock, no I/O, no wire format. Deliberately absent: confirming and shipping a reservation, which come with
-//! payments; reorder points; and the mapping from and to protobuf (the service's codec).
+//! Pure: no clock, no I/O, no wire format. Deliberately absent: the mapping from and to protobuf (the
+//! service's codec).
 
 #![deny(clippy::float_arithmetic)]
 

@@ -30,6 +30,13 @@ pub(crate) fn hold(lines: &[Line]) -> Vec<PoolChange> {
     lines.iter().map(|line| PoolChange::hold(line.sku.as_str(), line.quantity)).collect()
 }
 
+/// Takes every line that is held out of stock.
+pub(crate) fn take_out(lines: &[Line]) -> Vec<PoolChange> {
+    let change =
+        |line: &Line| PoolChange { pool: line.sku.as_str().to_owned(), total: -line.quantity, held: -line.quantity };
+    lines.iter().map(change).collect()
+}
+
 /// Gives every line back.
 pub(crate) fn give_back(lines: &[Line]) -> Vec<PoolChange> {
     lines.iter().map(|line| PoolChange::hold(line.sku.as_str(), -line.quantity)).collect()

@@ -1,10 +1,12 @@
 //! The Reservation aggregate, keyed by order id: all lines of an order held, or none.
 //!
 //! ```text
-//! HELD ──► RELEASED, EXPIRED        REFUSED, RELEASED from the start
+//! HELD ──► CONFIRMED ──► SHIPPED
+//!   └─────────┴──► RELEASED        HELD ──► EXPIRED        REFUSED, RELEASED from the start
 //! ```
 //!
-//! Invariant: the pools hold a reservation's lines exactly while it is HELD. A reservation is decided once: what has a state
+//! Invariant: the pools hold a reservation's lines exactly while it is HELD or CONFIRMED; they leave what is on hand when it is SHIPPED.
+//! It expires only unconfirmed, and is confirmed only unexpired: so who ships by its word never ships what was given to others. A reservation is decided once: what has a state
 //! never reserves (again), so repeats and events that cross do no harm, and a cancellation that comes first forestalls it.
 
 use std::{sync::Arc, time::Duration};
@@ -43,6 +45,10 @@ pub struct Details {
 pub enum Status {
     /// All lines are held.
     Held,
+    /// Paid for: held without end.
+    Confirmed,
+    /// Gone to the customer.
+    Shipped,
     /// Not every line could be held, so none was.
     Refused,
     /// Given back, or forestalled.
@@ -56,6 +62,8 @@ impl Status {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Held => "HELD",
+            Self::Confirmed => "CONFIRMED",
+            Self::Shipped => "SHIPPED",
             Self::Refused => "REFUSED",
             Self::Released(_) => "RELEASED",
             Self::Expired => "EXPIRED",
@@ -80,6 +88,10 @@ pub enum Command {
         /// For how long to hold, [`HOLD_DEFAULT`] unless configured otherwise.
         hold_for: Duration,
     },
+    /// The order was paid: keep its stock for good.
+    OrderPaid,
+    /// The order's goods have left: they are not in stock any more.
+    OrderShipped,
     /// The order was cancelled: give back what is held.
     OrderCancelled,
     /// [`EXPIRY_TIMER`] fired.
@@ -97,6 +109,20 @@ pub enum Event {
         lines: Arc<[Line]>,
         /// When the hold ends. The timer goes by the database's clock, so it is close to this, not exact.
         expires_at: Timestamp,
+    },
+    /// What is held is held without end.
+    ReservationConfirmed {
+        /// When.
+        at: Timestamp,
+        /// What is held.
+        lines: Arc<[Line]>,
+    },
+    /// What was held has left.
+    ReservationShipped {
+        /// When.
+        at: Timestamp,
+        /// What has left.
+        lines: Arc<[Line]>,
     },
     /// Not every line could be held, so none was.
     ReservationRefused {
@@ -128,7 +154,8 @@ impl Event {
     pub fn pool_changes(&self) -> Vec<PoolChange> {
         match self {
             Self::StockReserved { lines, .. } => line::hold(lines),
-            Self::ReservationRefused { .. } => Vec::new(),
+            Self::ReservationRefused { .. } | Self::ReservationConfirmed { .. } => Vec::new(),
+            Self::ReservationShipped { lines, .. } => line::take_out(lines),
             Self::ReservationReleased { lines, .. } | Self::ReservationExpired { lines, .. } => line::give_back(lines),
         }
     }
@@ -180,7 +207,18 @@ impl Aggregate for Reservation {
                 lines: [].into(),
                 cause: ReleaseCause::OrderCancelled,
             }),
-            (Command::OrderCancelled, Some(Details { status: Status::Held, lines, .. })) => {
+            (Command::OrderPaid, Some(Details { status: Status::Held, lines, .. })) => Decision::Done(
+                Effects::event(Event::ReservationConfirmed { at, lines: lines.clone() }).without_timer(EXPIRY_TIMER),
+            ),
+            (Command::OrderShipped, Some(Details { status: Status::Held | Status::Confirmed, lines, .. })) => {
+                let shipped = Effects::event(Event::ReservationShipped { at, lines: lines.clone() });
+                Decision::Conditional {
+                    wants: line::take_out(lines),
+                    granted: shipped.without_timer(EXPIRY_TIMER),
+                    refused: Err(Rejection::StockNotHeld),
+                }
+            }
+            (Command::OrderCancelled, Some(Details { status: Status::Held | Status::Confirmed, lines, .. })) => {
                 let event =
                     Event::ReservationReleased { at, lines: lines.clone(), cause: ReleaseCause::OrderCancelled };
                 give_back(lines, Effects::event(event).without_timer(EXPIRY_TIMER))
@@ -197,9 +235,11 @@ impl Aggregate for Reservation {
             Event::StockReserved { at, lines, expires_at } => {
                 self.begin(*at, Status::Held, lines, Some(*expires_at));
             }
+            Event::ReservationConfirmed { at, lines } => self.turn(*at, Status::Confirmed, lines),
+            Event::ReservationShipped { at, lines } => self.turn(*at, Status::Shipped, lines),
             Event::ReservationRefused { at, wanted } => self.begin(*at, Status::Refused, wanted, None),
-            Event::ReservationReleased { at, lines, cause } => self.end(*at, Status::Released(*cause), lines),
-            Event::ReservationExpired { at, lines } => self.end(*at, Status::Expired, lines),
+            Event::ReservationReleased { at, lines, cause } => self.turn(*at, Status::Released(*cause), lines),
+            Event::ReservationExpired { at, lines } => self.turn(*at, Status::Expired, lines),
         }
     }
 }
@@ -209,7 +249,7 @@ impl Reservation {
         self.0 = Some(Details { status, lines: lines.clone(), expires_at, created_at: at, updated_at: at });
     }
 
-    fn end(&mut self, at: Timestamp, status: Status, lines: &Arc<[Line]>) {
+    fn turn(&mut self, at: Timestamp, status: Status, lines: &Arc<[Line]>) {
         match &mut self.0 {
             Some(details) => {
                 details.status = status;

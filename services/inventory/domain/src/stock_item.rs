@@ -2,12 +2,19 @@
 //!
 //! Invariant: it changes the total of the pool named by its key only together with an event that says so, and never below what
 //! is held. The quantities themselves live in the pool; the state here holds none, so orders that hold stock never wait for it.
-//! Deliberately absent: noticing that the available units fell below the reorder point, which only who changes the pool can see.
+//! Whether fewer units are available than the reorder point is asked of the pool on a timer, by a condition that wants that many and gives them back
+//! at once: so nobody who takes stock has to tell the sku, and a fall is noticed within [`CHECK_EVERY`].
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use holdfast_core::{Aggregate, Context, Decision, Effects, Timestamp, pool::PoolChange};
 use holdfast_money::Money;
+
+/// The timer that looks whether the available units have fallen below the reorder point.
+pub const REORDER_TIMER: &str = "reorder";
+
+/// How often it looks.
+pub const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// One sku, or the place where it will be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +27,8 @@ pub struct Details {
     pub price: Option<Money>,
     /// Available units below which more are wanted; 0 for none.
     pub reorder_point: i64,
+    /// Whether more were asked for since the available units fell below the reorder point.
+    pub is_replenishing: bool,
     /// When its first event happened, by the owning node's clock.
     pub created_at: Timestamp,
     /// When its last event happened, by the owning node's clock.
@@ -51,6 +60,8 @@ pub enum Command {
         /// Units, not negative; 0 for none.
         reorder_point: i64,
     },
+    /// [`REORDER_TIMER`] fired.
+    CheckDue,
 }
 
 /// Something that happened to a sku. `at` is when, by the owning node's clock.
@@ -86,6 +97,18 @@ pub enum Event {
         /// Available units below which more are wanted, from now on; 0 for none.
         reorder_point: i64,
     },
+    /// The available units have fallen below the reorder point: once for each fall.
+    ReplenishmentRequested {
+        /// When it was noticed.
+        at: Timestamp,
+        /// The reorder point.
+        reorder_point: i64,
+    },
+    /// They are at the reorder point again, or above.
+    ReplenishmentEnded {
+        /// When it was noticed.
+        at: Timestamp,
+    },
 }
 
 impl Event {
@@ -95,7 +118,9 @@ impl Event {
             Self::StockReceived { at, .. }
             | Self::StockAdjusted { at, .. }
             | Self::PriceSet { at, .. }
-            | Self::ReorderPointSet { at, .. } => *at,
+            | Self::ReorderPointSet { at, .. }
+            | Self::ReplenishmentRequested { at, .. }
+            | Self::ReplenishmentEnded { at } => *at,
         }
     }
 
@@ -104,7 +129,10 @@ impl Event {
         match self {
             Self::StockReceived { quantity, .. } => vec![PoolChange::supply(sku, *quantity)],
             Self::StockAdjusted { delta, .. } => vec![PoolChange::supply(sku, *delta)],
-            Self::PriceSet { .. } | Self::ReorderPointSet { .. } => Vec::new(),
+            Self::PriceSet { .. }
+            | Self::ReorderPointSet { .. }
+            | Self::ReplenishmentRequested { .. }
+            | Self::ReplenishmentEnded { .. } => Vec::new(),
         }
     }
 }
@@ -203,20 +231,45 @@ impl Aggregate for StockItem {
                 Ok(Decision::nothing())
             }
             Command::SetReorderPoint { reorder_point } => {
-                Ok(Decision::event(Event::ReorderPointSet { at, reorder_point: *reorder_point }))
+                let set = Effects::event(Event::ReorderPointSet { at, reorder_point: *reorder_point });
+                Ok(Decision::Done(match reorder_point {
+                    0 => set.without_timer(REORDER_TIMER),
+                    _ => set.with_timer(REORDER_TIMER, Duration::ZERO),
+                }))
             }
+            Command::CheckDue => Ok(self.0.map_or_else(Decision::nothing, |details| details.check(context.key, at))),
         }
     }
 
     fn evolve(&mut self, event: &Event) {
         let at = event.at();
-        let new = Details { price: None, reorder_point: 0, created_at: at, updated_at: at };
+        let new = Details { price: None, reorder_point: 0, is_replenishing: false, created_at: at, updated_at: at };
         let details = self.0.get_or_insert(new);
         details.updated_at = at;
         match event {
             Event::PriceSet { price, .. } => details.price = Some(*price),
             Event::ReorderPointSet { reorder_point, .. } => details.reorder_point = *reorder_point,
+            Event::ReplenishmentRequested { .. } => details.is_replenishing = true,
+            Event::ReplenishmentEnded { .. } => details.is_replenishing = false,
             Event::StockReceived { .. } | Event::StockAdjusted { .. } => {}
+        }
+    }
+}
+
+impl Details {
+    /// Asks for more if fewer than the reorder point are available, and looks again later.
+    fn check(&self, sku: &str, at: Timestamp) -> Decision<StockItem> {
+        let again = |effects: Effects<Event>| effects.with_timer(REORDER_TIMER, CHECK_EVERY);
+        if self.reorder_point == 0 {
+            let ended = || Decision::event(Event::ReplenishmentEnded { at });
+            return if self.is_replenishing { ended() } else { Decision::nothing() };
+        }
+        let told = |is_told: bool, event| again(if is_told { Effects::none() } else { Effects::event(event) });
+        let reorder_point = self.reorder_point;
+        Decision::Conditional {
+            wants: vec![PoolChange::hold(sku, reorder_point), PoolChange::hold(sku, -reorder_point)],
+            granted: told(!self.is_replenishing, Event::ReplenishmentEnded { at }),
+            refused: Ok(told(self.is_replenishing, Event::ReplenishmentRequested { at, reorder_point })),
         }
     }
 }

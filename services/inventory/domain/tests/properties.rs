@@ -37,6 +37,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => lines.prop_map(|lines| reservation::Command::OrderPlaced { lines, hold_for: HOLD_DEFAULT }),
         1 => Just(reservation::Command::OrderCancelled),
         1 => Just(reservation::Command::HoldElapsed),
+        1 => Just(reservation::Command::OrderPaid),
+        1 => Just(reservation::Command::OrderShipped),
     ];
     let stock = prop_oneof![
         2 => quantity().prop_map(|quantity| stock_item::Command::ReceiveStock { quantity }),
@@ -70,6 +72,13 @@ impl World {
                 let reservation = self.reservations.entry(*order).or_default();
                 let outcome = handle(reservation, &mut self.pools, "order", news).expect("news is never rejected");
                 let happened = !outcome.events.is_empty();
+                for event in &outcome.events {
+                    let reservation::Event::ReservationShipped { lines, .. } = event else { continue };
+                    for line in lines.iter() {
+                        let sku = SKUS.into_iter().find(|sku| *sku == line.sku.as_str()).expect("one of ours");
+                        *self.received.entry(sku).or_default() -= i128::from(line.quantity);
+                    }
+                }
                 self.reservation_events.entry(*order).or_default().extend(outcome.events);
                 happened
             }
@@ -80,7 +89,7 @@ impl World {
                     *self.received.entry(sku).or_default() += match event {
                         stock_item::Event::StockReceived { quantity, .. } => i128::from(*quantity),
                         stock_item::Event::StockAdjusted { delta, .. } => i128::from(*delta),
-                        stock_item::Event::PriceSet { .. } | stock_item::Event::ReorderPointSet { .. } => 0,
+                        _ => 0,
                     };
                 }
                 !events.is_empty()
@@ -89,7 +98,8 @@ impl World {
     }
 
     fn held(&self, sku: &str) -> i128 {
-        let held = self.reservations.values().filter_map(Reservation::details).filter(|d| d.status == Status::Held);
+        let is_held = |status| matches!(status, Status::Held | Status::Confirmed);
+        let held = self.reservations.values().filter_map(Reservation::details).filter(|d| is_held(d.status));
         let lines = held.flat_map(|details| details.lines.iter());
         lines.filter(|line: &&Line| line.sku.as_str() == sku).map(|line| i128::from(line.quantity)).sum()
     }
@@ -137,7 +147,9 @@ proptest! {
         }
         let end = if expire { reservation::Command::HoldElapsed } else { reservation::Command::OrderCancelled };
         for order in 0..12 {
+            // What was paid does not expire: it is cancelled or shipped.
             world.take(&Step::Order(order, end.clone()));
+            world.take(&Step::Order(order, reservation::Command::OrderShipped));
         }
         world.check()?;
         prop_assert!(world.pools.values().all(|pool| pool.held == 0));

@@ -127,10 +127,45 @@ fn whatever_comes_after_the_end_or_twice_changes_nothing() {
 }
 
 #[test]
+fn what_is_paid_for_is_held_without_end_and_may_still_be_cancelled() {
+    let (mut reservation, mut stock) = given(pools([("a", 5, 0)]), [placed([("a", 3)])]);
+    let outcome = apply(&mut reservation, &mut stock, &Command::OrderPaid);
+    assert_eq!(outcome.events, [Event::ReservationConfirmed { at: NOW, lines: [line("a", 3)].into() }]);
+    assert_eq!(outcome.timers, [TimerChange::Cancel { name: EXPIRY_TIMER }]);
+    assert_eq!(stock, pools([("a", 5, 3)]));
+    for again in [Command::OrderPaid, Command::HoldElapsed, placed([("a", 1)])] {
+        assert_eq!(apply(&mut reservation, &mut stock, &again), NOTHING, "a timer that had fired already: {again:?}");
+    }
+    apply(&mut reservation, &mut stock, &Command::OrderCancelled);
+    let released = Some(Status::Released(ReleaseCause::OrderCancelled));
+    assert_eq!((status(&reservation), stock), (released, pools([("a", 5, 0)])));
+}
+
+#[test]
+fn what_is_shipped_leaves_what_is_on_hand_once() {
+    let (mut reservation, mut stock) = given(pools([("a", 5, 1)]), [placed([("a", 3)]), Command::OrderPaid]);
+    let outcome = apply(&mut reservation, &mut stock, &Command::OrderShipped);
+    assert_eq!(outcome.events, [Event::ReservationShipped { at: NOW, lines: [line("a", 3)].into() }]);
+    for late in [Command::OrderShipped, Command::OrderCancelled, Command::OrderPaid, Command::HoldElapsed] {
+        assert_eq!(apply(&mut reservation, &mut stock, &late), NOTHING, "{late:?}");
+    }
+    assert_eq!((status(&reservation), stock), (Some(Status::Shipped), pools([("a", 2, 1)])));
+}
+
+#[test]
+fn a_payment_that_comes_after_the_hold_elapsed_confirms_nothing() {
+    let (mut reservation, mut stock) = given(pools([("a", 5, 0)]), [placed([("a", 3)]), Command::HoldElapsed]);
+    for late in [Command::OrderPaid, Command::OrderShipped] {
+        assert_eq!(apply(&mut reservation, &mut stock, &late), NOTHING, "{late:?}");
+    }
+    assert_eq!((status(&reservation), stock), (Some(Status::Expired), pools([("a", 5, 0)])));
+}
+
+#[test]
 fn a_reservation_whose_stock_is_gone_says_so_and_takes_from_nobody() {
     let (mut reservation, _) = given(pools([("a", 5, 0)]), [placed([("a", 3)])]);
     let mut broken = pools([("a", 5, 2)]);
-    for command in [Command::OrderCancelled, Command::HoldElapsed] {
+    for command in [Command::OrderCancelled, Command::HoldElapsed, Command::OrderShipped] {
         assert_eq!(handle(&mut reservation, &mut broken, "order", &command), Err(Rejection::StockNotHeld));
     }
     assert_eq!((status(&reservation), broken), (Some(Status::Held), pools([("a", 5, 2)])));

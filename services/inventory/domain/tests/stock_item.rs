@@ -2,9 +2,12 @@
 
 mod world;
 
+use std::time::Duration;
+
+use holdfast_core::TimerChange;
 use holdfast_inventory_domain::{
     StockItem,
-    stock_item::{Command, Event, Rejection},
+    stock_item::{CHECK_EVERY, Command, Event, REORDER_TIMER, Rejection},
 };
 use holdfast_money::{Currency, Money};
 use world::{NOW, Pools, handle, pools};
@@ -104,4 +107,38 @@ fn rejections_keep_their_published_names() {
     for (rejection, code, text) in names {
         assert_eq!((rejection.code(), rejection.to_string().as_str()), (code, text));
     }
+}
+
+#[test]
+fn more_is_asked_for_once_for_each_fall_below_the_reorder_point() {
+    let mut item = StockItem::default();
+    let look = |item: &mut StockItem, stock: &mut Pools| {
+        let before = stock.clone();
+        let outcome = handle(item, stock, "a", &Command::CheckDue).expect("not rejected");
+        assert_eq!(*stock, before, "it only looks");
+        assert_eq!(outcome.timers, [TimerChange::Set { name: REORDER_TIMER, after: CHECK_EVERY }]);
+        outcome.events
+    };
+    let set = handle(&mut item, &mut Pools::new(), "a", &Command::SetReorderPoint { reorder_point: 4 });
+    let soon = TimerChange::Set { name: REORDER_TIMER, after: Duration::ZERO };
+    assert_eq!(set.map(|outcome| outcome.timers), Ok(vec![soon]));
+    let asked = [Event::ReplenishmentRequested { at: NOW, reorder_point: 4 }];
+    let (mut enough, mut few) = (pools([("a", 10, 6)]), pools([("a", 10, 7)]));
+    assert_eq!(look(&mut item, &mut enough), []);
+    assert_eq!(look(&mut item, &mut few), asked);
+    assert_eq!(look(&mut item, &mut few), [], "asked for already");
+    assert_eq!(look(&mut item, &mut enough), [Event::ReplenishmentEnded { at: NOW }]);
+    assert_eq!(look(&mut item, &mut Pools::new()), asked, "and again");
+}
+
+#[test]
+fn without_a_reorder_point_nobody_looks() {
+    let mut item = StockItem::default();
+    for (reorder_point, few) in [(4, pools([("a", 1, 0)])), (0, Pools::new())] {
+        handle(&mut item, &mut few.clone(), "a", &Command::SetReorderPoint { reorder_point }).expect("not rejected");
+        handle(&mut item, &mut few.clone(), "a", &Command::CheckDue).expect("not rejected");
+    }
+    let last = handle(&mut item, &mut Pools::new(), "a", &Command::CheckDue).expect("not rejected");
+    assert_eq!((last.events, last.timers), (vec![], vec![]));
+    assert!(item.details().is_some_and(|details| !details.is_replenishing));
 }

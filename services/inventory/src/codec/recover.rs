@@ -14,9 +14,14 @@ use holdfast_inventory_domain::{
 use holdfast_proto::inventory::v1;
 
 use super::{
-    reservation::{RESERVATION_EXPIRED, RESERVATION_REFUSED, RESERVATION_RELEASED, STOCK_RESERVED},
+    reservation::{
+        RESERVATION_CONFIRMED, RESERVATION_EXPIRED, RESERVATION_REFUSED, RESERVATION_RELEASED, RESERVATION_SHIPPED,
+        STOCK_RESERVED,
+    },
     sku_or_refused,
-    stock_item::{PRICE_SET, REORDER_POINT_SET, STOCK_ADJUSTED, STOCK_RECEIVED},
+    stock_item::{
+        PRICE_SET, REORDER_POINT_SET, REPLENISHMENT_ENDED, REPLENISHMENT_REQUESTED, STOCK_ADJUSTED, STOCK_RECEIVED,
+    },
 };
 
 /// The reservation's event in `message`.
@@ -31,6 +36,14 @@ pub(super) fn reservation(message: &Message) -> Result<reservation::Event, Refus
                 lines: lines(&event.lines)?,
                 expires_at: check::time("expires_at", event.expires_at.as_ref())?,
             }
+        }
+        RESERVATION_CONFIRMED => {
+            let event: v1::ReservationConfirmed = body::decode(message)?;
+            Event::ReservationConfirmed { at: at(event.occurred_at.as_ref())?, lines: lines(&event.lines)? }
+        }
+        RESERVATION_SHIPPED => {
+            let event: v1::ReservationShipped = body::decode(message)?;
+            Event::ReservationShipped { at: at(event.occurred_at.as_ref())?, lines: lines(&event.lines)? }
         }
         RESERVATION_REFUSED => {
             let event: v1::ReservationRefused = body::decode(message)?;
@@ -75,7 +88,25 @@ pub(super) fn stock_item(message: &Message) -> Result<stock::Event, Refused> {
             let event: v1::ReorderPointSet = body::decode(message)?;
             Event::ReorderPointSet { at: at(event.occurred_at.as_ref())?, reorder_point: event.reorder_point }
         }
+        REPLENISHMENT_REQUESTED => {
+            let event: v1::ReplenishmentRequested = body::decode(message)?;
+            let reorder_point = event.reorder_point;
+            Event::ReplenishmentRequested { at: at(event.occurred_at.as_ref())?, reorder_point }
+        }
+        REPLENISHMENT_ENDED => {
+            let event: v1::ReplenishmentEnded = body::decode(message)?;
+            Event::ReplenishmentEnded { at: at(event.occurred_at.as_ref())? }
+        }
         _ => return Err(Refused::unknown_type()),
+    })
+}
+
+/// The timer of a stock item's event.
+pub(super) fn stock_timers(event: &stock::Event) -> Option<TimerChange> {
+    let stock::Event::ReorderPointSet { reorder_point, .. } = event else { return None };
+    Some(match reorder_point {
+        0 => TimerChange::Cancel { name: stock::REORDER_TIMER },
+        _ => TimerChange::Set { name: stock::REORDER_TIMER, after: Duration::ZERO },
     })
 }
 
@@ -87,9 +118,10 @@ pub(super) fn timers(event: &reservation::Event, now: Timestamp) -> Option<Timer
             let left_ms = u64::try_from(expires_at.unix_ms().saturating_sub(now.unix_ms())).unwrap_or(0);
             Some(TimerChange::Set { name: EXPIRY_TIMER, after: Duration::from_millis(left_ms) })
         }
-        Event::ReservationReleased { .. } | Event::ReservationExpired { .. } => {
-            Some(TimerChange::Cancel { name: EXPIRY_TIMER })
-        }
+        Event::ReservationConfirmed { .. }
+        | Event::ReservationShipped { .. }
+        | Event::ReservationReleased { .. }
+        | Event::ReservationExpired { .. } => Some(TimerChange::Cancel { name: EXPIRY_TIMER }),
         Event::ReservationRefused { .. } => None,
     }
 }

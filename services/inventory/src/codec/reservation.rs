@@ -22,6 +22,8 @@ use super::{broken, recover, stamp, stored_time};
 use crate::subscriptions;
 
 pub(super) const STOCK_RESERVED: &str = "holdfast.inventory.v1.StockReserved";
+pub(super) const RESERVATION_CONFIRMED: &str = "holdfast.inventory.v1.ReservationConfirmed";
+pub(super) const RESERVATION_SHIPPED: &str = "holdfast.inventory.v1.ReservationShipped";
 pub(super) const RESERVATION_REFUSED: &str = "holdfast.inventory.v1.ReservationRefused";
 pub(super) const RESERVATION_RELEASED: &str = "holdfast.inventory.v1.ReservationReleased";
 pub(super) const RESERVATION_EXPIRED: &str = "holdfast.inventory.v1.ReservationExpired";
@@ -110,6 +112,14 @@ fn encode_event(event: &Event, order_id: String) -> EncodedEvent {
             let body = v1::StockReserved { order_id, occurred_at, lines: lines(held), expires_at };
             (STOCK_RESERVED, body.encode_to_vec())
         }
+        Event::ReservationConfirmed { at, lines: held } => {
+            let body = v1::ReservationConfirmed { order_id, occurred_at: Some(stamp(*at)), lines: lines(held) };
+            (RESERVATION_CONFIRMED, body.encode_to_vec())
+        }
+        Event::ReservationShipped { at, lines: gone } => {
+            let body = v1::ReservationShipped { order_id, occurred_at: Some(stamp(*at)), lines: lines(gone) };
+            (RESERVATION_SHIPPED, body.encode_to_vec())
+        }
         Event::ReservationRefused { at, wanted } => {
             let body = v1::ReservationRefused { order_id, occurred_at: Some(stamp(*at)), wanted: lines(wanted) };
             (RESERVATION_REFUSED, body.encode_to_vec())
@@ -137,6 +147,8 @@ fn lines(lines: &[Line]) -> Vec<v1::ReservationLine> {
 const fn status(status: Status) -> v1::ReservationStatus {
     match status {
         Status::Held => v1::ReservationStatus::Held,
+        Status::Confirmed => v1::ReservationStatus::Confirmed,
+        Status::Shipped => v1::ReservationStatus::Shipped,
         Status::Refused => v1::ReservationStatus::Refused,
         Status::Released(ReleaseCause::OrderCancelled) => v1::ReservationStatus::Released,
         Status::Expired => v1::ReservationStatus::Expired,
@@ -161,12 +173,12 @@ pub fn decode_state(schema: u32, bytes: &[u8]) -> Result<Reservation, StateError
 fn rehydrate(stored: &v1::ReservationState) -> Result<Details, &'static str> {
     let status = match stored.status() {
         v1::ReservationStatus::Held => Status::Held,
+        v1::ReservationStatus::Confirmed => Status::Confirmed,
+        v1::ReservationStatus::Shipped => Status::Shipped,
         v1::ReservationStatus::Refused => Status::Refused,
         v1::ReservationStatus::Released => Status::Released(ReleaseCause::OrderCancelled),
         v1::ReservationStatus::Expired => Status::Expired,
-        v1::ReservationStatus::Unspecified | v1::ReservationStatus::Confirmed | v1::ReservationStatus::Shipped => {
-            return Err("a status that this build does not know");
-        }
+        v1::ReservationStatus::Unspecified => return Err("a status that this build does not know"),
     };
     let line = |line: &v1::ReservationLine| {
         let sku = Sku::new(&line.sku).map_err(|_| "a line's sku is none")?;

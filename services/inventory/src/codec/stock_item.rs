@@ -12,7 +12,7 @@ use holdfast_core::{
 };
 use holdfast_inventory_domain::{
     Sku, StockItem,
-    stock_item::{Command, Details, Event, Rejection},
+    stock_item::{Command, Details, Event, REORDER_TIMER, Rejection},
 };
 use holdfast_money::{Currency, Money};
 use holdfast_proto::inventory::v1;
@@ -32,6 +32,8 @@ pub(super) const STOCK_RECEIVED: &str = "holdfast.inventory.v1.StockReceived";
 pub(super) const STOCK_ADJUSTED: &str = "holdfast.inventory.v1.StockAdjusted";
 pub(super) const PRICE_SET: &str = "holdfast.inventory.v1.PriceSet";
 pub(super) const REORDER_POINT_SET: &str = "holdfast.inventory.v1.ReorderPointSet";
+pub(super) const REPLENISHMENT_REQUESTED: &str = "holdfast.inventory.v1.ReplenishmentRequested";
+pub(super) const REPLENISHMENT_ENDED: &str = "holdfast.inventory.v1.ReplenishmentEnded";
 
 /// Longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 200;
@@ -57,6 +59,10 @@ impl Adapter for StockItemAdapter {
         }
     }
 
+    fn timer(&self, name: &str) -> Option<Command> {
+        (name == REORDER_TIMER).then_some(Command::CheckDue)
+    }
+
     fn encode_event(&self, event: &Event, context: &Context<'_>) -> EncodedEvent {
         let (sku, occurred_at) = (context.key.to_owned(), Some(stamp(event.at())));
         let (r#type, payload) = match event {
@@ -74,6 +80,14 @@ impl Adapter for StockItemAdapter {
                 let reorder_point = *reorder_point;
                 (REORDER_POINT_SET, v1::ReorderPointSet { sku, occurred_at, reorder_point }.encode_to_vec())
             }
+            Event::ReplenishmentRequested { reorder_point, .. } => {
+                let reorder_point = *reorder_point;
+                let body = v1::ReplenishmentRequested { sku, occurred_at, reorder_point };
+                (REPLENISHMENT_REQUESTED, body.encode_to_vec())
+            }
+            Event::ReplenishmentEnded { .. } => {
+                (REPLENISHMENT_ENDED, v1::ReplenishmentEnded { sku, occurred_at }.encode_to_vec())
+            }
         };
         EncodedEvent { r#type, payload: payload.into() }
     }
@@ -83,7 +97,7 @@ impl Adapter for StockItemAdapter {
     }
 
     fn aftermath(&self, event: &Event, context: &Context<'_>) -> Aftermath {
-        Aftermath { pools: event.pool_changes(context.key), timers: Vec::new() }
+        Aftermath { pools: event.pool_changes(context.key), timers: recover::stock_timers(event).into_iter().collect() }
     }
 
     fn encode_state(&self, state: &StockItem) -> Bytes {
@@ -93,6 +107,7 @@ impl Adapter for StockItemAdapter {
             created_at: Some(stamp(details.created_at)),
             updated_at: Some(stamp(details.updated_at)),
             reorder_point: details.reorder_point,
+            is_replenishing: details.is_replenishing,
         }
         .encode_to_vec()
         .into()
@@ -206,6 +221,7 @@ fn rehydrate(stored: &v1::StockItemState) -> Result<Details, &'static str> {
     Ok(Details {
         price,
         reorder_point: stored.reorder_point,
+        is_replenishing: stored.is_replenishing,
         created_at: stored_time(stored.created_at.as_ref())?,
         updated_at: stored_time(stored.updated_at.as_ref())?,
     })

@@ -141,6 +141,7 @@ mod tests {
         StockItemAdapter.encode_state(&StockItem::rehydrate(Details {
             price,
             reorder_point: 0,
+            is_replenishing: false,
             created_at: at,
             updated_at: at,
         }))

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use holdfast_core::Timestamp;
-use holdfast_money::{Currency, Money};
+use holdfast_money::{Currency, FxRate, Money};
 use uuid::Uuid;
 
 use crate::Sku;
 
-/// A command from a customer, or news from inventory.
+/// A command from a customer, or news from inventory, payments or fulfillment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Open an empty draft.
@@ -53,6 +53,54 @@ pub enum Command {
     ReservationRefused,
     /// Inventory held every line, but no longer.
     ReservationExpired,
+    /// Payments has the money.
+    PaymentCaptured(Payment),
+    /// Payments will not get it.
+    PaymentDeclined,
+    /// Fulfillment has handed the goods to a carrier.
+    ShipmentDispatched(Shipment),
+    /// They have arrived.
+    ShipmentDelivered,
+    /// Fulfillment will not ship.
+    ShipmentCancelled {
+        /// Why not.
+        cause: ShipmentCause,
+    },
+}
+
+/// A payment that was captured. The rate is pinned with it: what is refunded is refunded at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payment {
+    /// As payments names it.
+    pub id: Arc<str>,
+    /// In the order's currency.
+    pub amount: Money,
+    /// From the order's currency to that of the books, at the moment of capture.
+    pub rate: FxRate,
+    /// The amount in the currency of the books.
+    pub settled: Money,
+}
+
+/// A shipment on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shipment {
+    /// As fulfillment names it.
+    pub id: Arc<str>,
+    /// Who carries it.
+    pub carrier: Arc<str>,
+    /// The carrier's name for it.
+    pub tracking_number: Arc<str>,
+}
+
+/// Why fulfillment will not ship.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShipmentCause {
+    /// The order had asked it to stop.
+    CancellationRequested,
+    /// There is no address to ship to.
+    Undeliverable,
+    /// The warehouse can't.
+    Warehouse,
 }
 
 impl Command {
@@ -67,6 +115,11 @@ impl Command {
             Self::StockReserved { .. } => "StockReserved",
             Self::ReservationRefused => "ReservationRefused",
             Self::ReservationExpired => "ReservationExpired",
+            Self::PaymentCaptured(_) => "PaymentCaptured",
+            Self::PaymentDeclined => "PaymentDeclined",
+            Self::ShipmentDispatched(_) => "ShipmentDispatched",
+            Self::ShipmentDelivered => "ShipmentDelivered",
+            Self::ShipmentCancelled { .. } => "ShipmentCancelled",
         }
     }
 }

@@ -6,7 +6,7 @@ use holdfast_core::Timestamp;
 use holdfast_money::{Currency, Money};
 use uuid::Uuid;
 
-use crate::{Line, Sku};
+use crate::{Line, Payment, Shipment, Sku};
 
 /// Something that happened to an order. `at` is when, by the owning node's clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +61,44 @@ pub enum Event {
         at: Timestamp,
         /// Until when they are held.
         until: Timestamp,
+        /// Whose order.
+        customer: Uuid,
+        /// What is to be paid now.
+        total: Money,
+        /// With what, if anything was given.
+        payment_method: Option<Arc<str>>,
+    },
+    /// The order learned that it is paid.
+    OrderPaid {
+        /// When it learned it.
+        at: Timestamp,
+        /// What was paid.
+        payment: Payment,
+        /// Whose order.
+        customer: Uuid,
+        /// Id of the customer's address, if one was given.
+        address_id: Option<Arc<str>>,
+        /// What is to be shipped.
+        lines: Arc<[Line]>,
+    },
+    /// The customer wants a paid order cancelled: fulfillment decides whether it is in time.
+    OrderCancellationRequested {
+        /// When.
+        at: Timestamp,
+        /// Why, in the caller's words.
+        reason: Arc<str>,
+    },
+    /// The order learned that its goods are on their way. A cancellation that was requested came too late.
+    OrderShipped {
+        /// When it learned it.
+        at: Timestamp,
+        /// What is on its way.
+        shipment: Shipment,
+    },
+    /// The order learned that its goods have arrived.
+    OrderDelivered {
+        /// When it learned it.
+        at: Timestamp,
     },
     /// The order ended before shipping.
     OrderCancelled {
@@ -80,6 +118,10 @@ impl Event {
             | Self::ItemRemoved { at, .. }
             | Self::OrderPlaced { at, .. }
             | Self::OrderReserved { at, .. }
+            | Self::OrderPaid { at, .. }
+            | Self::OrderCancellationRequested { at, .. }
+            | Self::OrderShipped { at, .. }
+            | Self::OrderDelivered { at }
             | Self::OrderCancelled { at, .. } => *at,
         }
     }
@@ -101,8 +143,14 @@ pub enum CancellationCause {
     Requested,
     /// Inventory could not hold every line.
     OutOfStock,
-    /// Inventory's hold ran out before the order was paid.
+    /// Inventory's hold ran out before inventory learned of the payment.
     ReservationExpired,
+    /// The payment was declined.
+    PaymentDeclined,
+    /// There was no address to ship to.
+    Undeliverable,
+    /// The warehouse could not ship it.
+    Warehouse,
 }
 
 impl CancellationCause {
@@ -112,6 +160,9 @@ impl CancellationCause {
             Self::Requested => "cancelled on request",
             Self::OutOfStock => "out of stock",
             Self::ReservationExpired => "reservation expired",
+            Self::PaymentDeclined => "payment declined",
+            Self::Undeliverable => "no address to ship to",
+            Self::Warehouse => "the warehouse could not ship it",
         }
     }
 }

@@ -1,12 +1,13 @@
-//! The order: from an empty draft to placed or cancelled.
+//! The order: from an empty draft to delivered or cancelled.
 //!
 //! ```text
-//! DRAFT ──► PLACED          (both ──► CANCELLED)
+//! DRAFT ──► PLACED ──► PAID ──► SHIPPED ──► DELIVERED
+//!   └─────────┴─────────┴──► CANCELLED
 //! ```
 //!
 //! Pure: [`Order`] decides and evolves, and knows no clock, no I/O, no wire format. A price arrives inside
-//! [`Command::AddItem`], looked up before; what inventory did arrives as a command too. Deliberately absent: payment and
-//! shipment, which come with their contexts, and the mapping from and to protobuf (the service's codec).
+//! [`Command::AddItem`], looked up before; what inventory, payments and fulfillment did arrives as a command too, and what follows from it is the table
+//! in [`process`]. Deliberately absent: the mapping from and to protobuf (the service's codec).
 
 #![deny(clippy::float_arithmetic)]
 
@@ -14,10 +15,11 @@ mod command;
 mod event;
 mod lines;
 mod order;
+pub mod process;
 mod rejection;
 mod sku;
 
-pub use command::{Command, Quote};
+pub use command::{Command, Payment, Quote, Shipment, ShipmentCause};
 pub use event::{Cancellation, CancellationCause, Event};
 pub use lines::{Line, Lines};
 pub use order::{Details, LINES_MAX, Order, Status};

@@ -1,8 +1,10 @@
 //! The Order aggregate: its state, its decisions, its evolution.
 //!
-//! Invariants: lines change in DRAFT only; an order is placed at most once and with at least one line; CANCELLED is final.
-//! Inventory's news never errs, whatever state it meets: orders and inventory react to one another, so their events cross,
-//! and what comes too late changes nothing here because inventory, told of the cancellation, gives the stock back.
+//! Invariants: lines change in DRAFT only; an order is placed at most once and with at least one line; CANCELLED and DELIVERED are final; it is paid
+//! at most once, and shipped only when paid. Other contexts' news never errs, whatever state it meets: contexts react to one another,
+//! so their events cross, and what comes too late changes nothing here ([`crate::process`]) because whoever sent it, told of
+//! the cancellation, undoes what it did. A paid order is cancelled by fulfillment's word alone, for only fulfillment knows whether the
+//! goods have left.
 
 use std::sync::Arc;
 
@@ -10,7 +12,10 @@ use holdfast_core::{Aggregate, Context, Decision, Timestamp};
 use holdfast_money::Money;
 use uuid::Uuid;
 
-use crate::{Cancellation, CancellationCause, Command, Event, Lines, Quote, Rejection, Sku};
+use crate::{
+    Cancellation, CancellationCause, Command, Event, Lines, Payment, Quote, Rejection, Shipment, ShipmentCause, Sku,
+    process::{self, News, Reaction, Stage},
+};
 
 /// The most lines that an order may have.
 pub const LINES_MAX: usize = 100;
@@ -32,6 +37,12 @@ pub struct Details {
     pub payment_method: Option<Arc<str>>,
     /// Id of the customer's address, if one was given when it was placed.
     pub address_id: Option<Arc<str>>,
+    /// What was paid, once it was.
+    pub payment: Option<Payment>,
+    /// Why the customer wants it cancelled, while fulfillment has not said whether it is in time.
+    pub cancellation_requested: Option<Arc<str>>,
+    /// What is on its way, or has arrived.
+    pub shipment: Option<Shipment>,
     /// When it was created, by the owning node's clock.
     pub created_at: Timestamp,
     /// When its last event happened, by the owning node's clock.
@@ -48,16 +59,37 @@ pub enum Status {
         /// Until when inventory holds the lines; `None` until inventory has said so.
         reserved_until: Option<Timestamp>,
     },
+    /// Paid. Money has moved.
+    Paid,
+    /// Handed to a carrier.
+    Shipped,
+    /// Arrived.
+    Delivered,
     /// Ended before shipping.
     Cancelled(Cancellation),
 }
 
 impl Status {
+    /// It without particulars.
+    pub const fn stage(&self) -> Stage {
+        match self {
+            Self::Draft => Stage::Draft,
+            Self::Placed { .. } => Stage::Placed,
+            Self::Paid => Stage::Paid,
+            Self::Shipped => Stage::Shipped,
+            Self::Delivered => Stage::Delivered,
+            Self::Cancelled(_) => Stage::Cancelled,
+        }
+    }
+
     /// Its name on the wire and in rejections.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Draft => "DRAFT",
             Self::Placed { .. } => "PLACED",
+            Self::Paid => "PAID",
+            Self::Shipped => "SHIPPED",
+            Self::Delivered => "DELIVERED",
             Self::Cancelled(_) => "CANCELLED",
         }
     }
@@ -74,18 +106,25 @@ impl Order {
         self.0.as_ref()
     }
 
-    /// The decision on inventory's news, which never says no.
-    fn react(&self, news: &Command, at: Timestamp) -> Decision<Self> {
-        let Some(Details { status: Status::Placed { reserved_until }, .. }) = &self.0 else {
-            return Decision::nothing();
-        };
-        match news {
-            Command::StockReserved { until } if reserved_until.is_none() => {
-                Decision::event(Event::OrderReserved { at, until: *until })
+    /// The event that follows from `news`, if one does.
+    fn react(&self, news: News, command: &Command, at: Timestamp) -> Option<Event> {
+        let order = self.0.as_ref()?;
+        match (process::reaction(news, order.status.stage())?, command) {
+            (Reaction::Reserve, Command::StockReserved { until }) => order.reserve(*until, at),
+            (Reaction::Pay, Command::PaymentCaptured(payment)) => Some(Event::OrderPaid {
+                at,
+                payment: payment.clone(),
+                customer: order.customer,
+                address_id: order.address_id.clone(),
+                lines: order.lines.as_slice().into(),
+            }),
+            (Reaction::Ship, Command::ShipmentDispatched(shipment)) => {
+                Some(Event::OrderShipped { at, shipment: shipment.clone() })
             }
-            Command::ReservationRefused => Decision::event(cancelled(at, CancellationCause::OutOfStock)),
-            Command::ReservationExpired => Decision::event(cancelled(at, CancellationCause::ReservationExpired)),
-            _ => Decision::nothing(),
+            (Reaction::Deliver, _) => Some(Event::OrderDelivered { at }),
+            (Reaction::Cancel(cause), _) => Some(cancelled(at, cause)),
+            (Reaction::CancelAsTold, Command::ShipmentCancelled { cause }) => Some(order.cancel_as_told(*cause, at)),
+            _ => None,
         }
     }
 }
@@ -99,14 +138,19 @@ impl Aggregate for Order {
 
     fn decide(&self, command: &Command, context: &Context<'_>) -> Result<Decision<Self>, Rejection> {
         let at = context.now;
+        if let Some(news) = News::of(command) {
+            return Ok(self.react(news, command, at).map_or_else(Decision::nothing, Decision::event));
+        }
         let event = match command {
-            Command::StockReserved { .. } | Command::ReservationRefused | Command::ReservationExpired => {
-                return Ok(self.react(command, at));
-            }
             Command::CreateOrder { customer, currency } => match self.0 {
                 None => Event::OrderCreated { at, customer: *customer, currency: *currency },
                 Some(_) => return Err(Rejection::OrderAlreadyExists),
             },
+            Command::CancelOrder { .. }
+                if self.0.as_ref().is_some_and(|order| order.cancellation_requested.is_some()) =>
+            {
+                return Ok(Decision::nothing());
+            }
             _ => self.0.as_ref().ok_or(Rejection::OrderNotFound)?.decide(command, at)?,
         };
         Ok(Decision::event(event))
@@ -120,6 +164,9 @@ impl Aggregate for Order {
                 status: Status::Draft,
                 payment_method: None,
                 address_id: None,
+                payment: None,
+                cancellation_requested: None,
+                shipment: None,
                 created_at: *at,
                 updated_at: *at,
             });
@@ -156,7 +203,31 @@ impl Details {
                 let cancellation = Cancellation { cause: CancellationCause::Requested, reason: reason.clone() };
                 Ok(Event::OrderCancelled { at, cancellation })
             }
+            (Command::CancelOrder { reason }, Status::Paid) => {
+                Ok(Event::OrderCancellationRequested { at, reason: reason.clone() })
+            }
             _ => Err(Rejection::WrongState { command: command.name(), status: self.status.name() }),
+        }
+    }
+
+    /// Once: inventory says so again when it reads again.
+    fn reserve(&self, until: Timestamp, at: Timestamp) -> Option<Event> {
+        let Status::Placed { reserved_until: None } = self.status else { return None };
+        let (customer, total, payment_method) = (self.customer, self.lines.total(), self.payment_method.clone());
+        Some(Event::OrderReserved { at, until, customer, total, payment_method })
+    }
+
+    fn cancel_as_told(&self, cause: ShipmentCause, at: Timestamp) -> Event {
+        let cause = match cause {
+            ShipmentCause::CancellationRequested => CancellationCause::Requested,
+            ShipmentCause::Undeliverable => CancellationCause::Undeliverable,
+            ShipmentCause::Warehouse => CancellationCause::Warehouse,
+        };
+        match &self.cancellation_requested {
+            Some(reason) if cause == CancellationCause::Requested => {
+                Event::OrderCancelled { at, cancellation: Cancellation { cause, reason: reason.clone() } }
+            }
+            _ => cancelled(at, cause),
         }
     }
 
@@ -199,7 +270,21 @@ impl Details {
                 self.address_id.clone_from(address_id);
             }
             Event::OrderReserved { until, .. } => self.status = Status::Placed { reserved_until: Some(*until) },
-            Event::OrderCancelled { cancellation, .. } => self.status = Status::Cancelled(cancellation.clone()),
+            Event::OrderPaid { payment, .. } => {
+                self.status = Status::Paid;
+                self.payment = Some(payment.clone());
+            }
+            Event::OrderCancellationRequested { reason, .. } => self.cancellation_requested = Some(reason.clone()),
+            Event::OrderShipped { shipment, .. } => {
+                self.status = Status::Shipped;
+                self.shipment = Some(shipment.clone());
+                self.cancellation_requested = None;
+            }
+            Event::OrderDelivered { .. } => self.status = Status::Delivered,
+            Event::OrderCancelled { cancellation, .. } => {
+                self.status = Status::Cancelled(cancellation.clone());
+                self.cancellation_requested = None;
+            }
         }
     }
 }

@@ -148,7 +148,9 @@ fn a_reservation_is_recorded_once_and_the_order_stays_placed() {
     let commands = [create(), add("a", 1, eur(1)), place()];
     let until = Timestamp::from_unix_ms(5);
     let news = Command::StockReserved { until };
-    assert_eq!(when(&given(&commands), news.clone()), Ok(vec![Event::OrderReserved { at: NOW, until }]));
+    let (customer, total, payment_method) = (CUSTOMER, eur(1), Some("pm_1".into()));
+    let reserved = Event::OrderReserved { at: NOW, until, customer, total, payment_method };
+    assert_eq!(when(&given(&commands), news.clone()), Ok(vec![reserved]));
     let order = given(&[&commands[..], std::slice::from_ref(&news)].concat());
     assert_eq!(order.details().map(|d| d.status.clone()), Some(Status::Placed { reserved_until: Some(until) }));
     assert_eq!(when(&order, news), Ok(vec![]), "twice");

@@ -1,11 +1,11 @@
 //! Events to the wire.
 
 use holdfast_core::{Timestamp, codec::EncodedEvent};
-use holdfast_orders_domain::{CancellationCause, Event, Line};
+use holdfast_orders_domain::{Event, Line};
 use holdfast_proto::{orders::v1, time};
 use prost::Message as _;
 
-use super::amount;
+use super::{amount, parts};
 
 /// `ce_type` of `OrderCreated`.
 pub(super) const ORDER_CREATED: &str = "holdfast.orders.v1.OrderCreated";
@@ -17,6 +17,14 @@ pub(super) const ITEM_REMOVED: &str = "holdfast.orders.v1.ItemRemoved";
 pub(super) const ORDER_PLACED: &str = "holdfast.orders.v1.OrderPlaced";
 /// `ce_type` of `OrderReserved`.
 pub(super) const ORDER_RESERVED: &str = "holdfast.orders.v1.OrderReserved";
+/// `ce_type` of `OrderPaid`.
+pub(super) const ORDER_PAID: &str = "holdfast.orders.v1.OrderPaid";
+/// `ce_type` of `OrderCancellationRequested`.
+pub(super) const ORDER_CANCELLATION_REQUESTED: &str = "holdfast.orders.v1.OrderCancellationRequested";
+/// `ce_type` of `OrderShipped`.
+pub(super) const ORDER_SHIPPED: &str = "holdfast.orders.v1.OrderShipped";
+/// `ce_type` of `OrderDelivered`.
+pub(super) const ORDER_DELIVERED: &str = "holdfast.orders.v1.OrderDelivered";
 /// `ce_type` of `OrderCancelled`.
 pub(super) const ORDER_CANCELLED: &str = "holdfast.orders.v1.OrderCancelled";
 
@@ -59,12 +67,40 @@ pub(super) fn encode(event: &Event, key: &str) -> EncodedEvent {
             };
             (ORDER_PLACED, body.encode_to_vec())
         }
-        Event::OrderReserved { until, .. } => {
-            let reserved_until = Some(stamp(*until));
-            (ORDER_RESERVED, v1::OrderReserved { order_id, occurred_at, reserved_until }.encode_to_vec())
+        Event::OrderReserved { until, customer, total, payment_method, .. } => {
+            let body = v1::OrderReserved {
+                order_id,
+                occurred_at,
+                reserved_until: Some(stamp(*until)),
+                customer_id: customer.to_string(),
+                total: Some(amount(*total)),
+                payment_method: payment_method.as_deref().unwrap_or_default().to_owned(),
+            };
+            (ORDER_RESERVED, body.encode_to_vec())
         }
+        Event::OrderPaid { payment, customer, address_id, lines, .. } => {
+            let body = v1::OrderPaid {
+                order_id,
+                occurred_at,
+                customer_id: customer.to_string(),
+                address_id: address_id.as_deref().unwrap_or_default().to_owned(),
+                lines: lines.iter().map(line).collect(),
+                payment: Some(parts::payment(payment)),
+            };
+            (ORDER_PAID, body.encode_to_vec())
+        }
+        Event::OrderCancellationRequested { reason, .. } => {
+            let reason = reason.as_ref().to_owned();
+            let body = v1::OrderCancellationRequested { order_id, occurred_at, reason };
+            (ORDER_CANCELLATION_REQUESTED, body.encode_to_vec())
+        }
+        Event::OrderShipped { shipment, .. } => {
+            let shipment = Some(parts::shipment(shipment));
+            (ORDER_SHIPPED, v1::OrderShipped { order_id, occurred_at, shipment }.encode_to_vec())
+        }
+        Event::OrderDelivered { .. } => (ORDER_DELIVERED, v1::OrderDelivered { order_id, occurred_at }.encode_to_vec()),
         Event::OrderCancelled { cancellation, .. } => {
-            let (cause, reason) = (cause(cancellation.cause).into(), cancellation.reason.as_ref().to_owned());
+            let v1::Cancellation { cause, reason } = parts::cancellation(cancellation);
             (ORDER_CANCELLED, v1::OrderCancelled { order_id, occurred_at, cause, reason }.encode_to_vec())
         }
     };
@@ -77,14 +113,6 @@ pub(super) fn line(line: &Line) -> v1::OrderLine {
         quantity: line.quantity,
         unit_price: Some(amount(line.unit_price)),
         subtotal: Some(amount(line.subtotal)),
-    }
-}
-
-pub(super) const fn cause(cause: CancellationCause) -> v1::CancellationCause {
-    match cause {
-        CancellationCause::Requested => v1::CancellationCause::Requested,
-        CancellationCause::OutOfStock => v1::CancellationCause::OutOfStock,
-        CancellationCause::ReservationExpired => v1::CancellationCause::ReservationExpired,
     }
 }
 

@@ -6,7 +6,7 @@ use holdfast_orders_domain::{Order, Status};
 use holdfast_proto::orders::v1;
 use prost::Message as _;
 
-use super::{amount, events};
+use super::{amount, events, parts};
 
 /// The order's public message; empty if it does not exist.
 pub(super) fn encode(state: &Order, context: &Context<'_>) -> Bytes {
@@ -17,15 +17,9 @@ pub(super) fn encode(state: &Order, context: &Context<'_>) -> Bytes {
 pub fn order(state: &Order, key: &str, version: u64) -> Option<v1::Order> {
     let details = state.details()?;
     let (cancellation, reserved_until) = match &details.status {
-        Status::Draft => (None, None),
         Status::Placed { reserved_until } => (None, reserved_until.map(events::stamp)),
-        Status::Cancelled(cancellation) => (
-            Some(v1::Cancellation {
-                cause: events::cause(cancellation.cause).into(),
-                reason: cancellation.reason.as_ref().to_owned(),
-            }),
-            None,
-        ),
+        Status::Cancelled(cancellation) => (Some(parts::cancellation(cancellation)), None),
+        Status::Draft | Status::Paid | Status::Shipped | Status::Delivered => (None, None),
     };
     Some(v1::Order {
         order_id: key.to_owned(),
@@ -41,6 +35,9 @@ pub fn order(state: &Order, key: &str, version: u64) -> Option<v1::Order> {
         version,
         payment_method: details.payment_method.as_deref().unwrap_or_default().to_owned(),
         address_id: details.address_id.as_deref().unwrap_or_default().to_owned(),
+        payment: details.payment.as_ref().map(parts::payment),
+        cancellation_requested: details.cancellation_requested.as_deref().unwrap_or_default().to_owned(),
+        shipment: details.shipment.as_ref().map(parts::shipment),
     })
 }
 
@@ -48,6 +45,9 @@ pub(super) const fn status(status: &Status) -> v1::OrderStatus {
     match status {
         Status::Draft => v1::OrderStatus::Draft,
         Status::Placed { .. } => v1::OrderStatus::Placed,
+        Status::Paid => v1::OrderStatus::Paid,
+        Status::Shipped => v1::OrderStatus::Shipped,
+        Status::Delivered => v1::OrderStatus::Delivered,
         Status::Cancelled(_) => v1::OrderStatus::Cancelled,
     }
 }

@@ -6,35 +6,35 @@
 use bytes::Bytes;
 use holdfast_core::{Aggregate, Timestamp, codec::StateError};
 use holdfast_money::{Currency, Money};
-use holdfast_orders_domain::{Cancellation, CancellationCause, Details, Line, Lines, Order, Sku, Status};
+use holdfast_orders_domain::{Cancellation, Details, Line, Lines, Order, Sku, Status};
 use holdfast_proto::{orders::v1, time};
 use prost::Message as _;
 use uuid::Uuid;
 
-use super::{events, reply};
+use super::{events, parts, reply};
 
 /// The form in which the order is stored; empty if it does not exist.
 pub fn encode(state: &Order) -> Bytes {
     let Some(details) = state.details() else { return Bytes::new() };
     let (cancellation, reserved_until) = match &details.status {
-        Status::Draft => (None, None),
         Status::Placed { reserved_until } => (None, *reserved_until),
         Status::Cancelled(cancellation) => (Some(cancellation), None),
+        Status::Draft | Status::Paid | Status::Shipped | Status::Delivered => (None, None),
     };
     v1::OrderState {
         customer_id: details.customer.to_string(),
         currency: details.lines.currency().code().to_owned(),
         status: reply::status(&details.status).into(),
         lines: details.lines.as_slice().iter().map(line).collect(),
-        cancellation: cancellation.map(|cancellation| v1::Cancellation {
-            cause: events::cause(cancellation.cause).into(),
-            reason: cancellation.reason.as_ref().to_owned(),
-        }),
+        cancellation: cancellation.map(parts::cancellation),
         reserved_until: reserved_until.map(events::stamp),
         payment_method: details.payment_method.as_deref().unwrap_or_default().to_owned(),
         address_id: details.address_id.as_deref().unwrap_or_default().to_owned(),
         created_at: Some(events::stamp(details.created_at)),
         updated_at: Some(events::stamp(details.updated_at)),
+        payment: details.payment.as_ref().map(parts::payment),
+        cancellation_requested: details.cancellation_requested.as_deref().unwrap_or_default().to_owned(),
+        shipment: details.shipment.as_ref().map(parts::shipment),
     }
     .encode_to_vec()
     .into()
@@ -74,6 +74,19 @@ fn rehydrate(stored: v1::OrderState) -> Result<Details, &'static str> {
         status: status(&stored)?,
         payment_method: text(stored.payment_method),
         address_id: text(stored.address_id),
+        payment: stored
+            .payment
+            .as_ref()
+            .map(|wire| parts::payment_back(Some(wire)))
+            .transpose()
+            .map_err(|_| "a payment that is none")?,
+        cancellation_requested: text(stored.cancellation_requested),
+        shipment: stored
+            .shipment
+            .as_ref()
+            .map(|wire| parts::shipment_back(Some(wire)))
+            .transpose()
+            .map_err(|_| "a shipment that is none")?,
         created_at: stamp(stored.created_at.as_ref())?,
         updated_at: stamp(stored.updated_at.as_ref())?,
     })
@@ -93,18 +106,13 @@ fn status(stored: &v1::OrderState) -> Result<Status, &'static str> {
         }
         v1::OrderStatus::Cancelled => {
             let cancellation = stored.cancellation.as_ref().ok_or("cancelled without a cause")?;
-            let cause = match cancellation.cause() {
-                v1::CancellationCause::Requested => CancellationCause::Requested,
-                v1::CancellationCause::OutOfStock => CancellationCause::OutOfStock,
-                v1::CancellationCause::ReservationExpired => CancellationCause::ReservationExpired,
-                v1::CancellationCause::Unspecified => return Err("unknown cause of cancellation"),
-            };
+            let cause = parts::cause_back(cancellation.cause()).ok_or("unknown cause of cancellation")?;
             Ok(Status::Cancelled(Cancellation { cause, reason: cancellation.reason.as_str().into() }))
         }
-        v1::OrderStatus::Unspecified
-        | v1::OrderStatus::Paid
-        | v1::OrderStatus::Shipped
-        | v1::OrderStatus::Delivered => Err("a status that this build does not know"),
+        v1::OrderStatus::Paid => Ok(Status::Paid),
+        v1::OrderStatus::Shipped => Ok(Status::Shipped),
+        v1::OrderStatus::Delivered => Ok(Status::Delivered),
+        v1::OrderStatus::Unspecified => Err("a status that this build does not know"),
     }
 }
 

@@ -2,8 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use holdfast_core::{Aggregate, Context, Decision, Timestamp};
-use holdfast_money::{Currency, Money};
-use holdfast_orders_domain::{Command, Event, Order, Quote, Rejection, Sku};
+use holdfast_money::{Currency, FxRate, Money, Ratio};
+use holdfast_orders_domain::{Command, Event, Order, Payment, Quote, Rejection, Shipment, Sku, process::Stage};
 use uuid::Uuid;
 
 pub(crate) const NOW: Timestamp = Timestamp::from_unix_ms(1_795_305_600_000);
@@ -39,6 +39,40 @@ pub(crate) fn cancel() -> Command {
 
 pub(crate) fn reserved() -> Command {
     Command::StockReserved { until: NOW }
+}
+
+pub(crate) fn payment() -> Payment {
+    let one = Ratio::new(1, 1).expect("positive");
+    let rate = FxRate::new(Currency::EUR, Currency::EUR, one).expect("one");
+    Payment { id: "pi_1".into(), amount: eur(1), rate, settled: eur(1) }
+}
+
+pub(crate) fn captured() -> Command {
+    Command::PaymentCaptured(payment())
+}
+
+pub(crate) fn shipment() -> Shipment {
+    Shipment { id: "s-1".into(), carrier: "post".into(), tracking_number: "T1".into() }
+}
+
+pub(crate) fn dispatched() -> Command {
+    Command::ShipmentDispatched(shipment())
+}
+
+/// An order at each stage of its life.
+pub(crate) fn at(stage: Stage) -> Order {
+    let mut commands = vec![create(), add("a", 1, eur(1))];
+    commands.extend(match stage {
+        Stage::Draft => vec![],
+        Stage::Placed => vec![place()],
+        Stage::Paid => vec![place(), reserved(), captured()],
+        Stage::Shipped => vec![place(), reserved(), captured(), dispatched()],
+        Stage::Delivered => vec![place(), reserved(), captured(), dispatched(), Command::ShipmentDelivered],
+        Stage::Cancelled => vec![place(), cancel()],
+    });
+    let order = given(&commands);
+    assert_eq!(order.details().map(|details| details.status.stage()), Some(stage));
+    order
 }
 
 /// What happens on `command`; the events are applied to `order`.
