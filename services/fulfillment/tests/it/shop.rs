@@ -35,7 +35,6 @@ use holdfast_runtime::{Config, Node, Ports, SystemClock, telemetry::NoTrace};
 use holdfast_stack::{Stack, StackOptions};
 use holdfast_testkit::{MemoryGroup, MemoryLog, MemoryPublisher, MemoryStore};
 use prost::{Message as _, Name};
-use serde_json::Value;
 use tokio::{net::TcpListener, sync::OnceCell, task::JoinHandle};
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt as _;
@@ -328,7 +327,7 @@ impl Queries for InMemory {
     async fn pickable(&self, after: Position, rows_max: usize) -> Result<Vec<Listed>, StoreError> {
         let contents = self.0.contents();
         let mut listed = Vec::new();
-        for (id, row) in contents.views.iter().filter(|(_, row)| row["status"] == Value::from("PENDING")) {
+        for (id, row) in contents.views.iter().filter(|(_, row)| row["status"] == "PENDING") {
             let position =
                 Position { ready_at_ms: row["ready_at_ms"].as_i64().unwrap(), order_id: id.key.parse().unwrap() };
             let state = &contents.states[id];
