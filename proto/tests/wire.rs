@@ -1,6 +1,9 @@
 //! Golden bytes, names and JSON of the contracts: what other teams rely on must not change unseen.
 
-use holdfast_proto::{FILE_DESCRIPTOR_SET, inventory::v1 as inventory, money::v1::Money, orders::v1 as orders};
+use holdfast_proto::{
+    FILE_DESCRIPTOR_SET, customers::v1 as customers, fulfillment::v1 as fulfillment, inventory::v1 as inventory,
+    money::v1::Money, orders::v1 as orders,
+};
 use prost::{Message, Name};
 
 fn place_order() -> orders::PlaceOrder {
@@ -18,6 +21,9 @@ fn names_are_those_of_ce_type() {
     assert_eq!(orders::OrderPlaced::full_name(), "holdfast.orders.v1.OrderPlaced");
     assert_eq!(inventory::SetPrice::full_name(), "holdfast.inventory.v1.SetPrice");
     assert_eq!(inventory::StockReserved::full_name(), "holdfast.inventory.v1.StockReserved");
+    assert_eq!(customers::CustomerErased::full_name(), "holdfast.customers.v1.CustomerErased");
+    assert_eq!(fulfillment::NoteShipment::full_name(), "holdfast.fulfillment.v1.NoteShipment");
+    assert_eq!(fulfillment::ShipmentCancelled::full_name(), "holdfast.fulfillment.v1.ShipmentCancelled");
     assert_eq!(Money::full_name(), "holdfast.money.v1.Money");
 }
 
@@ -85,6 +91,8 @@ fn reflection_knows_every_package_and_its_imports() {
     let text = String::from_utf8_lossy(FILE_DESCRIPTOR_SET);
     for name in [
         "holdfast/orders/v1/order_service.proto",
+        "holdfast/customers/v1/customer_service.proto",
+        "holdfast/fulfillment/v1/fulfillment_service.proto",
         "holdfast/inventory/v1/catalog_service.proto",
         "holdfast/money/v1/money.proto",
         "google/protobuf/timestamp.proto",
