@@ -116,7 +116,10 @@ fn events() -> [(Event, &'static str, &'static str); 9] {
 fn events_keep_their_names_and_bytes_and_come_back_as_they_were() {
     for (event, name, golden) in events() {
         let encoded = adapter().encode_event(&event, &Context { key: ORDER, version: 1, now: AT });
-        assert_eq!((encoded.r#type, hex(&encoded.payload)), (&*format!("holdfast.payments.v1.{name}"), golden.to_owned()));
+        assert_eq!(
+            (encoded.r#type, hex(&encoded.payload)),
+            (&*format!("holdfast.payments.v1.{name}"), golden.to_owned())
+        );
         let message = Message::new(uuid::Uuid::nil(), "golden", encoded.r#type, ORDER, encoded.payload);
         assert_eq!(adapter().decode_event(&message), Ok(event));
     }
@@ -141,10 +144,16 @@ fn what_is_left_out_of_an_event_comes_back_as_left_out() {
 #[test]
 fn calls_that_are_under_way_keep_their_names_and_bytes() {
     let golden = [
-        ("charge", "0a2430313932663063312d376231652d376363332d383030302d30303030303030303030306112120a0808d20912035553441204706d5f311801"),
+        (
+            "charge",
+            "0a2430313932663063312d376231652d376363332d383030302d30303030303030303030306112120a0808d20912035553441204706d5f311801",
+        ),
         ("capture", "0a2430313932663063312d376231652d376363332d383030302d3030303030303030303030611a060a0470695f31"),
         ("void", "0a2430313932663063312d376231652d376363332d383030302d30303030303030303030306122060a0470695f31"),
-        ("refund:2", "0a2430313932663063312d376231652d376363332d383030302d3030303030303030303030612a110a0470695f3110021a0708221203555344"),
+        (
+            "refund:2",
+            "0a2430313932663063312d376231652d376363332d383030302d3030303030303030303030612a110a0470695f3110021a0708221203555344",
+        ),
     ];
     let mut events: Vec<_> = events().into_iter().map(|(event, ..)| event).collect();
     events[1] = Event::PaymentAuthorized { at: AT, reference: reference(), amount: usd(1234), then: Then::Capture };
@@ -172,7 +181,12 @@ fn details(status: Status) -> Details {
 fn states() -> [(Payment, &'static str); 6] {
     let refund = |number, minor, cause, state| Refund { number, amount: usd(minor), cause, state };
     let refunds = vec![
-        refund(1, 34, Cause::Requested { id: "r1".into() }, State::Done { settled: eur(32), reference: Some("re_1".into()) }),
+        refund(
+            1,
+            34,
+            Cause::Requested { id: "r1".into() },
+            State::Done { settled: eur(32), reference: Some("re_1".into()) },
+        ),
         refund(2, 1200, Cause::OrderCancelled, State::Pending),
         refund(3, 1, Cause::LateCapture, State::Failed { code: "no".into() }),
     ];
@@ -187,10 +201,22 @@ fn states() -> [(Payment, &'static str); 6] {
     let voided = Details { amount: None, cancelled: true, ..details(Status::Voided) };
     [
         (Payment::default(), ""),
-        (Payment::rehydrate(details(Status::Requested)), "0801120808d20912035553444a0b0880f2d6ca0610c0a9d33a520b0884f9d6ca0610c0a9d33a"),
-        (Payment::rehydrate(authorized), "0802120808d20912035553441a0470695f3138014a0b0880f2d6ca0610c0a9d33a520b0884f9d6ca0610c0a9d33a"),
-        (Payment::rehydrate(partial), "0804120808d20912035553441a0470695f31220e0a035553441203455552185d20642a0808fc081203455552380142220801120272311a070822120355534420012802320708201203455552420472655f31421008021a0808b009120355534420022801421308031a0708011203555344200328033a026e6f4a0b0880f2d6ca0610c0a9d33a520b0884f9d6ca0610c0a9d33a"),
-        (Payment::rehydrate(details(Status::Declined { code: "lost_card".into() })), "0806120808d209120355534432096c6f73745f636172644a0b0880f2d6ca0610c0a9d33a520b0884f9d6ca0610c0a9d33a"),
+        (
+            Payment::rehydrate(details(Status::Requested)),
+            "0801120808d20912035553444a0b0880f2d6ca0610c0a9d33a520b0884f9d6ca0610c0a9d33a",
+        ),
+        (
+            Payment::rehydrate(authorized),
+            "0802120808d20912035553441a0470695f3138014a0b0880f2d6ca0610c0a9d33a520b0884f9d6ca0610c0a9d33a",
+        ),
+        (
+            Payment::rehydrate(partial),
+            "0804120808d20912035553441a0470695f31220e0a035553441203455552185d20642a0808fc081203455552380142220801120272311a070822120355534420012802320708201203455552420472655f31421008021a0808b009120355534420022801421308031a0708011203555344200328033a026e6f4a0b0880f2d6ca0610c0a9d33a520b0884f9d6ca0610c0a9d33a",
+        ),
+        (
+            Payment::rehydrate(details(Status::Declined { code: "lost_card".into() })),
+            "0806120808d209120355534432096c6f73745f636172644a0b0880f2d6ca0610c0a9d33a520b0884f9d6ca0610c0a9d33a",
+        ),
         (Payment::rehydrate(voided), "080738014a0b0880f2d6ca0610c0a9d33a520b0884f9d6ca0610c0a9d33a"),
     ]
 }
