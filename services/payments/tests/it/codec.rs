@@ -43,6 +43,7 @@ fn json(r#type: &str, body: &str) -> Message {
     Message { content_type: ContentType::Json, ..raw(r#type, ORDER, body.as_bytes().to_vec()) }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "as the messages hold it")]
 fn money(minor: i64, currency: &str) -> Option<WireMoney> {
     Some(WireMoney { minor, currency: currency.to_owned() })
 }
