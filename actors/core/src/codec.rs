@@ -36,13 +36,13 @@ pub struct Outgoing {
     pub payload: Bytes,
 }
 
-/// A call out of the system that an event makes necessary: a payment, a parcel.
+/// A call out of the system that an event makes necessary, a payment, a parcel; or one that it makes needless.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncodedEffect {
     /// Names it within its aggregate, for ever: what happens twice has two names (`refund:1`, `refund:2`).
     pub name: String,
-    /// The request, byte for byte as it will be sent, however often and by whatever build.
-    pub request: Bytes,
+    /// The request, byte for byte as it will be sent, however often and by whatever build. `None` if the call of this name need not be made any more.
+    pub request: Option<Bytes>,
 }
 
 /// One attempt at an effect.

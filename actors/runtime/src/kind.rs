@@ -322,13 +322,13 @@ impl<'a, A: Adapter> Fold<'a, A> {
         }
         for effect in self.adapter.effects_after(event, &self.context(item)) {
             let correlation = item.message.correlation.clone().unwrap_or_else(|| item.message.id.to_string());
-            let intent = Intent {
-                request: effect.request,
+            let intent = effect.request.map(|request| Intent {
+                request,
                 hold: self.emit.effect_hold,
                 correlation: Some(correlation),
                 traceparent: trace.map(|(parent, _)| parent.clone()),
-            };
-            self.effect(effect.name, Some(intent));
+            });
+            self.effect(effect.name, intent);
         }
     }
 

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_core::{
     Context, Message,
-    codec::{Adapter, EncodedEvent, LookupFailed, StateError},
+    codec::{Adapter, EncodedEvent, LookupFailed, Outgoing, StateError},
     dedup,
     disposition::Refused,
 };
@@ -27,7 +27,6 @@ use uuid::Uuid;
 
 pub use commands::{CANCEL_SHIPMENT, DISPATCH_SHIPMENT, ERASE_ADDRESS, PACK_SHIPMENT, RECORD_TRACKING, START_PICKING};
 pub(crate) use commands::{order_id, sku};
-pub use outgoing::Outgoing;
 pub use recipient::{NOTE_SHIPMENT, RecipientAdapter, decode_state as decode_recipient};
 pub use state::{address, decode as decode_shipment, shipment};
 
@@ -47,11 +46,6 @@ impl ShipmentAdapter {
     /// With addresses from there, and parcels booked with this carrier.
     pub const fn new(addresses: Arc<dyn Addresses>, carrier: Arc<dyn Carrier>) -> Self {
         Self { addresses, carrier }
-    }
-
-    /// The commands that `event`, of the shipment `context.key`, brings about for other aggregates of this context.
-    pub fn commands_after(&self, event: &Event, context: &Context<'_>) -> Vec<Outgoing> {
-        outgoing::after_shipment(event, context)
     }
 
     /// Books the parcels that `commands` want; one result for each command.
@@ -94,6 +88,10 @@ impl Adapter for ShipmentAdapter {
             Some(decoded) => decoded,
             None => Err(Refused::unknown_type()),
         }
+    }
+
+    fn commands_after(&self, event: &Event, context: &Context<'_>) -> Vec<Outgoing> {
+        outgoing::after_shipment(event, context)
     }
 
     fn encode_event(&self, event: &Event, context: &Context<'_>) -> EncodedEvent {

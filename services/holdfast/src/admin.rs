@@ -20,6 +20,8 @@ use holdfast_runtime::{Consistency, Router};
 use sha2::{Digest as _, Sha256};
 use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 
+use crate::contexts;
+
 /// The metadata key that carries the token, as `Bearer <token>`.
 pub const AUTHORIZATION: &str = "authorization";
 
@@ -31,11 +33,7 @@ pub fn register(server: Server, token: Option<Secret>, routers: BTreeMap<Context
 
 /// The kinds of aggregates of `context`.
 pub fn kinds(context: Context) -> &'static [Kind] {
-    match context {
-        Context::Orders => holdfast_orders::app::KINDS,
-        Context::Inventory => holdfast_inventory::app::KINDS,
-        _ => &[],
-    }
+    contexts::about(context).kinds
 }
 
 /// Lets operators in.

@@ -33,7 +33,7 @@ pub enum Verb {
     Serve(Serve),
     /// Brings schemas up to date.
     Migrate {
-        /// `orders`, `inventory`, or `all`.
+        /// A context such as `orders`, several separated by commas, or `all`.
         context: String,
     },
     /// Shows or makes the topics.
@@ -133,7 +133,7 @@ pub struct Serve {
 /// See [`Verb::Recover`].
 #[derive(Debug, clap::Args)]
 pub struct Recover {
-    /// `orders`, `inventory`, or `all`.
+    /// A context such as `orders`, several separated by commas, or `all`.
     pub contexts: String,
     /// Does it.
     #[arg(long)]
@@ -151,12 +151,19 @@ pub struct Recover {
 pub enum Topics {
     /// What `apply` would do.
     Plan {
+        /// `orders,inventory` and so on, or `all`: of these contexts, and what they read of others.
+        #[arg(default_value = "all")]
+        contexts: String,
         /// One JSON object per line.
         #[arg(long)]
         json: bool,
     },
     /// Makes missing topics. Never shrinks one; growing is `holdfast partitions grow`.
-    Apply,
+    Apply {
+        /// `orders,inventory` and so on, or `all`: of these contexts, and what they read of others.
+        #[arg(default_value = "all")]
+        contexts: String,
+    },
 }
 
 /// See [`Verb::Partitions`].
@@ -164,7 +171,7 @@ pub enum Topics {
 pub enum Partitions {
     /// Owners, epochs, lag in records and seconds, unpublished events, waiting messages; the worst first.
     Show {
-        /// `orders`, `inventory`, or `all`.
+        /// A context such as `orders`, several separated by commas, or `all`.
         #[arg(default_value = "all")]
         context: String,
         /// One JSON object per line.
@@ -210,7 +217,7 @@ pub enum Actor {
 /// See [`Actor::Get`].
 #[derive(Debug, clap::Args)]
 pub struct GetActor {
-    /// `orders` or `inventory`.
+    /// A context such as `orders`.
     pub context: String,
     /// The aggregate's id: an order id, a sku.
     pub id: String,

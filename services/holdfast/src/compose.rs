@@ -1,6 +1,6 @@
 //! Puts a process together: for each context a store, a log, a node and its services; one gRPC port, one operations port.
 //!
-//! Invariant: nothing here decides anything about orders or stock. Contexts that share a process still meet over gRPC and Kafka only.
+//! Invariant: nothing here decides anything about orders or stock, or knows one context from another (see [`crate::contexts`]).
 
 use std::{
     collections::BTreeMap,
@@ -15,22 +15,19 @@ use std::{
 use anyhow::Context as _;
 use holdfast_adapter::peers::{self, PeerNodes};
 use holdfast_kafka::{GroupProtocol, KafkaConfig, KafkaLog, KafkaMembership, KafkaPublisher, admin};
-use holdfast_orders::prices::Keep;
 use holdfast_platform::{
-    Config, Context, Health, Shutdown, config,
-    grpc::{Peer, Server},
-    health, http,
-    metrics::Metrics,
-    telemetry::OtelLink,
+    Config, Context, Health, Shutdown, config, grpc::Server, health, http, metrics::Metrics, telemetry::OtelLink,
 };
 use holdfast_postgres::{PgStore, Role};
-use holdfast_runtime::{
-    BoundedContext, Local, Node, Ports, Routed, Router, SystemClock, routing, telemetry::TraceLink,
-};
+use holdfast_runtime::{Local, Node, Ports, Routed, Router, SystemClock, routing, telemetry::TraceLink};
 use tokio::net::TcpListener;
 use tracing::Span;
 
-use crate::{address, admin as operators, failure::Failure, infrastructure::Infrastructure};
+use crate::{
+    address, admin as operators, contexts,
+    failure::Failure,
+    infrastructure::{CONTEXTS, Infrastructure},
+};
 
 /// The runtime's view of OpenTelemetry.
 struct Tracing;
@@ -107,7 +104,7 @@ struct Sharing<'a> {
 pub struct App {
     /// One for each context that is served.
     pub nodes: Vec<Arc<Node>>,
-    /// The orders and inventory stores, for checks.
+    /// The contexts' stores, for checks.
     pub stores: BTreeMap<Context, Arc<PgStore>>,
     /// Where gRPC is.
     pub grpc: SocketAddr,
@@ -127,11 +124,7 @@ const LAST_CALLS: Duration = Duration::from_secs(5);
 pub async fn migrate(config: &Config, at: &Infrastructure, context: Context) -> Result<(), Failure> {
     let url = at.database_url(config, context)?;
     let role = at.role(config, context).map(|name| Role { name, password: None });
-    let migrations = match context {
-        Context::Orders => holdfast_orders::app::MIGRATIONS,
-        Context::Inventory => holdfast_inventory::app::MIGRATIONS,
-        _ => return Err(Failure::usage(anyhow::anyhow!("{context} is not part of this build yet"))),
-    };
+    let migrations = contexts::about(context).migrations;
     let done = holdfast_postgres::migrate(&url, context.as_str(), role.as_ref(), migrations).await;
     done.with_context(|| format!("schema {context} could not be brought up to date")).map_err(Failure::Unreachable)
 }
@@ -159,14 +152,28 @@ pub async fn topics(
 ) -> Result<(admin::KafkaAdmin, Vec<admin::Step>), Failure> {
     let admin = admin::KafkaAdmin::new(&kafka(config, brokers, Context::Orders)).map_err(Failure::usage)?;
     let count = admin.broker_count().await.map_err(Failure::unreachable)?;
-    let wanted: Vec<admin::TopicSpec> = contexts
-        .iter()
-        .flat_map(|context| admin::TopicSpec::of_context(context.as_str(), config.partitions, count))
-        .collect();
+    let of = |context: Context| admin::TopicSpec::of_context(context.as_str(), config.partitions, count);
+    let mut wanted: Vec<admin::TopicSpec> = contexts.iter().copied().flat_map(of).collect();
+    // What they read of others has to be there, whoever serves those.
+    for topic in contexts.iter().flat_map(|context| contexts::about(*context).follows) {
+        if !wanted.iter().any(|spec| spec.name == **topic) {
+            wanted.extend(CONTEXTS.into_iter().flat_map(of).filter(|spec| spec.name == **topic));
+        }
+    }
     let names: Vec<String> = wanted.iter().map(|topic| topic.name.clone()).collect();
     let existing = admin.describe(&names).await.map_err(Failure::unreachable)?;
     let steps = admin::plan(&existing, &wanted);
     Ok((admin, steps))
+}
+
+/// The contexts that have topics there: a part of the shop may be all that is wanted. All, if none has any, for who asks to say so.
+pub async fn deployed(config: &Config, brokers: &str) -> Result<Vec<Context>, Failure> {
+    let admin = admin::KafkaAdmin::new(&kafka(config, brokers, Context::Orders)).map_err(Failure::usage)?;
+    let names: Vec<String> = CONTEXTS.iter().map(|context| format!("{context}.commands")).collect();
+    let found = admin.describe(&names).await.map_err(Failure::unreachable)?;
+    let is_there = |context: &Context| found.iter().any(|topic| topic.name == format!("{context}.commands"));
+    let there: Vec<Context> = CONTEXTS.into_iter().filter(is_there).collect();
+    Ok(if there.is_empty() { CONTEXTS.to_vec() } else { there })
 }
 
 /// Migrates and makes topics, as `dev` and `demo` do before they serve.
@@ -234,7 +241,7 @@ impl App {
         server = operators::register(server, config.admin_token.clone(), routers.collect());
         let actors = app.routers.iter().map(|(context, router)| (context.as_str(), router.clone() as Arc<dyn Local>));
         server = peers::register(server, actors.collect(), peers::anybody);
-        let router = http::operations(health, metrics.clone());
+        let router = http::operations(health, metrics.clone()).merge(app.webhooks(config));
         let ending = shutdown.ending().clone();
         app.tasks.push(tokio::spawn(metrics.upkeep()));
         app.tasks.push(tokio::spawn(async move {
@@ -262,8 +269,8 @@ impl App {
         sharing: &Sharing<'_>,
         server: Server,
     ) -> Result<Server, Failure> {
-        let (bounded, views) = self.bounded(config, context)?;
-        let store = Arc::new(connect(config, at, context, views).await?);
+        let bounded = contexts::serving(config, context, self.grpc)?;
+        let store = Arc::new(connect(config, at, context, contexts::about(context).views).await?);
         let ports = (sharing.wrap)(context, ports(config, at, context, store.clone())?);
         let limits = runtime_config(config, sharing.contexts, sharing.address.clone());
         let node = Node::start(bounded, limits, ports)
@@ -273,7 +280,7 @@ impl App {
         watch(sharing.health, context, &node, &store);
         let peers = sharing.peers.of(context.as_str());
         let router = Routed::new(node.clone(), peers, &sharing.address, routing::Limits::default());
-        let server = services(server, context, &router, &store);
+        let server = contexts::services(server, context, &router, &store);
         self.routers.insert(context, router);
         self.tasks.push(tokio::spawn(maintain(context, store.clone())));
         self.nodes.push(node);
@@ -281,26 +288,15 @@ impl App {
         Ok(server)
     }
 
-    /// The context itself, and the read models its store writes.
-    fn bounded(
-        &self,
-        config: &Config,
-        context: Context,
-    ) -> Result<(BoundedContext, &'static [holdfast_postgres::View]), Failure> {
-        match context {
-            Context::Orders => {
-                let scheme = if config.tls.is_some() { "https" } else { "http" };
-                let own = SocketAddr::from(([127, 0, 0, 1], self.grpc.port()));
-                let address = config.inventory_addr.clone().unwrap_or_else(|| format!("{scheme}://{own}"));
-                let peer =
-                    Peer::new("inventory", &address, holdfast_orders::prices::grpc::settings(), config.tls.as_ref());
-                let peer = peer.context("inventory.addr").map_err(Failure::Usage)?;
-                let prices = holdfast_orders::prices::grpc::GrpcPrices::new(peer);
-                let keep = Keep { known: config.price_cache_ttl, ..Keep::default() };
-                Ok((holdfast_orders::app::context_keeping(prices, keep), holdfast_orders::app::VIEWS))
+    /// Where the payment provider reports by itself, if payments is served and a secret is known by which its reports are told from others'.
+    fn webhooks(&self, config: &Config) -> axum::Router {
+        match (self.routers.get(&Context::Payments), &config.payments.webhook_secrets) {
+            (Some(router), Some(secrets)) => {
+                use holdfast_core::port::clock::Clock as _;
+                let secrets = secrets.expose().split(',').map(str::to_owned).collect();
+                holdfast_payments::webhook::routes(secrets, router.clone(), || SystemClock.now())
             }
-            Context::Inventory => Ok((holdfast_inventory::app::context(config.reservation_ttl), &[])),
-            _ => Err(Failure::usage(anyhow::anyhow!("{context} is not part of this build yet"))),
+            _ => axum::Router::new(),
         }
     }
 
@@ -409,16 +405,6 @@ fn watch(health: &Health, context: Context, node: &Arc<Node>, store: &Arc<PgStor
     health.live_when(format!("{context}: loop"), move || {
         health::Verdict::when(live.is_live(), "a task of the loop has ended; restart the process")
     });
-}
-
-/// Adds what `context` answers.
-fn services(server: Server, context: Context, router: &Arc<Routed>, store: &Arc<PgStore>) -> Server {
-    match context {
-        Context::Orders => holdfast_orders::grpc::register(server, router.clone(), store.clone()),
-        Context::Inventory => holdfast_inventory::grpc::register(server, router.clone(), store.clone()),
-        // No context without a service is ever started.
-        _ => server,
-    }
 }
 
 /// Makes and drops day tables, now and then.

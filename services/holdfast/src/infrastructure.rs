@@ -8,7 +8,11 @@ use holdfast_stack::{Stack, StackOptions};
 use crate::failure::Failure;
 
 /// The contexts that this build has.
-pub const CONTEXTS: [Context; 2] = [Context::Inventory, Context::Orders];
+pub const CONTEXTS: [Context; 5] =
+    [Context::Customers, Context::Inventory, Context::Payments, Context::Fulfillment, Context::Orders];
+
+/// Ordering alone, as far as stock held for placed orders.
+pub const ORDERING: [Context; 2] = [Context::Inventory, Context::Orders];
 
 /// Addresses, and the embedded servers behind them if there are any.
 pub struct Infrastructure {

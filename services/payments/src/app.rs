@@ -8,7 +8,7 @@ use holdfast_payments_domain::Payment;
 use holdfast_proto::payments::v1;
 use holdfast_runtime::BoundedContext;
 
-use crate::{codec::PaymentAdapter, rates::RateSource};
+use crate::{codec::PaymentAdapter, provider::Provider, rates::RateSource};
 
 /// The context's name: its topics, its schema, its label.
 pub const NAME: &str = "payments";
@@ -32,8 +32,8 @@ pub struct Settings {
     pub authorize_first: bool,
 }
 
-/// The context, asking `rates` what a currency is worth in the books.
-pub fn context(settings: Settings, rates: Arc<dyn RateSource>) -> BoundedContext {
-    let context = BoundedContext::new(NAME).with(PaymentAdapter::new(settings, rates));
+/// The context, asking `rates` what a currency is worth in the books, and `provider` for the money.
+pub fn context(settings: Settings, rates: Arc<dyn RateSource>, provider: Arc<dyn Provider>) -> BoundedContext {
+    let context = BoundedContext::new(NAME).with(PaymentAdapter::new(settings, rates, provider));
     FOLLOWS.iter().fold(context, |context, topic| context.subscribe(*topic))
 }

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_core::{
     Context, Message, Timestamp,
-    codec::{Adapter, EncodedEvent, LookupFailed, StateError},
+    codec::{Adapter, Again, Attempt, EncodedEffect, EncodedEvent, LookupFailed, StateError},
     dedup,
     disposition::Refused,
 };
@@ -26,21 +26,22 @@ use holdfast_proto::{money::v1 as money, payments::v1, time};
 
 pub(crate) use commands::order_id;
 pub use commands::{EncodedCommand, PROVIDER_REPORTED, REFUND_PAYMENT, encode as encode_command};
-pub use effects::{Effect, decode_call, effects_after};
+pub use effects::{decode_call, effects_after};
 pub use state::decode as decode_state;
 
-use crate::{app::Settings, rates::RateSource, subscriptions};
+use crate::{app::Settings, perform, provider::Provider, rates::RateSource, subscriptions};
 
 /// The adapter of [`Payment`].
 pub struct PaymentAdapter {
     settings: Settings,
     rates: Arc<dyn RateSource>,
+    provider: Arc<dyn Provider>,
 }
 
 impl PaymentAdapter {
-    /// With rates from there.
-    pub fn new(settings: Settings, rates: Arc<dyn RateSource>) -> Self {
-        Self { settings, rates }
+    /// With rates and money from there.
+    pub fn new(settings: Settings, rates: Arc<dyn RateSource>, provider: Arc<dyn Provider>) -> Self {
+        Self { settings, rates, provider }
     }
 }
 
@@ -65,6 +66,18 @@ impl Adapter for PaymentAdapter {
 
     fn decode_event(&self, message: &Message) -> Result<Event, Refused> {
         recover::decode(message)
+    }
+
+    fn effects_after(&self, event: &Event, context: &Context<'_>) -> Vec<EncodedEffect> {
+        effects_after(event, context.key)
+    }
+
+    fn has_effects(&self) -> bool {
+        true
+    }
+
+    async fn perform(&self, attempt: &Attempt) -> Result<Command, Again> {
+        perform::perform(&*self.provider, &*self.rates, attempt).await
     }
 
     fn encode_state(&self, state: &Payment) -> Bytes {

@@ -8,10 +8,9 @@
 //! A charge whose outcome is not known is asked for for ever, and never guessed. Deliberately absent: waiting between attempts, which is
 //! the owner's, by [`Again`].
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use bytes::Bytes;
-use holdfast_core::Timestamp;
+use holdfast_core::{Timestamp, codec::Again};
 use holdfast_money::{Currency, FxRate};
 use holdfast_payments_domain::{Call, Command, Outcome};
 
@@ -36,62 +35,30 @@ const SKEW: Duration = Duration::from_mins(10);
 /// When to ask again where somebody has to look at it first.
 const STUCK_AFTER: Duration = Duration::from_mins(1);
 
-/// One attempt at a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Effect {
-    /// The order's id.
-    pub key: String,
-    /// Unique within the payment.
-    pub name: String,
-    /// What to ask, as [`crate::codec::effects_after`] wrote it.
-    pub payload: Bytes,
-    /// Counts the attempts from 1.
-    pub attempt: u32,
-    /// When the first attempt was made, in milliseconds since the Unix epoch.
-    pub first_at_ms: i64,
-    /// The same at every attempt, and never that of another effect.
-    pub idempotency_key: String,
+/// Why the outcome is not known yet: a reason in `UPPER_SNAKE_CASE`, and when to ask again, if that is known better than by backing off.
+fn because(reason: &'static str) -> Again {
+    Again { reason: reason.to_owned(), after: None }
 }
 
-/// The outcome is not known yet.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("asked again later: {reason}")]
-pub struct Again {
-    /// Why, in `UPPER_SNAKE_CASE`.
-    pub reason: &'static str,
-    /// When to ask again, if it is known better than by backing off.
-    pub after: Option<Duration>,
-}
-
-impl Again {
-    const fn because(reason: &'static str) -> Self {
-        Self { reason, after: None }
-    }
-
-    const fn stuck(reason: &'static str) -> Self {
-        Self { reason, after: Some(STUCK_AFTER) }
-    }
+fn stuck(reason: &'static str) -> Again {
+    Again { reason: reason.to_owned(), after: Some(STUCK_AFTER) }
 }
 
 /// Makes one attempt; what it led to, as the command for the payment.
-pub async fn perform(provider: &dyn Provider, rates: &dyn RateSource, effect: &Effect) -> Result<Command, Again> {
-    let now_ms = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
-    let now = Timestamp::from_unix_ms(i64::try_from(now_ms).unwrap_or(i64::MAX));
-    perform_at(provider, rates, effect, now).await
-}
-
-/// [`perform`] at a given time.
-pub async fn perform_at(
+pub async fn perform(
     provider: &dyn Provider,
     rates: &dyn RateSource,
-    effect: &Effect,
-    now: Timestamp,
+    attempt: &holdfast_core::codec::Attempt,
 ) -> Result<Command, Again> {
-    let Ok((order_id, call)) = decode_call(&effect.payload) else {
-        tracing::error!(effect = effect.name, "an effect's payload can't be read");
-        return Err(Again::stuck("PAYLOAD_UNREADABLE"));
+    let Ok((order_id, call)) = decode_call(&attempt.request) else {
+        tracing::error!(effect = attempt.name, "an effect's request can't be read");
+        return Err(stuck("PAYLOAD_UNREADABLE"));
     };
-    let attempt = Attempt { provider, rates, order_id: &order_id, keys: Keys::at(effect, now), effect };
+    let first = format!("{}:{}", attempt.key, attempt.name);
+    let age_ms = i64::try_from(attempt.age.as_millis()).unwrap_or(i64::MAX);
+    let first_at_ms = attempt.now.unix_ms().saturating_sub(age_ms);
+    let keys = Keys::at(&first, age_ms);
+    let attempt = Attempt { provider, rates, order_id: &order_id, keys, first_at_ms };
     match call {
         Call::Charge { amount, payment_method, authorize_first } => {
             let order_id = &order_id;
@@ -116,12 +83,11 @@ struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    fn at(effect: &'a Effect, now: Timestamp) -> Self {
-        let age_ms = now.unix_ms().saturating_sub(effect.first_at_ms).max(0);
+    fn at(first: &'a str, age_ms: i64) -> Self {
         let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         let period = age_ms / ms(KEY_LIFE);
         let quiet = period > 0 && age_ms % ms(KEY_LIFE) < ms(QUIET);
-        Self { first: &effect.idempotency_key, period, quiet }
+        Self { first, period, quiet }
     }
 
     /// The `number`th key of this period, from 1.
@@ -156,17 +122,17 @@ impl From<Failure> for Next {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Refused { code } => Self::Refused(code),
-            Failure::Busy { reason, after } => Self::Again(Again { reason, after }),
-            Failure::Unknown { reason } => Self::Again(Again::because(reason)),
+            Failure::Busy { reason, after } => Self::Again(Again { reason: reason.to_owned(), after }),
+            Failure::Unknown { reason } => Self::Again(because(reason)),
             Failure::Failed { stored: true } => Self::AskThenNewKey,
-            Failure::Failed { stored: false } => Self::AskThenAgain(Again::because("PROVIDER_FAILED")),
+            Failure::Failed { stored: false } => Self::AskThenAgain(because("PROVIDER_FAILED")),
             Failure::KeyReused => {
                 tracing::error!("an idempotency key was used with other parameters");
-                Self::AskThenAgain(Again::stuck("IDEMPOTENCY_KEY_REUSED"))
+                Self::AskThenAgain(stuck("IDEMPOTENCY_KEY_REUSED"))
             }
             Failure::Misconfigured { status } => {
                 tracing::error!(status, "the provider refuses our requests");
-                Self::Again(Again::stuck("PROVIDER_MISCONFIGURED"))
+                Self::Again(stuck("PROVIDER_MISCONFIGURED"))
             }
         }
     }
@@ -177,7 +143,7 @@ struct Attempt<'a> {
     rates: &'a dyn RateSource,
     order_id: &'a str,
     keys: Keys<'a>,
-    effect: &'a Effect,
+    first_at_ms: i64,
 }
 
 impl Attempt<'_> {
@@ -195,7 +161,7 @@ impl Attempt<'_> {
         }
         for number in 1..=KEYS_MAX {
             let failure = match self.provider.charge(charge, &self.keys.key(number)).await {
-                Ok(charge) => return charged(&charge, rate)?.ok_or(Again::because("PENDING")),
+                Ok(charge) => return charged(&charge, rate)?.ok_or(because("PENDING")),
                 Err(failure) => failure,
             };
             match failure.into() {
@@ -209,13 +175,13 @@ impl Attempt<'_> {
                 Next::AskThenAgain(again) => return self.found_charge(rate).await?.ok_or(again),
             }
         }
-        Err(Again::stuck("TOO_MANY_STORED_FAILURES"))
+        Err(stuck("TOO_MANY_STORED_FAILURES"))
     }
 
     /// What became of the order's charge, by the provider's own account; `None` if there is none.
     async fn found_charge(&self, rate: FxRate) -> Result<Option<Command>, Again> {
         let skew_ms = i64::try_from(SKEW.as_millis()).unwrap_or(i64::MAX);
-        let since = Timestamp::from_unix_ms(self.effect.first_at_ms.saturating_sub(skew_ms));
+        let since = Timestamp::from_unix_ms(self.first_at_ms.saturating_sub(skew_ms));
         match self.provider.find(self.order_id, since).await.map_err(not_found_out)? {
             Some(charge) => charged(&charge, rate),
             None => Ok(None),
@@ -236,11 +202,11 @@ impl Attempt<'_> {
                 Wish::Void => self.provider.void(reference, &key).await,
             };
             let again = match answer.map_err(Next::from) {
-                Ok(_) => Some(Again::because("PENDING")),
+                Ok(_) => Some(because("PENDING")),
                 // It is no longer an authorization, or something else stands in the way: its state tells.
                 Err(Next::Refused(code)) => {
                     tracing::debug!(code, "an authorization could not be changed");
-                    Some(Again::stuck("PROVIDER_REFUSED"))
+                    Some(stuck("PROVIDER_REFUSED"))
                 }
                 Err(Next::Again(again)) => return Err(again),
                 Err(Next::AskThenAgain(again)) => Some(again),
@@ -252,7 +218,7 @@ impl Attempt<'_> {
                 (None, None) => {}
             }
         }
-        Err(Again::stuck("TOO_MANY_STORED_FAILURES"))
+        Err(stuck("TOO_MANY_STORED_FAILURES"))
     }
 
     /// What became of an authorization, by the provider's own account; `None` if it stands.
@@ -299,7 +265,7 @@ impl Attempt<'_> {
                 Next::AskThenAgain(again) => return self.found_refund(refund).await?.ok_or(again),
             }
         }
-        Err(Again::stuck("TOO_MANY_STORED_FAILURES"))
+        Err(stuck("TOO_MANY_STORED_FAILURES"))
     }
 
     async fn found_refund(&self, refund: &NewRefund<'_>) -> Result<Option<Command>, Again> {
@@ -312,17 +278,17 @@ impl Attempt<'_> {
             Ok(Some(rate)) => Ok(rate),
             Ok(None) => {
                 tracing::error!(%from, "a rate is missing");
-                Err(Again::stuck("NO_RATE"))
+                Err(stuck("NO_RATE"))
             }
             Err(error) => {
                 tracing::warn!(%error, "a rate could not be asked for");
-                Err(Again::because("RATE_UNAVAILABLE"))
+                Err(because("RATE_UNAVAILABLE"))
             }
         }
     }
 
     fn not_quiet(&self) -> Result<(), Again> {
-        if self.keys.quiet { Err(Again::stuck("KEY_EXPIRING")) } else { Ok(()) }
+        if self.keys.quiet { Err(stuck("KEY_EXPIRING")) } else { Ok(()) }
     }
 }
 
@@ -334,7 +300,7 @@ fn charged(charge: &Charge, rate: FxRate) -> Result<Option<Command>, Again> {
         Progress::Authorized => Command::ChargeSucceeded { reference, outcome: Outcome::Authorized },
         Progress::Declined { code } => Command::ChargeDeclined { code: short(code) },
         Progress::CalledOff => Command::ChargeDeclined { code: holdfast_payments_domain::code::CALLED_OFF.into() },
-        Progress::Pending => return Err(Again::because("PENDING")),
+        Progress::Pending => return Err(because("PENDING")),
         Progress::NotTried => return Ok(None),
     }))
 }
@@ -350,8 +316,8 @@ fn given_back(number: u32, refunded: Refunded) -> Command {
 fn not_found_out(failure: Failure) -> Again {
     match failure.into() {
         Next::Again(again) | Next::AskThenAgain(again) => again,
-        Next::AskThenNewKey => Again::because("PROVIDER_FAILED"),
-        Next::Refused(_) => Again::stuck("PROVIDER_REFUSED"),
+        Next::AskThenNewKey => because("PROVIDER_FAILED"),
+        Next::Refused(_) => stuck("PROVIDER_REFUSED"),
     }
 }
 

@@ -72,6 +72,25 @@ pub struct Passivation {
     pub actors_max: usize,
 }
 
+/// How payments reaches its provider, and in which currency the books are kept.
+#[derive(Debug, Clone)]
+pub struct Payments {
+    /// Stripe, or what speaks its API.
+    pub provider_url: String,
+    /// The provider's secret key. Needed where payments is served.
+    pub api_key: Option<Secret>,
+    /// By which the provider's own reports are told from others', separated by commas; none means that they are not taken.
+    pub webhook_secrets: Option<Secret>,
+    /// Whether an amount is authorized first and captured by a call of its own.
+    pub authorize_first: bool,
+    /// The code of the currency of the books.
+    pub books_currency: String,
+    /// Rates as a table, `USD=93/100,JPY=6/1000`.
+    pub rates: Option<String>,
+    /// Where rates are asked for instead.
+    pub rates_url: Option<String>,
+}
+
 /// A complete, checked configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -91,6 +110,10 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Where orders finds inventory; none means in this process.
     pub inventory_addr: Option<String>,
+    /// Where fulfillment finds customers; none means in this process.
+    pub customers_addr: Option<String>,
+    /// Where money comes from.
+    pub payments: Payments,
     /// Partitions of topics that are created.
     pub partitions: u32,
     /// Bytes of records in flight in this process.
@@ -289,6 +312,17 @@ impl Config {
             http_listen: layers.value("http.listen", parse::listen)?,
             tls: tls(&layers)?,
             inventory_addr: layers.maybe("inventory.addr", parse::endpoint)?,
+            customers_addr: layers.maybe("customers.addr", parse::endpoint)?,
+            payments: Payments {
+                provider_url: layers.value("payments.provider_url", parse::endpoint)?,
+                api_key: layers.maybe("payments.api_key", parse::secret)?,
+                webhook_secrets: layers.maybe("payments.webhook_secrets", parse::secret)?,
+                authorize_first: layers
+                    .value("payments.authorize_first", parse::one_of(&[("false", false), ("true", true)]))?,
+                books_currency: layers.value("payments.books_currency", parse::currency_code)?,
+                rates: layers.maybe("payments.rates", |text| Ok(text.to_owned()))?,
+                rates_url: layers.maybe("payments.rates_url", parse::endpoint)?,
+            },
             partitions: layers.value("partitions", parse::number(1..=4096))?,
             memory_budget_bytes: layers.value("memory_budget", parse::bytes(16 << 20..=1 << 40))?,
             batch_max: layers.value("batch_max", parse::number(1..=10_000))?,
@@ -328,6 +362,12 @@ impl Config {
     /// What operators show, or the error that says how to give it.
     pub fn require_admin_token(&self) -> Result<&Secret, Error> {
         self.admin_token.as_ref().ok_or_else(|| missing("admin.token", "the owning node lets in who shows it".into()))
+    }
+
+    /// The payment provider's key, or the error that says how to give it.
+    pub fn require_payments_api_key(&self) -> Result<&Secret, Error> {
+        let needed_for = || "payments takes no money without its provider's key".to_owned();
+        self.payments.api_key.as_ref().ok_or_else(|| missing("payments.api_key", needed_for()))
     }
 
     /// The brokers, or the error that says how to give them.

@@ -172,7 +172,7 @@ impl Adapter for CounterAdapter {
 
     fn effects_after(&self, event: &Event, context: &Context<'_>) -> Vec<EncodedEffect> {
         let Event::Charging(n) = event else { return Vec::new() };
-        vec![EncodedEffect { name: format!("charge:{}", context.version), request: n.to_string().into() }]
+        vec![EncodedEffect { name: format!("charge:{}", context.version), request: Some(n.to_string().into()) }]
     }
 
     fn has_effects(&self) -> bool {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use holdfast_adapter::{body, check};
 use holdfast_core::{
     Aggregate, Context, Message, Timestamp,
-    codec::{Adapter, EncodedEvent, StateError},
+    codec::{Adapter, EncodedEvent, Outgoing, StateError},
     dedup,
     disposition::Refused,
 };
@@ -16,11 +16,7 @@ use holdfast_proto::{fulfillment::v1, time};
 use prost::Message as _;
 use uuid::Uuid;
 
-use super::{
-    events::stamp,
-    outgoing::{self, Outgoing},
-    recover,
-};
+use super::{events::stamp, outgoing, recover};
 use crate::subscriptions;
 
 /// `ce_type` of `NoteShipment`.
@@ -32,14 +28,6 @@ pub(super) const RECIPIENT_ERASED: &str = "holdfast.fulfillment.v1.RecipientEras
 
 /// The adapter of [`Recipient`].
 pub struct RecipientAdapter;
-
-impl RecipientAdapter {
-    /// The commands that `event`, of the recipient `context.key`, brings about for other aggregates of this context.
-    pub fn commands_after(&self, event: &Event, context: &Context<'_>) -> Vec<Outgoing> {
-        let _ = context;
-        outgoing::after_recipient(event)
-    }
-}
 
 impl Adapter for RecipientAdapter {
     type Aggregate = Recipient;
@@ -59,6 +47,10 @@ impl Adapter for RecipientAdapter {
         check::canonical_uuid("customer_id", &body.customer_id)?;
         check::equals_key("customer_id", &body.customer_id, &message.key)?;
         Ok(Command::NoteShipment { order: check::canonical_uuid("order_id", &body.order_id)? })
+    }
+
+    fn commands_after(&self, event: &Event, _: &Context<'_>) -> Vec<Outgoing> {
+        outgoing::after_recipient(event)
     }
 
     fn encode_event(&self, event: &Event, context: &Context<'_>) -> EncodedEvent {

@@ -54,7 +54,6 @@ async fn an_address_is_in_the_state_and_in_get_shipment_and_nowhere_else() {
     answers.push(format!("{:?}", shop.pack(&order_id).await.unwrap()));
     answers.push(format!("{:?}", shop.dispatch(&order_id).await.unwrap()));
     shop.events(&order_id, 5).await;
-    let mut sent = shop.relay();
     shop.events(&customer, 1).await;
 
     let everything = |shop: &Shop| {
@@ -70,10 +69,9 @@ async fn an_address_is_in_the_state_and_in_get_shipment_and_nowhere_else() {
 
     shop.erase(&customer);
     shop.events(&customer, 2).await;
-    sent.extend(shop.relay());
     shop.events(&order_id, 6).await;
     eventually("the address is gone", || !everything(&shop).0.contains(CANARY)).await;
-    assert!(!everything(&shop).1.contains(CANARY) && !format!("{sent:?}").contains(CANARY));
+    assert!(!everything(&shop).1.contains(CANARY));
     let answer = format!("{:?}", shop.get(&order_id, 6).await.unwrap());
     assert!(answer.contains(&order_id) && !answer.contains(CANARY));
     assert!(answers.iter().all(|answer| !answer.contains(CANARY)), "an answer of a mutation or of a list: {answers:?}");

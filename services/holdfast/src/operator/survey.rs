@@ -16,7 +16,7 @@ use holdfast_kafka::KafkaLog;
 use holdfast_platform::{Config, Context};
 use holdfast_postgres::{PgStore, survey::Mail};
 
-use crate::{compose, failure::Failure, infrastructure::Infrastructure};
+use crate::{compose, contexts, failure::Failure, infrastructure::Infrastructure};
 
 /// Questions to the brokers at a time.
 const CONCURRENCY: usize = 16;
@@ -48,11 +48,7 @@ impl From<Error> for Failure {
 
 /// The topics that `context` reads, its commands first.
 pub fn inputs(context: Context) -> Vec<Arc<str>> {
-    let follows = match context {
-        Context::Orders => holdfast_orders::app::FOLLOWS,
-        Context::Inventory => holdfast_inventory::app::FOLLOWS,
-        _ => &[],
-    };
+    let follows = contexts::about(context).follows;
     let commands = format!("{context}.commands");
     std::iter::once(commands.as_str()).chain(follows.iter().copied()).map(Arc::from).collect()
 }

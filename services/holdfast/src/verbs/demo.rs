@@ -20,7 +20,7 @@ use crate::{
     cli::Demo,
     compose::{self, App, Listeners},
     failure::Failure,
-    infrastructure::{CONTEXTS, Infrastructure},
+    infrastructure::{Infrastructure, ORDERING},
     shelves::{self, Shelf},
     verbs::serve::Process,
 };
@@ -39,15 +39,15 @@ pub async fn run(mut config: Config, demo: Demo) -> Result<u8, Failure> {
     if config.render().iter().any(|line| line.key == "log.filter" && line.source == "default") {
         "error,librdkafka=off".clone_into(&mut config.log_filter);
     }
-    let process = Process::begin(&config, &CONTEXTS)?;
+    let process = Process::begin(&config, &ORDERING)?;
     let stage = Stage::begin("starting Kafka and Postgres (the first time they are downloaded)");
     let at = Infrastructure::embedded(&config, None).await?;
     stage.done();
     let result = async {
-        compose::prepare(&config, &at, &CONTEXTS).await?;
+        compose::prepare(&config, &at, &ORDERING).await?;
         let listeners = Listeners::ephemeral().await?;
         process
-            .run(&config, &at, &CONTEXTS, listeners, async |app| show(&config, &at, app, demo.orders, demo.rate).await)
+            .run(&config, &at, &ORDERING, listeners, async |app| show(&config, &at, app, demo.orders, demo.rate).await)
             .await
     }
     .await;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use holdfast_payments::simulator;
 use holdfast_platform::Config;
 
 use crate::{
@@ -9,6 +10,7 @@ use crate::{
     compose::{self, Listeners},
     failure::Failure,
     infrastructure::{CONTEXTS, Infrastructure},
+    simulated,
     verbs::{serve::Process, stack},
 };
 
@@ -25,6 +27,7 @@ pub async fn run(mut config: Config, dev: Dev) -> Result<u8, Failure> {
         config.log_format = holdfast_platform::config::LogFormat::Pretty;
     }
     let process = Process::begin(&config, &CONTEXTS)?;
+    let is_simulated = config.payments.api_key.is_none();
     eprintln!("starting (the first time Kafka and Postgres are downloaded) ...");
     let at = Infrastructure::embedded(&config, Some(data_dir.clone())).await?;
     let _running = stack::Running::note(&data_dir)?;
@@ -36,6 +39,10 @@ pub async fn run(mut config: Config, dev: Dev) -> Result<u8, Failure> {
             Listeners::ephemeral().await?
         }
     };
+    if is_simulated {
+        simulated::provider(&mut config, &listeners.http, simulator::Config::default()).await?;
+    }
+    let provider = config.payments.provider_url.clone();
     let brokers = at.brokers().to_owned();
     let database = at.database_url(&config, CONTEXTS[0])?;
     let result = process
@@ -45,6 +52,7 @@ pub async fn run(mut config: Config, dev: Dev) -> Result<u8, Failure> {
             println!("metrics   http://{}/metrics", app.http);
             println!("Kafka     {brokers}");
             println!("Postgres  {database}");
+            println!("payments  {provider}{}", if is_simulated { " (simulated; its books: /ledger)" } else { "" });
             println!("data      {}", data_dir.display());
             println!("Ctrl-C stops everything; the data stays until `--reset`.");
             std::future::pending::<Result<(), Failure>>().await

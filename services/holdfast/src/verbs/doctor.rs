@@ -3,7 +3,7 @@
 use holdfast_platform::Config;
 
 use crate::{
-    cli,
+    cli, compose,
     failure::Failure,
     infrastructure::{CONTEXTS, Infrastructure},
     operator::doctor::{self, Finding, Level},
@@ -12,10 +12,12 @@ use crate::{
 /// Runs every check; 1 if something is wrong, 3 if something does not answer.
 pub async fn run(config: &Config, verb: cli::Doctor) -> Result<u8, Failure> {
     let at = Infrastructure::configured(config)?;
-    for context in CONTEXTS {
-        config.require_database_url(context)?;
+    // Brokers that don't answer are among what is looked at.
+    let contexts = compose::deployed(config, at.brokers()).await.unwrap_or_else(|_| CONTEXTS.to_vec());
+    for context in &contexts {
+        config.require_database_url(*context)?;
     }
-    let facts = doctor::gather(config, &at, &CONTEXTS).await?;
+    let facts = doctor::gather(config, &at, &contexts).await?;
     let findings = doctor::examine(&facts);
     for (check, found) in &findings {
         if verb.json {

@@ -29,7 +29,7 @@ pub fn contexts(which: &str) -> Result<Vec<Context>, Failure> {
         let context: Context = word.parse().map_err(Failure::usage)?;
         if !CONTEXTS.contains(&context) {
             return Err(Failure::usage(anyhow::anyhow!(
-                "{context} is not part of this build yet (orders, inventory are)"
+                "{context} is not part of this build yet (orders, inventory, payments, fulfillment and customers are)"
             )));
         }
         if !found.contains(&context) {

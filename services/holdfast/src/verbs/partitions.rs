@@ -13,10 +13,15 @@ use crate::{
     verbs::migrate,
 };
 
+use crate::compose;
+
 /// Prints every partition of one context, or of all.
 pub async fn show(config: &Config, which: &str, json: bool) -> Result<u8, Failure> {
-    let contexts = migrate::contexts(which)?;
     let at = Infrastructure::configured(config)?;
+    let contexts = match which {
+        "all" => compose::deployed(config, at.brokers()).await?,
+        which => migrate::contexts(which)?,
+    };
     let mut all: Vec<(Context, Partition)> = Vec::new();
     for context in contexts {
         let survey = Survey::open(config, &at, context).await??;

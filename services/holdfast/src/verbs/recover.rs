@@ -8,11 +8,11 @@ use std::sync::Arc;
 use holdfast_kafka::KafkaLog;
 use holdfast_platform::{Config, Context};
 use holdfast_runtime::{
-    BoundedContext, SystemClock,
+    SystemClock,
     recover::{Error, Ports, Recovery, Settings, Summary},
 };
 
-use crate::{cli::Recover, compose, failure::Failure, infrastructure::Infrastructure, verbs::migrate};
+use crate::{cli::Recover, compose, contexts, failure::Failure, infrastructure::Infrastructure, verbs::migrate};
 
 /// What no run can bring back, whatever it finds.
 const NOT_RECOVERED: &str = "\
@@ -54,8 +54,8 @@ pub async fn run(config: &Config, recover: Recover) -> Result<u8, Failure> {
 }
 
 async fn one(config: &Config, at: &Infrastructure, context: Context, recover: &Recover) -> Result<Summary, Failure> {
-    let (bounded, views) = bounded(config, context)?;
-    let store = compose::connect(config, at, context, views).await?;
+    let bounded = contexts::bare(config, context)?;
+    let store = compose::connect(config, at, context, contexts::about(context).views).await?;
     let log = KafkaLog::new(&compose::kafka(config, at.brokers(), context)).map_err(Failure::usage)?;
     let ports = Ports { log: Arc::new(log), store: Arc::new(store), clock: Arc::new(SystemClock) };
     let settings = Settings {
@@ -65,18 +65,6 @@ async fn one(config: &Config, at: &Infrastructure, context: Context, recover: &R
     };
     let recovery = Recovery::new(bounded, ports, settings).await.map_err(failure)?;
     if recover.yes { recovery.run().await } else { recovery.look().await }.map_err(failure)
-}
-
-/// What is served under this name, without its look-ups in other contexts: nothing is decided here.
-fn bounded(config: &Config, context: Context) -> Result<(BoundedContext, &'static [holdfast_postgres::View]), Failure> {
-    match context {
-        Context::Orders => {
-            let nobody = holdfast_orders::prices::StaticPrices::default();
-            Ok((holdfast_orders::app::context(nobody), holdfast_orders::app::VIEWS))
-        }
-        Context::Inventory => Ok((holdfast_inventory::app::context(config.reservation_ttl), &[])),
-        _ => Err(Failure::usage(anyhow::anyhow!("{context} is not part of this build yet"))),
-    }
 }
 
 fn failure(error: Error) -> Failure {

@@ -2,11 +2,12 @@
 
 use holdfast_platform::Config;
 
-use crate::{cli::Topics, compose, failure::Failure, infrastructure::CONTEXTS};
+use crate::{cli::Topics, compose, failure::Failure, verbs::migrate};
 
 /// Plans or applies.
 pub async fn run(config: &Config, verb: Topics) -> Result<u8, Failure> {
-    let (admin, steps) = compose::topics(config, config.require_brokers()?, &CONTEXTS).await?;
+    let (Topics::Plan { contexts, .. } | Topics::Apply { contexts }) = &verb;
+    let (admin, steps) = compose::topics(config, config.require_brokers()?, &migrate::contexts(contexts)?).await?;
     let print = |json: bool| {
         for step in &steps {
             if json {
@@ -17,8 +18,8 @@ pub async fn run(config: &Config, verb: Topics) -> Result<u8, Failure> {
         }
     };
     match verb {
-        Topics::Plan { json } => print(json),
-        Topics::Apply => {
+        Topics::Plan { json, .. } => print(json),
+        Topics::Apply { .. } => {
             print(false);
             admin.apply(&steps, false).await.map_err(Failure::unreachable)?;
         }

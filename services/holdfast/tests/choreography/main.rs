@@ -32,7 +32,7 @@ fn new_id() -> String {
 fn cause(world: &World, order_id: &str) -> Option<CancellationCause> {
     match world.stored_order(order_id)?.status {
         Status::Cancelled(cancellation) => Some(cancellation.cause),
-        Status::Draft | Status::Placed { .. } => None,
+        _ => None,
     }
 }
 

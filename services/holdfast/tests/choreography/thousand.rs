@@ -165,7 +165,7 @@ fn agree(order: &orders_domain::Details, reservation: Option<&reservation::Detai
     };
     let cause = match &order.status {
         Status::Cancelled(cancellation) => Some(cancellation.cause),
-        Status::Draft | Status::Placed { .. } => None,
+        _ => None,
     };
     match (&order.status, cause, reservation) {
         (Status::Draft, _, None) => true,
@@ -181,7 +181,7 @@ fn agree(order: &orders_domain::Details, reservation: Option<&reservation::Detai
         (_, Some(CancellationCause::Requested), Some(details)) => match details.status {
             Held::Released(_) => details.lines.is_empty() || same_lines(details),
             Held::Refused | Held::Expired => same_lines(details),
-            Held::Held => false,
+            Held::Held | Held::Confirmed | Held::Shipped => false,
         },
         _ => false,
     }

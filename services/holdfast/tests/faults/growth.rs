@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast::infrastructure::CONTEXTS;
+use holdfast::infrastructure::ORDERING;
 use holdfast_load_tests::{
     checkers::{self, Breach, EventRecord, Latencies, percentiles, times_to},
     faults::{java, load::Crowd, proxy::Mode},
@@ -170,7 +170,7 @@ async fn grow(growth: &Growth, how: Sabotage) -> Result<(Arc<World>, Vec<(&'stat
 
 fn topics() -> Vec<String> {
     let kinds = ["events", "commands", "dlq"];
-    CONTEXTS.iter().flat_map(|context| kinds.iter().map(move |kind| format!("{context}.{kind}"))).collect()
+    ORDERING.iter().flat_map(|context| kinds.iter().map(move |kind| format!("{context}.{kind}"))).collect()
 }
 
 type Sending = Vec<(&'static str, tokio::task::JoinHandle<Result<Ledger, Failed>>)>;

@@ -13,7 +13,7 @@ use std::{
 
 use holdfast::{
     compose,
-    infrastructure::{CONTEXTS, Infrastructure},
+    infrastructure::{Infrastructure, ORDERING},
     shelves::{self, Shelf},
 };
 use holdfast_load_tests::{
@@ -143,7 +143,7 @@ impl World {
             ..Sources::default()
         })?;
         let at = Infrastructure::configured(&config).map_err(text)?;
-        compose::prepare(&config, &at, &CONTEXTS).await.map_err(text)
+        compose::prepare(&config, &at, &ORDERING).await.map_err(text)
     }
 
     fn environment(&self, brokers: &str, url: &str) -> Vec<(String, String)> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use holdfast::{
     compose,
-    infrastructure::{CONTEXTS, Infrastructure},
+    infrastructure::{Infrastructure, ORDERING},
     shelves::{self, Shelf},
 };
 use holdfast_load_tests::{
@@ -111,7 +111,7 @@ impl World {
             ..Sources::default()
         })?;
         let at = Infrastructure::configured(&config).map_err(text)?;
-        compose::prepare(&config, &at, &CONTEXTS).await.map_err(text)?;
+        compose::prepare(&config, &at, &ORDERING).await.map_err(text)?;
         let target = Target::new(stack.brokers(), &url);
         let seed = std::time::UNIX_EPOCH.elapsed()?.subsec_nanos();
         eprintln!("seed {seed}");

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use holdfast::{
     compose::{Listeners, Wrap},
     failure::Failure,
-    infrastructure::{CONTEXTS, Infrastructure},
+    infrastructure::{Infrastructure, ORDERING},
     verbs::serve::Process,
 };
 use holdfast_platform::{Config, config::Sources};
@@ -19,8 +19,8 @@ pub fn run(wrap: Wrap) -> Result<u8, Failure> {
         let config = Config::load(&Sources::from_process())?;
         let at = Infrastructure::configured(&config)?;
         let listeners = Listeners::ephemeral().await?;
-        let process = Process::begin(&config, &CONTEXTS)?.wrapping(wrap);
-        let served = process.run(&config, &at, &CONTEXTS, listeners, async |app| {
+        let process = Process::begin(&config, &ORDERING)?.wrapping(wrap);
+        let served = process.run(&config, &at, &ORDERING, listeners, async |app| {
             let mut out = std::io::stdout();
             writeln!(out, "{}", app.grpc).map_err(anyhow::Error::from)?;
             out.flush().map_err(anyhow::Error::from)?;

@@ -21,6 +21,9 @@ use prost::{Message, Name};
 use rustix::process::{Pid, Signal, kill_process};
 use uuid::Uuid;
 
+/// The contexts that most tests are about.
+const ORDERING: &str = "orders,inventory";
+
 /// Everything that the served process wrote.
 pub type Log = Arc<Mutex<String>>;
 
@@ -49,8 +52,13 @@ impl Drop for Served {
 
 impl Served {
     async fn launch(stack: &Stack, variables: &[(&str, &str)]) -> Result<Self, Failed> {
+        Self::launch_serving(stack, ORDERING, variables).await
+    }
+
+    /// Serves these contexts.
+    pub async fn launch_serving(stack: &Stack, contexts: &str, variables: &[(&str, &str)]) -> Result<Self, Failed> {
         let mut process = holdfast()
-            .args(["serve", "orders,inventory"])
+            .args(["serve", contexts])
             .envs(environment(stack))
             .envs([("HOLDFAST_GRPC_LISTEN", "127.0.0.1:0"), ("HOLDFAST_HTTP_LISTEN", "127.0.0.1:0")])
             .env("HOLDFAST_LOG_FILTER", "debug,librdkafka=off")
@@ -113,9 +121,7 @@ impl Shop {
     /// Servers of its own, and variables beyond those it needs.
     pub async fn open_with(variables: &[(&str, &str)]) -> Result<Self, Failed> {
         let stack = Stack::start(StackOptions::default()).await?;
-        for verb in [["migrate", "all"], ["topics", "apply"]] {
-            succeeded(&holdfast().args(verb).envs(environment(&stack)).output()?)?;
-        }
+        prepare(&stack, ORDERING)?;
         let served = Served::launch(&stack, variables).await?;
         let target = Target::new(stack.brokers(), &stack.postgres_url("postgres"));
         let shop = Self { stack, target, grpc: format!("http://{}", served.grpc), http: served.http, served };
@@ -177,6 +183,14 @@ impl Shop {
     pub async fn read(&self, topic: &str) -> Result<Vec<(Place, Raw)>, Failed> {
         Ok(by_hand::read(self.brokers(), topic).await?)
     }
+}
+
+/// Schemas and topics of these contexts.
+pub fn prepare(stack: &Stack, contexts: &str) -> Result<(), Failed> {
+    for verb in [&["migrate"][..], &["topics", "apply"]] {
+        succeeded(&holdfast().args(verb).arg(contexts).envs(environment(stack)).output()?)?;
+    }
+    Ok(())
 }
 
 fn served_address(served: &Served) -> String {

@@ -3,39 +3,24 @@
 //! Invariant: the payload is written once, with the event, and is the same at every attempt: a provider refuses a key that comes with other
 //! parameters. Deliberately absent: which event brings about which call, which is [`Event::effects`].
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_adapter::check;
-use holdfast_core::disposition::Refused;
+use holdfast_core::{codec::EncodedEffect, disposition::Refused};
 use holdfast_payments_domain::{Call, EffectChange, Event};
 use holdfast_proto::payments::v1::{self, provider_request::Call as Wire};
 use prost::Message as _;
 
 use super::{amount, commands};
 
-/// What an event does to the calls that are under way. Changes take effect in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// This call is to be made, from now on, until its outcome is known.
-    Begin {
-        /// Unique within the payment, and never used again.
-        name: Cow<'static, str>,
-        /// What to ask, for [`crate::perform::perform`].
-        payload: Bytes,
-    },
-    /// The call of this name need not be made any more; none being under way is fine.
-    End {
-        /// Unique within the payment.
-        name: Cow<'static, str>,
-    },
-}
-
-/// What `event` of the order `key` does to the calls that are under way.
-pub fn effects_after(event: &Event, key: &str) -> Vec<Effect> {
+/// What `event` of the order `key` does to the calls that are under way, in order.
+pub fn effects_after(event: &Event, key: &str) -> Vec<EncodedEffect> {
     let change = |change| match change {
-        EffectChange::Begin { name, call } => Effect::Begin { name, payload: encode(&call, key) },
-        EffectChange::End { name } => Effect::End { name },
+        EffectChange::Begin { name, call } => {
+            EncodedEffect { name: name.into_owned(), request: Some(encode(&call, key)) }
+        }
+        EffectChange::End { name } => EncodedEffect { name: name.into_owned(), request: None },
     };
     event.effects().into_iter().map(change).collect()
 }

@@ -11,7 +11,7 @@ use holdfast_core::{
 use holdfast_money::{Currency, FxRate, Money, Ratio};
 use holdfast_payments::{
     app::Settings,
-    codec::{Effect, PaymentAdapter, decode_call, effects_after, encode_command},
+    codec::{PaymentAdapter, decode_call, effects_after, encode_command},
 };
 use holdfast_payments_domain::{Call, Command, Event, News, Outcome, Quote};
 use holdfast_proto::{money::v1::Money as WireMoney, orders::v1 as orders, payments::v1};
@@ -28,7 +28,7 @@ const ORDER_RESERVED: &str = "holdfast.orders.v1.OrderReserved";
 const CANARY: &str = "canary-7f3";
 
 fn adapter() -> PaymentAdapter {
-    PaymentAdapter::new(Settings { authorize_first: true }, Arc::new(till::rates()))
+    PaymentAdapter::new(Settings { authorize_first: true }, Arc::new(till::rates()), till::nobody())
 }
 
 fn raw(r#type: &str, key: &str, payload: Vec<u8>) -> Message {
@@ -225,9 +225,9 @@ fn a_call_is_stored_as_it_will_be_made_and_nothing_else_is_read_as_one() {
             reference: reference(),
         },
     ];
-    let begun = events.iter().flat_map(|event| effects_after(event, ORDER)).filter_map(|change| match change {
-        Effect::Begin { name, payload } => Some((name.into_owned(), decode_call(&payload).unwrap())),
-        Effect::End { .. } => None,
+    let begun = events.iter().flat_map(|event| effects_after(event, ORDER)).filter_map(|change| {
+        let request = change.request?;
+        Some((change.name, decode_call(&request).unwrap()))
     });
     let order = || ORDER.to_owned();
     let charge = Call::Charge { amount, payment_method: "pm".into(), authorize_first: true };

@@ -9,7 +9,7 @@ use holdfast_core::{Aggregate, Context, Message, Timestamp, codec::Adapter as _}
 use holdfast_money::{Currency, FxRate, Money, Ratio};
 use holdfast_payments::{
     app::Settings,
-    codec::{Effect, PaymentAdapter, decode_state, effects_after},
+    codec::{PaymentAdapter, decode_state, effects_after},
 };
 use holdfast_payments_domain::{Cause, Details, Event, Payment, Refund, Settlement, State, Status, Then};
 use holdfast_proto::payments::v1;
@@ -42,7 +42,7 @@ fn rate() -> FxRate {
 }
 
 fn adapter() -> PaymentAdapter {
-    PaymentAdapter::new(Settings::default(), Arc::new(till::rates()))
+    PaymentAdapter::new(Settings::default(), Arc::new(till::rates()), till::nobody())
 }
 
 fn reference() -> Arc<str> {
@@ -157,9 +157,9 @@ fn calls_that_are_under_way_keep_their_names_and_bytes() {
     ];
     let mut events: Vec<_> = events().into_iter().map(|(event, ..)| event).collect();
     events[1] = Event::PaymentAuthorized { at: AT, reference: reference(), amount: usd(1234), then: Then::Capture };
-    let begun = events.iter().flat_map(|event| effects_after(event, ORDER)).filter_map(|change| match change {
-        Effect::Begin { name, payload } => Some((name.into_owned(), hex(&payload))),
-        Effect::End { .. } => None,
+    let begun = events.iter().flat_map(|event| effects_after(event, ORDER)).filter_map(|change| {
+        let request = change.request?;
+        Some((change.name, hex(&request)))
     });
     let golden = golden.map(|(name, bytes)| (name.to_owned(), bytes.to_owned()));
     assert_eq!(begun.collect::<Vec<_>>(), golden);

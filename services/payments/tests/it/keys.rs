@@ -2,35 +2,36 @@
 
 use std::time::Duration;
 
-use holdfast_core::Timestamp;
+use holdfast_core::{
+    Timestamp,
+    codec::{Again, Attempt},
+};
 use holdfast_payments::{
-    codec::{Effect as Change, effects_after},
-    perform::{Again, Effect, KEY_LIFE, QUIET, perform, perform_at},
+    codec::effects_after,
+    perform::{KEY_LIFE, QUIET, perform},
     provider::{NewCharge, Provider as _},
     simulator::{Fault, Plan},
 };
 use holdfast_payments_domain::{Command, Event, Outcome};
 
-use crate::till::{Till, effect, now, rates, usd};
+use crate::till::{Till, effect, rates, usd};
 
 const ORDER: &str = "0192f0c1-7b1e-7cc3-8000-00000000000a";
 const OTHER: &str = "0192f0c1-7b1e-7cc3-8000-00000000000b";
 
-fn charge(order_id: &str) -> Effect {
+fn charge(order_id: &str) -> Attempt {
     let event = Event::PaymentRequested {
         at: Timestamp::default(),
         amount: usd(500),
         payment_method: Some("pm_card_visa".into()),
         authorize_first: false,
     };
-    match effects_after(&event, order_id).pop() {
-        Some(Change::Begin { name, payload }) => effect(order_id, &name, payload),
-        other => panic!("{other:?}"),
-    }
+    let change = effects_after(&event, order_id).pop().expect("a charge");
+    effect(order_id, &change.name, change.request.expect("begins"))
 }
 
-fn later(effect: &Effect, by: Duration) -> Timestamp {
-    Timestamp::from_unix_ms(effect.first_at_ms).plus(by)
+fn later(effect: &Attempt, by: Duration) -> Attempt {
+    Attempt { age: by, now: effect.now.plus(by), ..effect.clone() }
 }
 
 fn is_captured(outcome: &Result<Command, Again>) -> bool {
@@ -42,15 +43,15 @@ async fn once_keys_may_be_forgotten_the_provider_is_asked_before_anything_is_sen
     let till = Till::open(Plan::First { fault: Fault::TimeoutAfter, times: 1 }).await;
     let effect = charge(ORDER);
     let lost = perform(&till.stripe, &rates(), &effect).await;
-    assert_eq!(lost, Err(Again { reason: "TIMEOUT", after: None }));
+    assert_eq!(lost, Err(Again { reason: "TIMEOUT".into(), after: None }));
     till.simulator.forget_keys();
     for by in [KEY_LIFE, KEY_LIFE + QUIET, KEY_LIFE * 5 + QUIET * 2] {
-        let outcome = perform_at(&till.stripe, &rates(), &effect, later(&effect, by)).await;
+        let outcome = perform(&till.stripe, &rates(), &later(&effect, by)).await;
         assert!(is_captured(&outcome), "{outcome:?}");
     }
     assert_eq!(till.ledger(ORDER).0, [500]);
     // Without that question it would have been charged again: the simulator forgets as Stripe does.
-    let again = perform_at(&till.stripe, &rates(), &effect, now()).await;
+    let again = perform(&till.stripe, &rates(), &effect).await;
     assert!(is_captured(&again));
     assert_eq!(till.ledger(ORDER).0, [500, 500]);
 }
@@ -60,11 +61,11 @@ async fn where_nothing_happened_a_new_key_is_used_after_a_while_in_which_nothing
     let till = Till::open(Plan::First { fault: Fault::TimeoutBefore, times: 1 }).await;
     let effect = charge(ORDER);
     assert!(perform(&till.stripe, &rates(), &effect).await.is_err());
-    let quiet = perform_at(&till.stripe, &rates(), &effect, later(&effect, KEY_LIFE)).await;
+    let quiet = perform(&till.stripe, &rates(), &later(&effect, KEY_LIFE)).await;
     assert_eq!(quiet.unwrap_err().reason, "KEY_EXPIRING");
     assert_eq!(till.ledger(ORDER).0, Vec::<i64>::new());
     for _ in 0..3 {
-        let outcome = perform_at(&till.stripe, &rates(), &effect, later(&effect, KEY_LIFE + QUIET)).await;
+        let outcome = perform(&till.stripe, &rates(), &later(&effect, KEY_LIFE + QUIET)).await;
         assert!(is_captured(&outcome), "{outcome:?}");
     }
     assert_eq!(till.ledger(ORDER).0, [500]);
@@ -83,7 +84,7 @@ async fn a_stored_failure_ends_a_key_only_when_it_is_repeated() {
     assert_eq!((till.ledger(ORDER).0, &till.simulator.account()["keys"]), (vec![500], &serde_json::json!(2)));
     // Without new keys the stored failure would be the answer for ever.
     let new = NewCharge { order_id: ORDER, amount: usd(500), payment_method: "pm_card_visa", authorize_first: false };
-    let stored = till.stripe.charge(&new, &effect.idempotency_key).await;
+    let stored = till.stripe.charge(&new, &format!("{ORDER}:{}", effect.name)).await;
     assert_eq!(stored, Err(holdfast_payments::provider::Failure::Failed { stored: true }));
 }
 
@@ -92,7 +93,7 @@ async fn a_key_that_was_used_with_other_parameters_is_a_failure_with_a_name_and_
     let till = Till::open(Plan::None).await;
     let first = charge(ORDER);
     assert!(is_captured(&perform(&till.stripe, &rates(), &first).await));
-    let second = Effect { idempotency_key: first.idempotency_key.clone(), ..charge(OTHER) };
+    let second = Attempt { key: first.key.clone(), ..charge(OTHER) };
     assert_eq!(perform(&till.stripe, &rates(), &second).await.unwrap_err().reason, "IDEMPOTENCY_KEY_REUSED");
     assert_eq!((till.ledger(ORDER).0, till.ledger(OTHER).0), (vec![500], vec![]));
 }
@@ -111,7 +112,7 @@ async fn two_owners_who_ask_at_once_make_one_charge() {
 async fn a_provider_that_says_when_to_come_again_is_heard() {
     let till = Till::open(Plan::First { fault: Fault::RateLimited, times: 1 }).await;
     let again = perform(&till.stripe, &rates(), &charge(ORDER)).await.unwrap_err();
-    assert_eq!(again, Again { reason: "RATE_LIMITED", after: Some(Duration::ZERO) });
+    assert_eq!(again, Again { reason: "RATE_LIMITED".into(), after: Some(Duration::ZERO) });
     let till = Till::open(Plan::First { fault: Fault::Conflict, times: 1 }).await;
     assert_eq!(perform(&till.stripe, &rates(), &charge(ORDER)).await.unwrap_err().reason, "IN_PROGRESS");
     let till = Till::open(Plan::First { fault: Fault::Malformed, times: 1 }).await;
@@ -128,6 +129,6 @@ async fn a_provider_that_is_not_there_leaves_the_outcome_unknown() {
     assert!(!format!("{settings:?}").contains("secret"));
     let nowhere = holdfast_payments::stripe::Stripe::new(settings);
     assert_eq!(perform(&nowhere, &rates(), &charge(ORDER)).await.unwrap_err().reason, "CONNECTION");
-    let garbled = Effect { payload: bytes::Bytes::from_static(b"\xff"), ..charge(ORDER) };
+    let garbled = Attempt { request: bytes::Bytes::from_static(b"\xff"), ..charge(ORDER) };
     assert_eq!(perform(&nowhere, &rates(), &garbled).await.unwrap_err().reason, "PAYLOAD_UNREADABLE");
 }

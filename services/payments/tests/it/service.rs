@@ -59,7 +59,7 @@ impl Office {
             trace: Arc::new(NoTrace),
         };
         let config = Config { address: "memory".into(), ..Config::default() };
-        let context = app::context(app::Settings::default(), Arc::new(till::rates()));
+        let context = app::context(app::Settings::default(), Arc::new(till::rates()), till::nobody());
         let node = Node::start(context, config, ports).await.unwrap();
         while node.owned_partitions() < PARTITIONS as usize {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -7,12 +7,16 @@ use std::{
 };
 
 use axum::{Router, body::Bytes, http::HeaderMap, routing::post};
-use holdfast_core::{Aggregate as _, Context, Decision, Message, Timestamp, codec::Adapter as _};
+use holdfast_core::{
+    Aggregate as _, Context, Decision, Message, Timestamp,
+    codec::{Adapter as _, Again, Attempt},
+};
 use holdfast_money::{Currency, Money};
 use holdfast_payments::{
     app::Settings,
-    codec::{self, PaymentAdapter, effects_after, encode_command},
-    perform::{Again, Effect, perform},
+    codec::{PaymentAdapter, effects_after, encode_command},
+    perform::perform,
+    provider::Provider,
     rates::TableRates,
     simulator::{Config, Plan, Simulator, WebhookConfig},
     stripe::{self, Stripe},
@@ -49,7 +53,7 @@ struct Drawer {
     payment: Payment,
     version: u64,
     events: Vec<Event>,
-    calls: BTreeMap<String, Effect>,
+    calls: BTreeMap<String, Attempt>,
 }
 
 pub struct Till {
@@ -93,7 +97,7 @@ impl Till {
         let (served, until) = (simulator.clone(), stop.clone());
         tokio::spawn(async move { served.serve(listener, until).await.unwrap() });
         let stripe = Stripe::new(stripe::Settings { base_url, api_key: "sk_test".to_owned(), timeout: PATIENCE });
-        let adapter = PaymentAdapter::new(settings, Arc::new(rates()));
+        let adapter = PaymentAdapter::new(settings, Arc::new(rates()), Arc::new(stripe.clone()));
         let till = Arc::new(Self { simulator, stripe, adapter, drawers: Mutex::default(), stop: stop.clone() });
         let weak = Arc::downgrade(&till);
         let hook = move |headers: HeaderMap, body: Bytes| {
@@ -167,12 +171,12 @@ impl Till {
             drawer.payment.evolve(&event);
             drawer.version += 1;
             for change in effects_after(&event, order_id) {
-                match change {
-                    codec::Effect::Begin { name, payload } => {
-                        let call = effect(order_id, &name, payload);
-                        assert!(drawer.calls.insert(name.into_owned(), call).is_none());
+                match change.request {
+                    Some(request) => {
+                        let call = effect(order_id, &change.name, request);
+                        assert!(drawer.calls.insert(change.name, call).is_none());
                     }
-                    codec::Effect::End { name } => drop(drawer.calls.remove(&*name)),
+                    None => drop(drawer.calls.remove(&change.name)),
                 }
             }
             drawer.events.push(event);
@@ -186,6 +190,8 @@ impl Till {
             let Some(call) = call else { return };
             match perform(&self.stripe, &rates(), &call).await {
                 Ok(command) => {
+                    // As the runtime has it: with the decision on its outcome the call is over.
+                    self.drawers.lock().unwrap().get_mut(order_id).unwrap().calls.remove(&call.name);
                     let sent = encode_command(&command, order_id).expect("a command of its own");
                     let message = Message::new(Uuid::now_v7(), "effect", sent.r#type, order_id, sent.payload);
                     self.deliver(order_id, &message).await;
@@ -196,7 +202,7 @@ impl Till {
                     if let Some(call) =
                         self.drawers.lock().unwrap().get_mut(order_id).unwrap().calls.get_mut(&call.name)
                     {
-                        call.attempt += 1;
+                        call.number += 1;
                     }
                 }
             }
@@ -224,13 +230,12 @@ impl Till {
 }
 
 /// The first attempt at a call.
-pub fn effect(order_id: &str, name: &str, payload: bytes::Bytes) -> Effect {
-    Effect {
-        key: order_id.to_owned(),
-        name: name.to_owned(),
-        payload,
-        attempt: 1,
-        first_at_ms: now().unix_ms(),
-        idempotency_key: format!("{order_id}/{name}"),
-    }
+pub fn effect(order_id: &str, name: &str, request: bytes::Bytes) -> Attempt {
+    Attempt { key: order_id.into(), name: name.to_owned(), request, number: 1, age: Duration::ZERO, now: now() }
+}
+
+/// A provider that is never asked.
+pub fn nobody() -> Arc<dyn Provider> {
+    let (base_url, api_key) = ("http://127.0.0.1:9".to_owned(), String::new());
+    Arc::new(Stripe::new(stripe::Settings { base_url, api_key, timeout: PATIENCE }))
 }

@@ -88,7 +88,7 @@ fn meant(kind: &str, object: &str) -> Result<Option<Command>, Refused> {
     let body = format!(r#"{{"id":"evt_9","type":"{kind}","data":{{"object":{object}}}}}"#);
     let signature = signed(&body);
     let reports = ask(&signature, &body, at(0))?;
-    let adapter = PaymentAdapter::new(Settings::default(), Arc::new(crate::till::rates()));
+    let adapter = PaymentAdapter::new(Settings::default(), Arc::new(crate::till::rates()), crate::till::nobody());
     Ok(reports.first().map(|report| {
         let message: Message = report.message();
         adapter.decode(&message).unwrap()

@@ -72,6 +72,18 @@ pub(super) fn one_of<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(&s
     }
 }
 
+/// Something that only two know.
+pub(super) fn secret(text: &str) -> Parsed<Secret> {
+    let fits = text.len() <= 4096 && text.bytes().all(|byte| byte.is_ascii_graphic());
+    fits.then(|| Secret(text.to_owned())).ok_or_else(|| "printable characters without blanks".to_owned())
+}
+
+/// Three upper-case letters.
+pub(super) fn currency_code(text: &str) -> Parsed<String> {
+    let fits = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase());
+    fits.then(|| text.to_owned()).ok_or_else(|| "a code of ISO 4217 such as `EUR`".to_owned())
+}
+
 /// An address to listen on.
 pub(super) fn listen(text: &str) -> Parsed<std::net::SocketAddr> {
     text.parse().map_err(|_| "an IP address and a port such as `0.0.0.0:9090` or `[::]:9090`".to_owned())
@@ -155,6 +167,12 @@ impl Secret {
     /// The text, to be sent or compared, never shown.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
     }
 }
 

@@ -15,6 +15,8 @@ use crate::{
     operator::survey::{self, Misrouted, Partition, Survey},
 };
 
+use crate::contexts;
+
 /// An outbox that has not moved within this time does not drain: a relay stores its cursors four times a second.
 const OUTBOX_MAX: Duration = Duration::from_secs(3);
 
@@ -147,11 +149,7 @@ async fn brokers(admin: &KafkaAdmin) -> Result<Brokers, String> {
 }
 
 async fn look(survey: &Survey, brokers_answer: bool) -> Result<Stored, survey::Error> {
-    let migrations = match survey.context {
-        Context::Orders => holdfast_orders::app::MIGRATIONS,
-        Context::Inventory => holdfast_inventory::app::MIGRATIONS,
-        _ => &[],
-    };
+    let migrations = contexts::about(survey.context).migrations;
     let (applied, known) = survey.store.schema_versions(migrations).await?;
     let before = SystemClock.now().unix_ms();
     let there = survey.store.clock().await?.unix_ms();

@@ -1,0 +1,145 @@
+//! What each context is: its migrations, read models, kinds and inputs; and what it is made of here, by the configuration.
+//!
+//! Invariant: the one place that tells contexts apart. Contexts that share a process still meet over gRPC and Kafka only.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, anyhow};
+use holdfast_adapter::shown::Kind;
+use holdfast_fulfillment::{addresses, carrier};
+use holdfast_money::Currency;
+use holdfast_orders::prices::{self, Keep, StaticPrices};
+use holdfast_payments::{
+    rates::{HttpRates, RateSource, TableRates},
+    stripe::{self, Stripe},
+};
+use holdfast_platform::{
+    Config, Context,
+    grpc::{Peer, Server, client},
+};
+use holdfast_postgres::{PgStore, View};
+use holdfast_runtime::{BoundedContext, Routed};
+
+use crate::failure::Failure;
+
+/// For one call to the payment provider. Below the runtime's patience with an attempt.
+const PROVIDER_PATIENCE: Duration = Duration::from_secs(8);
+/// For one question to the source of rates.
+const RATES_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is fixed about a context.
+#[derive(Clone, Copy)]
+pub struct About {
+    /// Of its own tables.
+    pub migrations: &'static [(i64, &'static str, &'static str)],
+    /// Its read models.
+    pub views: &'static [View],
+    /// Its aggregates, as operators see them.
+    pub kinds: &'static [Kind],
+    /// The topics of other contexts that it reads.
+    pub follows: &'static [&'static str],
+}
+
+/// What is fixed about `context`; nothing for one that owns no data.
+pub fn about(context: Context) -> About {
+    macro_rules! of {
+        ($app:path, $views:expr) => {{
+            use $app as app;
+            About { migrations: app::MIGRATIONS, views: $views, kinds: app::KINDS, follows: app::FOLLOWS }
+        }};
+    }
+    match context {
+        Context::Orders => of!(holdfast_orders::app, app::VIEWS),
+        Context::Inventory => of!(holdfast_inventory::app, &[]),
+        Context::Payments => of!(holdfast_payments::app, &[]),
+        Context::Fulfillment => of!(holdfast_fulfillment::app, app::VIEWS),
+        Context::Customers => of!(holdfast_customers::app, &[]),
+        Context::Gateway => About { migrations: &[], views: &[], kinds: &[], follows: &[] },
+    }
+}
+
+/// `context` as it serves. `own` is where this process's gRPC is, for peers that are not told to be elsewhere.
+pub fn serving(config: &Config, context: Context, own: SocketAddr) -> Result<BoundedContext, Failure> {
+    let peer = |name: &'static str, key: &'static str, configured: Option<&String>, settings: client::Settings| {
+        let scheme = if config.tls.is_some() { "https" } else { "http" };
+        let here = || format!("{scheme}://{}", SocketAddr::from(([127, 0, 0, 1], own.port())));
+        let address = configured.cloned().unwrap_or_else(here);
+        Peer::new(name, &address, settings, config.tls.as_ref()).context(key).map_err(Failure::Usage)
+    };
+    Ok(match context {
+        Context::Orders => {
+            let settings = prices::grpc::settings();
+            let inventory = peer("inventory", "inventory.addr", config.inventory_addr.as_ref(), settings)?;
+            let keep = Keep { known: config.price_cache_ttl, ..Keep::default() };
+            holdfast_orders::app::context_keeping(prices::grpc::GrpcPrices::new(inventory), keep)
+        }
+        Context::Inventory => holdfast_inventory::app::context(config.reservation_ttl),
+        Context::Payments => {
+            let settings = holdfast_payments::app::Settings { authorize_first: config.payments.authorize_first };
+            holdfast_payments::app::context(settings, rates(config)?, Arc::new(provider(config)?))
+        }
+        Context::Fulfillment => {
+            let settings = addresses::grpc::settings();
+            let customers = peer("customers", "customers.addr", config.customers_addr.as_ref(), settings)?;
+            holdfast_fulfillment::app::context(addresses::grpc::GrpcAddresses::new(customers), carrier::Simulated)
+        }
+        Context::Customers => holdfast_customers::app::context(),
+        Context::Gateway => return Err(Failure::usage(anyhow!("{context} is not part of this build yet"))),
+    })
+}
+
+/// `context` without its look-ups in other contexts and its calls outside: nothing is decided with it.
+pub fn bare(config: &Config, context: Context) -> Result<BoundedContext, Failure> {
+    Ok(match context {
+        Context::Orders => holdfast_orders::app::context(StaticPrices::default()),
+        Context::Payments => {
+            let nobody = stripe::Settings { base_url: String::new(), api_key: String::new(), timeout: Duration::ZERO };
+            let rates = Arc::new(TableRates::of_books(books(config)?));
+            holdfast_payments::app::context(
+                holdfast_payments::app::Settings::default(),
+                rates,
+                Arc::new(Stripe::new(nobody)),
+            )
+        }
+        Context::Fulfillment => {
+            holdfast_fulfillment::app::context(addresses::StaticAddresses::default(), carrier::Simulated)
+        }
+        _ => return serving(config, context, SocketAddr::from(([127, 0, 0, 1], 0))),
+    })
+}
+
+/// Adds what `context` answers.
+pub fn services(server: Server, context: Context, router: &Arc<Routed>, store: &Arc<PgStore>) -> Server {
+    let (router, store) = (router.clone(), store.clone());
+    match context {
+        Context::Orders => holdfast_orders::grpc::register(server, router, store),
+        Context::Inventory => holdfast_inventory::grpc::register(server, router, store),
+        Context::Payments => holdfast_payments::grpc::register(server, router),
+        Context::Fulfillment => holdfast_fulfillment::grpc::register(server, router, store.clone(), store),
+        Context::Customers => holdfast_customers::grpc::register(server, router, store),
+        // Never started.
+        Context::Gateway => server,
+    }
+}
+
+fn provider(config: &Config) -> Result<Stripe, Failure> {
+    let api_key = config.require_payments_api_key()?.expose().to_owned();
+    let base_url = config.payments.provider_url.clone();
+    Ok(Stripe::new(stripe::Settings { base_url, api_key, timeout: PROVIDER_PATIENCE }))
+}
+
+fn books(config: &Config) -> Result<Currency, Failure> {
+    let code = &config.payments.books_currency;
+    let known = Currency::from_code(code);
+    known.map_err(|error| Failure::usage(anyhow!("payments.books_currency is {code}: {error}; expected e.g. EUR")))
+}
+
+fn rates(config: &Config) -> Result<Arc<dyn RateSource>, Failure> {
+    let books = books(config)?;
+    if let Some(url) = &config.payments.rates_url {
+        return Ok(Arc::new(HttpRates::new(books, url.as_str(), RATES_PATIENCE)));
+    }
+    let table = config.payments.rates.as_deref().unwrap_or_default();
+    let parsed = TableRates::parse(books, table);
+    Ok(Arc::new(parsed.context("payments.rates").map_err(Failure::Usage)?))
+}
