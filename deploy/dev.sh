@@ -5,7 +5,7 @@
 #   deploy/dev.sh dev [--reset] …       the whole system, until Ctrl-C
 #   deploy/dev.sh load <scenario> …     benchmarks
 #   deploy/dev.sh test [cargo's flags]  all tests, on a real Kafka and a real Postgres
-#   deploy/dev.sh conformance           checks by tools from outside (buf, the Compose specification)
+#   deploy/dev.sh conformance           checks by tools from outside (buf, the Compose specification, Stripe's mock server)
 #   deploy/dev.sh faults [--seed N] …   load, calls and every fault at three nodes, then an account (--commands, --pause …)
 #   deploy/dev.sh faults failover …     how long orders go unanswered when their node is killed, and when it leaves
 #   deploy/dev.sh faults grow …         partitions grow twice under load from three producers, one of them Kafka's own
@@ -19,6 +19,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 BUF_VERSION=1.75.0
 CHECK_JSONSCHEMA_VERSION=0.39.0
+STRIPE_MOCK_VERSION=v0.203.0
 JAVA_OLDEST=17
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/holdfast
 
@@ -69,6 +70,7 @@ debian_package() {
     jdk) newest_java_package jdk ;;
     rust) echo rustup ;;
     node) echo nodejs npm ;;
+    go) echo golang-go ;;
     python) echo python3 python3-venv ;;
     *) echo "$1" ;;
   esac
@@ -81,6 +83,7 @@ fedora_package() {
     jdk) echo java-latest-openjdk-devel ;;
     rust) echo rustup ;;
     node) echo nodejs npm ;;
+    go) echo golang ;;
     python) echo python3 ;;
     *) echo "$1" ;;
   esac
@@ -186,6 +189,35 @@ compose_conformance() {
     die 1 "deploy/compose.yaml is not what the Compose specification allows"
 }
 
+ensure_stripe_mock() {
+  local home=$cache/tools/stripe-mock-$STRIPE_MOCK_VERSION
+  stripe_mock=$home/stripe-mock
+  [[ -x $stripe_mock ]] && return
+  has go || provide go
+  say "building stripe-mock $STRIPE_MOCK_VERSION through Go, once"
+  GOBIN=$home GOFLAGS=-mod=mod go install "github.com/stripe/stripe-mock@$STRIPE_MOCK_VERSION" >&2 ||
+    die 1 "Go could not build github.com/stripe/stripe-mock@$STRIPE_MOCK_VERSION; check the network and GOPROXY"
+}
+
+# The requests of the Stripe adapter, as Stripe's own mock server checks them against its published API.
+stripe_conformance() {
+  local port status=0 server
+  ensure_stripe_mock
+  ensure_build_tools
+  port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+  "$stripe_mock" -http-addr "127.0.0.1:$port" >/dev/null 2>&1 &
+  server=$!
+  until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+    kill -0 "$server" 2>/dev/null || die 1 "stripe-mock does not start"
+    sleep 0.1
+  done
+  say "payments against stripe-mock $STRIPE_MOCK_VERSION"
+  HOLDFAST_STRIPE_MOCK=http://127.0.0.1:$port cargo test --release --locked --workspace --test stripe_mock >&2 || status=$?
+  kill "$server" 2>/dev/null || true
+  wait "$server" 2>/dev/null || true
+  ((status == 0)) || die 1 "Stripe's mock server does not take what payments sends"
+}
+
 # What was asked for, the last release, or, before there is one, the previous commit; nothing if that had no contracts.
 breaking_base() {
   local base=${HOLDFAST_BREAKING_BASE:-}
@@ -234,6 +266,7 @@ case $verb in
     ;;
   conformance)
     conformance
+    stripe_conformance
     ;;
   tools)
     ensure_build_tools

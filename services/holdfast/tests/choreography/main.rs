@@ -1,8 +1,9 @@
-//! Orders and inventory together: an order's life as far as both know it, over events alone.
+//! Contexts together, over events alone: orders and inventory on the runtime, and an order's whole life in every interleaving.
 //!
 //! In memory and, but for the one test over real gRPC, in paused time. Deliberately absent: Kafka and Postgres, which the demo exercises.
 #![allow(clippy::unwrap_used)]
 
+mod interleavings;
 mod thousand;
 mod wire;
 mod world;
