@@ -14,7 +14,7 @@ use bytes::Bytes;
 use holdfast_core::{
     Aggregate, Context, Decision, Effects, KeyHash, Message, PartitionId, TimerChange, Timestamp,
     batch::{EffectWrite, Intent, OutboxDraft, StateWrite, TimerWrite, ViewWrite, Writes},
-    codec::{Adapter, Again, Attempt, LookupFailed, StateError},
+    codec::{Adapter, Again, Attempt, EncodedEffect, LookupFailed, Outgoing, StateError},
     dedup::{Answer, Claim},
     disposition::Refused,
     envelope::EnvelopeOut,
@@ -63,6 +63,10 @@ pub(crate) struct Refolded {
     /// All changes, in order.
     pub pools: Vec<PoolChange>,
     pub timers: Vec<TimerChange>,
+    /// Calls that were intended, in order. Which of them have ended is not known.
+    pub effects: Vec<EncodedEffect>,
+    /// Messages to other aggregates, each with the place of its event and its id.
+    pub commands: Vec<(usize, Uuid, Outgoing)>,
     /// The reply as it was after each event.
     pub replies: Vec<Bytes>,
 }
@@ -169,6 +173,7 @@ impl<A: Adapter> Kind for Typed<A> {
         let mut state = stored.map_err(|error| (0, error.to_string()))?.unwrap_or_default();
         let mut version = row.map_or(0, |row| row.version);
         let (mut pools, mut timers, mut replies) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut effects, mut commands) = (Vec::new(), Vec::new());
         for (at, message) in events.enumerate() {
             let event = self.0.decode_event(message).map_err(|refused| {
                 (at, format!("this build can't apply the event {}: {}", message.r#type, refused.error))
@@ -179,11 +184,14 @@ impl<A: Adapter> Kind for Typed<A> {
             let aftermath = self.0.aftermath(&event, &context);
             pools.extend(aftermath.pools);
             timers.extend(aftermath.timers);
+            effects.extend(self.0.effects_after(&event, &context));
+            let sent = self.0.commands_after(&event, &context).into_iter().enumerate();
+            commands.extend(sent.map(|(n, command)| (at, command_id(message.id, n), command)));
             replies.push(self.0.encode_reply(&state, &context));
         }
         let view = self.0.view(&state, &Context { key, version, now: Timestamp::default() });
         let (schema, bytes) = (A::Aggregate::SCHEMA, self.0.encode_state(&state));
-        Ok(Refolded { schema, bytes, view, pools, timers, replies })
+        Ok(Refolded { schema, bytes, view, pools, timers, effects, commands, replies })
     }
 }
 
@@ -314,11 +322,23 @@ impl<'a, A: Adapter> Fold<'a, A> {
     fn publish(&mut self, item: &Item, event: &<A::Aggregate as Aggregate>::Event, trace: Option<&TraceContext>) {
         let encoded = self.adapter.encode_event(event, &self.context(item));
         let (events, key) = (self.emit.events_topic.clone(), self.work.aggregate.key.clone());
-        self.stage(item, trace, events, self.work.home, &key, Some(self.version), encoded.r#type, encoded.payload);
-        for command in self.adapter.commands_after(event, &self.context(item)) {
+        let event_id = Uuid::now_v7();
+        self.stage(
+            item,
+            trace,
+            event_id,
+            events,
+            self.work.home,
+            &key,
+            Some(self.version),
+            encoded.r#type,
+            encoded.payload,
+        );
+        for (n, command) in self.adapter.commands_after(event, &self.context(item)).into_iter().enumerate() {
             let home = KeyHash::of(command.key.as_bytes()).home(self.work.count);
             let topic = self.emit.commands_topic.clone();
-            self.stage(item, trace, topic, home, &command.key, None, command.r#type, command.payload);
+            let id = command_id(event_id, n);
+            self.stage(item, trace, id, topic, home, &command.key, None, command.r#type, command.payload);
         }
         for effect in self.adapter.effects_after(event, &self.context(item)) {
             let correlation = item.message.correlation.clone().unwrap_or_else(|| item.message.id.to_string());
@@ -337,6 +357,7 @@ impl<'a, A: Adapter> Fold<'a, A> {
         &mut self,
         item: &Item,
         trace: Option<&TraceContext>,
+        id: Uuid,
         topic: Arc<str>,
         target: PartitionId,
         key: &str,
@@ -344,7 +365,6 @@ impl<'a, A: Adapter> Fold<'a, A> {
         r#type: &'static str,
         payload: Bytes,
     ) {
-        let id = Uuid::now_v7();
         let own_id;
         let correlation = if let Some(text) = item.message.correlation.as_deref() {
             text
@@ -403,6 +423,11 @@ impl<'a, A: Adapter> Fold<'a, A> {
         let state: Box<dyn Any + Send + Sync> = Box::new(state);
         Branch { writes, after: Arc::new(Snapshot { version, exists: true, sources, state, view }) }
     }
+}
+
+/// The id of the `n`th message that an event sends to other aggregates: made of the event's, so that it is the same if the event is recovered.
+pub(crate) fn command_id(event: Uuid, n: usize) -> Uuid {
+    Uuid::new_v5(&event, &n.to_be_bytes())
 }
 
 /// `traceparent` and `tracestate` for what an item causes.

@@ -204,7 +204,7 @@ impl Recovery {
         let (accepts, topics) = tail::topics(self, &rows).await?;
         let mut tail = tail::read(self, &rows, &accepts).await?;
         let lost = fold::lost(self, &mut tail).await?;
-        let ends = tail::ends(self, &rows, &tail).await?;
+        let mut ends = tail::ends(self, &rows, &tail).await?;
         let replays = replay::read(self, &rows, &accepts, &lost).await?;
         let mut summary = Summary {
             context: self.context.name().to_owned(),
@@ -212,10 +212,17 @@ impl Recovery {
             topics,
             events: lost.values().map(|lost| lost.events.len() as u64).sum(),
             aggregates: lost.len() as u64,
-            repeated: ends.values().filter(|(_, done)| !done.all).map(|(_, done)| done.behind).sum(),
             ..Summary::default()
         };
         let mut entries = fold::entries(self, lost, &replays, &mut summary)?;
+        // Whether messages to other aggregates were sent is not known: they are, with what lies before them.
+        let sends = |entry: &&Entry| entry.writes.outbox.iter().any(|draft| draft.topic != self.emit.events_topic);
+        for entry in entries.iter().filter(sends) {
+            if let Some((_, done)) = ends.get_mut(&entry.partition) {
+                done.all = false;
+            }
+        }
+        summary.repeated = ends.values().filter(|(_, done)| !done.all).map(|(_, done)| done.behind).sum();
         self.drop_known_claims(&mut entries).await?;
         let entries = self.in_grantable_order(entries, &mut summary).await?;
         Ok(Plan { summary, rows, entries, accepts, ends })

@@ -56,8 +56,37 @@ pub enum Verb {
     /// One live actor.
     #[command(subcommand)]
     Actor(Actor),
+    /// One order's story across contexts.
+    #[command(subcommand)]
+    Order(Order),
+    /// Compares what four contexts say of every order, and names what disagrees.
+    Reconcile(Reconcile),
     /// Benchmarks.
     Load(Load),
+}
+
+/// See [`Verb::Order`].
+#[derive(Debug, Subcommand)]
+pub enum Order {
+    /// Everything that happened to it, and what each context says of it now.
+    Trace {
+        /// The order's id.
+        order_id: String,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// See [`Verb::Reconcile`].
+#[derive(Debug, clap::Args)]
+pub struct Reconcile {
+    /// An order that changed less than this ago is on its way, and no disagreement yet.
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub settled: std::time::Duration,
+    /// One JSON object per line.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// See [`Verb::Dev`].

@@ -1,12 +1,17 @@
 //! From lost events to what is written for each aggregate. Pure, but for reading the states they follow.
 
-use std::collections::{BTreeMap, HashMap, btree_map};
+use std::{
+    collections::{BTreeMap, HashMap, btree_map},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use holdfast_core::{
     AggregateId, KeyHash, TimerChange,
-    batch::{Condition, Entry, OutboxDraft, StateWrite, TimerWrite, ViewWrite, Writes},
+    batch::{Condition, EffectWrite, Entry, Intent, OutboxDraft, StateWrite, TimerWrite, ViewWrite, Writes},
+    codec::{EncodedEffect, Outgoing},
     dedup::{ANY_BODY, Answer, Claim, Rejection},
+    envelope::EnvelopeOut,
     pool::PoolChange,
     port::store::{StateRow, Wanted},
 };
@@ -118,10 +123,21 @@ fn entry(
     };
     // A later change of the same timer wins.
     let timers: BTreeMap<&str, TimerWrite> = folded.timers.into_iter().map(timer).collect();
+    // Those that had ended are made once more, and whoever is called knows the repeat. A later change of the same effect wins.
+    let effect = |effect: EncodedEffect| {
+        let intend = |request| Intent { request, hold: Duration::ZERO, correlation: None, traceparent: None };
+        let intent = effect.request.map(intend);
+        (effect.name.clone(), EffectWrite { id: id.clone(), hash, name: effect.name, intent })
+    };
+    let effects: BTreeMap<String, EffectWrite> = folded.effects.into_iter().map(effect).collect();
+    // Those that were published are sent once more, under the same ids.
+    let causes: Vec<&Event> = lost.events.values().collect();
+    let commands = folded.commands.iter().map(|(at, id, command)| command_draft(recovery, causes[*at], *id, command));
+    let commands: Vec<OutboxDraft> = commands.collect();
     let version = lost.events.keys().next_back().copied().unwrap_or_default();
     let wants = net(folded.pools);
     let partition = home(recovery, &id);
-    let outbox = lost.events.into_values().map(draft).collect();
+    let outbox = lost.events.into_values().map(draft).chain(commands).collect();
     let writes = Writes {
         state: Some(StateWrite {
             id: id.clone(),
@@ -136,6 +152,7 @@ fn entry(
         outbox,
         claims,
         timers: timers.into_values().collect(),
+        effects: effects.into_values().collect(),
         view: folded.view.map(|row| ViewWrite { id, row }),
         ..Writes::default()
     };
@@ -154,6 +171,20 @@ fn draft(event: Event) -> OutboxDraft {
         headers: record.headers,
         value: record.value,
     }
+}
+
+/// A message that `cause` sends to another aggregate.
+fn command_draft(recovery: &Recovery, cause: &Event, id: Uuid, command: &Outgoing) -> OutboxDraft {
+    let causation = cause.message.id;
+    let out = EnvelopeOut {
+        correlation: cause.message.correlation.as_deref(),
+        causation: Some(causation),
+        ..EnvelopeOut::new(id, &cause.message.source, command.r#type, recovery.ports.clock.now(), &command.key)
+    };
+    let target = home(recovery, &AggregateId { kind: "", key: command.key.as_str().into() });
+    let (topic, key) =
+        (recovery.context.commands_topic().clone(), Some(Bytes::copy_from_slice(command.key.as_bytes())));
+    OutboxDraft { id, topic, target, key, headers: out.headers(), value: Some(command.payload.clone()) }
 }
 
 /// What all changes come to, pool by pool.

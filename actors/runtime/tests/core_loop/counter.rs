@@ -199,6 +199,8 @@ impl Adapter for CounterAdapter {
             "added" => Ok(Event::Added(number(&message.payload)?)),
             "taken" => Ok(Event::Taken(number(&message.payload)?)),
             "charged" => Ok(Event::Charged(number(&message.payload)?)),
+            "charging" => Ok(Event::Charging(10)),
+            "told" => Ok(Event::Told(100)),
             _ => Err(Refused::unknown_type()),
         }
     }

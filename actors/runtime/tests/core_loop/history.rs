@@ -427,3 +427,27 @@ fn the_counters_events_are_read_as_they_were_written() {
         assert_eq!(adapter.decode_event(&message).expect("an event"), event);
     }
 }
+
+/// A call that was intended, and a message to another aggregate: neither is lost with the database, nor made twice.
+#[tokio::test(start_paused = true)]
+async fn what_lost_events_intended_and_sent_is_intended_and_sent_again() {
+    let cluster = Cluster::new();
+    let member = cluster.start().await;
+    owned(&member).await;
+    cluster.send("abc", "add", "1");
+    cluster.assert_converged().await;
+    let backup = cluster.store.contents();
+    cluster.oracle.is_away.store(true, std::sync::atomic::Ordering::SeqCst);
+    cluster.send("abc", "charge", "10");
+    cluster.send("abc", "tell", "100");
+    eventually("told", || cluster.sum("ABC") == Some(100)).await;
+    eventually("published", || cluster.log.all_records("counter.events").len() == 4).await;
+    member.node.stop().await;
+    cluster.store.restore(backup);
+    let member = cluster.start().await;
+    halted(&member, HaltReason::HistoryLost).await;
+    recover(&cluster).await;
+    cluster.oracle.is_away.store(false, std::sync::atomic::Ordering::SeqCst);
+    cluster.assert_converged().await;
+    assert_eq!((cluster.sum("abc"), cluster.sum("ABC")), (Some(11), Some(100)));
+}

@@ -8,7 +8,9 @@ mod doctor;
 mod grow;
 mod load;
 mod migrate;
+mod order;
 mod partitions;
+mod reconcile;
 mod recover;
 pub mod serve;
 mod stack;
@@ -57,6 +59,8 @@ pub async fn run(arguments: Arguments) -> Result<u8, Failure> {
         Verb::Partitions(Partitions::Show { context, json }) => partitions::show(&config, &context, json).await,
         Verb::Doctor(doctor) => doctor::run(&config, doctor).await,
         Verb::Actor(verb) => actor::run(&config, verb).await,
+        Verb::Order(verb) => Box::pin(order::run(&config, verb)).await,
+        Verb::Reconcile(verb) => Box::pin(reconcile::run(&config, verb)).await,
         Verb::Load(load) => Box::pin(load::run(config, load)).await,
     }
 }

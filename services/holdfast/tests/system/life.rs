@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, transport::Channel};
 use uuid::Uuid;
 
-use crate::shop::{Served, Shop, patient, prepare};
+use crate::shop::{Served, Shop, environment, holdfast, patient, prepare, text};
 
 const ORDERS: usize = 60;
 const STOCK: i64 = 1_000;
@@ -242,7 +242,7 @@ pub async fn every_order_ends_and_the_books_of_the_provider_and_the_shelves_bala
     let variables = [("HOLDFAST_PAYMENTS_PROVIDER_URL", url.as_str()), ("HOLDFAST_PAYMENTS_API_KEY", "sk_test")];
     prepare(&stack, ALL)?;
     let mut served = Served::launch_serving(&stack, ALL, &variables).await?;
-    let told = lives(&served, &simulator).await;
+    let told = lives(&served, &simulator, &stack).await;
     if told.is_err() {
         let log = served.log();
         let loud = log.lines().filter(|line| !line.contains("\"level\":\"DEBUG\"")).rev().take(60);
@@ -253,7 +253,7 @@ pub async fn every_order_ends_and_the_books_of_the_provider_and_the_shelves_bala
     if left.success() { Ok(()) } else { Err(format!("it left with {left}").into()) }
 }
 
-async fn lives(served: &Served, simulator: &Simulator) -> Result<(), Failed> {
+async fn lives(served: &Served, simulator: &Simulator, stack: &Stack) -> Result<(), Failed> {
     let mut callers = Callers::connect(served.grpc).await?;
     let shelf = Shelf { sku: "lamp".into(), quantity: STOCK, price_minor: 1_250 };
     shelves::fill(&shelves::inventory(&format!("http://{}", served.grpc))?, "life", [shelf]).await?;
@@ -305,7 +305,40 @@ async fn lives(served: &Served, simulator: &Simulator) -> Result<(), Failed> {
     if stock.on_hand != expected {
         return Err(format!("{} lamps are on hand, {expected} should be", stock.on_hand).into());
     }
+    operators_see(stack, &ended)?;
     forgets(&mut callers, &customer.0, &ended).await
+}
+
+/// What operators are told: that the contexts agree, and how one order came to its end.
+fn operators_see(stack: &Stack, ended: &BTreeMap<String, (Order, Story)>) -> Result<(), Failed> {
+    let run = |arguments: &[&str]| holdfast().args(arguments).envs(environment(stack)).output();
+    let output = run(&["reconcile", "--settled", "0s"])?;
+    if !output.status.success() {
+        return Err(format!("{}{}", text(&output.stdout), text(&output.stderr)).into());
+    }
+    let good = ended.iter().find(|(_, (order, _))| order.status() == OrderStatus::Delivered);
+    let (order_id, _) = good.ok_or("no order was delivered")?;
+    let output = run(&["order", "trace", order_id])?;
+    let told = text(&output.stdout);
+    let way = [
+        "OrderPlaced",
+        "StockReserved",
+        "OrderReserved",
+        "PaymentRequested",
+        "PaymentCaptured",
+        "OrderPaid",
+        "ReservationConfirmed",
+        "ShipmentRequested",
+        "ShipmentDispatched",
+        "OrderShipped",
+        "ReservationShipped",
+        "ShipmentDelivered",
+        "OrderDelivered",
+    ];
+    match way.iter().find(|event| !told.contains(**event)) {
+        Some(missing) => Err(format!("{missing} is not told:\n{told}").into()),
+        None => Ok(()),
+    }
 }
 
 /// Each order ended as it had to. Returns how many were delivered.

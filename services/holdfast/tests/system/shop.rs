@@ -94,7 +94,7 @@ impl Served {
     }
 }
 
-fn environment(stack: &Stack) -> [(&'static str, String); 4] {
+pub fn environment(stack: &Stack) -> [(&'static str, String); 4] {
     [
         ("HOLDFAST_KAFKA_BROKERS", stack.brokers().to_owned()),
         ("HOLDFAST_DATABASE_URL", stack.postgres_url("postgres")),

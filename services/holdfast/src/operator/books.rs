@@ -1,0 +1,179 @@
+//! Whether the contexts tell one story of an order, once it has come to rest.
+//!
+//! Invariant: what is compared is what a shop can't afford to have wrong: money taken and kept, stock held and gone, parcels sent. Deliberately
+//! absent: what is on its way by design (a placed order waits for its payment); an order that moved a moment ago, which the caller leaves out.
+
+use holdfast_proto::{
+    fulfillment::v1::ShipmentStatus, inventory::v1::ReservationStatus, money::v1::Money, orders::v1::OrderStatus,
+    payments::v1::PaymentStatus,
+};
+
+use super::story::Story;
+
+/// Everything in which the contexts disagree about an order, in words.
+pub fn disagreements(story: &Story) -> Vec<String> {
+    let Some(order) = &story.order else {
+        return orphans(story);
+    };
+    let reservation = story.reservation.as_ref().map(holdfast_proto::inventory::v1::Reservation::status);
+    let payment = story.payment.as_ref().map(holdfast_proto::payments::v1::Payment::status);
+    let shipment = story.shipment.as_ref().map(holdfast_proto::fulfillment::v1::Shipment::status);
+    let status = order.status();
+    let mut found = Vec::new();
+    let mut check = |is_right: bool, what: String| {
+        if !is_right {
+            found
+                .push(format!("the order is {}, but {what}", status.as_str_name().trim_start_matches("ORDER_STATUS_")));
+        }
+    };
+    let is_paid = matches!(status, OrderStatus::Paid | OrderStatus::Shipped | OrderStatus::Delivered);
+    check(is_paid || kept(story) == 0, format!("payments keeps {} of its money", kept(story)));
+    if is_paid {
+        let total = order.total.as_ref().map_or(0, |total| total.minor);
+        let taken = story.payment.as_ref().and_then(|payment| payment.amount.as_ref()).map_or(0, |amount| amount.minor);
+        let is_captured = matches!(
+            payment,
+            Some(PaymentStatus::Captured | PaymentStatus::PartiallyRefunded | PaymentStatus::Refunded)
+        );
+        check(is_captured, format!("its payment is {}", name(payment.map(|s| s.as_str_name()), "PAYMENT_STATUS_")));
+        check(taken == total, format!("{taken} was to be paid of {total}"));
+    }
+    let told = name(reservation.map(|s| s.as_str_name()), "RESERVATION_STATUS_");
+    let is_stock_right = match status {
+        OrderStatus::Draft | OrderStatus::Unspecified => reservation.is_none(),
+        OrderStatus::Placed => matches!(reservation, Some(ReservationStatus::Held)),
+        OrderStatus::Paid => matches!(reservation, Some(ReservationStatus::Confirmed)),
+        OrderStatus::Shipped | OrderStatus::Delivered => matches!(reservation, Some(ReservationStatus::Shipped)),
+        OrderStatus::Cancelled => !matches!(
+            reservation,
+            Some(ReservationStatus::Held | ReservationStatus::Confirmed | ReservationStatus::Shipped)
+        ),
+    };
+    check(is_stock_right, format!("its reservation is {told}"));
+    let told = name(shipment.map(|s| s.as_str_name()), "SHIPMENT_STATUS_");
+    let is_parcel_right = match status {
+        OrderStatus::Shipped => matches!(shipment, Some(ShipmentStatus::Shipped)),
+        OrderStatus::Delivered => matches!(shipment, Some(ShipmentStatus::Delivered)),
+        OrderStatus::Paid => {
+            matches!(shipment, Some(ShipmentStatus::Pending | ShipmentStatus::Picking | ShipmentStatus::Packed))
+        }
+        _ => matches!(shipment, None | Some(ShipmentStatus::Cancelled)),
+    };
+    check(is_parcel_right, format!("its shipment is {told}"));
+    found
+}
+
+/// What payments has taken and not given back, in minor units.
+fn kept(story: &Story) -> i64 {
+    let minor = |money: Option<&Money>| money.map_or(0, |money| money.minor);
+    let Some(payment) = &story.payment else { return 0 };
+    match payment.status() {
+        PaymentStatus::Captured | PaymentStatus::PartiallyRefunded | PaymentStatus::Refunded => {
+            minor(payment.amount.as_ref()) - minor(payment.refunded.as_ref())
+        }
+        _ => 0,
+    }
+}
+
+fn orphans(story: &Story) -> Vec<String> {
+    let mut found = Vec::new();
+    for (is_there, what) in [
+        (story.reservation.is_some(), "a reservation"),
+        (story.payment.is_some(), "a payment"),
+        (story.shipment.is_some(), "a shipment"),
+    ] {
+        if is_there {
+            found.push(format!("there is {what}, but no order"));
+        }
+    }
+    found
+}
+
+fn name<'a>(status: Option<&'a str>, prefix: &str) -> &'a str {
+    status.map_or("not there", |status| status.strip_prefix(prefix).unwrap_or(status))
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_proto::{
+        fulfillment::v1::Shipment, inventory::v1::Reservation, orders::v1::Order, payments::v1::Payment,
+    };
+
+    use super::*;
+
+    fn euro(minor: i64) -> Money {
+        Money { minor, currency: "EUR".into() }
+    }
+
+    fn story(
+        order: OrderStatus,
+        reservation: Option<ReservationStatus>,
+        payment: Option<(PaymentStatus, i64)>,
+        shipment: Option<ShipmentStatus>,
+    ) -> Story {
+        Story {
+            order: Some(Order { status: order.into(), total: Some(euro(100)), ..Order::default() }),
+            reservation: reservation.map(|status| Reservation { status: status.into(), ..Reservation::default() }),
+            payment: payment.map(|(status, refunded)| Payment {
+                status: status.into(),
+                amount: Some(euro(100)),
+                refunded: Some(euro(refunded)),
+                ..Payment::default()
+            }),
+            shipment: shipment.map(|status| Shipment { status: status.into(), ..Shipment::default() }),
+        }
+    }
+
+    #[test]
+    fn healthy_orders_at_every_stage_agree() {
+        use OrderStatus as O;
+        use PaymentStatus as P;
+        use ReservationStatus as R;
+        use ShipmentStatus as S;
+        let healthy = vec![
+            story(O::Draft, None, None, None),
+            story(O::Placed, Some(R::Held), Some((P::Requested, 0)), None),
+            story(O::Paid, Some(R::Confirmed), Some((P::Captured, 0)), Some(S::Packed)),
+            story(O::Shipped, Some(R::Shipped), Some((P::Captured, 0)), Some(S::Shipped)),
+            story(O::Delivered, Some(R::Shipped), Some((P::PartiallyRefunded, 40)), Some(S::Delivered)),
+            story(O::Cancelled, Some(R::Refused), None, Some(S::Cancelled)),
+            story(O::Cancelled, Some(R::Released), Some((P::Refunded, 100)), Some(S::Cancelled)),
+            story(O::Cancelled, Some(R::Expired), Some((P::Declined, 0)), None),
+        ];
+        for healthy in healthy {
+            assert_eq!(disagreements(&healthy), Vec::<String>::new(), "{healthy:?}");
+        }
+    }
+
+    #[test]
+    fn each_planted_disagreement_is_found_and_named() {
+        use OrderStatus as O;
+        use PaymentStatus as P;
+        use ReservationStatus as R;
+        use ShipmentStatus as S;
+        let planted = vec![
+            (story(O::Cancelled, Some(R::Released), Some((P::Captured, 0)), None), "payments keeps 100"),
+            (story(O::Cancelled, Some(R::Released), Some((P::PartiallyRefunded, 60)), None), "payments keeps 40"),
+            (story(O::Placed, Some(R::Held), Some((P::Captured, 0)), None), "payments keeps 100"),
+            (story(O::Paid, Some(R::Confirmed), Some((P::Declined, 0)), Some(S::Pending)), "its payment is DECLINED"),
+            (story(O::Paid, Some(R::Confirmed), None, Some(S::Pending)), "its payment is not there"),
+            (story(O::Paid, Some(R::Expired), Some((P::Captured, 0)), Some(S::Pending)), "its reservation is EXPIRED"),
+            (story(O::Cancelled, Some(R::Held), None, None), "its reservation is HELD"),
+            (story(O::Placed, None, None, None), "its reservation is not there"),
+            (story(O::Cancelled, Some(R::Released), None, Some(S::Shipped)), "its shipment is SHIPPED"),
+            (
+                story(O::Delivered, Some(R::Shipped), Some((P::Captured, 0)), Some(S::Shipped)),
+                "its shipment is SHIPPED",
+            ),
+            (story(O::Paid, Some(R::Confirmed), Some((P::Captured, 0)), None), "its shipment is not there"),
+            (
+                Story { order: None, ..story(O::Draft, None, Some((P::Captured, 0)), None) },
+                "there is a payment, but no order",
+            ),
+        ];
+        for (planted, words) in planted {
+            let found = disagreements(&planted);
+            assert!(found.iter().any(|found| found.contains(words)), "{words}: {found:?}");
+        }
+    }
+}
