@@ -15,7 +15,7 @@ use holdfast_platform::{Config, Context};
 use holdfast_postgres::PgStore;
 use serde_json::json;
 
-use crate::{cli::Grow, compose, contexts, failure::Failure, infrastructure::Infrastructure};
+use crate::{cli::Grow, compose, failure::Failure, infrastructure::Infrastructure};
 
 /// The nodes look every second; one that does not notice within this time is not there.
 const NOTICED_WITHIN: Duration = Duration::from_secs(30);
