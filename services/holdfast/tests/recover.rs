@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_mins(2);
 /// Everything that the served process wrote.
 type Log = Arc<Mutex<String>>;
 
+/// The contexts that are recovered.
+const ORDERING: &str = "orders,inventory";
+
 struct Served {
     process: Child,
     log: Log,
@@ -74,8 +77,8 @@ impl World {
         ];
         let target = Target::new(stack.brokers(), &url);
         let world = Self { stack, target, environment, loads: 0 };
-        for verb in [["migrate", "all"], ["topics", "apply"]] {
-            assert_eq!(world.run(&verb, 0).1, "", "{verb:?}");
+        for verb in [&["migrate", ORDERING][..], &["topics", "apply", ORDERING]] {
+            assert_eq!(world.run(verb, 0).1, "", "{verb:?}");
         }
         world
     }
@@ -90,7 +93,7 @@ impl World {
 
     async fn serve(&self) -> Served {
         let mut process = holdfast(&self.environment)
-            .args(["serve", "all"])
+            .args(["serve", ORDERING])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -236,7 +239,7 @@ async fn a_restored_database_halts_and_is_recovered_without_a_second_history() {
     assert!(said.contains("HISTORY_LOST") && said.contains("--yes") && said.contains("Not recovered"), "{said}");
     assert!(served.ready().contains("HISTORY_LOST"), "a dry run changed something");
     eprintln!("{said}");
-    let (said, _) = world.run(&["recover", "all", "--yes", "--json"], 0);
+    let (said, _) = world.run(&["recover", ORDERING, "--yes", "--json"], 0);
     let folded: Vec<u64> = said
         .lines()
         .map(|line| {

@@ -42,7 +42,7 @@ async fn a_shipment_that_crosses_with_the_erasure_loses_its_address_too() {
     let mut shop = Shop::in_memory().await;
     let (customer, order_id) = (id(), id());
     // The address was asked for before customers had erased it, and noted after the erasure was heard of.
-    shop.erase(&customer);
+    shop.tell_of_erasure(&customer);
     assert_eq!(shop.events(&customer, 1).await, ["RecipientErased"]);
     shop.pay(&order_id, 4, &customer, &id());
     assert_eq!(shop.events(&order_id, 1).await[0], "ShipmentRequested");

@@ -168,6 +168,11 @@ impl Shop {
     /// Says that a customer was erased, and has it so.
     pub fn erase(&self, customer_id: &str) {
         self.customers.erased.lock().unwrap().insert(customer_id.parse().unwrap());
+        self.tell_of_erasure(customer_id);
+    }
+
+    /// Says so alone: what was asked of customers before may still be on its way.
+    pub fn tell_of_erasure(&self, customer_id: &str) {
         let body = CustomerErased { customer_id: customer_id.into(), occurred_at: None }.encode_to_vec();
         self.append("customers.events", &CustomerErased::full_name(), customer_id, Some(9), body);
     }

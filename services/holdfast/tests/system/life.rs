@@ -286,6 +286,12 @@ async fn lives(served: &Served, simulator: &Simulator, stack: &Stack) -> Result<
                 ended.insert(order_id.clone(), (order, *story));
             }
         }
+        if Instant::now() > give_up {
+            for (order_id, story) in orders.iter().filter(|(order_id, _)| !ended.contains_key(order_id)) {
+                let output = holdfast().args(["order", "trace", order_id]).envs(environment(stack)).output()?;
+                eprintln!("{story:?}:\n{}{}", text(&output.stdout), text(&output.stderr));
+            }
+        }
         patient(give_up, &format!("{} of {} orders to end", orders.len() - ended.len(), orders.len())).await?;
     }
     let delivered = stories(&ended)?;

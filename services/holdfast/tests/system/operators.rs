@@ -86,9 +86,14 @@ fn owners(shop: &Shop) -> Result<(), Failed> {
     expect("each partition of each context once", (partitions.len(), places.len()) == (24, 24), &partitions)?;
     for partition in &partitions {
         let inputs = partition["inputs"].as_array().map_or(0, Vec::len);
+        let expected = if partition["context"] == "orders" { 4 } else { 2 };
         let is_quiet =
             partition["lag_records"] == 0 && partition["outbox_pending"] == 0 && partition["released"] == false;
-        expect("owned, and nothing left to do", is_quiet && partition["owner"] == address && inputs == 2, partition)?;
+        expect(
+            "owned, and nothing left to do",
+            is_quiet && partition["owner"] == address && inputs == expected,
+            partition,
+        )?;
     }
     let ends = |partition: &Value| partition["inputs"][0]["log_end"].as_u64().unwrap_or(0);
     expect(
