@@ -235,7 +235,7 @@ async fn a_restored_database_halts_and_is_recovered_without_a_second_history() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(world.published().await, published, "a halted context published something");
 
-    let (said, _) = world.run(&["recover", "all"], 0);
+    let (said, _) = world.run(&["recover", ORDERING], 0);
     assert!(said.contains("HISTORY_LOST") && said.contains("--yes") && said.contains("Not recovered"), "{said}");
     assert!(served.ready().contains("HISTORY_LOST"), "a dry run changed something");
     eprintln!("{said}");
@@ -259,7 +259,7 @@ async fn a_restored_database_halts_and_is_recovered_without_a_second_history() {
         let is_told = breach == Breach::Unexpected && found.count == answers_lost;
         assert!(is_told, "{breach:?}: {found:?}\n{report}");
     }
-    let (said, _) = world.run(&["recover", "all", "--json"], 0);
+    let (said, _) = world.run(&["recover", ORDERING, "--json"], 0);
     assert!(said.lines().count() == 2 && said.lines().all(|line| line.contains("\"events\":0")), "{said}");
     eprintln!("answers lost: {answers_lost}; {report}");
     served.stop().await;
@@ -338,7 +338,7 @@ async fn topics_made_again_and_records_deleted_halt_and_are_passed_over_only_whe
         metric(&served, "holdfast_input_halted", &["inventory", "orders.events"]).as_deref() == Some("1")
     })
     .await;
-    world.run(&["recover", "all", "--yes", "--accept-topics"], 0);
+    world.run(&["recover", ORDERING, "--yes", "--accept-topics"], 0);
     until("it is ready again", async || served.ready().starts_with("HTTP/1.1 200")).await;
     world.load(50).await;
     world.settle().await;
