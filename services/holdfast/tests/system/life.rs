@@ -309,16 +309,21 @@ async fn lives(served: &Served, simulator: &Simulator, stack: &Stack) -> Result<
     if stock.on_hand != expected {
         return Err(format!("{} lamps are on hand, {expected} should be", stock.on_hand).into());
     }
-    operators_see(stack, &ended)?;
+    operators_see(stack, &ended).await?;
     forgets(&mut callers, &customer.0, &ended).await
 }
 
 /// What operators are told: that the contexts agree, and how one order came to its end.
-fn operators_see(stack: &Stack, ended: &BTreeMap<String, (Order, Story)>) -> Result<(), Failed> {
+async fn operators_see(stack: &Stack, ended: &BTreeMap<String, (Order, Story)>) -> Result<(), Failed> {
     let run = |arguments: &[&str]| holdfast().args(arguments).envs(environment(stack)).output();
-    let output = run(&["reconcile", "--settled", "0s"])?;
-    if !output.status.success() {
-        return Err(format!("{}{}", text(&output.stdout), text(&output.stderr)).into());
+    // What the provider has given back payments may yet have to hear of.
+    let give_up = Instant::now() + Duration::from_mins(2);
+    loop {
+        let output = run(&["reconcile", "--settled", "0s"])?;
+        if output.status.success() {
+            break;
+        }
+        patient(give_up, &format!("the contexts to agree: {}{}", text(&output.stdout), text(&output.stderr))).await?;
     }
     let good = ended.iter().find(|(_, (order, _))| order.status() == OrderStatus::Delivered);
     let (order_id, _) = good.ok_or("no order was delivered")?;
