@@ -1,11 +1,12 @@
 //! What kept a call from its answer, as a gRPC status: one exhaustive match each.
 //!
 //! Invariant: never UNKNOWN, and no text from inside (a database's, a panic's) leaves; that goes to the log.
-//! Deliberately absent: rejections, which each context maps by name.
+//! Deliberately absent: which rejection is which status, which each context says by name.
 
 use std::time::Duration;
 
 use holdfast_core::{
+    dedup::Rejection,
     disposition::{DeadLetterReason, Refused, WaitReason},
     port::store::StoreError,
 };
@@ -105,6 +106,24 @@ pub fn store(error: &StoreError) -> Status {
         }
         StoreError::Broken(_) => internal(error),
     }
+}
+
+/// Of a rejection, by its name: what `statuses` says, with the field of the request that `fields` says is at fault. `INTERNAL` is a defect of
+/// ours, whose text goes to the log.
+pub fn rejected(rejection: &Rejection, statuses: &[(&'static str, Code)], fields: &[(&str, &str)]) -> Status {
+    let Some((name, code)) = statuses.iter().find(|(name, _)| *name == rejection.code) else {
+        // Of a later build, found in a claim during a rollout.
+        return Problem::rejected("REJECTED", &rejection.message).fact("rejection", &rejection.code).into_status();
+    };
+    if *code == Code::Internal {
+        return internal(name);
+    }
+    let problem = Problem::new(*code, name, &rejection.message);
+    match fields.iter().find(|(of, _)| of == name) {
+        Some((_, field)) => problem.field(*field, &rejection.message),
+        None => problem,
+    }
+    .into_status()
 }
 
 /// Of something that must not happen; its text goes to the log.

@@ -5,13 +5,13 @@
 //! claims keep and nodes pass on, never hold any. Deliberately absent: who may ask for whom, which the edge decides.
 
 mod addresses;
-mod reads;
 
 use std::sync::Arc;
 
 use holdfast_adapter::{
     call::{self, Call, Caller},
     check, read, status,
+    store::Reads,
 };
 use holdfast_core::{Aggregate as _, AggregateId, port::store::Store};
 use holdfast_customers_domain::Customer;
@@ -24,7 +24,6 @@ use holdfast_runtime::Router;
 use prost::{Message as _, Name};
 use tonic::{Request, Response, Status};
 
-use self::reads::Reads;
 use crate::{
     codec::{
         ADD_ADDRESS, CHANGE_ADDRESS, CREATE_CUSTOMER, ERASE_CUSTOMER, REACTIVATE_CUSTOMER, REMOVE_ADDRESS,

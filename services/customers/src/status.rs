@@ -3,6 +3,7 @@
 //! By name, because a rejection may come from a claim that another build wrote. Invariant: every rejection of the domain is in the map;
 //! the test below does not compile without it. Deliberately absent: failures, which `holdfast_adapter::status` maps.
 
+use holdfast_adapter::status;
 use holdfast_core::dedup::Rejection;
 use holdfast_platform::errors::Problem;
 use tonic::{Code, Status};
@@ -22,12 +23,7 @@ const STATUSES: &[(&str, Code)] = &[
 
 /// The status of a rejection.
 pub fn rejected(rejection: &Rejection) -> Status {
-    match STATUSES.iter().find(|(name, _)| *name == rejection.code) {
-        Some((name, code)) => Problem::new(*code, name, &rejection.message),
-        // Of a later build, found in a claim during a rollout.
-        None => Problem::rejected("REJECTED", &rejection.message).fact("rejection", &rejection.code),
-    }
-    .into_status()
+    status::rejected(rejection, STATUSES, &[])
 }
 
 /// The status of a customer that is asked for and does not exist.

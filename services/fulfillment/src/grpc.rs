@@ -11,11 +11,9 @@ use std::sync::Arc;
 use holdfast_adapter::{
     call::{self, Call, Caller},
     check, read, status,
+    store::Reads,
 };
-use holdfast_core::{
-    Aggregate as _, AggregateId,
-    port::store::{Store, Wanted},
-};
+use holdfast_core::{Aggregate as _, AggregateId, port::store::Store};
 use holdfast_fulfillment_domain::Shipment;
 use holdfast_platform::{grpc::Server, limited};
 use holdfast_proto::fulfillment::v1::{
@@ -24,7 +22,6 @@ use holdfast_proto::fulfillment::v1::{
 };
 use holdfast_runtime::Router;
 use prost::{Message as _, Name};
-use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -33,22 +30,17 @@ use crate::{
     status::{not_found, rejected},
 };
 
-/// Reads of the store at once, so that a burst of questions never keeps the loop's own reads waiting for a connection; half of what a store
-/// has connections for, unless configured otherwise.
-const READS_MAX: usize = 2;
-
 /// Adds `FulfillmentService` to `server`: commands through `router`, addresses from `store`, lists from `queries`.
 #[must_use]
 pub fn register(server: Server, router: Arc<dyn Router>, store: Arc<dyn Store>, queries: Arc<dyn Queries>) -> Server {
-    let gate = Semaphore::new(READS_MAX);
-    server.service(limited!(FulfillmentServiceServer::new(Shipments { router, store, queries, gate })))
+    let reads = Reads::new(store);
+    server.service(limited!(FulfillmentServiceServer::new(Shipments { router, reads, queries })))
 }
 
 struct Shipments {
     router: Arc<dyn Router>,
-    store: Arc<dyn Store>,
+    reads: Reads,
     queries: Arc<dyn Queries>,
-    gate: Semaphore,
 }
 
 impl Shipments {
@@ -68,12 +60,7 @@ impl Shipments {
     /// The stored shipment, with its address.
     async fn stored(&self, order_id: &str) -> Result<Option<(v1::Shipment, Option<v1::DeliveryAddress>)>, Status> {
         let id = AggregateId { kind: Shipment::KIND, key: order_id.into() };
-        let wanted = Wanted { aggregates: vec![id], claims: Vec::new() };
-        let found = {
-            let _turn = self.gate.acquire().await.map_err(|error| status::internal(&error))?;
-            self.store.find(&wanted).await.map_err(|error| status::store(&error))?
-        };
-        let Some((Some(row), _)) = found.aggregates.into_iter().next() else { return Ok(None) };
+        let Some(row) = self.reads.states(vec![id]).await?.pop().flatten() else { return Ok(None) };
         let state = codec::decode_shipment(row.schema, &row.bytes).map_err(|error| status::internal(&error))?;
         let shipment = codec::shipment(&state, order_id, row.version);
         Ok(shipment.map(|shipment| (shipment, codec::address(&state))))

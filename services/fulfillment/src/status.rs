@@ -24,12 +24,7 @@ const STATUSES: &[(&str, Code)] = &[
 
 /// The status of a rejection.
 pub fn rejected(rejection: &Rejection) -> Status {
-    match STATUSES.iter().find(|(name, _)| *name == rejection.code) {
-        Some((name, Code::Internal)) => status::internal(name),
-        Some((name, code)) => Problem::new(*code, name, &rejection.message).into_status(),
-        // Of a later build, found in a claim during a rollout.
-        None => Problem::rejected("REJECTED", &rejection.message).fact("rejection", &rejection.code).into_status(),
-    }
+    status::rejected(rejection, STATUSES, &[])
 }
 
 /// The status of a shipment that is asked for and does not exist.

@@ -5,12 +5,12 @@
 //! as its twin on Kafka; the catalog never waits for an actor. Deliberately absent: commands to reservations, which follow orders' events.
 
 mod catalog;
-mod reads;
 mod reservations;
 mod stock;
 
 use std::sync::Arc;
 
+use holdfast_adapter::store::Reads;
 use holdfast_core::{pool::Pool, port::store::Store};
 use holdfast_platform::{grpc::Server, limited};
 use holdfast_proto::inventory::v1::{
@@ -18,8 +18,6 @@ use holdfast_proto::inventory::v1::{
     stock_service_server::StockServiceServer,
 };
 use holdfast_runtime::Router;
-
-use self::reads::Reads;
 
 pub use catalog::SKUS_MAX;
 

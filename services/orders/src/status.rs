@@ -27,20 +27,12 @@ const STATUSES: &[(&str, Code)] = &[
     ("PRICE_NOT_ASKED", Code::Internal),
 ];
 
+/// What of the request is at fault.
+const FIELDS: &[(&str, &str)] = &[("QUANTITY_NOT_POSITIVE", "command.quantity")];
+
 /// The status of a rejection.
 pub fn rejected(rejection: &Rejection) -> Status {
-    match STATUSES.iter().find(|(name, _)| *name == rejection.code) {
-        Some((name, Code::Internal)) => status::internal(name),
-        Some((name, code)) => {
-            let problem = Problem::new(*code, name, &rejection.message);
-            if *code == Code::InvalidArgument {
-                return problem.field("command.quantity", &rejection.message).into_status();
-            }
-            problem.into_status()
-        }
-        // Of a later build, found in a claim during a rollout.
-        None => Problem::rejected("REJECTED", &rejection.message).fact("rejection", &rejection.code).into_status(),
-    }
+    status::rejected(rejection, STATUSES, FIELDS)
 }
 
 /// The status of an order that is asked for and does not exist.

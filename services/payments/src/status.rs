@@ -29,22 +29,13 @@ const STATUSES: &[(&str, Code)] = &[
     ("RATE_NOT_ASKED", Code::Internal),
 ];
 
+/// What of the request is at fault.
+const FIELDS: &[(&str, &str)] =
+    &[("AMOUNT_NOT_POSITIVE", "command.amount.minor"), ("REFUND_ID_REUSED", "command.refund_id")];
+
 /// The status of a rejection.
 pub fn rejected(rejection: &Rejection) -> Status {
-    match STATUSES.iter().find(|(name, _)| *name == rejection.code) {
-        Some((name, Code::Internal)) => status::internal(name),
-        Some((name, code)) => {
-            let problem = Problem::new(*code, name, &rejection.message);
-            let field = match *code {
-                Code::InvalidArgument => "command.amount.minor",
-                Code::AlreadyExists => "command.refund_id",
-                _ => return problem.into_status(),
-            };
-            problem.field(field, &rejection.message).into_status()
-        }
-        // Of a later build, found in a claim during a rollout.
-        None => Problem::rejected("REJECTED", &rejection.message).fact("rejection", &rejection.code).into_status(),
-    }
+    status::rejected(rejection, STATUSES, FIELDS)
 }
 
 /// The status of a payment that is asked for and does not exist.

@@ -32,7 +32,8 @@ pub(crate) fn decode(message: &Message, settings: Settings) -> Option<Result<Com
     })
 }
 
-/// `holdfast.orders.v1.OrderReserved` with what payments needs of it, until the contract says so itself.
+/// `holdfast.orders.v1.OrderReserved` with what payments needs of it. Not the contract's own message, whose JSON refuses
+/// fields it does not know.
 #[derive(Clone, PartialEq, prost::Message, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct OrderReserved {

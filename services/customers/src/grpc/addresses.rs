@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use holdfast_adapter::{check, read, status};
+use holdfast_adapter::{check, read, status, store::Reads};
 use holdfast_core::{Aggregate as _, AggregateId};
 use holdfast_customers_domain::Customer;
 use holdfast_platform::errors::Problem;
@@ -17,7 +17,6 @@ use holdfast_proto::customers::v1;
 use tonic::Status;
 use uuid::Uuid;
 
-use super::Reads;
 use crate::codec::{address, decode_state};
 
 /// Most addresses in one question, repeats included.

@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
-use holdfast_adapter::{read, status};
+use holdfast_adapter::{read, status, store::Reads};
 use holdfast_core::{Aggregate as _, AggregateId};
 use holdfast_inventory_domain::StockItem;
 use holdfast_platform::errors::Problem;
@@ -17,7 +17,7 @@ use holdfast_proto::inventory::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{counted, reads::Reads};
+use super::counted;
 use crate::codec::{decode_stock_item, item, sku_or_refused};
 
 /// Most skus in one question, repeats included.

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use holdfast_adapter::{
     call::{self, Call, Caller},
     read, status,
+    store::Reads,
 };
 use holdfast_core::Aggregate as _;
 use holdfast_inventory_domain::StockItem;
@@ -19,7 +20,7 @@ use holdfast_runtime::Router;
 use prost::{Message as _, Name};
 use tonic::{Request, Response, Status};
 
-use super::{counted, reads::Reads};
+use super::counted;
 use crate::{
     codec::{ADJUST_STOCK, RECEIVE_STOCK, SET_PRICE, SET_REORDER_POINT, sku_or_refused},
     status::rejected,

@@ -1,4 +1,4 @@
-//! What the services read from the store.
+//! What gRPC services read from the store.
 //!
 //! Invariant: at most [`READS_MAX`] reads at once, so that a burst of questions, whose number is not ours to choose, never keeps the loop's own
 //! reads waiting for a connection. Who waits here waits in order, and within the caller's deadline. Deliberately absent: the reads of
@@ -6,7 +6,6 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use holdfast_adapter::status;
 use holdfast_core::{
     AggregateId,
     pool::Pool,
@@ -15,30 +14,33 @@ use holdfast_core::{
 use tokio::sync::Semaphore;
 use tonic::Status;
 
+use crate::status;
+
 /// Reads at once; half of what a store has connections for, unless configured otherwise.
 const READS_MAX: usize = 2;
 
 /// The store, for callers.
 #[derive(Clone)]
-pub(super) struct Reads {
+pub struct Reads {
     store: Arc<dyn Store>,
     gate: Arc<Semaphore>,
 }
 
 impl Reads {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+    /// Of `store`. Clones share the bound.
+    pub fn new(store: Arc<dyn Store>) -> Self {
         Self { store, gate: Arc::new(Semaphore::new(READS_MAX)) }
     }
 
     /// The stored states of `aggregates`, in their order.
-    pub(super) async fn states(&self, aggregates: Vec<AggregateId>) -> Result<Vec<Option<StateRow>>, Status> {
+    pub async fn states(&self, aggregates: Vec<AggregateId>) -> Result<Vec<Option<StateRow>>, Status> {
         let wanted = Wanted { aggregates, claims: Vec::new() };
         let found = self.read(self.store.find(&wanted)).await?;
         Ok(found.aggregates.into_iter().map(|(row, _)| row).collect())
     }
 
     /// The pools of these names that exist.
-    pub(super) async fn pools(&self, names: &[String]) -> Result<BTreeMap<String, Pool>, Status> {
+    pub async fn pools(&self, names: &[String]) -> Result<BTreeMap<String, Pool>, Status> {
         self.read(self.store.pools(names)).await
     }
 
