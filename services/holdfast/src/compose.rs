@@ -48,21 +48,32 @@ pub struct Listeners {
     pub grpc: TcpListener,
     /// Health and metrics.
     pub http: TcpListener,
+    /// REST and pages, where the gateway is served.
+    pub edge: Option<TcpListener>,
 }
 
 impl Listeners {
-    /// As configured.
-    pub async fn bind(config: &Config) -> Result<Self, Failure> {
+    /// As configured, for `contexts`.
+    pub async fn bind(config: &Config, contexts: &[Context]) -> Result<Self, Failure> {
+        let is_edge = contexts.contains(&Context::Gateway);
+        let edge = if is_edge { Some(bind("gateway.listen", config.gateway.listen).await?) } else { None };
         Ok(Self {
             grpc: bind("grpc.listen", config.grpc_listen).await?,
             http: bind("http.listen", config.http_listen).await?,
+            edge,
         })
     }
 
-    /// Free ports on loopback.
+    /// Free ports on loopback, without the gateway's.
     pub async fn ephemeral() -> Result<Self, Failure> {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        Ok(Self { grpc: bind("grpc.listen", any).await?, http: bind("http.listen", any).await? })
+        Ok(Self { grpc: bind("grpc.listen", any).await?, http: bind("http.listen", any).await?, edge: None })
+    }
+
+    /// Free ports on loopback, the gateway's too.
+    pub async fn ephemeral_with_edge() -> Result<Self, Failure> {
+        let edge = Some(bind("gateway.listen", SocketAddr::from(([127, 0, 0, 1], 0))).await?);
+        Ok(Self { edge, ..Self::ephemeral().await? })
     }
 }
 
@@ -110,12 +121,23 @@ pub struct App {
     pub grpc: SocketAddr,
     /// Where health and metrics are.
     pub http: SocketAddr,
+    /// Where REST and pages are, if the gateway is served.
+    pub edge: Option<SocketAddr>,
     /// Around the nodes.
     routers: BTreeMap<Context, Arc<Routed>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     /// The gRPC port, and what tells it to stop.
     serving: Option<(tokio::task::JoinHandle<()>, Shutdown)>,
 }
+
+/// Of the port that anybody may reach. An order can be followed for so long at a time.
+const EDGE_LIMITS: http::Limits = http::Limits {
+    header: Duration::from_secs(5),
+    connection: Duration::from_mins(10),
+    grace: Duration::from_secs(5),
+    write_stall: Duration::from_secs(30),
+    connections_max: 2048,
+};
 
 /// For calls that are under way when the nodes have stopped: they have found another owner, or will not.
 const LAST_CALLS: Duration = Duration::from_secs(5);
@@ -214,12 +236,15 @@ impl App {
         let Parts { metrics, health, shutdown, listeners, wrap } = parts;
         let grpc = listeners.grpc.local_addr().context("the gRPC socket has no address").map_err(Failure::Check)?;
         let http = listeners.http.local_addr().context("the HTTP socket has no address").map_err(Failure::Check)?;
-        let address = address::advertised(config, at.brokers(), grpc).await?;
+        // Who owns no data is no node: there is nobody to find it.
+        let is_node = contexts.iter().any(|context| context.owns_data());
+        let address = if is_node { address::advertised(config, at.brokers(), grpc).await? } else { grpc.to_string() };
         let mut app = Self {
             nodes: Vec::new(),
             stores: BTreeMap::new(),
             grpc,
             http,
+            edge: None,
             routers: BTreeMap::new(),
             tasks: Vec::new(),
             serving: None,
@@ -228,7 +253,7 @@ impl App {
             Server::new(health.clone()).tls(config.tls.clone()).descriptors(holdfast_proto::FILE_DESCRIPTOR_SET);
         let peers = PeerNodes::new(config.tls.clone());
         let sharing = Sharing { wrap, health: &health, contexts: contexts.len(), address, peers };
-        for context in contexts {
+        for context in contexts.iter().filter(|context| context.owns_data()) {
             server = match app.begin(config, at, *context, &sharing, server).await {
                 Ok(server) => server,
                 Err(failure) => {
@@ -241,6 +266,7 @@ impl App {
         server = operators::register(server, config.admin_token.clone(), routers.collect());
         let actors = app.routers.iter().map(|(context, router)| (context.as_str(), router.clone() as Arc<dyn Local>));
         server = peers::register(server, actors.collect(), peers::anybody);
+        let health_of_edge = health.clone();
         let router = http::operations(health, metrics.clone()).merge(app.webhooks(config));
         let ending = shutdown.ending().clone();
         app.tasks.push(tokio::spawn(metrics.upkeep()));
@@ -249,6 +275,9 @@ impl App {
                 tracing::error!(%error, "the operations port failed");
             }
         }));
+        if let Some(listener) = listeners.edge {
+            app.open_edge(config, listener, &health_of_edge, &shutdown)?;
+        }
         let stop = shutdown.clone();
         let serving = tokio::spawn(async move {
             if let Err(error) = server.serve(listeners.grpc, &shutdown).await {
@@ -286,6 +315,30 @@ impl App {
         self.nodes.push(node);
         self.stores.insert(context, store);
         Ok(server)
+    }
+
+    /// Opens the port for clients and people, in front of everything.
+    fn open_edge(
+        &mut self,
+        config: &Config,
+        listener: TcpListener,
+        health: &Health,
+        shutdown: &Shutdown,
+    ) -> Result<(), Failure> {
+        let address = listener.local_addr().context("the gateway's socket has no address").map_err(Failure::Check)?;
+        let (router, identity) = contexts::edge(config, self.grpc)?;
+        health.ready_when("gateway: issuer", move || {
+            health::Verdict::when(identity.is_able(), "the issuer's keys could not be had yet")
+        });
+        let (stopping, failed) = (shutdown.stopping().clone(), shutdown.clone());
+        self.tasks.push(tokio::spawn(async move {
+            if let Err(error) = http::serve(listener, router, EDGE_LIMITS, stopping).await {
+                tracing::error!(%error, "the gateway's port failed");
+                failed.begin();
+            }
+        }));
+        self.edge = Some(address);
+        Ok(())
     }
 
     /// Where the payment provider reports by itself, if payments is served and a secret is known by which its reports are told from others'.

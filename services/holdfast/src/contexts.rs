@@ -7,6 +7,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context as _, anyhow};
 use holdfast_adapter::shown::Kind;
 use holdfast_fulfillment::{addresses, carrier};
+use holdfast_gateway::{
+    app,
+    identity::{self, Identity},
+};
 use holdfast_money::Currency;
 use holdfast_orders::prices::{self, Keep, StaticPrices};
 use holdfast_payments::{
@@ -24,6 +28,8 @@ use crate::failure::Failure;
 
 /// For one call to the payment provider. Below the runtime's patience with an attempt.
 const PROVIDER_PATIENCE: Duration = Duration::from_secs(8);
+/// For one call of the gateway's to a context: as long as a moving order may take to find its owner, and a bit.
+const EDGE_PATIENCE: Duration = Duration::from_secs(7);
 /// For one question to the source of rates.
 const RATES_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -60,16 +66,10 @@ pub fn about(context: Context) -> About {
 
 /// `context` as it serves. `own` is where this process's gRPC is, for peers that are not told to be elsewhere.
 pub fn serving(config: &Config, context: Context, own: SocketAddr) -> Result<BoundedContext, Failure> {
-    let peer = |name: &'static str, key: &'static str, configured: Option<&String>, settings: client::Settings| {
-        let scheme = if config.tls.is_some() { "https" } else { "http" };
-        let here = || format!("{scheme}://{}", SocketAddr::from(([127, 0, 0, 1], own.port())));
-        let address = configured.cloned().unwrap_or_else(here);
-        Peer::new(name, &address, settings, config.tls.as_ref()).context(key).map_err(Failure::Usage)
-    };
     Ok(match context {
         Context::Orders => {
             let settings = prices::grpc::settings();
-            let inventory = peer("inventory", "inventory.addr", config.inventory_addr.as_ref(), settings)?;
+            let inventory = peer(config, Context::Inventory, own, settings)?;
             let keep = Keep { known: config.price_cache_ttl, ..Keep::default() };
             holdfast_orders::app::context_keeping(prices::grpc::GrpcPrices::new(inventory), keep)
         }
@@ -80,12 +80,48 @@ pub fn serving(config: &Config, context: Context, own: SocketAddr) -> Result<Bou
         }
         Context::Fulfillment => {
             let settings = addresses::grpc::settings();
-            let customers = peer("customers", "customers.addr", config.customers_addr.as_ref(), settings)?;
+            let customers = peer(config, Context::Customers, own, settings)?;
             holdfast_fulfillment::app::context(addresses::grpc::GrpcAddresses::new(customers), carrier::Simulated)
         }
         Context::Customers => holdfast_customers::app::context(),
-        Context::Gateway => return Err(Failure::usage(anyhow!("{context} is not part of this build yet"))),
+        Context::Gateway => return Err(Failure::usage(anyhow!("{context} owns no data"))),
     })
+}
+
+/// How `context` is called: where it is configured to be, or else in this process.
+fn peer(config: &Config, context: Context, own: SocketAddr, settings: client::Settings) -> Result<Peer, Failure> {
+    let (key, configured) = match context {
+        Context::Orders => ("orders.addr", &config.addresses.orders),
+        Context::Inventory => ("inventory.addr", &config.addresses.inventory),
+        Context::Payments => ("payments.addr", &config.addresses.payments),
+        Context::Fulfillment => ("fulfillment.addr", &config.addresses.fulfillment),
+        Context::Customers => ("customers.addr", &config.addresses.customers),
+        Context::Gateway => return Err(Failure::usage(anyhow!("nobody calls {context}"))),
+    };
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let here = || format!("{scheme}://{}", SocketAddr::from(([127, 0, 0, 1], own.port())));
+    let address = configured.clone().unwrap_or_else(here);
+    Peer::new(context.as_str(), &address, settings, config.tls.as_ref()).context(key).map_err(Failure::Usage)
+}
+
+/// What clients and people reach, and what tells who they are. `own` is as for [`serving`].
+pub fn edge(config: &Config, own: SocketAddr) -> Result<(axum::Router, Identity), Failure> {
+    let (jwks_url, issuer) = config.require_issuer()?;
+    let identity = Identity::new(identity::Settings {
+        jwks_url: jwks_url.to_owned(),
+        issuer: issuer.to_owned(),
+        audience: config.gateway.audience.clone(),
+    });
+    let settings = client::Settings { deadline: EDGE_PATIENCE, ..client::Settings::default() };
+    let peer = |context| peer(config, context, own, settings);
+    let contexts = app::Contexts {
+        orders: peer(Context::Orders)?,
+        inventory: peer(Context::Inventory)?,
+        payments: peer(Context::Payments)?,
+        fulfillment: peer(Context::Fulfillment)?,
+        customers: peer(Context::Customers)?,
+    };
+    Ok((app::routes(contexts, identity.clone(), config.gateway.rate_per_s), identity))
 }
 
 /// `context` without its look-ups in other contexts and its calls outside: nothing is decided with it.

@@ -29,8 +29,8 @@ impl Infrastructure {
         Ok(Self { brokers, embedded_url: None, stack: None })
     }
 
-    /// Only configured databases; there are no brokers.
-    pub const fn database_only() -> Self {
+    /// None of its own: only configured databases, if any.
+    pub const fn none() -> Self {
         Self { brokers: String::new(), embedded_url: None, stack: None }
     }
 

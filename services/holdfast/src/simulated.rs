@@ -1,10 +1,13 @@
-//! A payment provider of our own, for trying things out: Stripe's API behind real HTTP, in this process.
+//! What stands outside of the shop, for trying things out: a payment provider with Stripe's API and an issuer of tokens, behind real HTTP, in
+//! this process.
 //!
-//! Invariant: payments knows no difference; it is told an address and a key. Deliberately absent: use in production, where a key is configured.
+//! Invariant: payments and the gateway know no difference; they are told an address. Deliberately absent: use in production, where both
+//! are configured.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
+use holdfast_gateway::issuer::{self, Issuer};
 use holdfast_payments::{
     simulator::{Config as Behaviour, Simulator, WebhookConfig},
     webhook,
@@ -36,4 +39,16 @@ pub async fn provider(config: &mut Config, http: &TcpListener, behaviour: Behavi
     config.payments.api_key = Some(Secret::from("sk_simulated"));
     config.payments.webhook_secrets = Some(Secret::from(secret.as_str()));
     Ok(simulator)
+}
+
+/// Starts an issuer that gives anybody the token they ask for, and points `config` at it. It ends with the process.
+pub async fn issuer(config: &mut Config) -> Result<(Issuer, SocketAddr), Failure> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("a simulated issuer").map_err(Failure::Check)?;
+    let address = listener.local_addr().context("a simulated issuer").map_err(Failure::Check)?;
+    let issuer = Issuer::new().context("a simulated issuer").map_err(Failure::Check)?;
+    tokio::spawn(issuer.clone().serve(listener));
+    config.gateway.jwks_url = Some(format!("http://{address}{}", issuer::JWKS_PATH));
+    config.gateway.issuer = Some(issuer::ISSUER.to_owned());
+    issuer::AUDIENCE.clone_into(&mut config.gateway.audience);
+    Ok((issuer, address))
 }

@@ -17,5 +17,3 @@ pub mod status;
 pub mod stripe;
 pub mod subscriptions;
 pub mod webhook;
-
-mod http_client;

@@ -16,14 +16,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_core::Timestamp;
 use holdfast_money::Money;
+use holdfast_platform::http_client::{self, HttpClient};
 use http::{Method, Request, header};
 use http_body_util::Full;
 use serde_json::Value;
 
-use crate::{
-    http_client::{self, HttpClient},
-    provider::{Charge, Failure, NewCharge, NewRefund, Progress, Provider, Refunded},
-};
+use crate::provider::{Charge, Failure, NewCharge, NewRefund, Progress, Provider, Refunded};
 
 /// The version of the API that this adapter was written against.
 pub const API_VERSION: &str = "2024-06-20";

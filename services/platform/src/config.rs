@@ -11,6 +11,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     net::SocketAddr,
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -91,6 +92,36 @@ pub struct Payments {
     pub rates_url: Option<String>,
 }
 
+/// The edge.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    /// Where REST and pages listen.
+    pub listen: SocketAddr,
+    /// Where the issuer of tokens publishes its keys. Needed where the gateway is served.
+    pub jwks_url: Option<String>,
+    /// Who issues tokens. Needed where the gateway is served.
+    pub issuer: Option<String>,
+    /// For whom tokens have to be.
+    pub audience: String,
+    /// Requests a second for each caller.
+    pub rate_per_s: NonZeroU32,
+}
+
+/// Where contexts find one another; none means in this process.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// For the gateway.
+    pub orders: Option<String>,
+    /// For orders and the gateway.
+    pub inventory: Option<String>,
+    /// For the gateway.
+    pub payments: Option<String>,
+    /// For the gateway.
+    pub fulfillment: Option<String>,
+    /// For fulfillment and the gateway.
+    pub customers: Option<String>,
+}
+
 /// A complete, checked configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -108,10 +139,10 @@ pub struct Config {
     pub http_listen: SocketAddr,
     /// Certificates, if TLS is on.
     pub tls: Option<TlsFiles>,
-    /// Where orders finds inventory; none means in this process.
-    pub inventory_addr: Option<String>,
-    /// Where fulfillment finds customers; none means in this process.
-    pub customers_addr: Option<String>,
+    /// REST and pages.
+    pub gateway: Gateway,
+    /// Where contexts find one another.
+    pub addresses: Addresses,
     /// Where money comes from.
     pub payments: Payments,
     /// Partitions of topics that are created.
@@ -311,8 +342,20 @@ impl Config {
             grpc_listen: layers.value("grpc.listen", parse::listen)?,
             http_listen: layers.value("http.listen", parse::listen)?,
             tls: tls(&layers)?,
-            inventory_addr: layers.maybe("inventory.addr", parse::endpoint)?,
-            customers_addr: layers.maybe("customers.addr", parse::endpoint)?,
+            gateway: Gateway {
+                listen: layers.value("gateway.listen", parse::listen)?,
+                jwks_url: layers.maybe("gateway.jwks_url", parse::endpoint)?,
+                issuer: layers.maybe("gateway.issuer", |text| Ok(text.to_owned()))?,
+                audience: layers.value("gateway.audience", |text| Ok(text.to_owned()))?,
+                rate_per_s: layers.value("gateway.rate_per_s", parse::number(NonZeroU32::MIN..=NonZeroU32::MAX))?,
+            },
+            addresses: Addresses {
+                orders: layers.maybe("orders.addr", parse::endpoint)?,
+                inventory: layers.maybe("inventory.addr", parse::endpoint)?,
+                payments: layers.maybe("payments.addr", parse::endpoint)?,
+                fulfillment: layers.maybe("fulfillment.addr", parse::endpoint)?,
+                customers: layers.maybe("customers.addr", parse::endpoint)?,
+            },
             payments: Payments {
                 provider_url: layers.value("payments.provider_url", parse::endpoint)?,
                 api_key: layers.maybe("payments.api_key", parse::secret)?,
@@ -368,6 +411,15 @@ impl Config {
     pub fn require_payments_api_key(&self) -> Result<&Secret, Error> {
         let needed_for = || "payments takes no money without its provider's key".to_owned();
         self.payments.api_key.as_ref().ok_or_else(|| missing("payments.api_key", needed_for()))
+    }
+
+    /// Where the issuer's keys are, and who it is, or the error that says how to give them.
+    pub fn require_issuer(&self) -> Result<(&str, &str), Error> {
+        let needed_for = || "the gateway lets in who shows a token of the issuer's".to_owned();
+        let Gateway { jwks_url, issuer, .. } = &self.gateway;
+        let jwks_url = jwks_url.as_deref().ok_or_else(|| missing("gateway.jwks_url", needed_for()))?;
+        let issuer = issuer.as_deref().ok_or_else(|| missing("gateway.issuer", needed_for()))?;
+        Ok((jwks_url, issuer))
     }
 
     /// The brokers, or the error that says how to give them.

@@ -13,7 +13,7 @@ pub mod server;
 pub mod tls;
 
 pub use client::{Peer, Stack};
-pub use layer::RequestContext;
+pub use layer::{RequestContext, correlation_id};
 pub use retry::Retry;
 pub use server::{Limits, Server};
 
@@ -22,6 +22,10 @@ pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Metadata key of the correlation id, both ways.
 pub const CORRELATION_HEADER: &str = "x-correlation-id";
+
+/// Metadata key of whom a call is made for: `customer/<id>` or `staff/<subject>`, as the edge found by a token. For logs and traces; who may do
+/// what is decided at the edge.
+pub const CALLER_HEADER: &str = "x-holdfast-caller";
 
 /// Applies [`MESSAGE_BYTES_MAX`] to a generated server or client: `limited!(OrderServiceServer::new(service))`.
 #[macro_export]

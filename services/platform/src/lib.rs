@@ -1,5 +1,5 @@
-//! What every Holdfast process does the same: configuration, telemetry, health, metrics, the operations port, the
-//! gRPC server and client stacks, and leaving in good order.
+//! What every Holdfast process does the same: configuration, telemetry, health, metrics, the operations port, an
+//! HTTP client, the gRPC server and client stacks, and leaving in good order.
 //!
 //! Invariant: nothing in here knows an order or a stock; a context gives its services and checks, and gets a process
 //! around them. Every wait has a deadline, every queue and every header a bound.
@@ -14,6 +14,7 @@ pub mod errors;
 pub mod grpc;
 pub mod health;
 pub mod http;
+pub mod http_client;
 pub mod metrics;
 pub mod net;
 pub mod semconv;

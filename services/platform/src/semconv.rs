@@ -38,6 +38,13 @@ pub const RPC_METHOD: &str = "rpc.method";
 pub const RPC_RESPONSE_STATUS_CODE: &str = "rpc.response.status_code";
 /// Kind of failure; the status word here.
 pub const ERROR_TYPE: &str = "error.type";
+/// HTTP method.
+pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
+/// Pattern of the route, never the path itself.
+pub const HTTP_ROUTE: &str = "http.route";
+/// HTTP status.
+pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
+
 /// Host that is called.
 pub const SERVER_ADDRESS: &str = "server.address";
 /// Port that is called.
@@ -54,6 +61,8 @@ pub const DB_OPERATION_BATCH_SIZE: &str = "db.operation.batch.size";
 
 /// Ours: the bounded context that a span belongs to.
 pub const CONTEXT: &str = "holdfast.context";
+/// Ours: for whom a call is made; see [`crate::grpc::CALLER_HEADER`].
+pub const CALLER: &str = "holdfast.caller";
 /// Ours: asks the sampler to keep the trace; see [`crate::telemetry::sampling`].
 pub const KEEP: &str = "holdfast.keep";
 /// Ours: the flow that a span belongs to; also the field from which log lines take it.

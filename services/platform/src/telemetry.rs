@@ -35,8 +35,9 @@ mod link;
 mod log;
 pub mod sampling;
 
+pub use link::extract;
+pub(crate) use link::inject;
 pub use link::{OtelLink, context_of, correlation_of};
-pub(crate) use link::{extract, inject};
 
 /// How long the last spans may take to leave.
 pub const FLUSH_MAX: Duration = Duration::from_secs(5);

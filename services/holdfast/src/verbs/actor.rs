@@ -46,7 +46,7 @@ async fn find(config: &Config, get: &cli::GetActor) -> Result<Found, Failure> {
         return Err(Failure::usage(anyhow::anyhow!("one context is wanted, e.g. `orders`")));
     };
     let token = config.require_admin_token()?;
-    let settings = compose::database(config, &Infrastructure::database_only(), context)?;
+    let settings = compose::database(config, &Infrastructure::none(), context)?;
     let store = PgStore::connect(settings).await.map_err(Failure::unreachable)?;
     let growth = store.growth().await.map_err(Failure::unreachable)?;
     let (_, count) = growth.current();

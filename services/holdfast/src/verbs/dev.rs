@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use holdfast_gateway::issuer::TOKEN_PATH;
 use holdfast_payments::simulator;
-use holdfast_platform::Config;
+use holdfast_platform::{Config, Context};
+use uuid::Uuid;
 
 use crate::{
     cli::Dev,
@@ -26,27 +28,36 @@ pub async fn run(mut config: Config, dev: Dev) -> Result<u8, Failure> {
     if config.render().iter().any(|line| line.key == "log.format" && line.source == "default") {
         config.log_format = holdfast_platform::config::LogFormat::Pretty;
     }
-    let process = Process::begin(&config, &CONTEXTS)?;
+    let served = [&CONTEXTS[..], &[Context::Gateway]].concat();
+    let process = Process::begin(&config, &served)?;
     let is_simulated = config.payments.api_key.is_none();
+    let hands_out_tokens = config.gateway.jwks_url.is_none();
     eprintln!("starting (the first time Kafka and Postgres are downloaded) ...");
     let at = Infrastructure::embedded(&config, Some(data_dir.clone())).await?;
     let _running = stack::Running::note(&data_dir)?;
     compose::prepare(&config, &at, &CONTEXTS).await?;
-    let listeners = match Listeners::bind(&config).await {
+    let listeners = match Listeners::bind(&config, &served).await {
         Ok(listeners) => listeners,
         Err(failure) => {
             eprintln!("{failure}; taking free ports");
-            Listeners::ephemeral().await?
+            Listeners::ephemeral_with_edge().await?
         }
     };
     if is_simulated {
         simulated::provider(&mut config, &listeners.http, simulator::Config::default()).await?;
     }
+    let issuer = if hands_out_tokens { Some(simulated::issuer(&mut config).await?.1) } else { None };
     let provider = config.payments.provider_url.clone();
     let brokers = at.brokers().to_owned();
     let database = at.database_url(&config, CONTEXTS[0])?;
     let result = process
-        .run(&config, &at, &CONTEXTS, listeners, async |app| {
+        .run(&config, &at, &served, listeners, async |app| {
+            if let Some(edge) = app.edge {
+                println!("REST      http://{edge}/docs");
+            }
+            if let Some(issuer) = issuer {
+                println!("tokens    curl 'http://{issuer}{TOKEN_PATH}?sub={}'", Uuid::now_v7());
+            }
             println!("gRPC      {}", app.grpc);
             println!("health    http://{}/health/ready", app.http);
             println!("metrics   http://{}/metrics", app.http);

@@ -17,12 +17,14 @@ use crate::{
 
 /// Serves until a signal; then drains.
 pub async fn run(config: Config, serve: Serve) -> Result<u8, Failure> {
-    let contexts = migrate::contexts(&serve.contexts)?;
-    let at = Infrastructure::configured(&config)?;
-    let listeners = Listeners::bind(&config).await?;
+    let contexts = migrate::any_contexts(&serve.contexts)?;
+    let is_node = contexts.iter().any(|context| context.owns_data());
+    let at = if is_node { Infrastructure::configured(&config)? } else { Infrastructure::none() };
+    let listeners = Listeners::bind(&config, &contexts).await?;
     let process = Process::begin(&config, &contexts)?;
     let served = process.run(&config, &at, &contexts, listeners, async |app| {
-        tracing::info!(grpc = %app.grpc, http = %app.http, "serving");
+        let edge = app.edge.map(|address| address.to_string());
+        tracing::info!(grpc = %app.grpc, http = %app.http, edge, "serving");
         std::future::pending::<Result<(), Failure>>().await
     });
     Ok(served.await?.0)

@@ -7,12 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_money::{Currency, FxRate, Ratio};
+use holdfast_platform::http_client::HttpClient;
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use serde::Deserialize;
 
 use super::{RateSource, Unavailable};
-use crate::http_client::HttpClient;
 
 /// A rate source at a URL.
 #[derive(Clone, Debug)]

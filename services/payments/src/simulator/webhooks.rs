@@ -9,15 +9,13 @@ use std::{
 };
 
 use bytes::Bytes;
+use holdfast_platform::http_client::HttpClient;
 use http::{Request, header};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
 use super::{WebhookConfig, faults::Dice};
-use crate::{
-    http_client::HttpClient,
-    webhook::{SIGNATURE, sign},
-};
+use crate::webhook::{SIGNATURE, sign};
 
 /// A webhook that nobody takes is given up after so many attempts.
 const ATTEMPTS_MAX: u32 = 30;

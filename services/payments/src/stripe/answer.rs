@@ -5,14 +5,12 @@
 
 use std::time::Duration;
 
+use holdfast_platform::http_client::Answer;
 use http::{StatusCode, header};
 use serde_json::Value;
 
 use super::amount;
-use crate::{
-    http_client::Answer,
-    provider::{Charge, Failure, Progress, Refunded},
-};
+use crate::provider::{Charge, Failure, Progress, Refunded};
 
 const MALFORMED: Failure = Failure::Unknown { reason: "MALFORMED" };
 

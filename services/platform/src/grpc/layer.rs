@@ -33,7 +33,7 @@ use tower::{Layer, Service};
 use tracing::{Instrument as _, Span, field::Empty};
 use uuid::Uuid;
 
-use super::{CORRELATION_HEADER, deadline};
+use super::{CALLER_HEADER, CORRELATION_HEADER, deadline};
 use crate::{
     context::Context as BoundedContext,
     errors::{Problem, code_word},
@@ -62,8 +62,8 @@ impl RequestContext {
 /// Longest correlation id that is taken over, in bytes.
 const CORRELATION_BYTES_MAX: usize = 128;
 
-/// The caller's id if it is one: short, and of characters that can be neither markup nor an e-mail address.
-fn correlation_id(headers: &HeaderMap) -> String {
+/// The caller's correlation id if it is one: short, and of characters that can be neither markup nor an e-mail address. Otherwise a new one.
+pub fn correlation_id(headers: &HeaderMap) -> String {
     headers
         .get(CORRELATION_HEADER)
         .and_then(|value| value.to_str().ok())
@@ -150,6 +150,7 @@ where
             otel.kind = "server",
             otel.status_code = Empty,
             correlation_id = correlation_id,
+            { semconv::CALLER } = request.headers().get(CALLER_HEADER).and_then(|caller| caller.to_str().ok()),
             { semconv::RPC_SYSTEM } = semconv::GRPC,
             { semconv::RPC_METHOD } = method,
             { semconv::CONTEXT } = context_of(&method).map(BoundedContext::as_str),

@@ -65,7 +65,7 @@ fn adopt(span: &Span, remote: opentelemetry::Context) {
 }
 
 /// Makes what the headers say (trace context and baggage) the span's parent.
-pub(crate) fn extract(span: &Span, headers: &http::HeaderMap) {
+pub fn extract(span: &Span, headers: &http::HeaderMap) {
     struct Headers<'a>(&'a http::HeaderMap);
     impl Extractor for Headers<'_> {
         fn get(&self, key: &str) -> Option<&str> {

@@ -21,38 +21,48 @@ const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Idle connections that are kept.
 const IDLE_MAX: usize = 32;
 
+/// Sends requests. Clones share connections.
 #[derive(Clone, Debug)]
-pub(crate) struct HttpClient {
+pub struct HttpClient {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     timeout: Duration,
 }
 
 /// What came back, whatever its status.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
+pub struct Answer {
+    /// As it came.
+    pub status: StatusCode,
+    /// As they came.
+    pub headers: HeaderMap,
+    /// All of it.
+    pub body: Bytes,
 }
 
 /// Nothing came back. Whether the request arrived is not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
+    /// The time is up.
     #[error("no answer in time")]
     Timeout,
+    /// Nobody is there, or the exchange broke off.
     #[error("the connection failed: {0}")]
     Connection(String),
 }
 
 impl HttpClient {
     /// For answers within `timeout`.
-    pub(crate) fn new(timeout: Duration) -> Self {
+    pub fn new(timeout: Duration) -> Self {
         let connector = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(IDLE_MAX).build(connector);
         Self { client, timeout }
     }
 
-    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, Error> {
+    /// Sends `request` once.
+    ///
+    /// # Errors
+    /// If nothing came back; the request may have arrived nevertheless.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, Error> {
         let exchange = async {
             let response = self.client.request(request).await.map_err(|error| Error::Connection(chain(&error)))?;
             let (head, body) = response.into_parts();

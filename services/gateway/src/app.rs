@@ -1,0 +1,159 @@
+//! The edge, composed: its routes, the description that is made of them, and what is around them.
+//!
+//! Invariant: nothing under `/v1` is handled before it is known who calls, and how often they did; a route that is served is described.
+
+use std::num::NonZeroU32;
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Request, State},
+    middleware::{self, Next},
+    response::Response,
+    routing::get,
+};
+use holdfast_platform::grpc::Peer;
+use http::StatusCode;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::{
+    around::{IN_FLIGHT_MAX, Room, every_request},
+    body, catalog, customer,
+    identity::Identity,
+    limit::Limit,
+    orders,
+    problem::Problem,
+};
+
+/// Where the description is.
+pub const DESCRIPTION_PATH: &str = "/openapi.json";
+
+/// The contexts behind the edge.
+#[derive(Clone, Debug)]
+pub struct Contexts {
+    /// Orders.
+    pub orders: Peer,
+    /// Stock and prices.
+    pub inventory: Peer,
+    /// Money.
+    pub payments: Peer,
+    /// Parcels.
+    pub fulfillment: Peer,
+    /// People.
+    pub customers: Peer,
+}
+
+/// What handlers share.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    /// Behind it.
+    pub contexts: Contexts,
+    /// Who calls.
+    pub identity: Identity,
+    /// How often.
+    pub limit: Limit,
+}
+
+/// Asks a context as a caller: `ask!(peer, Client.method, caller, message)`.
+macro_rules! ask {
+    ($peer:expr, $client:ident.$method:ident, $caller:expr, $message:expr) => {{
+        let message = $message;
+        let call = |stack| {
+            let request = $caller.request(message.clone());
+            async move { $client::new(stack).$method(request).await }
+        };
+        $peer.call(call).await.map(tonic::Response::into_inner).map_err($crate::problem::Problem::from)
+    }};
+}
+pub(crate) use ask;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Holdfast",
+        description = "Orders, from the first item to the parcel at the door. Amounts are whole minor units. Every mutation takes an \
+                       Idempotency-Key: sent twice, it takes effect once. Problems are RFC 9457's.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    tags(
+        (name = "orders", description = "A customer's orders."),
+        (name = "customer", description = "The customer who calls."),
+        (name = "catalog", description = "What can be bought.")
+    ),
+    security(("bearer" = [])),
+    modifiers(&Bearer)
+)]
+struct Description;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("JWT")
+            .description(Some("A token of the shop's issuer; its subject is the customer's id."))
+            .build();
+        let components = description.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
+    }
+}
+
+fn resources() -> OpenApiRouter<Edge> {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(orders::create, orders::list))
+        .routes(routes!(orders::get))
+        .routes(routes!(orders::add_item))
+        .routes(routes!(orders::remove_item))
+        .routes(routes!(orders::place))
+        .routes(routes!(orders::cancel))
+        .routes(routes!(orders::payment))
+        .routes(routes!(orders::shipment))
+        .routes(routes!(orders::live::events))
+        .routes(routes!(customer::create, customer::get, customer::erase))
+        .routes(routes!(customer::set_profile))
+        .routes(routes!(customer::set_preferences))
+        .routes(routes!(customer::add_address))
+        .routes(routes!(customer::change_address, customer::remove_address))
+        .routes(routes!(catalog::prices))
+}
+
+/// The description of all resources, in `OpenAPI` 3.1.
+pub fn description() -> utoipa::openapi::OpenApi {
+    resources().into_openapi()
+}
+
+/// Everything that the edge serves, at most `rate_per_s` requests a second for each caller. Inside a tokio runtime.
+pub fn routes(contexts: Contexts, identity: Identity, rate_per_s: NonZeroU32) -> Router {
+    let edge = Edge { contexts, identity, limit: Limit::per_second(rate_per_s) };
+    let (resources, description) = resources().split_for_parts();
+    let known = middleware::from_fn_with_state(edge.clone(), known_and_seldom);
+    let document = Json(description.clone());
+    Router::new()
+        .merge(resources.route_layer(known))
+        .route(DESCRIPTION_PATH, get(async move || document))
+        .merge(SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from(DESCRIPTION_PATH)))
+        .fallback(async || {
+            Problem::not_found("NO_SUCH_RESOURCE", "there is nothing at this address; /docs says what there is")
+        })
+        .method_not_allowed_fallback(async || {
+            let detail = "this method is not possible here; `allow` says which are";
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", detail)
+        })
+        .layer(DefaultBodyLimit::max(body::BYTES_MAX))
+        .layer(middleware::from_fn_with_state(Room::of(IN_FLIGHT_MAX), every_request))
+        .with_state(edge)
+}
+
+/// Lets a request through once it is known who sends it, if they do not send too many.
+async fn known_and_seldom(State(edge): State<Edge>, request: Request, next: Next) -> Result<Response, Problem> {
+    let (mut parts, body) = request.into_parts();
+    let caller = edge.identity.of(&parts).await?;
+    edge.limit.admit(&caller)?;
+    parts.extensions.insert(caller);
+    Ok(next.run(Request::from_parts(parts, body)).await)
+}

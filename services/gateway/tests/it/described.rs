@@ -1,0 +1,37 @@
+//! The description that is made of the code.
+
+use holdfast_gateway::app;
+use serde_json::Value;
+
+fn description() -> Value {
+    serde_json::to_value(app::description()).unwrap()
+}
+
+#[test]
+fn it_is_openapi_3_1_and_every_operation_says_what_it_answers() {
+    let description = description();
+    assert!(description["openapi"].as_str().unwrap().starts_with("3.1"));
+    let mut operations = 0;
+    for (path, methods) in description["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            operations += 1;
+            let answers = operation["responses"].as_object().unwrap();
+            assert!(operation["summary"].is_string(), "{method} {path}");
+            for status in ["400", "401", "403", "404", "429", "500", "503", "504"] {
+                let content = &answers[status]["content"];
+                assert!(content["application/problem+json"].is_object(), "{method} {path}: {status}");
+            }
+            let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+            let has_key = parameters.iter().any(|parameter| parameter["name"] == "Idempotency-Key");
+            assert_eq!(has_key, method != "get", "{method} {path}: a mutation has a key, a read has none");
+        }
+    }
+    assert!(operations > 15, "{operations}");
+}
+
+#[test]
+fn everything_needs_a_token() {
+    let description = description();
+    assert!(description["security"][0]["bearer"].is_array());
+    assert_eq!(description["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
+}
