@@ -5,7 +5,7 @@
 #   deploy/dev.sh dev [--reset] …       the whole system, until Ctrl-C
 #   deploy/dev.sh load <scenario> …     benchmarks
 #   deploy/dev.sh test [cargo's flags]  all tests, on a real Kafka and a real Postgres
-#   deploy/dev.sh conformance           checks by tools from outside (buf, the Compose specification, Stripe's mock server)
+#   deploy/dev.sh conformance           checks by tools from outside (buf, the Compose specification, Stripe's mock server, schemathesis)
 #   deploy/dev.sh faults [--seed N] …   load, calls and every fault at three nodes, then an account (--commands, --pause …)
 #   deploy/dev.sh faults failover …     how long orders go unanswered when their node is killed, and when it leaves
 #   deploy/dev.sh faults grow …         partitions grow twice under load from three producers, one of them Kafka's own
@@ -20,6 +20,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 BUF_VERSION=1.75.0
 CHECK_JSONSCHEMA_VERSION=0.39.0
 STRIPE_MOCK_VERSION=v0.203.0
+SCHEMATHESIS_VERSION=4.32.5
 JAVA_OLDEST=17
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/holdfast
 
@@ -72,6 +73,7 @@ debian_package() {
     node) echo nodejs npm ;;
     go) echo golang-go ;;
     python) echo python3 python3-venv ;;
+    browser) echo chromium chromium-driver ;;
     *) echo "$1" ;;
   esac
 }
@@ -85,6 +87,7 @@ fedora_package() {
     node) echo nodejs npm ;;
     go) echo golang ;;
     python) echo python3 ;;
+    browser) echo chromium chromedriver ;;
     *) echo "$1" ;;
   esac
 }
@@ -96,6 +99,7 @@ arch_package() {
     jdk) echo jdk-openjdk ;;
     rust) echo rustup ;;
     node) echo nodejs npm ;;
+    browser) echo chromium ;;
     *) echo "$1" ;;
   esac
 }
@@ -148,6 +152,13 @@ ensure_java_compiler() {
     die 1 "$java has no compiler. Is a Java without one first on the path (JAVA_HOME=${JAVA_HOME:-unset})?"
 }
 
+# The pages are tested in one.
+ensure_browser() {
+  { has chromium || has chromium-browser || has google-chrome; } && has chromedriver && return
+  provide browser
+  has chromedriver || die 1 "there is still no chromedriver on the path"
+}
+
 # --- conformance ----------------------------------------------------------------------------------------------------
 
 ensure_buf() {
@@ -164,26 +175,36 @@ ensure_buf() {
   mv -T -- "$fresh" "$home" 2>/dev/null || rm -rf -- "$fresh"
 }
 
-# Brings the schema of the Compose specification along.
-ensure_check_jsonschema() {
-  local home=$cache/tools/check-jsonschema-$CHECK_JSONSCHEMA_VERSION fresh
-  check_jsonschema=$home/bin/check-jsonschema
-  [[ -x $check_jsonschema ]] && return
+# A program from PyPI, in an environment of its own.
+ensure_from_pypi() {
+  local name=$1 version=$2 home fresh
+  home=$cache/tools/$name-$version
+  [[ -d $home/bin ]] && return
   python3 -c 'import ensurepip, venv' 2>/dev/null || provide python
-  say "installing check-jsonschema $CHECK_JSONSCHEMA_VERSION through pip, once"
+  say "installing $name $version through pip, once"
   mkdir -p "$cache/tools"
-  fresh=$(mktemp -d "$cache/tools/check-jsonschema-tmp-XXXXXX")
+  fresh=$(mktemp -d "$cache/tools/$name-tmp-XXXXXX")
   # An environment can't be moved, so what is put in its place is a link to it.
-  if ! { python3 -m venv "$fresh" && "$fresh/bin/pip" install --quiet --disable-pip-version-check \
-    "check-jsonschema==$CHECK_JSONSCHEMA_VERSION"; } >&2; then
+  if ! { python3 -m venv "$fresh" && "$fresh/bin/pip" install --quiet --disable-pip-version-check "$name==$version"; } >&2; then
     rm -rf -- "$fresh"
-    die 1 "pip could not install check-jsonschema==$CHECK_JSONSCHEMA_VERSION; check the network and pip's settings"
+    die 1 "pip could not install $name==$version; check the network and pip's settings"
   fi
   ln -sfn -- "$fresh" "$home"
 }
 
+# The gateway before the whole shop, asked all that its description allows, and much that it does not.
+edge_conformance() {
+  ensure_from_pypi schemathesis "$SCHEMATHESIS_VERSION"
+  ensure_build_tools
+  say "the gateway against its description, by schemathesis $SCHEMATHESIS_VERSION"
+  HOLDFAST_SCHEMATHESIS=$cache/tools/schemathesis-$SCHEMATHESIS_VERSION/bin/schemathesis \
+    cargo test --release --locked --workspace --test system >&2 || die 1 "the gateway does not do what its description says"
+}
+
 compose_conformance() {
-  ensure_check_jsonschema
+  local check_jsonschema=$cache/tools/check-jsonschema-$CHECK_JSONSCHEMA_VERSION/bin/check-jsonschema
+  # It brings the schema of the Compose specification along.
+  ensure_from_pypi check-jsonschema "$CHECK_JSONSCHEMA_VERSION"
   say "compose.yaml against the Compose specification"
   "$check_jsonschema" --builtin-schema vendor.compose-spec deploy/compose.yaml >&2 ||
     die 1 "deploy/compose.yaml is not what the Compose specification allows"
@@ -262,11 +283,13 @@ case $verb in
   test)
     ensure_build_tools
     ensure_java_compiler
+    ensure_browser
     exec cargo test --release --locked --workspace "$@"
     ;;
   conformance)
     conformance
     stripe_conformance
+    edge_conformance
     ;;
   tools)
     ensure_build_tools

@@ -25,8 +25,8 @@ use crate::{
     body, catalog, customer,
     identity::Identity,
     limit::Limit,
-    orders,
-    problem::Problem,
+    orders, pages,
+    problem::{Details, Problem},
 };
 
 /// Where the description is.
@@ -84,6 +84,7 @@ pub(crate) use ask;
         (name = "customer", description = "The customer who calls."),
         (name = "catalog", description = "What can be bought.")
     ),
+    components(schemas(Details)),
     security(("bearer" = [])),
     modifiers(&Bearer)
 )]
@@ -135,6 +136,7 @@ pub fn routes(contexts: Contexts, identity: Identity, rate_per_s: NonZeroU32) ->
     let document = Json(description.clone());
     Router::new()
         .merge(resources.route_layer(known))
+        .merge(pages::routes(&edge))
         .route(DESCRIPTION_PATH, get(async move || document))
         .merge(SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from(DESCRIPTION_PATH)))
         .fallback(async || {

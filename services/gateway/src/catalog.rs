@@ -48,7 +48,7 @@ pub struct Prices {
 /// Prices
 ///
 /// What a unit costs now. An order takes the price that holds when the item is added.
-#[utoipa::path(get, path = "/v1/prices", tag = "catalog", params(Skus), responses((status = 200, body = Prices), Refusals))]
+#[utoipa::path(get, operation_id = "getPrices", path = "/v1/prices", tag = "catalog", params(Skus), responses((status = 200, body = Prices), Refusals))]
 pub async fn prices(
     State(edge): State<Edge>,
     Extension(caller): Extension<Caller>,

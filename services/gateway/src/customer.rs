@@ -34,7 +34,7 @@ pub struct Profile {
     #[schema(example = "Ada Lovelace", min_length = 1, max_length = 200)]
     pub name: String,
     /// 3-254 bytes.
-    #[schema(example = "ada@example.org", min_length = 3, max_length = 254)]
+    #[schema(example = "ada@example.org", min_length = 3, max_length = 254, pattern = "^[^@ ]+@[^@ ]+$")]
     pub email: String,
     /// At most 40 bytes; empty for none.
     #[serde(default)]
@@ -214,7 +214,7 @@ impl From<wire::Customer> for Customer {
 /// Open an account
 ///
 /// For the customer that the token names.
-#[utoipa::path(post, path = "/v1/customer", tag = "customer", request_body = NewCustomer, params(Keyed),
+#[utoipa::path(post, operation_id = "openAccount", path = "/v1/customer", tag = "customer", request_body = NewCustomer, params(Keyed),
     responses((status = 201, body = Receipt, headers(("Location" = String))), Refusals, Conflicts))]
 pub async fn create(
     State(edge): State<Edge>,
@@ -234,7 +234,7 @@ pub async fn create(
 }
 
 /// Read one's account
-#[utoipa::path(get, path = "/v1/customer", tag = "customer", responses((status = 200, body = Customer), Refusals))]
+#[utoipa::path(get, operation_id = "getAccount", path = "/v1/customer", tag = "customer", responses((status = 200, body = Customer), Refusals))]
 pub async fn get(State(edge): State<Edge>, Extension(caller): Extension<Caller>) -> Result<Json<Customer>, Problem> {
     let request = wire::GetCustomerRequest {
         customer_id: caller.as_customer()?.to_string(),
@@ -245,7 +245,7 @@ pub async fn get(State(edge): State<Edge>, Extension(caller): Extension<Caller>)
 }
 
 /// Say one's profile anew
-#[utoipa::path(put, path = "/v1/customer/profile", tag = "customer", request_body = Profile, params(Keyed),
+#[utoipa::path(put, operation_id = "setProfile", path = "/v1/customer/profile", tag = "customer", request_body = Profile, params(Keyed),
     responses((status = 200, body = Receipt), Refusals, Conflicts))]
 pub async fn set_profile(
     State(edge): State<Edge>,
@@ -260,7 +260,7 @@ pub async fn set_profile(
 }
 
 /// Say one's preferences anew
-#[utoipa::path(put, path = "/v1/customer/preferences", tag = "customer", request_body = Preferences, params(Keyed),
+#[utoipa::path(put, operation_id = "setPreferences", path = "/v1/customer/preferences", tag = "customer", request_body = Preferences, params(Keyed),
     responses((status = 200, body = Receipt), Refusals, Conflicts))]
 pub async fn set_preferences(
     State(edge): State<Edge>,
@@ -278,7 +278,7 @@ pub async fn set_preferences(
 /// Add an address
 ///
 /// Its id is made of the Idempotency-Key, so that a repeat adds nothing.
-#[utoipa::path(post, path = "/v1/customer/addresses", tag = "customer", request_body = Address, params(Keyed),
+#[utoipa::path(post, operation_id = "addAddress", path = "/v1/customer/addresses", tag = "customer", request_body = Address, params(Keyed),
     responses((status = 201, body = Added), Refusals, Conflicts))]
 pub async fn add_address(
     State(edge): State<Edge>,
@@ -299,7 +299,7 @@ pub async fn add_address(
 }
 
 /// Say an address anew
-#[utoipa::path(put, path = "/v1/customer/addresses/{address_id}", tag = "customer", request_body = Address,
+#[utoipa::path(put, operation_id = "changeAddress", path = "/v1/customer/addresses/{address_id}", tag = "customer", request_body = Address,
     params(("address_id" = Uuid, Path), Keyed), responses((status = 200, body = Receipt), Refusals, Conflicts))]
 pub async fn change_address(
     State(edge): State<Edge>,
@@ -319,7 +319,7 @@ pub async fn change_address(
 }
 
 /// Remove an address
-#[utoipa::path(delete, path = "/v1/customer/addresses/{address_id}", tag = "customer",
+#[utoipa::path(delete, operation_id = "removeAddress", path = "/v1/customer/addresses/{address_id}", tag = "customer",
     params(("address_id" = Uuid, Path), Keyed), responses((status = 200, body = Receipt), Refusals, Conflicts))]
 pub async fn remove_address(
     State(edge): State<Edge>,
@@ -337,7 +337,7 @@ pub async fn remove_address(
 /// Be forgotten
 ///
 /// What is known of the person is erased, here and wherever parcels were sent from. Orders stay, without a name to them.
-#[utoipa::path(delete, path = "/v1/customer", tag = "customer", params(Keyed),
+#[utoipa::path(delete, operation_id = "eraseAccount", path = "/v1/customer", tag = "customer", params(Keyed),
     responses((status = 200, body = Receipt), Refusals, Conflicts))]
 pub async fn erase(
     State(edge): State<Edge>,

@@ -289,10 +289,12 @@ pub struct Payment {
     pub order_id: String,
     /// Where it is in its life.
     pub status: PaymentStatus,
-    /// What is or was to be paid.
-    pub amount: Money,
+    /// What is or was to be paid; not there if the order ended before that was known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amount: Option<Money>,
     /// What was given back so far.
-    pub refunded: Money,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refunded: Option<Money>,
     /// Why the provider refused, in its own word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decline_code: Option<String>,
@@ -302,13 +304,15 @@ pub struct Payment {
 
 impl From<payments::Payment> for Payment {
     fn from(payment: payments::Payment) -> Self {
-        let amount = payment.amount.clone().map(Money::from).unwrap_or_default();
-        let none = Money { minor: 0, currency: amount.currency.clone() };
+        let status = payment.status().into();
+        let amount = payment.amount.map(Money::from);
+        let refunded = payment.refunded.map(Money::from);
+        let nothing = amount.as_ref().map(|amount| Money { minor: 0, currency: amount.currency.clone() });
         Self {
-            status: payment.status().into(),
+            status,
             order_id: payment.order_id,
             amount,
-            refunded: payment.refunded.map_or(none, Money::from),
+            refunded: refunded.or(nothing),
             decline_code: Some(payment.decline_code).filter(|code| !code.is_empty()),
             version: payment.version,
         }

@@ -5,6 +5,8 @@
 
 pub mod live;
 
+use std::num::NonZeroU16;
+
 use axum::{
     Extension, Json,
     extract::State,
@@ -29,7 +31,7 @@ use crate::{
     key::{Key, Keyed},
     model::{Order, OrderStatus, Orders, Payment, Shipment},
     path::{Asked, At, OrderAt},
-    problem::{Conflicts, Problem, Refusals},
+    problem::{Conflicts, Details, Problem, Refusals},
 };
 
 /// An order to be opened.
@@ -82,10 +84,10 @@ pub struct Reading {
     #[serde(default)]
     #[param(inline)]
     pub consistency: Truth,
-    /// Wait until it has at least this version, for a few seconds at most.
+    /// Wait until it has at least this version, for a few seconds at most; 409 if it has not by then.
     #[serde(default)]
-    #[param(minimum = 0, maximum = 1_000_000_000)]
-    pub min_version: u64,
+    #[param(value_type = u32)]
+    pub min_version: u32,
 }
 
 /// How truthful a read is.
@@ -105,7 +107,7 @@ pub enum Truth {
 #[serde(deny_unknown_fields)]
 pub struct Listing {
     /// In this state.
-    #[param(inline)]
+    #[param(value_type = Option<String>, pattern = "^(DRAFT|PLACED|PAID|SHIPPED|DELIVERED|CANCELLED)$")]
     pub status: Option<OrderStatus>,
     /// Of this customer. Customers see their own alone; the staff may leave it out.
     pub customer_id: Option<Uuid>,
@@ -116,8 +118,8 @@ pub struct Listing {
     #[param(value_type = Option<String>, format = DateTime)]
     pub created_before: Option<Timestamp>,
     /// At most so many.
-    #[param(minimum = 1, maximum = 500, default = 50)]
-    pub page_size: Option<u16>,
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 500, default = 50)]
+    pub page_size: Option<NonZeroU16>,
     /// `next_page_token` of the page before, with the same conditions.
     pub page_token: Option<String>,
 }
@@ -135,11 +137,20 @@ pub async fn readable(edge: &Edge, caller: &Caller, order_id: Uuid, reading: &Re
     let request = wire::GetOrderRequest {
         order_id: order_id.to_string(),
         consistency: consistency.into(),
-        min_version: reading.min_version,
+        min_version: reading.min_version.into(),
     };
-    let answer = ask!(edge.contexts.orders, OrderServiceClient.get_order, caller, request)?;
-    let order = answer.order.ok_or_else(Problem::internal)?;
+    let answer = ask!(edge.contexts.orders, OrderServiceClient.get_order, caller, request);
+    let order = answer.map_err(|problem| waited(problem, reading))?.order.ok_or_else(Problem::internal)?;
     if caller.may_read(&order.customer_id) { Ok(order) } else { Err(missing("order", "ORDER_NOT_FOUND")) }
+}
+
+/// Waiting for a version that does not come is no failure of ours.
+fn waited(problem: Problem, reading: &Reading) -> Problem {
+    if problem.status() != StatusCode::GATEWAY_TIMEOUT || reading.min_version == 0 {
+        return problem;
+    }
+    let detail = format!("the order did not have version {} in time", reading.min_version);
+    Problem::new(StatusCode::CONFLICT, "VERSION_NOT_REACHED", detail)
 }
 
 /// That the order is this customer's. Whose it is never changes, so a read that may be late is as good.
@@ -161,7 +172,7 @@ fn shown(order: Option<wire::Order>) -> Result<Response, Problem> {
 /// Open an order
 ///
 /// It is a DRAFT without items. Its id is made of the Idempotency-Key, so that a repeat finds it again.
-#[utoipa::path(post, path = "/v1/orders", tag = "orders", request_body = NewOrder, params(Keyed),
+#[utoipa::path(post, operation_id = "openOrder", path = "/v1/orders", tag = "orders", request_body = NewOrder, params(Keyed),
     responses((status = 201, body = Order, headers(("Location" = String))), Refusals, Conflicts))]
 pub async fn create(
     State(edge): State<Edge>,
@@ -184,7 +195,7 @@ pub async fn create(
 /// List orders
 ///
 /// Newest first, as they were a moment ago.
-#[utoipa::path(get, path = "/v1/orders", tag = "orders", params(Listing), responses((status = 200, body = Orders), Refusals))]
+#[utoipa::path(get, operation_id = "listOrders", path = "/v1/orders", tag = "orders", params(Listing), responses((status = 200, body = Orders), Refusals))]
 pub async fn list(
     State(edge): State<Edge>,
     Extension(caller): Extension<Caller>,
@@ -216,7 +227,7 @@ pub async fn listed(edge: &Edge, caller: &Caller, listing: Listing) -> Result<Or
         statuses,
         created_from: listing.created_from,
         created_before: listing.created_before,
-        page_size: listing.page_size.map_or(0, i32::from),
+        page_size: listing.page_size.map_or(0, |size| size.get().into()),
         page_token: listing.page_token.unwrap_or_default(),
     };
     let answer = ask!(edge.contexts.orders, OrderServiceClient.list_orders, caller, request)?;
@@ -227,8 +238,9 @@ pub async fn listed(edge: &Edge, caller: &Caller, listing: Listing) -> Result<Or
 }
 
 /// Read an order
-#[utoipa::path(get, path = "/v1/orders/{order_id}", tag = "orders", params(("order_id" = Uuid, Path), Reading),
-    responses((status = 200, body = Order, headers(("ETag" = String))), Refusals))]
+#[utoipa::path(get, operation_id = "getOrder", path = "/v1/orders/{order_id}", tag = "orders", params(("order_id" = Uuid, Path), Reading),
+    responses((status = 200, body = Order, headers(("ETag" = String))), Refusals,
+        (status = 409, body = Details, content_type = "application/problem+json", description = "`min_version` was not reached.")))]
 pub async fn get(
     State(edge): State<Edge>,
     Extension(caller): Extension<Caller>,
@@ -241,7 +253,7 @@ pub async fn get(
 /// Add an item
 ///
 /// At the price that holds now. If the order has the sku already, its line grows, and all of it takes this price.
-#[utoipa::path(post, path = "/v1/orders/{order_id}/items", tag = "orders", request_body = NewItem,
+#[utoipa::path(post, operation_id = "addItem", path = "/v1/orders/{order_id}/items", tag = "orders", request_body = NewItem,
     params(("order_id" = Uuid, Path), Keyed), responses((status = 200, body = Order), Refusals, Conflicts))]
 pub async fn add_item(
     State(edge): State<Edge>,
@@ -266,7 +278,7 @@ pub struct LineAt {
 /// Remove an item
 ///
 /// All of it, however many there are.
-#[utoipa::path(delete, path = "/v1/orders/{order_id}/items/{sku}", tag = "orders",
+#[utoipa::path(delete, operation_id = "removeItem", path = "/v1/orders/{order_id}/items/{sku}", tag = "orders",
     params(("order_id" = Uuid, Path), ("sku" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$"), Keyed),
     responses((status = 200, body = Order), Refusals, Conflicts))]
 pub async fn remove_item(
@@ -284,7 +296,7 @@ pub async fn remove_item(
 /// Place an order
 ///
 /// The answer does not wait for stock and payment: follow the order to see what becomes of it.
-#[utoipa::path(post, path = "/v1/orders/{order_id}/place", tag = "orders", request_body = Placing,
+#[utoipa::path(post, operation_id = "placeOrder", path = "/v1/orders/{order_id}/place", tag = "orders", request_body = Placing,
     params(("order_id" = Uuid, Path), Keyed), responses((status = 200, body = Order), Refusals, Conflicts))]
 pub async fn place(
     State(edge): State<Edge>,
@@ -309,7 +321,7 @@ pub async fn place(
 /// Cancel an order
 ///
 /// Possible until it is shipped. A paid order is cancelled once the warehouse has stopped it; until then `cancellation_requested` is set.
-#[utoipa::path(post, path = "/v1/orders/{order_id}/cancel", tag = "orders", request_body = Regret,
+#[utoipa::path(post, operation_id = "cancelOrder", path = "/v1/orders/{order_id}/cancel", tag = "orders", request_body = Regret,
     params(("order_id" = Uuid, Path), Keyed), responses((status = 200, body = Order), Refusals, Conflicts))]
 pub async fn cancel(
     State(edge): State<Edge>,
@@ -325,7 +337,7 @@ pub async fn cancel(
 }
 
 /// Read an order's payment
-#[utoipa::path(get, path = "/v1/orders/{order_id}/payment", tag = "orders", params(("order_id" = Uuid, Path)),
+#[utoipa::path(get, operation_id = "getPayment", path = "/v1/orders/{order_id}/payment", tag = "orders", params(("order_id" = Uuid, Path)),
     responses((status = 200, body = Payment), Refusals))]
 pub async fn payment(
     State(edge): State<Edge>,
@@ -339,7 +351,7 @@ pub async fn payment(
 }
 
 /// Read an order's shipment
-#[utoipa::path(get, path = "/v1/orders/{order_id}/shipment", tag = "orders", params(("order_id" = Uuid, Path)),
+#[utoipa::path(get, operation_id = "getShipment", path = "/v1/orders/{order_id}/shipment", tag = "orders", params(("order_id" = Uuid, Path)),
     responses((status = 200, body = Shipment), Refusals))]
 pub async fn shipment(
     State(edge): State<Edge>,

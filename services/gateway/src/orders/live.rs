@@ -35,7 +35,7 @@ const ALIVE_EVERY: Duration = Duration::from_secs(15);
 ///
 /// Server-sent events: `order` with the order as JSON, first as it is and then after each change; `end` after a final state; `problem` if it
 /// can't be followed any more. Connections are cut now and then; a client comes back with `Last-Event-ID`, as a browser does by itself.
-#[utoipa::path(get, path = "/v1/orders/{order_id}/events", tag = "orders",
+#[utoipa::path(get, operation_id = "followOrder", path = "/v1/orders/{order_id}/events", tag = "orders",
     params(("order_id" = Uuid, Path), ("Last-Event-ID" = Option<u64>, Header, description = "The last version that was seen.")),
     responses((status = 200, body = String, content_type = "text/event-stream"), Refusals))]
 pub async fn events(

@@ -53,7 +53,9 @@ pub async fn run(mut config: Config, dev: Dev) -> Result<u8, Failure> {
     let result = process
         .run(&config, &at, &served, listeners, async |app| {
             if let Some(edge) = app.edge {
-                println!("REST      http://{edge}/docs");
+                let host = if edge.ip().is_unspecified() { "localhost".to_owned() } else { edge.ip().to_string() };
+                println!("pages     http://{host}:{}/orders", edge.port());
+                println!("REST      http://{host}:{}/docs", edge.port());
             }
             if let Some(issuer) = issuer {
                 println!("tokens    curl 'http://{issuer}{TOKEN_PATH}?sub={}'", Uuid::now_v7());

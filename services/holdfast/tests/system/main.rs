@@ -5,6 +5,7 @@
 mod bad_records;
 mod calls;
 mod command_line;
+mod edge;
 mod flash_sale;
 mod life;
 mod nodes;
@@ -46,31 +47,36 @@ fn main() -> ExitCode {
 /// `open` is there unless tests are only listed.
 fn trials(open: Option<(Arc<Shop>, Arc<Runtime>)>) -> Vec<Trial> {
     macro_rules! trial {
-        ($module:ident :: $law:ident) => {{
+        ($($module:ident)::+ => $law:ident) => {{
             let open = open.clone();
-            Trial::test(concat!(stringify!($module), "::", stringify!($law)), move || {
+            Trial::test(concat!($(stringify!($module), "::",)+ stringify!($law)), move || {
                 let Some((shop, runtime)) = open else { return Err(Failed::without_message()) };
-                runtime.block_on($module::$law(&shop))
+                runtime.block_on($($module::)+$law(&shop))
             })
         }};
     }
+    if std::env::var_os(edge::SCHEMATHESIS).is_some() {
+        return vec![trial!(edge => schemathesis_finds_no_failure_and_no_undeclared_answer)];
+    }
     vec![
-        trial!(command_line::a_wrong_value_exits_2_and_names_itself),
-        trial!(command_line::an_unreachable_dependency_exits_3),
-        trial!(command_line::a_taken_port_is_named),
-        trial!(bad_records::each_is_a_dead_letter_with_its_bytes_and_its_partition_goes_on),
-        trial!(bad_records::an_identical_repeat_does_nothing_and_another_body_is_invalid),
-        trial!(calls::malformed_input_is_an_invalid_argument_with_its_field),
-        trial!(calls::kafka_and_grpc_reach_the_same_actor_through_the_same_claims),
-        trial!(telemetry::one_trace_leads_through_both_contexts),
-        trial!(telemetry::what_the_caller_sent_shows_up_in_no_log_metric_or_error_text),
-        trial!(otlp::one_trace_reaches_the_collector_from_both_contexts_and_carries_no_personal_data),
-        trial!(operators::see_owners_lag_live_actors_and_what_is_wrong),
-        trial!(flash_sale::exactly_the_stock_is_sold_and_bystanders_are_served),
-        trial!(poison::a_panicking_command_is_a_dead_letter_and_ten_thousand_others_are_done),
-        trial!(life::every_order_ends_and_the_books_of_the_provider_and_the_shelves_balance),
-        trial!(nodes::any_node_answers_for_any_order_in_the_callers_trace),
-        trial!(nodes::a_watch_and_its_orders_survive_a_node_that_leaves_in_good_order),
-        trial!(nodes::a_watch_and_its_orders_survive_a_node_that_is_killed),
+        trial!(command_line => a_wrong_value_exits_2_and_names_itself),
+        trial!(command_line => an_unreachable_dependency_exits_3),
+        trial!(command_line => a_taken_port_is_named),
+        trial!(bad_records => each_is_a_dead_letter_with_its_bytes_and_its_partition_goes_on),
+        trial!(bad_records => an_identical_repeat_does_nothing_and_another_body_is_invalid),
+        trial!(calls => malformed_input_is_an_invalid_argument_with_its_field),
+        trial!(calls => kafka_and_grpc_reach_the_same_actor_through_the_same_claims),
+        trial!(telemetry => one_trace_leads_through_both_contexts),
+        trial!(telemetry => what_the_caller_sent_shows_up_in_no_log_metric_or_error_text),
+        trial!(otlp => one_trace_reaches_the_collector_from_both_contexts_and_carries_no_personal_data),
+        trial!(operators => see_owners_lag_live_actors_and_what_is_wrong),
+        trial!(flash_sale => exactly_the_stock_is_sold_and_bystanders_are_served),
+        trial!(poison => a_panicking_command_is_a_dead_letter_and_ten_thousand_others_are_done),
+        trial!(life => every_order_ends_and_the_books_of_the_provider_and_the_shelves_balance),
+        trial!(edge => an_order_lives_through_rest_and_only_its_customer_gets_at_it),
+        trial!(edge::pages => people_see_their_orders_change_in_a_browser_with_and_without_scripts),
+        trial!(nodes => any_node_answers_for_any_order_in_the_callers_trace),
+        trial!(nodes => a_watch_and_its_orders_survive_a_node_that_leaves_in_good_order),
+        trial!(nodes => a_watch_and_its_orders_survive_a_node_that_is_killed),
     ]
 }

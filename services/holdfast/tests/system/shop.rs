@@ -80,6 +80,20 @@ impl Served {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// An address that it has logged beside those.
+    pub fn said(&self, name: &str) -> Option<SocketAddr> {
+        let log = self.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        lines.filter_map(|line| line.get("fields")?.get(name)?.as_str()?.parse().ok()).last()
+    }
+
+    /// Shows the end of its log, for who looks into a failure.
+    pub fn tell_log(&self) {
+        let log = self.log();
+        let loud = log.lines().filter(|line| !line.contains("\"level\":\"DEBUG\"")).rev().take(60);
+        loud.collect::<Vec<_>>().into_iter().rev().for_each(|line| eprintln!("{line}"));
+    }
+
     /// Asks it to leave in good order, as an orchestrator does, and waits until it has.
     pub async fn leave(&mut self) -> Result<ExitStatus, Failed> {
         let pid = Pid::from_raw(self.process.id().cast_signed()).ok_or("no process")?;
