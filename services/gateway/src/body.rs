@@ -55,11 +55,17 @@ fn is_json(request: &Request) -> bool {
 }
 
 fn understood<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // serde would take a list for a struct, its values for fields in their order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::malformed("BODY_INVALID", "body", "has to be a JSON object"));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let read = serde_path_to_error::deserialize(&mut json);
     let value = read.map_err(|error| {
         let path = error.path().to_string();
-        Problem::malformed("BODY_INVALID", if path == "." { "body" } else { &path }, error.inner().to_string())
+        // Where the JSON broke off, nobody knows what would have come.
+        let field = path.trim_end_matches(['.', '?']);
+        Problem::malformed("BODY_INVALID", if field.is_empty() { "body" } else { field }, error.inner().to_string())
     })?;
     json.end().map_err(|_| Problem::malformed("BODY_INVALID", "body", "there is something after the JSON"))?;
     Ok(value)
@@ -85,11 +91,12 @@ mod tests {
             ("", "body"),
             ("{", "body"),
             ("[]", "body"),
+            (r#"["a",2]"#, "body"),
             (r#"{"sku":"a","quantity":"2"}"#, "quantity"),
             (r#"{"sku":"a","quantity":2.5}"#, "quantity"),
             (r#"{"sku":"a","quantity":9223372036854775808}"#, "quantity"),
             (r#"{"sku":"a","quantity":2,"price":0}"#, "price"),
-            (r#"{"sku":"a","quantity":2,"quantity":3}"#, "quantity"),
+            (r#"{"sku":"a","quantity":2,"quantity":3}"#, "body"),
             (r#"{"sku":"a"}"#, "body"),
             (r#"{"sku":"a","quantity":2} x"#, "body"),
         ] {
@@ -97,7 +104,7 @@ mod tests {
             assert_eq!(problem.status(), StatusCode::BAD_REQUEST);
             assert_eq!(problem.errors()[0].field, field, "{text}: {}", problem.detail());
         }
-        let deep = "[".repeat(100_000);
+        let deep = r#"{"a":"#.repeat(100_000);
         assert_eq!(understood::<serde_json::Value>(deep.as_bytes()).unwrap_err().status(), StatusCode::BAD_REQUEST);
         assert_eq!(understood::<Item>(br#"{"sku":"a","quantity":2}"#).unwrap().quantity, 2);
     }
