@@ -5,6 +5,7 @@
 mod bad_records;
 mod calls;
 mod command_line;
+mod downstream;
 mod flash_sale;
 mod life;
 mod nodes;
@@ -69,6 +70,7 @@ fn trials(open: Option<(Arc<Shop>, Arc<Runtime>)>) -> Vec<Trial> {
         trial!(flash_sale::exactly_the_stock_is_sold_and_bystanders_are_served),
         trial!(poison::a_panicking_command_is_a_dead_letter_and_ten_thousand_others_are_done),
         trial!(life::every_order_ends_and_the_books_of_the_provider_and_the_shelves_balance),
+        trial!(downstream::in_trouble_is_asked_less_and_holds_up_only_who_needs_it),
         trial!(nodes::any_node_answers_for_any_order_in_the_callers_trace),
         trial!(nodes::a_watch_and_its_orders_survive_a_node_that_leaves_in_good_order),
         trial!(nodes::a_watch_and_its_orders_survive_a_node_that_is_killed),
