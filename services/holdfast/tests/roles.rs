@@ -60,7 +60,8 @@ async fn each_contexts_role_is_refused_by_every_other_contexts_schema() {
     let url = at.database_url(&config, Context::Orders).unwrap();
     let mut administrator = Intruder::connect(&url, "none").await.unwrap();
     let steal = "set local role holdfast_payments; select * from orders.aggregates limit 1";
-    let grant = "grant usage on schema orders to holdfast_payments; grant select on orders.aggregates to holdfast_payments";
+    let grant =
+        "grant usage on schema orders to holdfast_payments; grant select on orders.aggregates to holdfast_payments";
     assert!(!administrator.may(steal).await.unwrap());
     assert!(administrator.may(&format!("{grant}; {steal}")).await.unwrap());
     println!("{allowed} deeds in their own schemas, {refused} refused in others'");
