@@ -331,7 +331,7 @@ impl<'a> Planner<'a> {
         let Origin::Mail { since, .. } = item.origin else { return self.retry.base };
         let age = Duration::from_millis((self.now.unix_ms() - since.unix_ms()).max(0).unsigned_abs());
         let longest = (age / 2).clamp(self.retry.base, self.retry.max);
-        longest - longest / 1024 * u32::from(item.message.id.as_bytes()[15])
+        longest / 1024 * (1024 - u32::from(item.message.id.as_bytes()[15]))
     }
 
     fn dispose(&mut self, input: Input, item: &Arc<Item>, failure: &Failure) {
