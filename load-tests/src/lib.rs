@@ -13,4 +13,5 @@ pub mod kafka;
 pub mod producer;
 pub mod random;
 pub mod scenarios;
+pub mod trespass;
 pub mod work;

@@ -178,8 +178,16 @@ pub trait Adapter: Send + Sync + 'static {
         None
     }
 
+    /// Whether `command` needs a look-up. Those that do are given to [`Self::prepare`]; while that waits for an answer they wait, and so does what
+    /// comes after them for the same aggregate, but nothing else. Pure and quick.
+    fn looks_up(&self, command: &<Self::Aggregate as Aggregate>::Command) -> bool {
+        let _ = command;
+        true
+    }
+
     /// Looks up in other contexts what these commands need and puts it into them; one result for each, in order. Called once for
-    /// each batch, outside any transaction. A failed look-up defers that message alone.
+    /// each batch, outside any transaction; what is known already is answered at once, and whatever takes longer goes on beside the loop, perhaps
+    /// several times at once. Has to end by itself, within a deadline of its own. A failed look-up defers that message alone.
     async fn prepare(
         &self,
         commands: &mut [&mut <Self::Aggregate as Aggregate>::Command],

@@ -42,6 +42,7 @@ pub(crate) trait Kind: Send + Sync + 'static {
     fn decide(&self, emit: &Emit, delivery: usize, work: &Delivery, committed: &Arc<Snapshot>) -> Verdict;
     /// The state as others see it.
     fn reply(&self, key: &str, snapshot: &Snapshot, now: Timestamp) -> Bytes;
+    fn looks_up(&self, command: &AnyCommand) -> bool;
     async fn prepare(&self, commands: Vec<&mut AnyCommand>) -> Vec<Result<(), LookupFailed>>;
     fn has_effects(&self) -> bool;
     async fn perform(&self, attempt: &Attempt) -> Result<AnyCommand, Again>;
@@ -144,6 +145,10 @@ impl<A: Adapter> Kind for Typed<A> {
     fn reply(&self, key: &str, snapshot: &Snapshot, now: Timestamp) -> Bytes {
         let state = snapshot.state.downcast_ref::<A::Aggregate>().expect(WRONG_TYPE);
         self.0.encode_reply(state, &Context { key, version: snapshot.version, now })
+    }
+
+    fn looks_up(&self, command: &AnyCommand) -> bool {
+        self.0.looks_up(command.downcast_ref::<<A::Aggregate as Aggregate>::Command>().expect(WRONG_TYPE))
     }
 
     async fn prepare(&self, commands: Vec<&mut AnyCommand>) -> Vec<Result<(), LookupFailed>> {

@@ -4,6 +4,7 @@
 //! up. Nothing is answered, published or stored as an offset before its commit is known to have happened (I1, I2), and in this order:
 //! the actors advance, callers are answered, rows go to the relay, offsets are noted (I5).
 
+mod asking;
 mod commits;
 mod decisions;
 mod homes;
@@ -139,6 +140,10 @@ pub(crate) struct Lane {
     carry: VecDeque<Input>,
     /// Parts of a batch that the store refused, to be tried one by one.
     parts: VecDeque<Vec<Input>>,
+    /// What waits for look-ups in other contexts.
+    asking: asking::Asking,
+    /// So many batches in a row had nothing in them but what was carried again, and look-ups are under way.
+    fruitless: u8,
     in_flight: Option<InFlight>,
     /// Plans of this batch that are still to be committed.
     ready: VecDeque<Plan>,
@@ -177,6 +182,8 @@ impl Lane {
             owned: BTreeMap::new(),
             carry: VecDeque::new(),
             parts: VecDeque::new(),
+            asking: asking::Asking::default(),
+            fruitless: 0,
             in_flight: None,
             ready: VecDeque::new(),
             recent: HashMap::new(),
@@ -217,7 +224,10 @@ impl Lane {
             self.follow_counts().await;
             self.reorder(&mut batch);
             if batch.is_empty() {
-                batch.extend(self.carry.drain(..));
+                self.take_answered();
+                if !self.is_stuck() {
+                    batch.extend(self.carry.drain(..));
+                }
                 if let Some(part) = self.parts.pop_front() {
                     batch.extend(part);
                     return Some(batch);
@@ -234,6 +244,9 @@ impl Lane {
                 batch.extend(due);
             }
             if batch.len() >= max || (idle && !batch.is_empty()) {
+                if !self.carry.is_empty() {
+                    batch.splice(0..0, self.carry.drain(..)); // it came before
+                }
                 return Some(batch);
             }
             tokio::select! {
@@ -241,10 +254,30 @@ impl Lane {
                 control = self.control.recv() => self.control(control?, &mut batch).await,
                 () = self.env.homes.changed() => {}
                 end = ended(&mut self.in_flight) => self.settle(end),
+                () = self.asking.answer(), if batch.is_empty() => self.fruitless = 0,
                 input = self.inputs.recv() => self.admit(input?, &mut batch).await,
                 () = tokio::time::sleep_until(self.poll_due), if idle => {}
             }
         }
+    }
+
+    /// Takes up what came back from look-ups. What is in parts may be older.
+    fn take_answered(&mut self) {
+        if self.parts.is_empty() {
+            let answered = self.asking.take();
+            if !answered.is_empty() {
+                self.fruitless = 0;
+            }
+            self.carry.extend(answered);
+        } else {
+            self.fruitless = 0;
+        }
+    }
+
+    /// What is carried waits for something that is away: no use in trying it again before there is news. It was tried twice, because the first time it
+    /// may have waited for the commit that was in flight.
+    const fn is_stuck(&self) -> bool {
+        self.fruitless >= 2
     }
 
     /// Does what the ownership loop has ordered by now.
@@ -283,7 +316,12 @@ impl Lane {
         let busy: Vec<&Input> = batch.iter().chain(&self.carry).chain(self.parts.iter().flatten()).collect();
         let mut due = Vec::new();
         for (count, partitions) in by_count {
-            due.extend(waiting::due(&self.env, &partitions, count, &busy).await);
+            let found = waiting::due(&self.env, &partitions, count, &busy).await;
+            // It is in its table still, and comes again.
+            due.extend(found.into_iter().filter(|input| match &input.work {
+                Work::Item(item) => !self.asking.is_for(&item.aggregate),
+                _ => true,
+            }));
             waiting::begin_effects(&self.env, &partitions, count).await;
         }
         let mut counts: HashMap<(PartitionId, &AggregateId), u64> = HashMap::new();
@@ -342,6 +380,7 @@ impl Lane {
         for input in batch.extract_if(.., |input| input.partition == partition) {
             abandon(input);
         }
+        self.asking.remove(partition);
         let carried = std::mem::take(&mut self.carry);
         let (gone, kept): (Vec<_>, Vec<_>) = carried.into_iter().partition(|input| input.partition == partition);
         self.carry.extend(kept);

@@ -320,9 +320,18 @@ impl<'a> Planner<'a> {
     fn wait_after(&self, item: &Item, failure: &Failure) -> Option<Duration> {
         match failure {
             Failure::Reused => None,
-            Failure::Lookup(_) => Some(self.retry.backoff(item.attempts().max(1))),
+            Failure::Lookup(_) => Some(self.wait_for_another_context(item)),
             Failure::Handler(_) => self.retry.wait_after(item.attempts() + 1),
         }
+    }
+
+    /// Half as long again as it has waited already, whatever was tried: an outage costs less the longer it lasts. A quarter of that is up to the message's
+    /// id, so that what began to wait together doesn't come back together.
+    fn wait_for_another_context(&self, item: &Item) -> Duration {
+        let Origin::Mail { since, .. } = item.origin else { return self.retry.base };
+        let age = Duration::from_millis((self.now.unix_ms() - since.unix_ms()).max(0).unsigned_abs());
+        let longest = (age / 2).clamp(self.retry.base, self.retry.max);
+        longest / 1024 * (1024 - u32::from(item.message.id.as_bytes()[15]))
     }
 
     fn dispose(&mut self, input: Input, item: &Arc<Item>, failure: &Failure) {

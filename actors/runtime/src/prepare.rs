@@ -1,6 +1,6 @@
 //! Look-ups in other contexts, made for a whole batch at once and outside any transaction.
 //!
-//! A look-up that fails marks its message; the others go on (I6).
+//! A look-up that fails marks its message; the others go on (I6). Deliberately absent: who waits for what meanwhile, which is the lane's.
 
 use std::sync::Arc;
 
@@ -11,16 +11,40 @@ use crate::{
     work::{AnyCommand, Failure, Input, Item, Work},
 };
 
-/// Prepares every command of `batch` that is not prepared yet and not known to be a repeat.
-pub(crate) async fn prepare(context: &BoundedContext, batch: &mut [Input], is_repeat: impl Fn(&Item) -> bool) {
+/// An input with its place in the batch that it came in.
+pub(crate) type Placed = (usize, Input);
+
+/// The places of the messages in `batch` that need a look-up. All others that `may_need` one are prepared by that.
+pub(crate) fn needing(
+    context: &BoundedContext,
+    batch: &mut [Input],
+    may_need: impl Fn(&Input, &Item) -> bool,
+) -> Vec<usize> {
+    let mut places = Vec::new();
+    for (place, input) in batch.iter_mut().enumerate() {
+        let Work::Item(item) = &input.work else { continue };
+        if item.prepared || !may_need(input, item) {
+            continue;
+        }
+        if context.kind(item.aggregate.kind).is_some_and(|kind| kind.looks_up(&item.command)) {
+            places.push(place);
+        } else if let Work::Item(item) = &mut input.work
+            // A message that is shared with an actor already went through here.
+            && let Some(item) = Arc::get_mut(item)
+        {
+            item.prepared = true;
+        }
+    }
+    places
+}
+
+/// Makes the look-ups of these messages.
+pub(crate) async fn prepare(context: Arc<BoundedContext>, mut asked: Vec<Placed>) -> Vec<Placed> {
     for kind in context.kinds() {
         let mut items: Vec<&mut Item> = Vec::new();
-        for input in batch.iter_mut() {
-            // A message that is shared with an actor already went through here.
+        for (_, input) in &mut asked {
             if let Work::Item(item) = &mut input.work
                 && item.aggregate.kind == kind.name()
-                && !item.prepared
-                && !is_repeat(item)
                 && let Some(item) = Arc::get_mut(item)
             {
                 items.push(item);
@@ -42,4 +66,5 @@ pub(crate) async fn prepare(context: &BoundedContext, batch: &mut [Input], is_re
             }
         }
     }
+    asked
 }

@@ -21,7 +21,7 @@ use holdfast_core::{
     dedup,
     disposition::Refused,
 };
-use holdfast_fulfillment_domain::{Booking, Command, Event, Rejection, Shipment};
+use holdfast_fulfillment_domain::{Booking, Command, Event, Lookup, Rejection, Shipment};
 use prost::Message as _;
 use uuid::Uuid;
 
@@ -120,6 +120,10 @@ impl Adapter for ShipmentAdapter {
 
     fn view(&self, state: &Shipment, context: &Context<'_>) -> Option<serde_json::Value> {
         projection::row(state, context.key)
+    }
+
+    fn looks_up(&self, command: &Command) -> bool {
+        wanting(command).is_some() || matches!(command, Command::OrderPaid { address: Lookup::NotAsked, .. })
     }
 
     async fn prepare(&self, commands: &mut [&mut Command]) -> Vec<Result<(), LookupFailed>> {

@@ -8,7 +8,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use clap::Parser as _;
-use holdfast::cli::{Arguments, Verb};
+use holdfast::{
+    cli::{Arguments, Verb},
+    infrastructure::CONTEXTS,
+};
 use holdfast_platform::{Config, Context, config::Sources, shutdown::Plan};
 use serde_json::{Map, Value};
 
@@ -79,7 +82,10 @@ fn every_variable_is_a_configuration_key_with_a_good_value() {
     assert_eq!(ours(&compose).len(), 5, "three nodes and two jobs");
     for (name, service) in ours(&compose) {
         let config = config(service);
-        assert!(config.require_brokers().is_ok() && config.require_database_url(Context::Orders).is_ok(), "{name}");
+        assert!(config.require_brokers().is_ok(), "{name}");
+        // Every context is served, so what any of them can't do without is there.
+        assert!(CONTEXTS.iter().all(|context| config.require_database_url(*context).is_ok()), "{name}");
+        assert!(config.require_payments_api_key().is_ok(), "{name}");
         for (variable, _) in environment(service) {
             let is_known = variable.starts_with("HOLDFAST_") || variable.starts_with("OTEL_");
             assert!(is_known, "{name}: {variable} is read by nobody");
@@ -105,10 +111,10 @@ fn every_command_line_is_one() {
         });
     }
     verbs.sort();
-    let both = "orders,inventory";
-    assert_eq!(verbs, ["migrate all", both, both, both, "topics"]);
+    assert_eq!(verbs, ["all", "all", "all", "migrate all", "topics"]);
+    assert_eq!(words(&services(&compose)["topics"]["command"]), ["topics", "apply", "all"]);
     let docker = file("deploy/Dockerfile");
-    assert!(docker.contains(r#"CMD ["serve", "orders,inventory"]"#));
+    assert!(docker.contains(r#"CMD ["serve", "all"]"#));
     // What the header tells people to type.
     let shown: Vec<String> = file("deploy/compose.yaml")
         .lines()

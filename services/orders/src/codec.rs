@@ -18,7 +18,7 @@ use holdfast_core::{
     dedup,
     disposition::Refused,
 };
-use holdfast_orders_domain::{Command, Event, Order, Rejection};
+use holdfast_orders_domain::{Command, Event, Order, Quote, Rejection};
 use holdfast_proto::money::v1 as money;
 
 pub(crate) use commands::order_id;
@@ -82,6 +82,10 @@ impl Adapter for OrderAdapter {
 
     fn view(&self, state: &Order, context: &Context<'_>) -> Option<serde_json::Value> {
         projection::row(state, context.key)
+    }
+
+    fn looks_up(&self, command: &Command) -> bool {
+        matches!(command, Command::AddItem { quote: Quote::NotAsked, .. })
     }
 
     async fn prepare(&self, commands: &mut [&mut Command]) -> Vec<Result<(), LookupFailed>> {

@@ -96,6 +96,10 @@ impl Adapter for PaymentAdapter {
         dedup::Rejection { code: rejection.code().to_owned(), message: rejection.to_string() }
     }
 
+    fn looks_up(&self, command: &Command) -> bool {
+        matches!(command, Command::OrderReserved { .. } | Command::ProviderReported { news: News::Captured { .. }, .. })
+    }
+
     /// Asks each currency's rate once for the whole batch.
     async fn prepare(&self, commands: &mut [&mut Command]) -> Vec<Result<(), LookupFailed>> {
         let mut known = Vec::<(Currency, Result<Quote, LookupFailed>)>::new();

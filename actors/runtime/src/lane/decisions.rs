@@ -21,14 +21,13 @@ use crate::{
     mutant::Mutant,
     partition::{PartitionMessage, Post},
     plan::{Plan, Planned, Planner},
-    prepare,
     router::RouteError,
     telemetry,
     work::{Delivery, Input, Item, Origin, ReadReply, Work, answer_of},
 };
 
 impl Lane {
-    pub(super) async fn look_up(&mut self, batch: &mut [Input]) -> Known {
+    pub(super) async fn look_up(&mut self, batch: &mut Vec<Input>) -> Known {
         let mut backoff = Backoff::infrastructure();
         let known = loop {
             let growth = self.env.homes.now();
@@ -50,15 +49,13 @@ impl Lane {
                 }
             }
         };
-        prepare::prepare(&self.env.context, batch, |item| {
-            item.claim_key().is_some_and(|key| known.claims.contains_key(&key))
-        })
-        .await;
+        self.ask(batch, &known).await;
         known
     }
 
     pub(super) async fn decide(&mut self, batch: Vec<Input>, known: Known) {
         metrics::histogram!(telemetry::BATCH_RECORDS, "context" => self.env.context.name()).record(size(batch.len()));
+        let gathered = batch.len();
         let recent = std::mem::take(&mut self.recent);
         let emit = self.env.emit.clone();
         let mut planner = Planner::new(
@@ -79,6 +76,8 @@ impl Lane {
             Arc::new(self.owned.values().map(|owned| (owned.partition, owned.term)).collect());
         let plans = plans.into_iter().filter(|plan| !plan.is_empty());
         self.ready.extend(plans.map(|plan| Plan { terms: terms.clone(), ..plan }));
+        let is_fruitless = self.ready.is_empty() && self.carry.len() == gathered && !self.asking.is_empty();
+        self.fruitless = if is_fruitless { self.fruitless.saturating_add(1) } else { 0 };
     }
 
     /// Disposes of everything that needs no actor, and groups the rest by aggregate, in order of first appearance.
@@ -167,6 +166,12 @@ impl Lane {
                 } else {
                     planner.fail(input, &item, failure);
                 }
+                continue;
+            }
+            // It was about to queue behind mail, which is gone by now: the next batch looks up what it needs.
+            if !item.prepared && self.env.context.kind(aggregate.kind).is_some_and(|kind| kind.looks_up(&item.command))
+            {
+                planner.carry(input, &aggregate);
                 continue;
             }
             owned.live.touch(&aggregate, now, || stored_waiting);

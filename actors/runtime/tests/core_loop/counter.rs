@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -102,6 +102,8 @@ impl Aggregate for Counter {
 #[derive(Clone, Default)]
 pub struct Oracle {
     pub is_away: Arc<AtomicBool>,
+    /// How long an answer takes.
+    pub takes_ms: Arc<AtomicU64>,
     pub calls: Arc<AtomicUsize>,
     /// What the bank has given, by counter and effect: it knows a repeat.
     pub bank: Arc<Mutex<BTreeMap<(String, String), i64>>>,
@@ -231,6 +233,10 @@ impl Adapter for CounterAdapter {
         Some(serde_json::json!({ "key": context.key, "sum": state.sum }))
     }
 
+    fn looks_up(&self, command: &Command) -> bool {
+        matches!(command, Command::Ask(_))
+    }
+
     async fn prepare(&self, commands: &mut [&mut Command]) -> Vec<Result<(), LookupFailed>> {
         let asks: Vec<_> = commands
             .iter_mut()
@@ -241,6 +247,10 @@ impl Adapter for CounterAdapter {
             .collect();
         if asks.iter().any(Option::is_some) {
             self.oracle.calls.fetch_add(1, Ordering::SeqCst);
+            match self.oracle.takes_ms.load(Ordering::SeqCst) {
+                0 => {}
+                ms => tokio::time::sleep(Duration::from_millis(ms)).await,
+            }
         }
         asks.into_iter()
             .map(|ask| match ask {

@@ -8,6 +8,7 @@ mod basics;
 mod faults;
 mod growth;
 mod history;
+mod look_ups;
 mod mutants;
 mod ownership;
 mod routing;

@@ -220,7 +220,7 @@ impl Run {
 
     fn port_fault(&mut self) {
         let Some(member) = self.someone() else { return };
-        match self.dice.below(10) {
+        match self.dice.below(11) {
             0 => member.store.set_unavailable(true),
             9 => self.cluster.oracle.answers_lost.store(self.dice.index(3), std::sync::atomic::Ordering::SeqCst),
             1 => member.store.lose_answers(1 + u32::try_from(self.dice.below(3)).expect("small")),
@@ -230,6 +230,7 @@ impl Run {
             5 => member.publisher.lose_acks(1),
             6 => member.publisher.leave_zombie(self.gate()),
             7 => member.publisher.hold_sends(Some(self.gate())),
+            10 => self.cluster.oracle.takes_ms.store(self.dice.below(2_000), std::sync::atomic::Ordering::SeqCst),
             _ => self.cluster.oracle.is_away.store(self.dice.one_in(2), std::sync::atomic::Ordering::SeqCst),
         }
     }
@@ -303,6 +304,7 @@ impl Run {
     async fn heal(&mut self) {
         self.gates.drain(..).for_each(|gate| gate.open());
         self.cluster.oracle.is_away.store(false, std::sync::atomic::Ordering::SeqCst);
+        self.cluster.oracle.takes_ms.store(0, std::sync::atomic::Ordering::SeqCst);
         for (member, standing) in &self.members {
             member.store.heal();
             member.publisher.heal();

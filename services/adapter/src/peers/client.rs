@@ -41,7 +41,7 @@ const NAME: &str = "node";
 fn settings() -> Settings {
     Settings {
         connect: Duration::from_millis(500),
-        breaker_ratio: 0.95,
+        breaker_failures: 20,
         breaker_open: Duration::from_secs(1),
         ..Settings::default()
     }

@@ -99,6 +99,13 @@ fn topic<'a>(facts: &'a mut Facts, name: &str) -> &'a mut TopicState {
     facts.contexts[0].topics.iter_mut().find(|topic| topic.name == name).unwrap()
 }
 
+/// Inventory is there, too, of which [`healthy`] only has the topic that orders follows.
+fn deploy_inventory(facts: &mut Facts) {
+    let (inputs, wanted, topics) = (Vec::new(), Vec::new(), Vec::new());
+    let stored = facts.contexts[0].stored.clone();
+    facts.contexts.push(ContextFacts { context: Context::Inventory, inputs, wanted, topics, stored });
+}
+
 fn set(facts: &mut Facts, name: &str, key: &str, value: &str) {
     topic(facts, name).config.insert(key.to_owned(), value.to_owned());
 }
@@ -148,6 +155,18 @@ fn a_healthy_system_has_no_findings() {
     assert_eq!(after(|_| {}), []);
 }
 
+/// `topics apply` makes what a context follows, and `partitions grow` leaves alone what nobody serves.
+#[test]
+fn a_topic_of_a_context_that_is_not_deployed_may_be_of_any_size() {
+    let grown_beside_it = |facts: &mut Facts| topic(facts, "inventory.events").partitions = 1;
+    assert_eq!(after(grown_beside_it), []);
+    let found = after(|facts| {
+        deploy_inventory(facts);
+        grown_beside_it(facts);
+    });
+    assert_eq!(found.iter().map(|(check, _)| *check).collect::<Vec<_>>(), ["inputs have equal partitions"]);
+}
+
 #[test]
 fn every_fault_of_topics_is_found_by_its_check() {
     use Level::{Hint, Wrong};
@@ -160,6 +179,7 @@ fn every_fault_of_topics_is_found_by_its_check() {
     });
     expect(unequal, Hint, &["2 partitions", "set to 12", "HOLDFAST_PARTITIONS=2"], |facts| facts.partitions = 12);
     expect("inputs have equal partitions", Wrong, &["orders.commands has 2", "inventory.events has 4"], |facts| {
+        deploy_inventory(facts);
         topic(facts, "inventory.events").partitions = 4;
     });
     let kept = "topics keep records long enough";

@@ -5,6 +5,7 @@
 mod bad_records;
 mod calls;
 mod command_line;
+mod downstream;
 mod edge;
 mod flash_sale;
 mod life;
@@ -78,5 +79,6 @@ fn trials(open: Option<(Arc<Shop>, Arc<Runtime>)>) -> Vec<Trial> {
         trial!(nodes => any_node_answers_for_any_order_in_the_callers_trace),
         trial!(nodes => a_watch_and_its_orders_survive_a_node_that_leaves_in_good_order),
         trial!(nodes => a_watch_and_its_orders_survive_a_node_that_is_killed),
+        trial!(downstream => in_trouble_is_asked_less_and_holds_up_only_who_needs_it),
     ]
 }

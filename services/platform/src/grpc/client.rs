@@ -5,7 +5,8 @@
 //! kept the call from arriving.
 //!
 //! The breaker is `tower-resilience-circuitbreaker`: released this autumn, a tower service, half-open probes reserved
-//! atomically. failsafe's last release is of 2024; recloser would have done, but is a wrapper around calls, not a service.
+//! atomically. failsafe's last release is of 2024; recloser would have done, but is a wrapper around calls, not a service. Its window of last calls is
+//! not used: that counts everything since the circuit last closed, so that after a healthy day it would take a day of failures to open it.
 //!
 //! Deliberately absent: load balancing between replicas (Kubernetes and connection age do it).
 
@@ -55,11 +56,9 @@ pub struct Settings {
     pub connect: Duration,
     /// When to try again.
     pub retry: Retry,
-    /// Of this many last calls …
-    pub breaker_window: usize,
-    /// … this share must fail for the circuit to open …
-    pub breaker_ratio: f64,
-    /// … for this long.
+    /// So many attempts in a row must fail for the circuit to open …
+    pub breaker_failures: usize,
+    /// … for this long; then one attempt at a time is a probe.
     pub breaker_open: Duration,
 }
 
@@ -69,8 +68,7 @@ impl Default for Settings {
             deadline: Duration::from_secs(2),
             connect: Duration::from_secs(1),
             retry: Retry::default(),
-            breaker_window: 20,
-            breaker_ratio: 0.5,
+            breaker_failures: 10,
             breaker_open: Duration::from_secs(2),
         }
     }
@@ -134,9 +132,7 @@ impl Peer {
         }
         let breaker = CircuitBreakerLayer::builder()
             .name(name)
-            .failure_rate_threshold(settings.breaker_ratio)
-            .sliding_window_size(settings.breaker_window)
-            .minimum_number_of_calls(settings.breaker_window.div_ceil(2))
+            .consecutive_failures(settings.breaker_failures)
             .wait_duration_in_open(settings.breaker_open)
             .failure_classifier(is_failure as Classify)
             .on_state_transition(move |from, to| {

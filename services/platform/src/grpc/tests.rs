@@ -263,7 +263,11 @@ async fn a_transient_failure_is_tried_again_and_others_are_not() {
 #[tokio::test]
 async fn a_failing_peer_opens_the_circuit_and_a_good_answer_closes_it() {
     let server = running(Limits::default()).await;
-    let peer = server.peer(Settings { breaker_window: 4, breaker_open: ms(200), ..Settings::default() });
+    let peer = server.peer(Settings { breaker_failures: 4, breaker_open: ms(200), ..Settings::default() });
+    // However long it was well before.
+    for _ in 0..50 {
+        assert_eq!(status(&peer, "Fine").await.code(), Code::Ok);
+    }
     for _ in 0..4 {
         status(&peer, "Down").await;
     }
@@ -279,7 +283,7 @@ async fn a_failing_peer_opens_the_circuit_and_a_good_answer_closes_it() {
 #[tokio::test]
 async fn calls_that_time_out_open_the_circuit_too() {
     let server = running(Limits::default()).await;
-    let settings = Settings { breaker_window: 4, deadline: ms(60), ..Settings::default() };
+    let settings = Settings { breaker_failures: 4, deadline: ms(60), ..Settings::default() };
     let peer = server.peer(settings);
     for _ in 0..4 {
         let hang = peer.call(|stack| async move { ask(stack, request("Hang")).await });

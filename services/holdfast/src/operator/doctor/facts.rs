@@ -47,7 +47,7 @@ pub struct Facts {
     pub retry_budget: u32,
     /// The cluster, or why it can't be asked.
     pub brokers: Result<Brokers, String>,
-    /// By context.
+    /// By context: those that are deployed.
     pub contexts: Vec<ContextFacts>,
 }
 

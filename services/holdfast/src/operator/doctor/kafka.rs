@@ -69,11 +69,18 @@ pub(super) fn topics_have_equal_partitions(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
+/// Whether somebody is there who writes to this topic. One that was only made to be followed stays as small as it was when the shop around it grows,
+/// and holds nothing.
+fn is_written_to(facts: &Facts, topic: &str) -> bool {
+    let context = topic.split_once('.').map_or(topic, |(context, _)| context);
+    facts.contexts.iter().any(|deployed| deployed.context.as_str() == context)
+}
+
 pub(super) fn inputs_have_equal_partitions(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for context in &facts.contexts {
-        let inputs: Vec<&TopicState> =
-            context.topics.iter().filter(|topic| context.inputs.contains(&topic.name)).collect();
+        let is_input = |topic: &&TopicState| context.inputs.contains(&topic.name) && is_written_to(facts, &topic.name);
+        let inputs: Vec<&TopicState> = context.topics.iter().filter(is_input).collect();
         let Some(first) = inputs.first() else { continue };
         if inputs.iter().any(|topic| topic.partitions != first.partitions) {
             findings.push(Finding::wrong(

@@ -1,0 +1,185 @@
+//! Look-ups in other contexts that take their time: they go on beside the loop, and only who needs their answers waits.
+//!
+//! Upholds I6 and I3 together: a message whose look-up is not answered at once leaves the batch, and so does everything that comes after it for the
+//! same aggregate, until the answer is there; then all of it goes round again, in its order, before anything of that aggregate that is newer. What was
+//! decided before (and is prepared, therefore) is older than whatever is away, so it passes. Nothing is consumed meanwhile, so a node that dies takes
+//! nothing along (I7). Deliberately absent: a bound on the time, which is the adapter's; on the bytes, which are in the admission's budget still.
+
+use std::collections::{HashMap, HashSet};
+
+use futures::FutureExt as _;
+use holdfast_core::{AggregateId, PartitionId};
+use tokio::task::{JoinError, JoinSet};
+
+use super::{Lane, abandon, ended};
+use crate::{
+    activation::Known,
+    mutant::Mutant,
+    passivation::Directory,
+    prepare::{self, Placed},
+    work::{Input, Item, Origin, Work},
+};
+
+/// Behind everything that was in the batch.
+const LAST: usize = usize::MAX;
+
+/// What waits for one answer.
+struct Round {
+    aggregates: HashSet<AggregateId>,
+    /// Behind what was asked for.
+    held: Vec<Placed>,
+    /// Of these, earlier mail is being decided meanwhile. If that comes to nothing it is read again, so mail that was behind it must be, too.
+    behind_mail: HashSet<AggregateId>,
+}
+
+/// The look-ups under way, and what waits for them. Those of a lane that ends are given up.
+#[derive(Default)]
+pub(super) struct Asking {
+    number: u64,
+    under_way: JoinSet<(u64, Vec<Placed>)>,
+    rounds: HashMap<u64, Round>,
+    answered: Vec<Result<(u64, Vec<Placed>), JoinError>>,
+}
+
+impl Asking {
+    pub fn is_empty(&self) -> bool {
+        self.rounds.is_empty()
+    }
+
+    /// Whether something of this aggregate is away.
+    pub fn is_for(&self, aggregate: &AggregateId) -> bool {
+        self.rounds.values().any(|round| round.aggregates.contains(aggregate))
+    }
+
+    /// Takes out of `batch` what comes after something that is away.
+    fn hold(&mut self, batch: &mut Vec<Input>) {
+        if self.rounds.is_empty() {
+            return;
+        }
+        for input in std::mem::take(batch) {
+            let round = match &input.work {
+                Work::Item(item) if !item.prepared => {
+                    self.rounds.values_mut().find(|round| round.aggregates.contains(&item.aggregate))
+                }
+                _ => None,
+            };
+            match round {
+                Some(round) => round.held.push((LAST, input)),
+                None => batch.push(input),
+            }
+        }
+    }
+
+    fn begin(&mut self, looking_up: impl Future<Output = Vec<Placed>> + Send + 'static, round: Round) {
+        self.number += 1;
+        let number = self.number;
+        self.under_way.spawn(looking_up.map(move |asked| (number, asked)));
+        self.rounds.insert(number, round);
+    }
+
+    /// Waits until one is answered; for ever if there is none. Nothing is lost if the wait is given up.
+    pub async fn answer(&mut self) {
+        match self.under_way.join_next().await {
+            Some(answered) => self.answered.push(answered),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Everything whose answer is there, with what waited for it.
+    pub fn take(&mut self) -> Vec<Input> {
+        while let Some(answered) = self.under_way.try_join_next() {
+            self.answered.push(answered);
+        }
+        let mut inputs = Vec::new();
+        for answered in self.answered.drain(..) {
+            let (number, mut all) = match answered {
+                Ok(answered) => answered,
+                // A panic in an adapter is this lane's, as if it had waited.
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => continue, // only the lane's own end gives one up
+                },
+            };
+            if let Some(round) = self.rounds.remove(&number) {
+                all.extend(round.held);
+                all.retain(|(_, input)| mail_of(input).is_none_or(|aggregate| !round.behind_mail.contains(aggregate)));
+            }
+            all.sort_by_key(|(place, _)| *place);
+            inputs.extend(all.into_iter().map(|(_, input)| input));
+        }
+        inputs
+    }
+
+    /// Lets go of what waits for `partition`, which is lost. What is asked for itself is found void when it comes back.
+    pub fn remove(&mut self, partition: PartitionId) {
+        for round in self.rounds.values_mut() {
+            round.held.extract_if(.., |(_, input)| input.partition == partition).for_each(|(_, input)| abandon(input));
+        }
+    }
+}
+
+impl Lane {
+    /// Has everything looked up that `batch` needs of other contexts. Takes no longer than the commits that are in flight anyway: what is not
+    /// answered by then leaves the batch, with what comes after it for the same aggregates.
+    pub(super) async fn ask(&mut self, batch: &mut Vec<Input>, known: &Known) {
+        self.asking.hold(batch);
+        let (owned, is_ignored) = (&self.owned, self.env.config.is(Mutant::MailboxAfterBatch));
+        let places = prepare::needing(&self.env.context, batch, |input, item| {
+            let is_repeat = item.claim_key().is_some_and(|key| known.claims.contains_key(&key));
+            let live = owned.get(&input.partition).map(|owned| &owned.live);
+            !is_repeat && (is_ignored || !queues_behind_mail(item, live, known))
+        });
+        if places.is_empty() {
+            return;
+        }
+        let mut first: HashMap<AggregateId, usize> = HashMap::new();
+        let (mut asked, mut others): (Vec<Placed>, Vec<Placed>) = (Vec::new(), Vec::new());
+        for (place, input) in std::mem::take(batch).into_iter().enumerate() {
+            match &input.work {
+                Work::Item(item) if places.binary_search(&place).is_ok() => {
+                    first.entry(item.aggregate.clone()).or_insert(place);
+                    asked.push((place, input));
+                }
+                _ => others.push((place, input)),
+            }
+        }
+        let mut looking_up = Box::pin(prepare::prepare(self.env.context.clone(), asked));
+        let answered = loop {
+            tokio::select! {
+                biased;
+                asked = &mut looking_up => break Some(asked),
+                end = ended(&mut self.in_flight) => self.settle(end),
+                () = std::future::ready(()), if self.in_flight.is_none() => break None,
+            }
+        };
+        if let Some(asked) = answered {
+            others.extend(asked);
+            others.sort_unstable_by_key(|(place, _)| *place);
+        } else {
+            let is_behind = |(place, input): &mut Placed| match &input.work {
+                Work::Item(item) => first.get(&item.aggregate).is_some_and(|first| first < place),
+                _ => false,
+            };
+            let held = others.extract_if(.., is_behind).collect();
+            let mail = others.iter().filter_map(|(_, input)| mail_of(input));
+            let behind_mail = mail.filter(|aggregate| first.contains_key(*aggregate)).cloned().collect();
+            self.asking.begin(looking_up, Round { aggregates: first.into_keys().collect(), held, behind_mail });
+        }
+        batch.extend(others.into_iter().map(|(_, input)| input));
+    }
+}
+
+/// The aggregate that this is mail of, if it is any.
+fn mail_of(input: &Input) -> Option<&AggregateId> {
+    match &input.work {
+        Work::Item(item) if matches!(item.origin, Origin::Mail { .. }) => Some(&item.aggregate),
+        _ => None,
+    }
+}
+
+/// Whether `item` is put behind what waits for its aggregate already, whatever a look-up would say.
+fn queues_behind_mail(item: &Item, live: Option<&Directory>, known: &Known) -> bool {
+    let stored = known.cold.get(&item.aggregate).map_or(0, |(_, waiting)| *waiting);
+    let waiting = live.and_then(|live| live.waiting(&item.aggregate)).unwrap_or(0).max(stored);
+    waiting > 0 && matches!(item.origin, Origin::Log { .. } | Origin::Call { .. })
+}
