@@ -84,7 +84,7 @@ impl Served {
     pub fn said(&self, name: &str) -> Option<SocketAddr> {
         let log = self.log();
         let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        lines.filter_map(|line| line.get("fields")?.get(name)?.as_str()?.parse().ok()).last()
+        lines.filter_map(|line| line.get("fields")?.get(name)?.as_str()?.parse().ok()).next_back()
     }
 
     /// Shows the end of its log, for who looks into a failure.

@@ -1,6 +1,6 @@
 //! The pages, in a real Chromium: signing in, the list, and one order as it changes; and the same without scripts.
 //!
-//! The browser is driven by WebDriver. Invariant: what changes shows without the page being loaded again. Deliberately absent: looks.
+//! The browser is driven by `WebDriver`. Invariant: what changes shows without the page being loaded again. Deliberately absent: looks.
 
 use std::{
     net::TcpListener as Port,
