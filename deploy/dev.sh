@@ -8,6 +8,7 @@
 #   deploy/dev.sh conformance           checks by tools from outside (buf, the Compose specification, Stripe's mock server, schemathesis)
 #   deploy/dev.sh faults [--seed N] …   load, calls and every fault at three nodes, then an account (--commands, --pause …)
 #   deploy/dev.sh faults failover …     how long orders go unanswered when their node is killed, and when it leaves
+#   deploy/dev.sh faults life …         five contexts, each killed in turn, and a provider that fails; then the books (--orders)
 #   deploy/dev.sh faults grow …         partitions grow twice under load from three producers, one of them Kafka's own
 #   deploy/dev.sh tools                 only checks and installs what the system lacks
 #
@@ -297,7 +298,7 @@ case $verb in
   faults)
     ensure_build_tools
     ensure_java_compiler
-    [[ ${1:-} == failover || ${1:-} == grow || ${1:-} == run ]] || set -- run "$@"
+    [[ ${1:-} == failover || ${1:-} == grow || ${1:-} == life || ${1:-} == run ]] || set -- run "$@"
     exec cargo test --release --locked --workspace --test faults -- "$@"
     ;;
   *)

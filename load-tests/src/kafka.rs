@@ -190,13 +190,13 @@ fn end(found: &TopicPartitionListElem<'_>) -> Option<(i32, i64)> {
     }
 }
 
-fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, Error> {
+pub(crate) fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, Error> {
     let metadata = consumer.fetch_metadata(Some(topic), METADATA).map_err(failed(format!("metadata of {topic}")))?;
     let found = metadata.topics().iter().filter(|found| found.name() == topic && found.error().is_none());
     Ok(found.flat_map(|found| found.partitions().iter().map(rdkafka::metadata::MetadataPartition::id)).collect())
 }
 
-fn reader(brokers: &str) -> Result<BaseConsumer, Error> {
+pub(crate) fn reader(brokers: &str) -> Result<BaseConsumer, Error> {
     let mut config = client(brokers, "holdfast-load-reader");
     config
         .set("group.id", "holdfast-load-reader")
@@ -233,7 +233,7 @@ impl Seen {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    fn of(message: &BorrowedMessage<'_>) -> Self {
+    pub(crate) fn of(message: &BorrowedMessage<'_>) -> Self {
         let mut headers = HashMap::new();
         if let Some(found) = message.headers() {
             for header in found.iter() {

@@ -249,8 +249,18 @@ pub async fn produce(
     options: Options,
     progress: impl Fn(u64) + Send + 'static,
 ) -> Result<Ledger, Error> {
-    let (brokers, mix) = (brokers.to_owned(), mix.clone());
-    tokio::task::spawn_blocking(move || send_all(&brokers, mix.windows(), &options, progress)).await?
+    produce_windows(brokers, mix.windows(), options, progress).await
+}
+
+/// Sends these windows, one after the other. A window that takes its time holds up the ones after it.
+pub async fn produce_windows(
+    brokers: &str,
+    windows: impl Iterator<Item = Vec<Planned>> + Send + 'static,
+    options: Options,
+    progress: impl Fn(u64) + Send + 'static,
+) -> Result<Ledger, Error> {
+    let brokers = brokers.to_owned();
+    tokio::task::spawn_blocking(move || send_all(&brokers, windows, &options, progress)).await?
 }
 
 fn producer(brokers: &str, options: &Options, deliveries: Arc<Deliveries>) -> Result<BaseProducer<Context>, Error> {
@@ -268,6 +278,37 @@ fn producer(brokers: &str, options: &Options, deliveries: Arc<Deliveries>) -> Re
         .set("statistics.interval.ms", "50")
         .set("queue.buffering.max.messages", "200000");
     Ok(config.create_with_context(Context(deliveries))?)
+}
+
+/// Sends records one by one, to whichever topic each belongs, for somebody who finds out as he goes what to send.
+pub(crate) struct Sender {
+    producer: BaseProducer<Context>,
+    deliveries: Arc<Deliveries>,
+    sent: u64,
+}
+
+impl Sender {
+    /// Connects; `topic` is the one that most will go to.
+    pub(crate) fn connect(brokers: &str, topic: &str) -> Result<Self, Error> {
+        let deliveries = Arc::new(Deliveries::default());
+        let producer = producer(brokers, &Options::to(topic), deliveries.clone())?;
+        warm_up(&producer, &deliveries, topic)?;
+        Ok(Self { producer, deliveries, sent: 0 })
+    }
+
+    pub(crate) fn send(&mut self, topic: &str, record: &Planned) -> Result<(), Error> {
+        let time = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
+        send(&self.producer, topic, record, &time)?;
+        self.sent += 1;
+        Ok(())
+    }
+
+    /// Waits until everything is acknowledged; fails if something is not.
+    pub(crate) fn finish(self) -> Result<(), Error> {
+        self.producer.flush(Duration::from_mins(2))?;
+        let missing = self.sent - self.deliveries.done.load(Ordering::Relaxed).min(self.sent);
+        if missing > 0 { Err(Error::Unacknowledged(missing)) } else { Ok(()) }
+    }
 }
 
 fn send_all(

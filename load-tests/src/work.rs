@@ -2,7 +2,7 @@
 //!
 //! Deterministic: the same [`Mix`] gives the same records, ids included. The benchmark's work is [`Mix::benchmark`]: four commands an order
 //! (create, add, add, place), interleaved in windows, 200-byte values. [`Mix::demo`] adds what real life adds. Values are padded
-//! to the wanted size with an unknown protobuf field, which every reader skips.
+//! to the wanted size with an unknown protobuf field, which every reader skips. [`Mix::shop`] is orders that go all the way ([`life`]).
 //! Deliberately absent: Kafka.
 
 use holdfast_proto::{
@@ -13,6 +13,9 @@ use holdfast_proto::{
 use prost::{Message, Name};
 use uuid::Uuid;
 
+pub mod life;
+
+use self::life::Life;
 use crate::random::Random;
 
 /// The sku that sells out in [`Mix::demo`].
@@ -53,6 +56,8 @@ pub struct Mix {
     pub bad: u16,
     /// If this is a flash sale: every so many orders one is a bystander, all others want [`HOT_SKU`].
     pub bystander_every: Option<u32>,
+    /// If orders are to go all the way: who places them, and what becomes of them then.
+    pub life: Option<Life>,
 }
 
 impl Mix {
@@ -72,6 +77,7 @@ impl Mix {
             repeated: 0,
             bad: 0,
             bystander_every: None,
+            life: None,
         }
     }
 
@@ -111,7 +117,7 @@ impl Mix {
     }
 
     /// The n-th order, and what else is random about it.
-    fn order_id(&self, n: u32) -> (Uuid, Random) {
+    pub(crate) fn order_id(&self, n: u32) -> (Uuid, Random) {
         let mut random = Random(self.seed ^ (u64::from(n) << 20));
         (id(self.time_ms, u64::from(n), random.next()), random)
     }
@@ -147,8 +153,9 @@ impl Mix {
         let (order, mut random) = self.order_id(n);
         let mut steps = Steps { mix: self, n, order, key: order.to_string(), records: Vec::with_capacity(6) };
         let roll = |share: u16, random: &mut Random| random.below(1_000) < u64::from(share);
-        let customer = id(self.time_ms, random.below(1 << 30), random.next()).to_string();
-        let create = CreateOrder { order_id: steps.key.clone(), customer_id: customer, currency: "EUR".into() };
+        let stranger = id(self.time_ms, random.below(1 << 30), random.next());
+        let customer_id = self.life.as_ref().map_or(stranger, |life| life.customer_of(n)).to_string();
+        let create = CreateOrder { order_id: steps.key.clone(), customer_id, currency: "EUR".into() };
         steps.push(&create, Expect::Event);
         if let Some(every) = self.bystander_every {
             let sku = Self::sku(u32::try_from(random.below(u64::from(self.skus.max(1)))).unwrap_or(0));
@@ -172,8 +179,9 @@ impl Mix {
             steps.place(Expect::Event);
             if roll(self.cancelled, &mut random) {
                 let cancel = CancelOrder { order_id: steps.key.clone(), reason: "changed my mind".into() };
-                // Running out of stock may have cancelled it before.
-                steps.push(&cancel, if is_scarce { Expect::Any } else { Expect::Event });
+                // Running out of stock may have cancelled it before, or it may be on its way.
+                let may_fail = is_scarce || self.life.is_some();
+                steps.push(&cancel, if may_fail { Expect::Whatever } else { Expect::Event });
             }
         }
         if roll(self.repeated, &mut random) {
@@ -222,6 +230,10 @@ pub enum Expect {
     DeadLetter(&'static str),
     /// Exactly one effect, whichever.
     Any,
+    /// It is taken, and changes nothing.
+    Nothing,
+    /// One effect, whichever, or none.
+    Whatever,
 }
 
 /// One record to send.
@@ -283,7 +295,13 @@ impl Steps<'_> {
 
     fn place(&mut self, expect: Expect) {
         let token = if self.mix.value_bytes > 0 { "pm_1KkzP2eZvKYlo2C" } else { "" };
-        let place = PlaceOrder { order_id: self.key.clone(), payment_method: token.into(), ..PlaceOrder::default() };
+        let mut place =
+            PlaceOrder { order_id: self.key.clone(), payment_method: token.into(), ..PlaceOrder::default() };
+        if let Some(life) = &self.mix.life {
+            let fate = life.fate(self.mix.seed, self.n);
+            place.payment_method = fate.payment_method.into();
+            place.address_id = fate.address_id.to_string();
+        }
         self.push(&place, expect);
     }
 

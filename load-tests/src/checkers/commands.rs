@@ -75,7 +75,6 @@ pub(super) fn check(ledger: &Ledger, evidence: &ContextEvidence, history: &Histo
             effects.reason = &letter.reason;
         }
     }
-    report.repeats_dropped = report.repeats_sent;
     for (id, sent) in &ledger.commands {
         judge(*id, sent, &effects.remove(id).unwrap_or_default(), report);
     }
@@ -85,6 +84,14 @@ pub(super) fn check(ledger: &Ledger, evidence: &ContextEvidence, history: &Histo
 
 fn judge(id: Uuid, sent: &Sent, effects: &Effects<'_>, report: &mut Report) {
     let number = effects.number();
+    let may_be_idle = matches!(sent.expect, Expect::Nothing | Expect::Whatever);
+    if number == 0 && effects.applied > 0 && may_be_idle {
+        report.idle += 1;
+        if effects.claimed_twice {
+            report.breach(Breach::Doubled, id, "claimed twice");
+        }
+        return;
+    }
     if number == 0 {
         report.breach(Breach::Lost, id, format!("sent {} times: {}", sent.copies, effects.words()));
         return;
@@ -108,7 +115,8 @@ fn judge(id: Uuid, sent: &Sent, effects: &Effects<'_>, report: &mut Report) {
         Expect::Event => effects.events > 0,
         Expect::Rejection(code) => effects.rejections.contains(&code),
         Expect::DeadLetter(reason) => !effects.letters.is_empty() && effects.reason == reason,
-        Expect::Any => true,
+        Expect::Any | Expect::Whatever => true,
+        Expect::Nothing => false,
     };
     if !is_expected {
         report.breach(Breach::Unexpected, id, format!("{:?} was due: {}", sent.expect, effects.words()));
@@ -150,9 +158,9 @@ fn overtaken(ledger: &Ledger, history: &History<'_>, report: &mut Report) {
     }
 }
 
-/// Events of orders that neither the ledger nor inventory explains: calls by gRPC, timers, or another producer.
-pub(super) fn caused_by_others(ledger: &Ledger, orders: &History<'_>, inventory: &History<'_>, report: &mut Report) {
-    let known: HashSet<Uuid> = inventory.events().map(|event| event.id).collect();
+/// Events of orders that neither the ledger nor another context explains: calls by gRPC, timers, or another producer.
+pub(super) fn caused_by_others(ledger: &Ledger, orders: &History<'_>, others: &[History<'_>], report: &mut Report) {
+    let known: HashSet<Uuid> = others.iter().flat_map(History::events).map(|event| event.id).collect();
     let explained = |id: &Uuid| ledger.commands.contains_key(id) || known.contains(id);
     let others = orders.events().filter(|event| !event.causation.as_ref().is_some_and(explained));
     report.caused_by_others = others.count() as u64;

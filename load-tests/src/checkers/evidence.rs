@@ -4,14 +4,13 @@
 //! code that writes it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, hash_map::DefaultHasher},
+    collections::{BTreeMap, BTreeSet, HashSet, hash_map::DefaultHasher},
     hash::{Hash as _, Hasher as _},
 };
 
-use holdfast_proto::{inventory::v1 as inventory, orders::v1 as orders};
-use prost::Message as _;
 use uuid::Uuid;
 
+use super::{Account, News};
 use crate::kafka::Seen;
 
 /// Everything that is checked.
@@ -21,6 +20,14 @@ pub struct Evidence {
     pub orders: ContextEvidence,
     /// Of the inventory context, if it ran.
     pub inventory: Option<ContextEvidence>,
+    /// Of the payments context, if it ran.
+    pub payments: Option<ContextEvidence>,
+    /// Of the fulfillment context, if it ran.
+    pub fulfillment: Option<ContextEvidence>,
+    /// Of the customers context, if it ran.
+    pub customers: Option<ContextEvidence>,
+    /// The payment provider's own books, if they could be had.
+    pub provider: Option<Account>,
 }
 
 /// What one context left behind.
@@ -34,6 +41,8 @@ pub struct ContextEvidence {
     pub marks: BTreeSet<Uuid>,
     /// Records of its events topic that are no events: where, and why.
     pub unreadable: Vec<(String, String)>,
+    /// The ids of records in its commands topic, where it sends some itself.
+    pub told: HashSet<Uuid>,
     /// Its dead-letter topic.
     pub dead: Vec<DeadRecord>,
     /// The ends of the topics it reads: topic, partition, offset after the last record.
@@ -75,97 +84,6 @@ pub struct EventRecord {
     pub digest: u64,
     /// What it says.
     pub news: News,
-}
-
-/// A SKU and a number of units.
-pub type Line = (String, i64);
-
-/// What an event says, as far as it is checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
-    /// `OrderCreated`.
-    Created,
-    /// `ItemAdded`: the line as it then is.
-    Added(Line),
-    /// `ItemRemoved`.
-    Removed(String),
-    /// `OrderPlaced`.
-    Placed,
-    /// `OrderReserved`.
-    Reserved,
-    /// `OrderCancelled`, and its cause.
-    Cancelled(String),
-    /// `StockReceived`, or `StockAdjusted`: what it adds.
-    Stock(Line),
-    /// `PriceSet`, or `ReorderPointSet`: nothing that stock tells.
-    Priced,
-    /// `StockReserved`.
-    Held(Vec<Line>),
-    /// `ReservationRefused`.
-    Refused(Vec<Line>),
-    /// `ReservationReleased`: what was given back.
-    Released(Vec<Line>),
-    /// `ReservationExpired`: what was given back.
-    Expired(Vec<Line>),
-    /// Some other.
-    Other(String),
-}
-
-impl News {
-    fn read(r#type: &str, body: &[u8]) -> Result<Self, prost::DecodeError> {
-        let Some((package, name)) = r#type.rsplit_once('.') else { return Ok(Self::Other(r#type.to_owned())) };
-        let lines = |lines: Vec<inventory::ReservationLine>| {
-            lines.into_iter().map(|line| (line.sku, line.quantity)).collect::<Vec<Line>>()
-        };
-        Ok(match (package, name) {
-            ("holdfast.orders.v1", "OrderCreated") => Self::Created,
-            ("holdfast.orders.v1", "ItemAdded") => {
-                let event = orders::ItemAdded::decode(body)?;
-                Self::Added((event.sku, event.line_quantity))
-            }
-            ("holdfast.orders.v1", "ItemRemoved") => Self::Removed(orders::ItemRemoved::decode(body)?.sku),
-            ("holdfast.orders.v1", "OrderPlaced") => Self::Placed,
-            ("holdfast.orders.v1", "OrderReserved") => Self::Reserved,
-            ("holdfast.orders.v1", "OrderCancelled") => {
-                let cause = orders::OrderCancelled::decode(body)?.cause().as_str_name();
-                Self::Cancelled(cause.trim_start_matches("CANCELLATION_CAUSE_").to_owned())
-            }
-            ("holdfast.inventory.v1", "StockReceived") => {
-                let event = inventory::StockReceived::decode(body)?;
-                Self::Stock((event.sku, event.quantity))
-            }
-            ("holdfast.inventory.v1", "StockAdjusted") => {
-                let event = inventory::StockAdjusted::decode(body)?;
-                Self::Stock((event.sku, event.delta))
-            }
-            ("holdfast.inventory.v1", "PriceSet" | "ReorderPointSet") => Self::Priced,
-            ("holdfast.inventory.v1", "StockReserved") => {
-                Self::Held(lines(inventory::StockReserved::decode(body)?.lines))
-            }
-            ("holdfast.inventory.v1", "ReservationRefused") => {
-                Self::Refused(lines(inventory::ReservationRefused::decode(body)?.wanted))
-            }
-            ("holdfast.inventory.v1", "ReservationReleased") => {
-                Self::Released(lines(inventory::ReservationReleased::decode(body)?.lines))
-            }
-            ("holdfast.inventory.v1", "ReservationExpired") => {
-                Self::Expired(lines(inventory::ReservationExpired::decode(body)?.lines))
-            }
-            _ => Self::Other(r#type.to_owned()),
-        })
-    }
-
-    /// The kind of aggregate that says so.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Created | Self::Added(_) | Self::Removed(_) | Self::Placed | Self::Reserved | Self::Cancelled(_) => {
-                "order"
-            }
-            Self::Stock(_) | Self::Priced => "stock_item",
-            Self::Held(_) | Self::Refused(_) | Self::Released(_) | Self::Expired(_) => "reservation",
-            Self::Other(_) => "",
-        }
-    }
 }
 
 impl EventRecord {

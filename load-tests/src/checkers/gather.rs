@@ -26,12 +26,18 @@ use crate::kafka::{Ends, Seen, read_all};
 
 /// Reads everything that [`super::audit()`] looks at.
 pub async fn gather(target: &Target) -> Result<Evidence, Error> {
-    let orders = context(target, &target.orders).await?;
-    let inventory = match &target.inventory {
-        Some(schema) => Some(context(target, schema).await?),
-        None => None,
+    let maybe = async |schema: &Option<Schema>| match schema {
+        Some(schema) => Ok::<_, Error>(Some(Box::pin(context(target, schema)).await?)),
+        None => Ok(None),
     };
-    Ok(Evidence { orders, inventory })
+    let (orders, inventory, payments, fulfillment, customers) = tokio::try_join!(
+        Box::pin(context(target, &target.orders)),
+        maybe(&target.inventory),
+        maybe(&target.payments),
+        maybe(&target.fulfillment),
+        maybe(&target.customers),
+    )?;
+    Ok(Evidence { orders, inventory, payments, fulfillment, customers, provider: None })
 }
 
 async fn context(target: &Target, schema: &Schema) -> Result<ContextEvidence, Error> {
@@ -46,19 +52,24 @@ async fn context(target: &Target, schema: &Schema) -> Result<ContextEvidence, Er
     Ok(evidence)
 }
 
-/// The topics that each context reads.
+/// The topics that each context reads, of those contexts that ran.
 pub(super) fn inputs(target: &Target) -> Vec<(String, Vec<String>)> {
-    let orders = &target.orders.name;
-    match &target.inventory {
-        None => vec![(orders.clone(), vec![format!("{orders}.commands")])],
-        Some(inventory) => {
-            let inventory = &inventory.name;
-            vec![
-                (orders.clone(), vec![format!("{orders}.commands"), format!("{inventory}.events")]),
-                (inventory.clone(), vec![format!("{inventory}.commands"), format!("{orders}.events")]),
-            ]
-        }
-    }
+    let orders = Some(&target.orders);
+    let [inventory, payments, fulfillment, customers] =
+        [&target.inventory, &target.payments, &target.fulfillment, &target.customers].map(Option::as_ref);
+    let followed: [(Option<&Schema>, &[Option<&Schema>]); 5] = [
+        (orders, &[inventory, payments, fulfillment]),
+        (inventory, &[orders]),
+        (payments, &[orders]),
+        (fulfillment, &[orders, inventory, customers]),
+        (customers, &[]),
+    ];
+    let of = |(context, follows): (Option<&Schema>, &[Option<&Schema>])| {
+        let name = &context?.name;
+        let events = follows.iter().flatten().map(|schema| format!("{}.events", schema.name));
+        Some((name.clone(), std::iter::once(format!("{name}.commands")).chain(events).collect()))
+    };
+    followed.into_iter().filter_map(of).collect()
 }
 
 async fn topics(target: &Target, context: &str, evidence: &mut ContextEvidence) -> Result<(), Error> {
@@ -68,6 +79,12 @@ async fn topics(target: &Target, context: &str, evidence: &mut ContextEvidence) 
             Read::Mark(id) => _ = evidence.marks.insert(id),
             Read::Unreadable(place, why) => evidence.unreadable.push((place, why)),
         }
+    }
+    // A shipment tells its recipient, and the reverse.
+    if target.fulfillment.as_ref().is_some_and(|schema| schema.name == context) {
+        let id = |seen: &Seen| Uuid::try_parse(seen.header("ce_id")).ok();
+        let found = all(&target.brokers, &format!("{context}.commands"), target.patience, id).await?;
+        evidence.told = found.into_iter().flatten().collect();
     }
     evidence.dead = all(&target.brokers, &format!("{context}.dlq"), target.patience, DeadRecord::read).await?;
     Ok(())

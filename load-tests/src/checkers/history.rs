@@ -76,6 +76,11 @@ impl<'a> History<'a> {
         self.of.values().flat_map(|events| events.values().copied())
     }
 
+    /// The keys of all aggregates of this kind.
+    pub(super) fn keys(&self, kind: &'static str) -> impl Iterator<Item = &'a str> + '_ {
+        self.of.keys().filter(move |(of, _)| *of == kind).map(|(_, key)| *key)
+    }
+
     /// The events of one aggregate, by version.
     pub(super) fn get(&self, kind: &'static str, key: &'a str) -> Option<&BTreeMap<u64, &'a EventRecord>> {
         self.of.get(&(kind, key))

@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{EventRecord, Evidence};
+use super::{EventRecord, Evidence, News};
 use crate::producer::{Ledger, Sent};
 
 /// Percentiles, in ms.
@@ -51,6 +51,25 @@ pub fn times_to<'a>(
         let after = u64::try_from(sent.after.as_millis()).ok()?;
         let at = i64::try_from(ledger.started_ms + after).ok()?;
         Some((id, sent, u64::try_from((first.get(id)? - at).max(0)).unwrap_or(0)))
+    })
+}
+
+/// Each placed order that was paid, and how long that took from its `PlaceOrder`'s sending to the record of its `OrderPaid`, ms.
+pub fn times_to_paid<'a>(ledger: &Ledger, events: &'a [EventRecord]) -> impl Iterator<Item = (&'a str, u64)> {
+    let mut paid: HashMap<&str, i64> = HashMap::new();
+    for event in events.iter().filter(|event| matches!(event.news, News::Paid(_))) {
+        let at = paid.entry(&event.key).or_insert(event.time_ms);
+        *at = (*at).min(event.time_ms);
+    }
+    let mut placed: HashMap<&str, u64> = HashMap::new();
+    for event in events.iter().filter(|event| matches!(event.news, News::Placed(_))) {
+        if let Some(sent) = event.causation.and_then(|id| ledger.commands.get(&id)) {
+            placed.insert(&event.key, ledger.started_ms + u64::try_from(sent.after.as_millis()).unwrap_or(0));
+        }
+    }
+    placed.into_iter().filter_map(move |(key, at)| {
+        let took = paid.get(key)? - i64::try_from(at).ok()?;
+        Some((key, u64::try_from(took.max(0)).unwrap_or(0)))
     })
 }
 

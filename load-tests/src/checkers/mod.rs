@@ -6,29 +6,37 @@
 
 mod audit;
 mod commands;
+mod ends;
 mod evidence;
 mod gather;
 mod history;
 mod latency;
+mod money;
+mod news;
 mod owners;
+mod provider;
 mod report;
 mod settled;
 mod state;
 mod stock;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod whole;
 
 use std::time::Duration;
 
-pub use audit::audit;
+pub use audit::{audit, audit_shop};
 pub use evidence::{
-    AggregateRow, Answer, ClaimRow, ContextEvidence, DeadRecord, EventRecord, Evidence, News, OutboxRow, PartitionRow,
+    AggregateRow, Answer, ClaimRow, ContextEvidence, DeadRecord, EventRecord, Evidence, OutboxRow, PartitionRow,
     PoolRow,
 };
 pub use gather::{events, gather};
-pub use latency::{Latencies, latencies, latencies_to, percentiles, times_to};
+pub use latency::{Latencies, latencies, latencies_to, percentiles, times_to, times_to_paid};
+pub use news::{Line, News, Till};
 pub use owners::{halted, homes, owners};
-pub use report::{Breach, Found, Report, Sample, Stock};
+pub use provider::{Account, Charge, Refund};
+pub use report::{Breach, Found, Money, Report, Sample, Stock};
 pub use settled::{Backlog, settled};
 
 use crate::producer::Ledger;
@@ -85,6 +93,12 @@ pub struct Target {
     pub orders: Schema,
     /// The inventory context; `None` where orders ran alone.
     pub inventory: Option<Schema>,
+    /// The payments context, where the whole shop ran.
+    pub payments: Option<Schema>,
+    /// The fulfillment context, where the whole shop ran.
+    pub fulfillment: Option<Schema>,
+    /// The customers context, where the whole shop ran.
+    pub customers: Option<Schema>,
     /// How long one reading of a topic may take.
     pub patience: Duration,
     /// How many partitions there were in the beginning, if they have grown since: an aggregate may have moved then.
@@ -92,15 +106,34 @@ pub struct Target {
 }
 
 impl Target {
-    /// Both contexts in one database, in schemas named after them.
+    /// Orders and inventory in one database, in schemas named after them.
     pub fn new(brokers: impl Into<String>, url: &str) -> Self {
         Self {
             brokers: brokers.into(),
             orders: Schema::new(url, "orders"),
             inventory: Some(Schema::new(url, "inventory")),
+            payments: None,
+            fulfillment: None,
+            customers: None,
             patience: Duration::from_mins(2),
             grown_from: None,
         }
+    }
+
+    /// All five contexts in one database, in schemas named after them.
+    pub fn shop(brokers: impl Into<String>, url: &str) -> Self {
+        Self {
+            payments: Some(Schema::new(url, "payments")),
+            fulfillment: Some(Schema::new(url, "fulfillment")),
+            customers: Some(Schema::new(url, "customers")),
+            ..Self::new(brokers, url)
+        }
+    }
+
+    /// The contexts that ran.
+    pub fn schemas(&self) -> impl Iterator<Item = &Schema> {
+        let others = [&self.inventory, &self.payments, &self.fulfillment, &self.customers];
+        std::iter::once(&self.orders).chain(others.into_iter().filter_map(Option::as_ref))
     }
 
     /// Orders alone.

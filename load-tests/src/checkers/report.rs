@@ -38,13 +38,17 @@ pub enum Breach {
     NotTheFold,
     /// Stock that does not add up.
     StockAdrift,
-    /// An order and its reservation that contradict each other.
+    /// An order that contradicts its reservation or its shipment.
     Disagreement,
+    /// Money that does not add up.
+    MoneyAdrift,
+    /// An order that never came to an end.
+    Unended,
 }
 
 impl Breach {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Lost,
         Self::Doubled,
         Self::Unexpected,
@@ -61,13 +65,15 @@ impl Breach {
         Self::NotTheFold,
         Self::StockAdrift,
         Self::Disagreement,
+        Self::MoneyAdrift,
+        Self::Unended,
     ];
 
     /// The invariant that it breaks, by its number in the design.
     pub const fn invariant(self) -> &'static str {
         match self {
             Self::Uncommitted => "I1",
-            Self::Doubled | Self::Unexpected | Self::Unclaimed | Self::StockAdrift => "I2",
+            Self::Doubled | Self::Unexpected | Self::Unclaimed | Self::StockAdrift | Self::MoneyAdrift => "I2",
             Self::OutOfOrder | Self::Overtaken => "I3",
             Self::Lost | Self::Unconsumed => "I7",
             Self::Unreadable
@@ -75,7 +81,8 @@ impl Breach {
             | Self::Undrained
             | Self::Waiting
             | Self::NotTheFold
-            | Self::Disagreement => "I8",
+            | Self::Disagreement
+            | Self::Unended => "I8",
             Self::TwoHistories => "I10",
         }
     }
@@ -98,7 +105,9 @@ impl Breach {
             Self::Waiting => "still waiting in a mailbox",
             Self::NotTheFold => "database differs from the topic",
             Self::StockAdrift => "stock does not add up",
-            Self::Disagreement => "order and reservation disagree",
+            Self::Disagreement => "contexts disagree on an order",
+            Self::MoneyAdrift => "money does not add up",
+            Self::Unended => "orders that never ended",
         }
     }
 }
@@ -130,10 +139,35 @@ pub struct Stock {
     pub skus: u64,
     /// Units received and adjusted, by the events.
     pub received: i64,
+    /// Units that have left, by the events.
+    pub shipped: i64,
     /// Units on hand.
     pub on_hand: i64,
     /// Units reserved.
     pub reserved: i64,
+}
+
+/// All money together, in minor units of the orders' currency: charges by the provider's own books, costs by the orders.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Money {
+    /// Charges that the provider was asked for and ended, declined ones included.
+    pub charges: u64,
+    /// Those of them that moved money.
+    pub taken: u64,
+    /// What they moved.
+    pub charged: i64,
+    /// What was given back of it.
+    pub refunded: i64,
+    /// What is left of it.
+    pub kept: i64,
+    /// What the delivered orders cost.
+    pub delivered: i64,
+    /// Delivered orders for which money was taken exactly once.
+    pub charged_once: u64,
+    /// How often the provider failed.
+    pub faults: u64,
+    /// How often it was asked for something.
+    pub requests: u64,
 }
 
 /// The account.
@@ -147,6 +181,8 @@ pub struct Report {
     pub bad_records: u64,
     /// Commands that ended in an event.
     pub applied: u64,
+    /// Commands that were taken and changed nothing, as they may.
+    pub idle: u64,
     /// Commands that were rejected, by the rejection's name.
     pub rejected: BTreeMap<String, u64>,
     /// Dead letters, by reason.
@@ -169,8 +205,12 @@ pub struct Report {
     pub caused_by_others: u64,
     /// Reservations by state.
     pub reservations: BTreeMap<String, u64>,
+    /// Payments by state, where they were looked at.
+    pub payments: BTreeMap<String, u64>,
     /// All stock together.
     pub stock: Stock,
+    /// All money together, where it was looked at.
+    pub money: Option<Money>,
     /// Everything that must not be.
     pub breaches: BTreeMap<Breach, Found>,
 }
@@ -207,6 +247,11 @@ impl Report {
     /// Events and commands out of order.
     pub fn out_of_order(&self) -> u64 {
         self.count(Breach::OutOfOrder) + self.count(Breach::Overtaken)
+    }
+
+    /// Money or stock that does not add up.
+    pub fn unbalanced(&self) -> u64 {
+        self.count(Breach::StockAdrift) + self.count(Breach::MoneyAdrift)
     }
 
     /// Everything that must not be.

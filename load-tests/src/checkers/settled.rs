@@ -2,7 +2,7 @@
 //!
 //! One look is enough, because of its order: first each schema in one statement, then the ends of the topics. If every topic's end, read last, is
 //! what a context had consumed before, nothing came in meanwhile; and what the context made of it was published, for its cursors
-//! were at their heads. Timers that are not due yet are not waited for.
+//! were at their heads. Calls out of the system are waited for until their outcome is known; timers that are not due yet are not.
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +28,8 @@ pub struct Backlog {
     pub unpublished: i64,
     /// Messages in durable mailboxes.
     pub waiting: i64,
+    /// Calls out of the system whose outcome is not known.
+    pub calls: i64,
     /// Schemas or topics that could not be looked at: their servers are away.
     pub away: Vec<String>,
 }
@@ -38,6 +40,7 @@ impl Backlog {
         self.records.values().all(|left| *left == 0)
             && self.unpublished == 0
             && self.waiting == 0
+            && self.calls == 0
             && self.away.is_empty()
     }
 
@@ -63,6 +66,9 @@ impl fmt::Display for Backlog {
             write!(f, "{left} records of {topic}, ")?;
         }
         write!(f, "{} rows to publish, {} messages in mailboxes", self.unpublished, self.waiting)?;
+        if self.calls > 0 {
+            write!(f, ", {} calls out of the system", self.calls)?;
+        }
         self.away.iter().try_for_each(|away| write!(f, ", {away}"))
     }
 }
@@ -104,7 +110,7 @@ impl Eyes {
     async fn look(&mut self, target: &Target) -> Backlog {
         let mut backlog = Backlog::default();
         let mut rows = BTreeMap::new();
-        for schema in [Some(&target.orders), target.inventory.as_ref()].into_iter().flatten() {
+        for schema in target.schemas() {
             match self.partitions(schema, &mut backlog).await {
                 Ok(found) => {
                     rows.insert(schema.name.clone(), found);
@@ -133,11 +139,12 @@ impl Eyes {
             self.schemas.insert(schema.name.clone(), connect(schema).await?);
         }
         let Some(at) = self.schemas.get_mut(&schema.name) else { return Ok(Vec::new()) };
-        let sql =
-            "select partition, outbox_head, outbox_cursor, consumed, (select count(*) from mailbox) from partitions";
+        let sql = "select partition, outbox_head, outbox_cursor, consumed, (select count(*) from mailbox), \
+                   (select count(*) from effects) from partitions";
         let found = sqlx::query(sql).fetch_all(at).await?;
         if let Some(first) = found.first() {
             backlog.waiting += first.try_get::<i64, _>(4)?;
+            backlog.calls += first.try_get::<i64, _>(5)?;
         }
         let rows: Vec<PartitionRow> = found.iter().map(partition).collect::<Result<_, _>>()?;
         backlog.unpublished += rows.iter().map(|row| row.head - row.cursor).sum::<i64>();
@@ -185,9 +192,10 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_not_published_or_cannot_be_seen_is_left_over() {
+    fn what_waits_is_not_published_not_answered_or_cannot_be_seen_is_left_over() {
         assert!(!Backlog { unpublished: 1, ..Backlog::default() }.is_empty());
         assert!(!Backlog { waiting: 1, ..Backlog::default() }.is_empty());
+        assert!(!Backlog { calls: 1, ..Backlog::default() }.is_empty());
         assert!(!Backlog { away: vec!["schema orders".into()], ..Backlog::default() }.is_empty());
     }
 }

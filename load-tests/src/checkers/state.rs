@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use holdfast_proto::{
+    fulfillment::v1::ShipmentState,
     inventory::v1::{ReservationState, ReservationStatus},
     orders::v1::{OrderState, OrderStatus},
+    payments::v1::PaymentState,
 };
 use prost::Message as _;
 use uuid::Uuid;
 
-use super::{AggregateRow, Breach, ContextEvidence, EventRecord, News, Report, history::History, report::count};
+use super::{AggregateRow, Breach, ContextEvidence, EventRecord, News, Report, Till, history::History, report::count};
 
 pub(super) fn check(context: &str, evidence: &ContextEvidence, history: &History<'_>, report: &mut Report) {
     progress(context, evidence, report);
@@ -40,7 +42,7 @@ fn progress(context: &str, evidence: &ContextEvidence, report: &mut Report) {
     }
 }
 
-/// What was committed was published, and nothing else.
+/// What was committed was published, and nothing else but what others sent to its commands.
 fn outbox(context: &str, evidence: &ContextEvidence, report: &mut Report) {
     let letters = evidence.dead.iter().filter_map(|letter| Uuid::try_parse(&letter.letter).ok());
     let marks = evidence.marks.iter().copied();
@@ -53,7 +55,7 @@ fn outbox(context: &str, evidence: &ContextEvidence, report: &mut Report) {
         if !numbers.insert((row.partition, row.sequence)) {
             report.breach(Breach::TwoHistories, at(), "two outbox rows of one number");
         }
-        if !published.contains(&row.id) {
+        if !published.contains(&row.id) && !evidence.told.contains(&row.id) {
             report.breach(Breach::Unpublished, row.id, format!("{} is not in {}", at(), row.topic));
         }
     }
@@ -111,6 +113,14 @@ fn same(kind: &str, row: &AggregateRow, events: &BTreeMap<u64, &EventRecord>) ->
             let state = ReservationState::decode(&row.state[..]).map_err(garbage)?;
             (reservation_name(state.status()).to_owned(), reservation(events).to_owned())
         }
+        "payment" => {
+            let status = PaymentState::decode(&row.state[..]).map_err(garbage)?.status().as_str_name();
+            (status.trim_start_matches("PAYMENT_STATUS_").to_owned(), payment(events).to_owned())
+        }
+        "shipment" => {
+            let status = ShipmentState::decode(&row.state[..]).map_err(garbage)?.status().as_str_name();
+            (status.trim_start_matches("SHIPMENT_STATUS_").to_owned(), parcel(events).to_owned())
+        }
         _ => return Ok(()),
     };
     if stored == folded { Ok(()) } else { Err(format!("{kind}: stored {stored}, published {folded}")) }
@@ -129,10 +139,42 @@ pub(super) fn reservation(events: &BTreeMap<u64, &EventRecord>) -> &'static str 
     events.values().next_back().map_or("", |last| match &last.news {
         News::Held(_) => "HELD",
         News::Refused(_) => "REFUSED",
+        News::Confirmed(_) => "CONFIRMED",
+        News::Gone(_) => "SHIPPED",
         News::Released(_) => "RELEASED",
         News::Expired(_) => "EXPIRED",
         _ => "",
     })
+}
+
+/// The state of a payment by its events.
+pub(super) fn payment(events: &BTreeMap<u64, &EventRecord>) -> &'static str {
+    let (mut status, mut captured, mut back) = ("", 0, 0);
+    for event in events.values() {
+        let News::Payment(news) = &event.news else { continue };
+        match news {
+            Till::Requested => status = "REQUESTED",
+            Till::Authorized => status = "AUTHORIZED",
+            Till::Captured(amount) => (status, captured) = ("CAPTURED", *amount),
+            Till::Declined => status = "DECLINED",
+            Till::Voided => status = "VOIDED",
+            Till::Refunded(amount) => {
+                back += amount;
+                status = if back == captured { "REFUNDED" } else { "PARTIALLY_REFUNDED" };
+            }
+            Till::Noted => {}
+        }
+    }
+    status
+}
+
+/// The state of a shipment by its events.
+pub(super) fn parcel(events: &BTreeMap<u64, &EventRecord>) -> &'static str {
+    let told = events.values().rev().find_map(|event| match event.news {
+        News::Parcel(status) => status,
+        _ => None,
+    });
+    told.unwrap_or("PENDING")
 }
 
 /// An order as far as it is compared.
@@ -141,7 +183,11 @@ pub(super) struct Order<'a> {
     pub(super) status: &'static str,
     pub(super) is_reserved: bool,
     pub(super) cause: &'a str,
-    lines: BTreeMap<&'a str, i64>,
+    /// What it costs, as it said when it was placed.
+    pub(super) total: i64,
+    /// What it says was paid.
+    pub(super) paid: Option<i64>,
+    pub(super) lines: BTreeMap<&'a str, i64>,
 }
 
 impl<'a> Order<'a> {
@@ -156,7 +202,10 @@ impl<'a> Order<'a> {
                 News::Removed(sku) => {
                     order.lines.remove(sku.as_str());
                 }
-                News::Placed => order.status = "PLACED",
+                News::Placed(total) => (order.status, order.total) = ("PLACED", *total),
+                News::Paid(amount) => (order.status, order.paid) = ("PAID", Some(*amount)),
+                News::Sent => order.status = "SHIPPED",
+                News::Delivered => order.status = "DELIVERED",
                 News::Reserved => order.is_reserved = true,
                 News::Cancelled(cause) => (order.status, order.cause) = ("CANCELLED", cause),
                 _ => {}

@@ -17,6 +17,8 @@ use super::{
 struct Sku {
     received: i64,
     /// By the events of reservations.
+    shipped: i64,
+    /// By the events of reservations.
     held_told: i64,
     /// By the stored reservations.
     held_stored: i64,
@@ -30,6 +32,13 @@ pub(super) fn check(evidence: &ContextEvidence, orders: &History<'_>, inventory:
             News::Held(lines) => {
                 for (sku, units) in lines {
                     skus.entry(sku).or_default().held_told += units;
+                }
+            }
+            News::Gone(lines) => {
+                for (sku, units) in lines {
+                    let sku = skus.entry(sku).or_default();
+                    sku.held_told -= units;
+                    sku.shipped += units;
                 }
             }
             News::Released(lines) | News::Expired(lines) => {
@@ -82,6 +91,7 @@ fn pools(evidence: &ContextEvidence, skus: &BTreeMap<&str, Sku>, report: &mut Re
         let due = skus.get(name).unwrap_or(&nothing);
         report.stock.skus += 1;
         report.stock.received += due.received;
+        report.stock.shipped += due.shipped;
         report.stock.on_hand += on_hand;
         report.stock.reserved += held;
         let mut adrift = |is_wrong: bool, what: String| {
@@ -89,14 +99,28 @@ fn pools(evidence: &ContextEvidence, skus: &BTreeMap<&str, Sku>, report: &mut Re
                 report.breach(Breach::StockAdrift, name, what);
             }
         };
-        adrift(on_hand != due.received, format!("{on_hand} on hand, {} received", due.received));
+        let left = due.received - due.shipped;
+        adrift(on_hand != left, format!("{on_hand} on hand, {} received, {} shipped", due.received, due.shipped));
         adrift(held != due.held_told, format!("{held} reserved, {} by the events", due.held_told));
         adrift(held != due.held_stored, format!("{held} reserved, {} by the reservations", due.held_stored));
         adrift(held < 0 || held > on_hand, format!("{held} of {on_hand} reserved"));
     }
 }
 
-/// Who is placed holds stock and knows it; who is cancelled holds none; who is a draft never asked.
+/// What left the shelves for an order.
+fn gone<'a>(inventory: &History<'a>, key: &'a str) -> BTreeMap<&'a str, i64> {
+    let mut gone = BTreeMap::new();
+    for event in inventory.get("reservation", key).into_iter().flat_map(BTreeMap::values) {
+        if let News::Gone(lines) = &event.news {
+            for (sku, units) in lines {
+                *gone.entry(sku.as_str()).or_default() += units;
+            }
+        }
+    }
+    gone
+}
+
+/// Who is placed holds stock and knows it; who is cancelled holds none; who is a draft never asked; what left the shelves is what was ordered.
 fn disagreements(orders: &History<'_>, inventory: &History<'_>, report: &mut Report) {
     for ((kind, key), events) in &orders.of {
         if *kind != "order" {
@@ -108,7 +132,9 @@ fn disagreements(orders: &History<'_>, inventory: &History<'_>, report: &mut Rep
             "DRAFT" => held.is_empty(),
             "PLACED" => order.is_reserved && held == "HELD",
             "CANCELLED" => matches!(held, "RELEASED" | "REFUSED" | "EXPIRED"),
-            _ => true,
+            "PAID" => held == "CONFIRMED",
+            "SHIPPED" | "DELIVERED" => held == "SHIPPED" && order.lines == gone(inventory, key),
+            _ => false,
         };
         if !agree {
             let knows = if order.is_reserved { " and reserved" } else { "" };

@@ -31,11 +31,11 @@ struct World {
 }
 
 /// A number that no other id in the world has.
-const fn id(number: u128) -> Uuid {
+pub(super) const fn id(number: u128) -> Uuid {
     Uuid::from_u128(number)
 }
 
-fn seen<M: Message + Name>(key: &str, event: Uuid, sequence: u64, cause: Uuid, body: &M) -> Seen {
+pub(super) fn seen<M: Message + Name>(key: &str, event: Uuid, sequence: u64, cause: Uuid, body: &M) -> Seen {
     let headers = [
         ("ce_id", event.to_string()),
         ("ce_type", M::full_name()),
@@ -51,11 +51,11 @@ fn seen<M: Message + Name>(key: &str, event: Uuid, sequence: u64, cause: Uuid, b
     }
 }
 
-fn length<T>(rows: &[T]) -> i64 {
+pub(super) fn length<T>(rows: &[T]) -> i64 {
     i64::try_from(rows.len()).expect("few")
 }
 
-fn line(sku: &str, quantity: i64) -> inventory::ReservationLine {
+pub(super) fn line(sku: &str, quantity: i64) -> inventory::ReservationLine {
     inventory::ReservationLine { sku: sku.into(), quantity }
 }
 
@@ -201,7 +201,7 @@ impl World {
     }
 }
 
-fn planned(id: Uuid, order: &str, expect: Expect) -> Planned {
+pub(super) fn planned(id: Uuid, order: &str, expect: Expect) -> Planned {
     Planned {
         id,
         order: Uuid::try_parse(order).expect("an id"),

@@ -73,7 +73,7 @@ mod tests {
             sequence,
             causation: Some(Uuid::from_u128(2)),
             digest: 0,
-            news: News::Placed,
+            news: News::Placed(0),
         }
     }
 

@@ -109,7 +109,7 @@ pub struct Demo {
     /// How many orders.
     #[arg(long, default_value_t = 20_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub orders: u32,
-    /// Commands per second; as fast as it goes if not given.
+    /// Commands to orders per second; as fast as orders come to their end if not given.
     #[arg(long, value_name = "R")]
     pub rate: Option<u32>,
     /// Partitions of each topic.

@@ -10,6 +10,7 @@ pub mod contexts;
 pub mod failure;
 pub mod infrastructure;
 pub mod operator;
+pub mod people;
 pub mod shelves;
 pub mod simulated;
 pub mod verbs;

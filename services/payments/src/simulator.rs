@@ -27,6 +27,11 @@ pub use faults::{Fault, Plan};
 
 use self::{faults::Dice, ledger::Ledger, webhooks::Webhooks};
 
+/// A payment method of which the first charge happens, without an answer ([`Fault::TimeoutAfter`]).
+pub const SILENT: &str = "pm_simulated_silent";
+/// A payment method of which the first charge happens long after whoever asked has given up ([`Fault::Late`]).
+pub const LATE: &str = "pm_simulated_late";
+
 /// How it behaves.
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -2,7 +2,8 @@
 //!
 //! One call is one request, form-encoded, with its `Idempotency-Key`; `answer` says what came of it, `amount` what Stripe can take.
 //! A charge is found by listing what was begun since and looking at the metadata: the search API would be one request, but lags behind by a
-//! minute or more, so its silence proves nothing; a list does. Deliberately absent: trying again, webhooks ([`crate::webhook`]), and
+//! minute or more, so its silence proves nothing; a list does. Whoever reads hundreds of pages meets every failure there is, so a page is tried again at once.
+//! Deliberately absent: any other trying again, webhooks ([`crate::webhook`]), and
 //! customers: a payment method token is charged off session.
 
 pub mod amount;
@@ -31,6 +32,10 @@ pub const BASE_URL: &str = "https://api.stripe.com";
 
 /// Rows of a page, the most that Stripe gives.
 const PAGE: usize = 100;
+
+/// Tries at one page, and how long each may take. Reading changes nothing, and a search has to fit into one attempt.
+const PAGE_TRIES: u32 = 6;
+const PAGE_PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// Pages that are looked through for one charge, at most.
 const PAGES_MAX: usize = 1_000;
@@ -79,6 +84,28 @@ impl Stripe {
     async fn get(&self, path: &str, query: &Form<'_>) -> Result<Value, Failure> {
         let path = if query.is_empty() { path.to_owned() } else { format!("{path}?{}", encoded(query)) };
         self.send(Method::GET, &path, None, String::new()).await
+    }
+
+    /// One page of a list, in spite of failures that pass.
+    async fn page(&self, path: &str, query: &Form<'_>) -> Result<Value, Failure> {
+        let mut tries = 1;
+        loop {
+            let asked = tokio::time::timeout(PAGE_PATIENCE, self.get(path, query)).await;
+            let failure = match asked.unwrap_or(Err(Failure::Unknown { reason: "TIMEOUT" })) {
+                Ok(page) => return Ok(page),
+                Err(failure) => failure,
+            };
+            let pause = match &failure {
+                Failure::Busy { after, .. } => after.unwrap_or_default().min(PAGE_PATIENCE),
+                Failure::Unknown { .. } | Failure::Failed { .. } => Duration::ZERO,
+                _ => return Err(failure),
+            };
+            if tries == PAGE_TRIES {
+                return Err(failure);
+            }
+            tokio::time::sleep(pause + Duration::from_millis(10 << tries)).await;
+            tries += 1;
+        }
     }
 
     async fn send(&self, method: Method, path: &str, key: Option<&str>, body: String) -> Result<Value, Failure> {
@@ -168,13 +195,17 @@ impl Provider for Stripe {
         for _ in 0..PAGES_MAX {
             let mut query = vec![("created[gte]", since_s.to_string()), ("limit", PAGE.to_string())];
             query.extend(after.map(|id| ("starting_after", id)));
-            let page = self.get("/v1/payment_intents", &query).await?;
+            let page = self.page("/v1/payment_intents", &query).await?;
             let (rows, more) = answer::page(&page)?;
             for row in rows.iter().filter(|row| answer::metadata(row, "order_id") == Some(order_id)) {
                 let charge = answer::charge(row)?;
                 if best.as_ref().is_none_or(|best| rank(&charge.progress) > rank(&best.progress)) {
                     best = Some(charge);
                 }
+            }
+            // Nothing ranks higher, so whatever came before it does not matter.
+            if best.as_ref().is_some_and(|best| best.progress == Progress::Captured) {
+                return Ok(best);
             }
             match rows.last() {
                 Some(row) if more => after = Some(answer::id(row)?),
@@ -195,7 +226,7 @@ impl Provider for Stripe {
         for _ in 0..PAGES_MAX {
             let mut query = vec![("payment_intent", reference.to_owned()), ("limit", PAGE.to_string())];
             query.extend(after.map(|id| ("starting_after", id)));
-            let page = self.get("/v1/refunds", &query).await?;
+            let page = self.page("/v1/refunds", &query).await?;
             let (rows, more) = answer::page(&page)?;
             if let Some(row) = rows.iter().find(|row| answer::metadata(row, "refund_no") == Some(&number)) {
                 return answer::refunded(row).map(Some);

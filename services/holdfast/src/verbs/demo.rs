@@ -1,54 +1,66 @@
-//! `holdfast demo`: real orders through a real Kafka and a real Postgres, and then an account of every one of them.
+//! `holdfast demo`: the complete life of orders through a real Kafka and a real Postgres, and then an account of every one of them.
 //!
-//! Invariant: what the table says comes from the topics and the schemas, read by checkers that share no code with the runtime.
+//! Orders come by Kafka, a warehouse and its carrier answer by Kafka, and a simulated provider takes the money, or fails to. Invariant: what the
+//! table says comes from the topics, the schemas and the provider's own books, read by checkers that share no code with the runtime.
 //! Deliberately absent: anything that a production process does differently.
+
+mod outcome;
+mod run;
 
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use comfy_table::{CellAlignment, Table};
 use holdfast_load_tests::{
-    checkers::{self, Backlog, Latencies, Report, Schema, Target},
-    kafka::Ends,
-    producer::{self, Ledger, Options},
+    checkers,
     work::{Mix, SCARCE_SKU},
 };
-use holdfast_platform::{Config, Context};
-use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use holdfast_payments::simulator::{Config as Behaviour, Plan};
+use holdfast_platform::Config;
 
+use self::{outcome::Outcome, run::Shop};
 use crate::{
     cli::Demo,
     compose::{self, App, Listeners},
     failure::Failure,
-    infrastructure::{Infrastructure, ORDERING},
+    infrastructure::{CONTEXTS, Infrastructure},
+    people,
     shelves::{self, Shelf},
+    simulated,
     verbs::serve::Process,
 };
 
-/// Commands a second of the second part, in which latency is measured: far below what the machine can do.
-const CALM_RATE: u32 = 400;
-/// Orders of the second part.
+/// Orders of the second part, in which latency is measured without a crowd.
 const CALM_ORDERS: u32 = 500;
-/// After the last record was sent, how long may pass without anything moving before the demo gives up.
-const PATIENCE: Duration = Duration::from_mins(2);
 /// Units in stock of the sku that is to sell out, per thousand orders.
 const SCARCE_PER_MILLE: i64 = 10;
+/// How long stock is held for an order that isn't paid. Longer than anything takes here but a charge that comes too late.
+const HOLD: Duration = Duration::from_secs(15);
+/// Of 1,000 requests, so many fail at the provider, in all ways alike.
+const FAULTS: u32 = 3;
+/// How long the provider is silent where it is to answer too late: longer than payments waits. Twice that is longer than [`HOLD`].
+const SILENCE: Duration = Duration::from_secs(9);
 
-/// Runs it; 1 if anything was lost, doubled or reordered.
+/// Runs it; 1 if anything was lost, doubled or reordered, or if money or stock doesn't add up.
 pub async fn run(mut config: Config, demo: Demo) -> Result<u8, Failure> {
-    if config.render().iter().any(|line| line.key == "log.filter" && line.source == "default") {
+    let is_default =
+        |config: &Config, key: &str| config.render().iter().any(|line| line.key == key && line.source == "default");
+    if is_default(&config, "log.filter") {
         "error,librdkafka=off".clone_into(&mut config.log_filter);
     }
-    let process = Process::begin(&config, &ORDERING)?;
+    if is_default(&config, "reservation_ttl") {
+        config.reservation_ttl = HOLD;
+    }
+    let process = Process::begin(&config, &CONTEXTS)?;
     let stage = Stage::begin("starting Kafka and Postgres (the first time they are downloaded)");
     let at = Infrastructure::embedded(&config, None).await?;
     stage.done();
     let result = async {
-        compose::prepare(&config, &at, &ORDERING).await?;
+        compose::prepare(&config, &at, &CONTEXTS).await?;
         let listeners = Listeners::ephemeral().await?;
-        process
-            .run(&config, &at, &ORDERING, listeners, async |app| show(&config, &at, app, demo.orders, demo.rate).await)
-            .await
+        let behaviour = Behaviour { plan: Plan::Random { per_mille: FAULTS }, hang: SILENCE, ..Behaviour::default() };
+        let provider = simulated::provider(&mut config, &listeners.http, behaviour).await?;
+        let show = async |app: &App| show(&config, &at, app, &provider, &demo).await;
+        process.run(&config, &at, &CONTEXTS, listeners, show).await
     }
     .await;
     at.stop().await?;
@@ -68,121 +80,59 @@ pub async fn run(mut config: Config, demo: Demo) -> Result<u8, Failure> {
     Ok(exit)
 }
 
-/// What came of it.
-struct Outcome {
-    orders: u32,
-    partitions: u32,
-    /// From the first record sent to the last effect published.
-    took: Duration,
-    /// Records of the first part, which `took` is about.
-    records: u64,
-    /// Of the second part.
-    calm: Latencies,
-    report: Report,
-}
-
 async fn show(
     config: &Config,
     at: &Infrastructure,
     app: &App,
-    orders: u32,
-    rate: Option<u32>,
+    provider: &holdfast_payments::simulator::Simulator,
+    demo: &Demo,
 ) -> Result<Outcome, Failure> {
-    let stage = Stage::begin("taking the partitions and filling the shelves");
+    let stage = Stage::begin("taking the partitions, filling the shelves, registering customers");
     app.owned().await;
-    let mix = Mix::demo(orders, 1);
-    let calm_mix = Mix { time_ms: mix.time_ms + 1, ..Mix::demo(CALM_ORDERS, 2) };
-    fill(app, &mix).await?;
+    let mix = Mix::shop(demo.orders, 1);
+    let calm_mix = calm(&mix);
+    prepare(app, &mix).await?;
     stage.done();
 
-    let target = target(config, at)?;
-    let (ledger, took) = push(at, &target, &mix, rate.unwrap_or(0), "orders").await?;
-    let (calm_ledger, _) = push(at, &target, &calm_mix, CALM_RATE, "a calm trickle").await?;
+    let mut shop = Shop::open(config, at, &[&mix, &calm_mix])?;
+    let crowd = shop.crowd(&mix, demo.rate).await?;
+    let calm = shop.calm(&calm_mix).await?;
+    let (target, done) = shop.close().await?;
 
-    let stage = Stage::begin("accounting for every command");
-    let evidence = checkers::gather(&target).await.map_err(checked)?;
-    let calm = checkers::latencies(&calm_ledger, &evidence, |_, _| true);
-    let records = ledger.records;
-    let report = checkers::audit(&both(ledger, calm_ledger), &evidence);
+    let stage = Stage::begin("accounting for every command, every cent and every unit");
+    let mut evidence = checkers::gather(&target).await.map_err(checked)?;
+    let account = checkers::Account::read(provider.account());
+    evidence.provider = Some(account.context("the provider's books").map_err(Failure::Check)?);
+    let outcome = Outcome::of(config.partitions, crowd, calm, done, &evidence);
     stage.done();
-    Ok(Outcome { orders: orders + CALM_ORDERS, partitions: config.partitions, took, records, calm, report })
+    Ok(outcome)
+}
+
+/// The orders of the second part: of the same customers, and none for which the provider is silent on purpose.
+fn calm(mix: &Mix) -> Mix {
+    let life = mix.life.clone().map(|life| holdfast_load_tests::work::life::Life { late: 0, silent: 0, ..life });
+    Mix { time_ms: mix.time_ms + 1, life, ..Mix::shop(CALM_ORDERS, 2) }
 }
 
 fn checked(error: checkers::Error) -> Failure {
     Failure::Check(error.into())
 }
 
-/// Stock without end, but for one sku.
-async fn fill(app: &App, mix: &Mix) -> Result<(), Failure> {
-    let inventory = shelves::inventory(&format!("http://{}", app.grpc)).context("inventory").map_err(Failure::Check)?;
+/// Stock without end, but for one sku; and customers.
+async fn prepare(app: &App, mix: &Mix) -> Result<(), Failure> {
+    let address = format!("http://{}", app.grpc);
+    let inventory = shelves::inventory(&address).context("inventory").map_err(Failure::Check)?;
     let scarce = (i64::from(mix.orders) * SCARCE_PER_MILLE / 1_000).max(1);
     let plenty = i64::from(mix.orders.max(1_000)) * 10;
     let shelf = |sku: String, quantity: i64, price_minor: i64| Shelf { sku, quantity, price_minor };
     let ordinary = (0..mix.skus).map(|n| shelf(Mix::sku(n), plenty, 199 + i64::from(n) * 100));
     let shelves = ordinary.chain([shelf(SCARCE_SKU.to_owned(), scarce, 99_900)]);
     let filled = shelves::fill(&inventory, "demo", shelves).await;
-    filled.context("inventory did not take the stock").map_err(Failure::Check)
-}
-
-fn target(config: &Config, at: &Infrastructure) -> Result<Target, Failure> {
-    let schema = |context: Context| {
-        Ok::<_, Failure>(Schema {
-            role: at.role(config, context),
-            ..Schema::new(at.database_url(config, context)?, context.as_str())
-        })
-    };
-    let (orders, inventory) = (schema(Context::Orders)?, Some(schema(Context::Inventory)?));
-    Ok(Target { orders, inventory, ..Target::new(at.brokers(), "") })
-}
-
-/// Sends everything and waits until it is done; how long that took from the first record on.
-async fn push(
-    at: &Infrastructure,
-    target: &Target,
-    mix: &Mix,
-    rate: u32,
-    what: &'static str,
-) -> Result<(Ledger, Duration), Failure> {
-    let bar = ProgressBar::new(u64::from(mix.orders) * 4).with_message(what);
-    bar.set_style(style());
-    let begun = Instant::now();
-    let options = Options { rate, ..Options::to("orders.commands") };
-    let sending = tokio::spawn({
-        let (brokers, mix) = (at.brokers().to_owned(), mix.clone());
-        async move { producer::produce(&brokers, &mix, options, |_| {}).await }
-    });
-    // The bar shows what is done, not what is sent.
-    let ends = Ends::new(at.brokers()).context("kafka").map_err(Failure::Check)?;
-    let before = ends.total("orders.events").await.unwrap_or(0);
-    while !sending.is_finished() {
-        let done = ends.total("orders.events").await.unwrap_or(before) - before;
-        bar.set_position(done.min(u64::from(mix.orders) * 4));
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    let sent = sending.await.context("the producer").map_err(Failure::Check)?;
-    let ledger = sent.context("the producer").map_err(Failure::Check)?;
-    bar.set_length(ledger.records);
-    let progress = |backlog: &Backlog| {
-        let left = backlog.records.get("orders.commands").copied().unwrap_or(0);
-        bar.set_position(ledger.records.saturating_sub(left.cast_unsigned()));
-    };
-    let patience = PATIENCE + Duration::from_millis(ledger.records);
-    checkers::settled(target, patience, progress).await.map_err(checked)?;
-    let took = begun.elapsed();
-    bar.finish();
-    Ok((ledger, took))
-}
-
-fn both(mut first: Ledger, second: Ledger) -> Ledger {
-    first.records += second.records;
-    first.commands.extend(second.commands);
-    first.bad.extend(second.bad);
-    first
-}
-
-fn style() -> ProgressStyle {
-    let template = "  {msg:<16} [{bar:40}] {human_pos}/{human_len} commands, {elapsed}";
-    ProgressStyle::with_template(template).expect("the template is a constant that parses").progress_chars("=> ")
+    filled.context("inventory did not take the stock").map_err(Failure::Check)?;
+    let customers = people::customers(&address).context("customers").map_err(Failure::Check)?;
+    let Some(life) = &mix.life else { return Ok(()) };
+    let registered = people::register(&customers, life).await;
+    registered.context("customers did not take the people").map_err(Failure::Check)
 }
 
 /// One line of what is going on.
@@ -199,77 +149,5 @@ impl Stage {
 
     fn done(self) {
         eprintln!("  {}: {:.1} s", self.what, self.begun.elapsed().as_secs_f64());
-    }
-}
-
-impl Outcome {
-    fn commands_per_s(&self) -> f64 {
-        f64::from(u32::try_from(self.records).unwrap_or(u32::MAX)) / self.took.as_secs_f64()
-    }
-
-    fn json(&self) -> serde_json::Value {
-        serde_json::json!({
-            "orders": self.orders,
-            "partitions": self.partitions,
-            "seconds": self.took.as_secs_f64(),
-            "commands_per_s": self.commands_per_s(),
-            "calm_commands_per_s": CALM_RATE,
-            "latency": self.calm,
-            "lost": self.report.lost(),
-            "doubled": self.report.doubled(),
-            "out_of_order": self.report.out_of_order(),
-            "clean": self.report.is_clean(),
-            "report": self.report,
-        })
-    }
-
-    fn table(&self) -> Table {
-        let report = &self.report;
-        let mut table = Table::new();
-        table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
-        let count = |number: u64| HumanCount(number).to_string();
-        let mut row = |name: String, value: String| {
-            table.add_row([name, value]);
-        };
-        row("orders".into(), count(report.orders.values().sum()));
-        for (state, number) in &report.orders {
-            row(format!("  {state}"), count(*number));
-            if state == "CANCELLED" {
-                for (cause, number) in &report.cancelled {
-                    row(format!("    {cause}"), count(*number));
-                }
-            }
-        }
-        row("commands sent".into(), count(report.records));
-        row("  applied".into(), count(report.applied));
-        for (name, number) in &report.rejected {
-            row(format!("  rejected: {name}"), count(*number));
-        }
-        row(
-            "  repeats, dropped".into(),
-            format!("{} of {}", count(report.repeats_dropped), count(report.repeats_sent)),
-        );
-        for (reason, number) in &report.dead_letters {
-            row(format!("  dead letters: {reason}"), count(*number));
-        }
-        row("events".into(), count(report.events));
-        let stock = &report.stock;
-        let units = |number: i64| count(number.unsigned_abs());
-        row("stock received, reserved".into(), format!("{}, {}", units(stock.received), units(stock.reserved)));
-        row("commands/s, all published".into(), format!("{:.0}", self.commands_per_s()));
-        let calm = &self.calm;
-        row(format!("p50, p99 at {CALM_RATE} commands/s"), format!("{} ms, {} ms", calm.p50_ms, calm.p99_ms));
-        row("lost".into(), count(report.lost()));
-        row("doubled".into(), count(report.doubled()));
-        row("out of order".into(), count(report.out_of_order()));
-        let other: u64 = report.violations().map(|(_, found)| found.count).sum::<u64>()
-            - report.lost()
-            - report.doubled()
-            - report.out_of_order();
-        row("other contradictions".into(), count(other));
-        if let Some(column) = table.column_mut(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        table
     }
 }

@@ -1,10 +1,12 @@
 //! Breaks three nodes, the ways between them and their servers, by a seeded plan, and then accounts for every command and every answer.
 //!
 //! `faults` runs a short round of everything as a test, and shows that a build without its lease check is found out, and one whose new partitions wait
-//! for nothing. `faults run`, `faults failover` and `faults grow` are the long ones, called by `deploy/dev.sh faults`. This binary is its own victim: `faults victim <sabotage>` serves.
+//! for nothing; and that money and stock add up when each of five contexts is killed in turn. `faults run`, `faults failover`, `faults grow` and `faults life`
+//! are the long ones, called by `deploy/dev.sh faults`. This binary is its own victim: `faults victim <sabotage>` serves.
 
 mod failover;
 mod growth;
+mod life;
 mod linear;
 mod nemesis;
 mod sabotage;
@@ -18,7 +20,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use clap::Parser;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use crate::{growth::Growth, sabotage::Sabotage, scenario::Run};
+use crate::{growth::Growth, life::Life, sabotage::Sabotage, scenario::Run};
 
 /// The long scenarios.
 #[derive(Debug, Parser)]
@@ -69,6 +71,24 @@ enum Verb {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// The complete life of orders, with every context in a process of its own, which are killed in turn, and a provider that fails; then the books.
+    Life {
+        /// The load and the provider's failures follow from it; any, if not given.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// How many orders.
+        #[arg(long, default_value_t = 5_000)]
+        orders: u32,
+        /// Commands to orders a second.
+        #[arg(long, default_value_t = 200)]
+        rate: u32,
+        /// Of 1,000 requests to the provider, so many fail.
+        #[arg(long, default_value_t = 200)]
+        faults: u32,
+        /// Where the processes' logs go; a new directory among temporary ones, if not given.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
     /// How long orders go unanswered when their owner is killed, and when it leaves in good order.
     Failover {
         /// Times of each.
@@ -87,7 +107,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         Some("victim") => serve(arguments.next().as_deref().unwrap_or("none")),
-        Some("run" | "failover" | "grow") => said(long(Verb::parse())),
+        Some("run" | "failover" | "grow" | "life") => said(long(Verb::parse())),
         _ => tests(),
     }
 }
@@ -142,6 +162,20 @@ fn tests() -> ExitCode {
                 cleared(done, dir)
             })
         }),
+        Trial::test("money_and_stock_add_up_whichever_context_is_killed_and_however_the_provider_fails", || {
+            run(async {
+                let dir = directory(None)?;
+                let done = life::balances(Life::short(any_seed()?, dir.clone())).await;
+                cleared(done, dir)
+            })
+        }),
+        Trial::test("a_provider_that_charges_twice_is_found_out", || {
+            run(async {
+                let dir = directory(None)?;
+                let done = life::a_second_charge_is_found_out(Life::forgetful(any_seed()?, dir.clone())).await;
+                cleared(done, dir)
+            })
+        }),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -161,6 +195,11 @@ fn long(verb: Verb) -> Result<(), Failed> {
                 let (stale, calm) = (Duration::from_secs(stale), Duration::from_secs(calm));
                 let slow = Duration::from_millis(slow);
                 growth::keeps_order(Growth { rate, orders, calm, stale, slow, ..short }).await
+            }
+            Verb::Life { seed, orders, rate, faults, dir } => {
+                let seed = seed.map_or_else(any_seed, Ok)?;
+                let short = Life::short(seed, directory(dir)?);
+                life::balances(Life { orders, rate, faults, ..short }).await
             }
             Verb::Failover { rounds, session, lease } => {
                 let (session, lease) = (Duration::from_secs(session), Duration::from_secs(lease));

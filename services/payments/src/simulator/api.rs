@@ -15,7 +15,7 @@ use axum::{
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Simulator,
+    LATE, SILENT, Simulator,
     faults::Fault,
     ledger::{Decline, Fields, Key, News, Operation, Reply, error, subject},
 };
@@ -152,7 +152,11 @@ impl Simulator {
             None => {}
         }
         let nth = ledger.arrives(&subject);
-        let fault = self.inner.config.plan.strikes_new(self.inner.dice, &subject, nth);
+        let fault = match (operation, fields.get("payment_method").map(String::as_str), nth) {
+            (Operation::Charge, Some(SILENT), 0) => Some(Fault::TimeoutAfter),
+            (Operation::Charge, Some(LATE), 0) => Some(Fault::Late),
+            _ => self.inner.config.plan.strikes_new(self.inner.dice, &subject, nth),
+        };
         if let Some(fault) = fault {
             ledger.failed(fault.name());
         }

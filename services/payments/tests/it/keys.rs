@@ -132,3 +132,19 @@ async fn a_provider_that_is_not_there_leaves_the_outcome_unknown() {
     let garbled = Attempt { request: bytes::Bytes::from_static(b"\xff"), ..charge(ORDER) };
     assert_eq!(perform(&nowhere, &rates(), &garbled).await.unwrap_err().reason, "PAYLOAD_UNREADABLE");
 }
+
+#[tokio::test]
+async fn a_search_through_many_pages_survives_those_that_fail() {
+    let till = Till::open(Plan::Random { per_mille: 300 }).await;
+    for n in 0..250_u32 {
+        let order_id = format!("0192f0c1-7b1e-7cc3-8000-{n:012x}");
+        let (order_id, payment_method) = (order_id.as_str(), "pm_card_visa");
+        let charge = NewCharge { order_id, amount: usd(500), payment_method, authorize_first: false };
+        // Whatever is answered: there are many charges then.
+        let _ = till.stripe.charge(&charge, order_id).await;
+    }
+    let nobody = "0192f0c1-7b1e-7cc3-9000-000000000000";
+    for _ in 0..10 {
+        assert_eq!(till.stripe.find(nobody, Timestamp::default()).await, Ok(None), "silence is no proof, this is");
+    }
+}
