@@ -78,6 +78,13 @@ pub struct Floor {
     work: tokio::task::JoinHandle<Result<Done, Error>>,
 }
 
+impl Drop for Floor {
+    /// Nobody stays behind when something else has failed.
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Floor {
     /// They begin. `mixes` are the orders that will be placed.
     pub fn open(brokers: &str, mixes: &[Mix]) -> Self {
@@ -102,9 +109,9 @@ impl Floor {
     ///
     /// # Errors
     /// If something that was sent is not acknowledged, or Kafka failed them before.
-    pub async fn close(self) -> Result<Done, Error> {
+    pub async fn close(mut self) -> Result<Done, Error> {
         self.closing.store(true, Ordering::Relaxed);
-        self.work.await?
+        (&mut self.work).await?
     }
 }
 

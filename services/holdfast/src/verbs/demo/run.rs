@@ -18,6 +18,7 @@ use holdfast_load_tests::{
 };
 use holdfast_platform::{Config, Context};
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::checked;
 use crate::{
@@ -55,6 +56,9 @@ pub struct Shop {
     topics: Vec<String>,
     /// Orders that will end of those that were sent so far.
     ending: u64,
+    closing: CancellationToken,
+    /// Nobody waits at the door of a shop that is gone.
+    _closed: DropGuard,
 }
 
 /// How far everything was at a moment.
@@ -72,7 +76,9 @@ impl Shop {
         let ends = Ends::new(at.brokers()).context("kafka").map_err(Failure::Check)?;
         let kinds = ["commands", "events", "dlq"];
         let topics = CONTEXTS.iter().flat_map(|context| kinds.map(|kind| format!("{context}.{kind}"))).collect();
-        Ok(Self { target: target(config, at)?, floor: Floor::open(at.brokers(), &mixes), ends, topics, ending: 0 })
+        let (target, floor) = (target(config, at)?, Floor::open(at.brokers(), &mixes));
+        let closing = CancellationToken::new();
+        Ok(Self { target, floor, ends, topics, ending: 0, _closed: closing.clone().drop_guard(), closing })
     }
 
     /// Sends the orders of `mix` as fast as the shop takes them, or at this pace; until nearly all have ended.
@@ -80,7 +86,13 @@ impl Shop {
         let ending = u64::from(mix.ending());
         let begun = Instant::now();
         let tally = self.floor.tally();
-        let door = Door { tally: Arc::clone(&tally), is_open: rate.is_some(), ending, orders: u64::from(mix.orders) };
+        let door = Door {
+            tally: Arc::clone(&tally),
+            closing: self.closing.clone(),
+            is_open: rate.is_some(),
+            ending,
+            orders: u64::from(mix.orders),
+        };
         let options = Options { rate: rate.unwrap_or(0), ..Options::to("orders.commands") };
         let sending = self.send(mix, options, Some(door));
         self.ending += ending;
@@ -177,6 +189,7 @@ impl Shop {
 /// Where a crowd waits.
 struct Door {
     tally: Arc<Tally>,
+    closing: CancellationToken,
     is_open: bool,
     ending: u64,
     orders: u64,
@@ -189,7 +202,7 @@ impl Door {
         // Those that are placed empty never end.
         let ending = before * self.ending / self.orders.max(1);
         while !self.is_open && ending.saturating_sub(self.tally.ended()) > UNDER_WAY {
-            if patience.is_over() {
+            if patience.is_over() || self.closing.is_cancelled() {
                 return None;
             }
             std::thread::sleep(Duration::from_millis(5));
