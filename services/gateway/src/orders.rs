@@ -90,6 +90,9 @@ pub struct Reading {
     pub min_version: u32,
 }
 
+/// As it was a moment ago: enough for what never changes, and there while the order moves between nodes.
+pub const LATELY: Reading = Reading { consistency: Truth::Local, min_version: 0 };
+
 /// How truthful a read is.
 #[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -155,7 +158,7 @@ fn waited(problem: Problem, reading: &Reading) -> Problem {
 
 /// That the order is this customer's. Whose it is never changes, so a read that may be late is as good.
 async fn owned(edge: &Edge, caller: &Caller, order_id: Uuid) -> Result<(), Problem> {
-    let order = readable(edge, caller, order_id, &Reading { consistency: Truth::Local, min_version: 0 }).await?;
+    let order = readable(edge, caller, order_id, &LATELY).await?;
     if caller.is(&order.customer_id) {
         return Ok(());
     }
@@ -344,7 +347,7 @@ pub async fn payment(
     Extension(caller): Extension<Caller>,
     At(at): At<OrderAt>,
 ) -> Result<Json<Payment>, Problem> {
-    readable(&edge, &caller, at.order_id, &Reading { consistency: Truth::Local, min_version: 0 }).await?;
+    readable(&edge, &caller, at.order_id, &LATELY).await?;
     let request = GetPaymentRequest { order_id: at.order_id.to_string(), ..GetPaymentRequest::default() };
     let answer = ask!(edge.contexts.payments, PaymentServiceClient.get_payment, caller, request)?;
     answer.payment.map(|payment| Json(payment.into())).ok_or_else(Problem::internal)
@@ -358,7 +361,7 @@ pub async fn shipment(
     Extension(caller): Extension<Caller>,
     At(at): At<OrderAt>,
 ) -> Result<Json<Shipment>, Problem> {
-    readable(&edge, &caller, at.order_id, &Reading { consistency: Truth::Local, min_version: 0 }).await?;
+    readable(&edge, &caller, at.order_id, &LATELY).await?;
     let request = GetShipmentRequest { order_id: at.order_id.to_string(), ..GetShipmentRequest::default() };
     let answer = ask!(edge.contexts.fulfillment, FulfillmentServiceClient.get_shipment, caller, request)?;
     answer.shipment.map(|shipment| Json(shipment.into())).ok_or_else(Problem::internal)

@@ -26,7 +26,7 @@ use crate::{
     identity::Caller,
     model::{Order, OrderStatus},
     orders::{
-        Listing, Reading, Truth, listed,
+        LATELY, Listing, listed,
         live::{followed, seen, streamed},
         readable,
     },
@@ -129,7 +129,7 @@ async fn order(
     let found = async {
         let At(at) = at?;
         // While the order moves between nodes, a page that may be a moment late is better than none.
-        readable(&edge, &caller, at.order_id, &Reading { consistency: Truth::Local, min_version: 0 }).await
+        readable(&edge, &caller, at.order_id, &LATELY).await
     };
     match found.await {
         Ok(found) => page(StatusCode::OK, view::order(&Order::from(found))),

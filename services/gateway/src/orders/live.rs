@@ -19,7 +19,7 @@ use http::HeaderMap;
 use tonic::Status;
 use uuid::Uuid;
 
-use super::{Reading, Truth, readable};
+use super::{LATELY, readable};
 use crate::{
     app::Edge,
     identity::Caller,
@@ -78,7 +78,7 @@ pub async fn followed(
     order_id: Uuid,
     after: u64,
 ) -> Result<impl Stream<Item = Result<Order, Problem>> + Send + use<>, Problem> {
-    readable(edge, caller, order_id, &Reading { consistency: Truth::Local, min_version: 0 }).await?;
+    readable(edge, caller, order_id, &LATELY).await?;
     let request = WatchOrderRequest { order_id: order_id.to_string(), after_version: after };
     let watched = OrderServiceClient::new(edge.contexts.orders.streams()).watch_order(caller.request(request)).await?;
     let order = |said: Result<WatchOrderResponse, Status>| {

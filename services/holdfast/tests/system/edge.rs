@@ -18,7 +18,7 @@ use holdfast_gateway::{
     identity::STAFF,
     issuer::{ISSUER, Issuer, JWKS_PATH},
 };
-use holdfast_payments::simulator::{self, Simulator};
+use holdfast_payments::simulator;
 use holdfast_platform::http_client::HttpClient;
 use holdfast_stack::{Stack, StackOptions};
 use http::{HeaderMap, Method, Request, StatusCode, header};
@@ -26,10 +26,9 @@ use http_body_util::Full;
 use libtest_mimic::Failed;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::shop::{Served, Shop, patient, prepare};
+use crate::shop::{Served, Shop, patient, prepare, provider};
 
 const DATA: &str = "orders,inventory,payments,fulfillment,customers";
 const SERVED: &str = "orders,inventory,payments,fulfillment,customers,gateway";
@@ -49,12 +48,10 @@ impl Stand {
 
     async fn open_with(more: &[(&str, &str)]) -> Result<Self, Failed> {
         let stack = Stack::start(StackOptions::default()).await?;
-        let provider = listening().await?;
-        let provider_url = format!("http://{}", provider.local_addr()?);
-        let simulator = Simulator::new(simulator::Config::default());
-        tokio::spawn(async move { simulator.serve(provider, CancellationToken::new()).await });
+        let (_, provider) = provider(simulator::Config::default()).await?;
+        let provider_url = format!("http://{provider}");
         let issuer = Issuer::new()?;
-        let keys = listening().await?;
+        let keys = TcpListener::bind("127.0.0.1:0").await?;
         let jwks_url = format!("http://{}{JWKS_PATH}", keys.local_addr()?);
         tokio::spawn(issuer.clone().serve(keys));
         prepare(&stack, DATA)?;
@@ -101,10 +98,6 @@ impl Stand {
             address_id: String::new(),
         }
     }
-}
-
-async fn listening() -> Result<TcpListener, Failed> {
-    Ok(TcpListener::bind("127.0.0.1:0").await?)
 }
 
 /// Who calls.

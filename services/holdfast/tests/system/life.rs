@@ -30,12 +30,11 @@ use holdfast_proto::{
 };
 use holdfast_stack::{Stack, StackOptions};
 use libtest_mimic::Failed;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, transport::Channel};
 use uuid::Uuid;
 
-use crate::shop::{Served, Shop, environment, holdfast, patient, prepare, text};
+use crate::shop::{Served, Shop, environment, holdfast, patient, prepare, provider, text};
 
 const ORDERS: usize = 60;
 const STOCK: i64 = 1_000;
@@ -222,17 +221,6 @@ async fn again<T, F: Future<Output = Result<T, Status>>>(mut call: impl FnMut() 
     }
 }
 
-async fn provider() -> Result<(Simulator, SocketAddr), Failed> {
-    let plan = Plan::Random { per_mille: 200 };
-    // What hangs does so until the caller has lost its patience.
-    let simulator = Simulator::new(Config { plan, hang: Duration::from_secs(9), ..Config::default() });
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    let served = simulator.clone();
-    tokio::spawn(async move { served.serve(listener, CancellationToken::new()).await });
-    Ok((simulator, address))
-}
-
 /// What the provider has of an order: charges that went through, and what was given back of them.
 fn money(account: &serde_json::Value, order_id: &str) -> (Vec<i64>, i64) {
     let charges = account["charges"].as_array().into_iter().flatten();
@@ -245,16 +233,16 @@ fn money(account: &serde_json::Value, order_id: &str) -> (Vec<i64>, i64) {
 
 pub async fn every_order_ends_and_the_books_of_the_provider_and_the_shelves_balance(_: &Shop) -> Result<(), Failed> {
     let stack = Stack::start(StackOptions::default()).await?;
-    let (simulator, address) = provider().await?;
+    // What hangs does so until the caller has lost its patience.
+    let behaviour = Config { plan: Plan::Random { per_mille: 200 }, hang: Duration::from_secs(9), ..Config::default() };
+    let (simulator, address) = provider(behaviour).await?;
     let url = format!("http://{address}");
     let variables = [("HOLDFAST_PAYMENTS_PROVIDER_URL", url.as_str()), ("HOLDFAST_PAYMENTS_API_KEY", "sk_test")];
     prepare(&stack, ALL)?;
     let mut served = Served::launch_serving(&stack, ALL, &variables).await?;
     let told = lives(&served, &simulator, &stack).await;
     if told.is_err() {
-        let log = served.log();
-        let loud = log.lines().filter(|line| !line.contains("\"level\":\"DEBUG\"")).rev().take(60);
-        loud.collect::<Vec<_>>().into_iter().rev().for_each(|line| eprintln!("{line}"));
+        served.tell_log();
     }
     told?;
     let left = served.leave().await?;

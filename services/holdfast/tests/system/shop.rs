@@ -15,10 +15,13 @@ use holdfast_load_tests::{
     checkers::{self, Target},
     work::Mix,
 };
+use holdfast_payments::simulator::{self, Simulator};
 use holdfast_stack::{Stack, StackOptions};
 use libtest_mimic::Failed;
 use prost::{Message, Name};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// The contexts that most tests are about.
@@ -197,6 +200,16 @@ impl Shop {
     pub async fn read(&self, topic: &str) -> Result<Vec<(Place, Raw)>, Failed> {
         Ok(by_hand::read(self.brokers(), topic).await?)
     }
+}
+
+/// A payment provider that behaves like that, and where it is. It ends with the tests.
+pub async fn provider(behaviour: simulator::Config) -> Result<(Simulator, SocketAddr), Failed> {
+    let simulator = Simulator::new(behaviour);
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let served = simulator.clone();
+    tokio::spawn(async move { served.serve(listener, CancellationToken::new()).await });
+    Ok((simulator, address))
 }
 
 /// Schemas and topics of these contexts.
