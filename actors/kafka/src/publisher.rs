@@ -75,7 +75,9 @@ impl ProducerContext<NoCustomPartitioner> for Context {
                 call.landed(message.topic(), message.partition(), message.offset());
                 self.window.count_down(&call);
             }
-            Err((error, _)) => self.window.fail(describe(error)),
+            Err((error, message)) => {
+                self.window.fail(format!("{}-{}: {}", message.topic(), message.partition(), describe(error)));
+            }
         }
     }
 }

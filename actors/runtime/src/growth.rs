@@ -261,8 +261,17 @@ const MARK_TYPE: &str = "holdfast.runtime.v1.PartitionsGrown";
 const MARK_TAG: u8 = 0x08;
 
 /// What the relay of `partition` says in the events topic once it addresses nothing by a smaller count any more, so that other contexts know
-/// when their transition is over.
-pub(crate) fn mark(context: &str, topic: &Arc<str>, partition: PartitionId, count: u32, now: Timestamp) -> OutboxDraft {
+/// when their transition is over. A partition that is no home by `count` says nothing: nobody waits for it, and the events topic may lack it.
+pub(crate) fn mark(
+    context: &str,
+    topic: &Arc<str>,
+    partition: PartitionId,
+    count: u32,
+    now: Timestamp,
+) -> Option<OutboxDraft> {
+    if partition.0 >= count {
+        return None;
+    }
     let id = Uuid::now_v7();
     let (source, subject) = (format!("holdfast/{context}"), partition.to_string());
     let headers = EnvelopeOut::new(id, &source, MARK_TYPE, now, &subject).headers();
@@ -273,7 +282,8 @@ pub(crate) fn mark(context: &str, topic: &Arc<str>, partition: PartitionId, coun
         rest >>= 7;
     }
     value.push(u8::try_from(rest).expect("seven bits"));
-    OutboxDraft { id, topic: topic.clone(), target: partition, key: None, headers, value: Some(Bytes::from(value)) }
+    let value = Some(Bytes::from(value));
+    Some(OutboxDraft { id, topic: topic.clone(), target: partition, key: None, headers, value })
 }
 
 /// The count that a mark tells; `None` if `record` is none.
@@ -293,7 +303,9 @@ mod tests {
     #[test]
     fn a_mark_tells_its_count_and_nothing_else_is_one() {
         for count in [1, 12, 127, 128, 300, u32::MAX] {
-            let draft = mark("t", &"t.events".into(), PartitionId(3), count, Timestamp::from_unix_ms(0));
+            let of = |partition| mark("t", &"t.events".into(), partition, count, Timestamp::from_unix_ms(0));
+            assert!(of(PartitionId(count)).is_none(), "no home says anything that is none by {count}");
+            let draft = of(PartitionId(count - 1)).expect("its last home says it");
             let record = Record {
                 topic: draft.topic,
                 partition: draft.target,

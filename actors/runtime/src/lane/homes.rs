@@ -27,7 +27,7 @@ const ACKNOWLEDGED_AT_ONCE: usize = 2;
 struct Move {
     partition: PartitionId,
     token: Token,
-    mark: OutboxDraft,
+    mark: Option<OutboxDraft>,
     /// Whom it let go.
     moved: Vec<AggregateId>,
 }
@@ -73,7 +73,7 @@ impl Lane {
         let store = self.env.store.clone();
         let acknowledge = |Move { partition, token, mark, moved }| {
             let store = store.clone();
-            async move { (partition, token, moved, store.acknowledge(partition, token, generation, Some(mark)).await) }
+            async move { (partition, token, moved, store.acknowledge(partition, token, generation, mark).await) }
         };
         let mut answers = futures::stream::iter(moves).map(acknowledge).buffered(ACKNOWLEDGED_AT_ONCE);
         while let Some((partition, token, moved, answer)) = answers.next().await {

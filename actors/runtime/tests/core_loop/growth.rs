@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
-    cluster::{Cluster, TOPICS, headers, text},
+    cluster::{Cluster, PARTITIONS, TOPICS, eventually, headers, text},
     simulation::{How, Run, run},
 };
 
@@ -271,4 +271,28 @@ fn whatever_fails_while_partitions_grow_order_holds_and_nothing_is_lost() {
         events += counts.events;
     }
     assert!(only.is_some() || events > 10_000, "too tame: {events} events");
+}
+
+/// An operator grows topics by Kafka's own tools, one now and the others later: meanwhile everything goes on. Homes that only the grown topic has
+/// are owned, so that its records are read; what they say goes nowhere that is not there yet.
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_has_grown_before_the_others_holds_up_nothing() {
+    for early in ["other.events", "counter.commands"] {
+        let cluster = Cluster::new();
+        let member = cluster.start().await;
+        let in_force = || cluster.store.contents().growth(Instant::now()).current().1;
+        TOPICS.iter().for_each(|topic| cluster.grow(topic, 2 * PARTITIONS));
+        eventually("twice as many homes are in force", || in_force() == 2 * PARTITIONS).await;
+        cluster.grow(early, 4 * PARTITIONS);
+        eventually("every home is owned", || member.node.owned_partitions() == 4 * PARTITIONS as usize).await;
+        for n in 0..50 {
+            cluster.send(&format!("k{n}"), "add", "1");
+        }
+        let is_done = || cluster.is_at_rest() && cluster.events().len() == 50;
+        eventually(&format!("with {early} grown alone, all that is said is published"), is_done).await;
+        assert_eq!(in_force(), 2 * PARTITIONS, "a count is in force of which not all topics are");
+        TOPICS.iter().for_each(|topic| cluster.grow(topic, 4 * PARTITIONS));
+        eventually("four times as many homes are in force", || in_force() == 4 * PARTITIONS).await;
+        cluster.assert_converged().await;
+    }
 }

@@ -31,6 +31,9 @@ use crate::{
     world::{Settings, World},
 };
 
+/// Of each producer's commands, so many of the slowest are told.
+const SLOWEST: usize = 3;
+
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Growth {
@@ -245,6 +248,17 @@ fn tell(ledgers: &[(&'static str, Ledger)], events: &[EventRecord], marks: &Mark
             short(&waits(&growing, Some(false))),
             short(&waits(&later, None)),
         );
+        let mut slowest: Vec<_> = times_to(ledger, events).filter(|(_, sent, _)| growing(sent.after)).collect();
+        slowest.sort_unstable_by_key(|(_, _, took)| std::cmp::Reverse(*took));
+        for (id, sent, took) in slowest.into_iter().take(SLOWEST) {
+            let partition =
+                events.iter().find(|event| event.causation == Some(*id)).map_or(-1, |event| event.partition);
+            let after = sent.after.saturating_sub(marks.begun).as_millis();
+            eprintln!(
+                "  {:20} slowest: {took} ms, sent {after} ms after the first growth began, done in home {partition}",
+                ""
+            );
+        }
     }
 }
 
