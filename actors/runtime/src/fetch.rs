@@ -48,7 +48,7 @@ pub(crate) struct Fetcher {
     pub stall_after: Duration,
 }
 
-/// How often a topic that has no such partition, or a halted one, is looked at again.
+/// How often a topic that has no such partition, or a halted one, is looked at again, if nothing is heard of it meanwhile.
 const RETRY_EVERY: Duration = Duration::from_secs(10);
 /// A silent input is asked this often whether it has passed something that is no record.
 const LOOK_FOR_GAPS: Duration = Duration::from_secs(1);
@@ -100,7 +100,7 @@ impl Fetcher {
         let mut stall_after = self.stall_after;
         loop {
             if !self.has_partition(&topic, partition).await {
-                tokio::time::sleep(RETRY_EVERY).await;
+                self.until_grown(&topic, partition, &mut backoff).await;
                 continue;
             }
             // Offsets say nothing of a topic that is not the one they were taken from.
@@ -152,6 +152,21 @@ impl Fetcher {
                 false
             }
         }
+    }
+
+    /// Waits until the topic may have the partition: a home has more of them than some of its inputs while these grow one after the other.
+    async fn until_grown(&self, topic: &str, partition: PartitionId, backoff: &mut Backoff) {
+        let mut homes = self.homes.clone();
+        let is_noticed = |homes: &Homes| homes.now().topic_count(topic) > partition.0;
+        if is_noticed(&homes) {
+            return backoff.wait().await; // whoever was asked has not heard of it yet
+        }
+        let noticed = async {
+            while !is_noticed(&homes) {
+                homes.changed().await;
+            }
+        };
+        let _ = tokio::time::timeout(RETRY_EVERY, noticed).await;
     }
 
     /// Reads until it ends.

@@ -292,6 +292,16 @@ async fn a_topic_that_has_grown_before_the_others_holds_up_nothing() {
         eventually(&format!("with {early} grown alone, all that is said is published"), is_done).await;
         assert_eq!(in_force(), 2 * PARTITIONS, "a count is in force of which not all topics are");
         TOPICS.iter().for_each(|topic| cluster.grow(topic, 4 * PARTITIONS));
+        let grown = Instant::now();
+        for n in 0..50 {
+            cluster.send(&format!("k{n}"), "add", "1");
+        }
+        eventually("what is sent to new partitions is published", || cluster.is_at_rest()).await;
+        let took = grown.elapsed();
+        assert!(
+            took < Duration::from_secs(3),
+            "with {early} grown before, what was sent to new partitions took {took:?}"
+        );
         eventually("four times as many homes are in force", || in_force() == 4 * PARTITIONS).await;
         cluster.assert_converged().await;
     }
