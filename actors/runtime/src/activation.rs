@@ -8,7 +8,10 @@ use holdfast_core::{
     port::store::{Found, StateRow, Store, StoreError, Wanted},
 };
 
-use crate::work::{Input, Work};
+use crate::{
+    passivation::Directory,
+    work::{Input, Item, Origin, Work},
+};
 
 /// What the store knew when the batch was gathered.
 #[derive(Default)]
@@ -16,6 +19,19 @@ pub(crate) struct Known {
     /// Aggregates that were not in memory then.
     pub cold: HashMap<AggregateId, (Option<StateRow>, u64)>,
     pub claims: HashMap<ClaimKey, Claim>,
+}
+
+impl Known {
+    /// How many messages wait in the mailbox of the item's aggregate, by `live` if it is live. What comes from a log goes by the store if that
+    /// knows of more: while counts grow, others may have put mail there for an aggregate that is live here.
+    pub fn waiting(&self, item: &Item, live: &Directory) -> u64 {
+        let stored = self.cold.get(&item.aggregate).map_or(0, |(_, waiting)| *waiting);
+        match live.waiting(&item.aggregate) {
+            Some(waiting) if matches!(item.origin, Origin::Log { .. }) => waiting.max(stored),
+            Some(waiting) => waiting,
+            None => stored,
+        }
+    }
 }
 
 /// Asks the store, in one round trip, for whatever `batch` needs beyond what `is_live`.

@@ -72,6 +72,11 @@ impl BoundedContext {
         self.kinds.iter().find(|kind| kind.name() == name)
     }
 
+    /// Whether what `item` says can't be decided without a look-up in another context.
+    pub(crate) fn looks_up(&self, item: &Item) -> bool {
+        self.kind(item.aggregate.kind).is_some_and(|kind| kind.looks_up(&item.command))
+    }
+
     pub(crate) fn kinds(&self) -> &[Arc<dyn Kind>] {
         &self.kinds
     }

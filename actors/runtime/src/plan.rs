@@ -142,8 +142,7 @@ impl<'a> Planner<'a> {
     pub fn unless_blocked(&mut self, input: Input, item: &Arc<Item>) -> Option<Input> {
         match self.blocked.get(&item.aggregate) {
             None => Some(input),
-            // How a call ended is news to the state, whatever waits for it.
-            Some(Block::Waits(_)) if matches!(item.origin, Origin::Mail { .. } | Origin::Effect { .. }) => Some(input),
+            Some(Block::Waits(_)) if !item.queues_behind_mail() => Some(input),
             Some(Block::Carried) => {
                 self.carry.push(input);
                 None

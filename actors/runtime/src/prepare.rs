@@ -26,7 +26,7 @@ pub(crate) fn needing(
         if item.prepared || !may_need(input, item) {
             continue;
         }
-        if context.kind(item.aggregate.kind).is_some_and(|kind| kind.looks_up(&item.command)) {
+        if context.looks_up(item) {
             places.push(place);
         } else if let Work::Item(item) = &mut input.work
             // A message that is shared with an actor already went through here.

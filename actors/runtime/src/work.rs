@@ -76,6 +76,11 @@ impl Item {
         }
     }
 
+    /// Whether it is put behind what waits for its aggregate, and not that itself. How a call ended is news to the state, whatever waits.
+    pub const fn queues_behind_mail(&self) -> bool {
+        !matches!(self.origin, Origin::Mail { .. } | Origin::Effect { .. })
+    }
+
     pub fn body(&self) -> Uuid {
         body_digest(&self.message)
     }

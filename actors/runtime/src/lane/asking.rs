@@ -11,13 +11,12 @@ use futures::FutureExt as _;
 use holdfast_core::{AggregateId, PartitionId};
 use tokio::task::{JoinError, JoinSet};
 
-use super::{Lane, abandon, ended};
+use super::{Lane, Owned, abandon, ended};
 use crate::{
     activation::Known,
     mutant::Mutant,
-    passivation::Directory,
     prepare::{self, Placed},
-    work::{Input, Item, Origin, Work},
+    work::{Input, Origin, Work},
 };
 
 /// Behind everything that was in the batch.
@@ -126,8 +125,8 @@ impl Lane {
         let (owned, is_ignored) = (&self.owned, self.env.config.is(Mutant::MailboxAfterBatch));
         let places = prepare::needing(&self.env.context, batch, |input, item| {
             let is_repeat = item.claim_key().is_some_and(|key| known.claims.contains_key(&key));
-            let live = owned.get(&input.partition).map(|owned| &owned.live);
-            !is_repeat && (is_ignored || !queues_behind_mail(item, live, known))
+            let queues = |owned: &Owned| item.queues_behind_mail() && known.waiting(item, &owned.live) > 0;
+            !is_repeat && (is_ignored || !owned.get(&input.partition).is_some_and(queues))
         });
         if places.is_empty() {
             return;
@@ -175,11 +174,4 @@ fn mail_of(input: &Input) -> Option<&AggregateId> {
         Work::Item(item) if matches!(item.origin, Origin::Mail { .. }) => Some(&item.aggregate),
         _ => None,
     }
-}
-
-/// Whether `item` is put behind what waits for its aggregate already, whatever a look-up would say.
-fn queues_behind_mail(item: &Item, live: Option<&Directory>, known: &Known) -> bool {
-    let stored = known.cold.get(&item.aggregate).map_or(0, |(_, waiting)| *waiting);
-    let waiting = live.and_then(|live| live.waiting(&item.aggregate)).unwrap_or(0).max(stored);
-    waiting > 0 && matches!(item.origin, Origin::Log { .. } | Origin::Call { .. })
 }

@@ -134,14 +134,8 @@ impl Lane {
                 group(&mut groups, &mut places, input.partition, &aggregate).add_reader(input);
                 continue;
             };
-            // Only while counts grow does the look-up ask for aggregates that are live: others may have put mail for them.
-            let waiting = match owned.live.waiting(&aggregate) {
-                Some(waiting) if matches!(item.origin, Origin::Log { .. }) => waiting.max(stored_waiting),
-                Some(waiting) => waiting,
-                None => stored_waiting,
-            };
             let is_ignored = self.env.config.is(Mutant::MailboxAfterBatch) && matches!(item.origin, Origin::Log { .. });
-            if waiting > 0 && !is_ignored {
+            if known.waiting(&item, &owned.live) > 0 && !is_ignored {
                 planner.block_waiting(&aggregate, WaitReason::Retrying);
             }
             let Some(input) = planner.unless_blocked(input, &item) else { continue };
@@ -169,8 +163,7 @@ impl Lane {
                 continue;
             }
             // It was about to queue behind mail, which is gone by now: the next batch looks up what it needs.
-            if !item.prepared && self.env.context.kind(aggregate.kind).is_some_and(|kind| kind.looks_up(&item.command))
-            {
+            if !item.prepared && self.env.context.looks_up(&item) {
                 planner.carry(input, &aggregate);
                 continue;
             }
