@@ -281,7 +281,9 @@ async fn a_topic_that_has_grown_before_the_others_holds_up_nothing() {
         let cluster = Cluster::new();
         let member = cluster.start().await;
         let in_force = || cluster.store.contents().growth(Instant::now()).current().1;
-        TOPICS.iter().for_each(|topic| cluster.grow(topic, 2 * PARTITIONS));
+        for topic in TOPICS {
+            cluster.grow(topic, 2 * PARTITIONS);
+        }
         eventually("twice as many homes are in force", || in_force() == 2 * PARTITIONS).await;
         cluster.grow(early, 4 * PARTITIONS);
         eventually("every home is owned", || member.node.owned_partitions() == 4 * PARTITIONS as usize).await;
@@ -291,7 +293,9 @@ async fn a_topic_that_has_grown_before_the_others_holds_up_nothing() {
         let is_done = || cluster.is_at_rest() && cluster.events().len() == 50;
         eventually(&format!("with {early} grown alone, all that is said is published"), is_done).await;
         assert_eq!(in_force(), 2 * PARTITIONS, "a count is in force of which not all topics are");
-        TOPICS.iter().for_each(|topic| cluster.grow(topic, 4 * PARTITIONS));
+        for topic in TOPICS {
+            cluster.grow(topic, 4 * PARTITIONS);
+        }
         let grown = Instant::now();
         for n in 0..50 {
             cluster.send(&format!("k{n}"), "add", "1");
