@@ -25,12 +25,17 @@ impl Known {
     /// How many messages wait in the mailbox of the item's aggregate, by `live` if it is live. What comes from a log goes by the store if that
     /// knows of more: while counts grow, others may have put mail there for an aggregate that is live here.
     pub fn waiting(&self, item: &Item, live: &Directory) -> u64 {
-        let stored = self.cold.get(&item.aggregate).map_or(0, |(_, waiting)| *waiting);
+        let stored = || self.stored_waiting(&item.aggregate);
         match live.waiting(&item.aggregate) {
-            Some(waiting) if matches!(item.origin, Origin::Log { .. }) => waiting.max(stored),
+            Some(waiting) if matches!(item.origin, Origin::Log { .. }) => waiting.max(stored()),
             Some(waiting) => waiting,
-            None => stored,
+            None => stored(),
         }
+    }
+
+    /// How many the store knows of; none for an aggregate that it was not asked about.
+    pub fn stored_waiting(&self, aggregate: &AggregateId) -> u64 {
+        self.cold.get(aggregate).map_or(0, |(_, waiting)| *waiting)
     }
 }
 

@@ -152,8 +152,9 @@ impl TakeOver {
             };
             let count = growth.count_of(generation).unwrap_or(1);
             // The first generation has left nothing behind.
-            let mark = growth::mark(self.context, &self.events_topic, self.partition, count, self.clock.now())
-                .filter(|_| generation > Generation(1));
+            let mark = (generation > Generation(1))
+                .then(|| growth::mark(self.context, &self.events_topic, self.partition, count, self.clock.now()))
+                .flatten();
             match self.store.acknowledge(self.partition, token, generation, mark).await {
                 Ok(Some(row)) => {
                     self.history.saw(None);

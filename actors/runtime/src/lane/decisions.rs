@@ -119,7 +119,6 @@ impl Lane {
                 planner.carry(input, &aggregate); // the next batch looks it up again
                 continue;
             }
-            let stored_waiting = known.cold.get(&aggregate).map_or(0, |(_, waiting)| *waiting);
             let hash = item.as_ref().map_or_else(|| KeyHash::of(aggregate.key.as_bytes()), |item| item.hash);
             if !owned.is_home(hash) {
                 strayed(planner, input);
@@ -130,7 +129,7 @@ impl Lane {
                 continue;
             }
             let Some(item) = item else {
-                owned.live.touch(&aggregate, now, || stored_waiting);
+                owned.live.touch(&aggregate, now, || known.stored_waiting(&aggregate));
                 group(&mut groups, &mut places, input.partition, &aggregate).add_reader(input);
                 continue;
             };
@@ -167,7 +166,7 @@ impl Lane {
                 planner.carry(input, &aggregate);
                 continue;
             }
-            owned.live.touch(&aggregate, now, || stored_waiting);
+            owned.live.touch(&aggregate, now, || known.stored_waiting(&aggregate));
             group(&mut groups, &mut places, input.partition, &aggregate).inputs.push(input);
         }
         groups

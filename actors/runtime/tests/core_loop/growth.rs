@@ -281,25 +281,27 @@ async fn a_topic_that_has_grown_before_the_others_holds_up_nothing() {
         let cluster = Cluster::new();
         let member = cluster.start().await;
         let in_force = || cluster.store.contents().growth(Instant::now()).current().1;
-        for topic in TOPICS {
-            cluster.grow(topic, 2 * PARTITIONS);
-        }
+        let grow_all = |to| {
+            for topic in TOPICS {
+                cluster.grow(topic, to);
+            }
+        };
+        let send = || {
+            for n in 0..50 {
+                cluster.send(&format!("k{n}"), "add", "1");
+            }
+        };
+        grow_all(2 * PARTITIONS);
         eventually("twice as many homes are in force", || in_force() == 2 * PARTITIONS).await;
         cluster.grow(early, 4 * PARTITIONS);
         eventually("every home is owned", || member.node.owned_partitions() == 4 * PARTITIONS as usize).await;
-        for n in 0..50 {
-            cluster.send(&format!("k{n}"), "add", "1");
-        }
+        send();
         let is_done = || cluster.is_at_rest() && cluster.events().len() == 50;
         eventually(&format!("with {early} grown alone, all that is said is published"), is_done).await;
         assert_eq!(in_force(), 2 * PARTITIONS, "a count is in force of which not all topics are");
-        for topic in TOPICS {
-            cluster.grow(topic, 4 * PARTITIONS);
-        }
+        grow_all(4 * PARTITIONS);
         let grown = Instant::now();
-        for n in 0..50 {
-            cluster.send(&format!("k{n}"), "add", "1");
-        }
+        send();
         eventually("what is sent to new partitions is published", || cluster.is_at_rest()).await;
         let took = grown.elapsed();
         assert!(
