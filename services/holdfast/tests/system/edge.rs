@@ -235,16 +235,10 @@ pub async fn schemathesis_finds_no_failure_and_no_undeclared_answer(_: &Shop) ->
         // right after it was opened.
         .args(["--checks", "all", "--exclude-checks", "positive_data_acceptance,ensure_resource_availability"])
         .args(["--exclude-path", FOLLOWING])
-        .args([
-            "--phases",
-            "examples,coverage,fuzzing,stateful",
-            "--max-examples",
-            "25",
-            "--seed",
-            "1",
-            "--workers",
-            "2",
-        ])
+        .args(["--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "25"])
+        // One at a time: two draw from one seed in an order of their own, and up to Python 3.11.7 `ast.parse` in one thread
+        // may take another's depth for its own and fail (python/cpython#106905), as it did.
+        .args(["--seed", "1", "--workers", "1"])
         .current_dir(&reports)
         .kill_on_drop(true)
         .spawn()?;
