@@ -33,6 +33,15 @@ impl fmt::Display for Token {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u32);
 
+/// What a node says again and again, to be known to live. The same one is never said twice, by nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Beat {
+    /// Drawn at random when the node starts.
+    pub run: Uuid,
+    /// Counts the beats of the run.
+    pub count: u64,
+}
+
 /// One partition's row: ownership, progress of input and output. The store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionRow {
@@ -48,6 +57,8 @@ pub struct PartitionRow {
     pub generation: Generation,
     /// Whether the last owner gave it up in good order, so that the next need not wait out its lease.
     pub released: bool,
+    /// Whether the last taker has begun to serve. Then every lease of an earlier owner is over, and only its own may still run.
+    pub has_begun: bool,
     /// The number of the last committed batch.
     pub batch: u64,
     /// The sequence of the last outbox row written.

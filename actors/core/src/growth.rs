@@ -256,6 +256,7 @@ mod tests {
             epoch: Epoch(1),
             token: None,
             address: String::new(),
+            has_begun: true,
             generation: Generation(1),
             released: false,
             batch: 0,

@@ -118,7 +118,7 @@ async fn workers(store: &PgStore, count: u32, aggregates: usize) -> Vec<Worker> 
         let mut fences = Vec::new();
         for row in rows.iter().skip((worker * SPREAD) as usize).take(SPREAD as usize) {
             let token = Token::draw();
-            let row = store.take(row.partition, row.epoch, token, "bench").await.expect("take").expect("ours");
+            let row = store.take(row.partition, row.epoch, token, "bench").await.expect("take").expect("ours").row;
             fences.push(Fence {
                 partition: row.partition,
                 token,

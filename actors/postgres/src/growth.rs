@@ -51,17 +51,17 @@ update partitions p set generation = next.generation from next, locked where p.p
 /// by the first owner that lets its keys go; the mark goes with it. One round trip, since all of a node's partitions do this at once.
 const ACKNOWLEDGE: &str = "
 with held as materialized (
-    select partition, outbox_head from partitions where partition = $1 and token = $2 and generation = $3 for update),
+    select partition, epoch, outbox_head from partitions where partition = $1 and token = $2 and generation = $3 for update),
 first as (
     insert into acknowledgements (partition, generation, outbox_head) select partition, $3, outbox_head + $4 from held
     on conflict do nothing returning $4 as marks),
 marked as (
     insert into outbox (partition, sequence, id, topic, target, key, headers, value)
     select partition, outbox_head + 1, $5, $6, $7, $8, $9, $10 from held where $4 = 1 and exists (select from first))
-update partitions p set outbox_head = held.outbox_head + coalesce((select marks from first), 0)
+update partitions p set outbox_head = held.outbox_head + coalesce((select marks from first), 0), begun = held.epoch
 from held where p.partition = held.partition
-returning p.partition, epoch, token, address, generation, released, batch, p.outbox_head, outbox_cursor, consumed::text,
-    published, halted";
+returning p.partition, p.epoch, token, address, generation, released, batch, p.outbox_head, outbox_cursor, consumed::text,
+    published, halted, true";
 
 /// A mark may come before its topic's growth is noticed here.
 const NOTE_MARK: &str = "

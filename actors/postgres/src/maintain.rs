@@ -57,6 +57,9 @@ const SWEEP: &str = "
 delete from claims_default where day < current_date - $1
     or day = 'infinity' and uuid_extract_timestamp(id) < now() - make_interval(days => $1)";
 
+/// Nodes that were at other addresses. Who lives on all the same says so again; who remembers such a one finds nothing.
+const GONE: &str = "delete from nodes where at < now() - interval '1 day'";
+
 pub(crate) async fn run(connection: &mut PgConnection, retention: Retention) -> Result<Maintained, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     match work(&mut transaction, retention).await {
@@ -84,6 +87,7 @@ async fn work(connection: &mut PgConnection, retention: Retention) -> Result<Mai
         }
     }
     sqlx::query(SWEEP).bind(days(retention.claims_days)).execute(&mut *connection).await?;
+    sqlx::query(GONE).execute(&mut *connection).await?;
     let old = sqlx::query(OLD).bind(days(retention.outbox_days)).bind(days(retention.claims_days));
     for row in old.fetch_all(&mut *connection).await? {
         let (table, outbox): (String, bool) = (row.try_get(0)?, row.try_get(1)?);

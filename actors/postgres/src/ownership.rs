@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use holdfast_core::{
     PartitionId,
-    epoch::{Epoch, Generation, Halt, PartitionRow, Token},
-    port::store::Cursor,
+    epoch::{Beat, Epoch, Generation, Halt, PartitionRow, Token},
+    port::store::{Cursor, Taken},
 };
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
@@ -17,15 +17,30 @@ use crate::error;
 
 const ALL: &str = "
 select partition, epoch, token, address, generation, released, batch, outbox_head, outbox_cursor, consumed::text,
-    published, halted
+    published, halted, begun = epoch
 from partitions order by partition";
 
-/// `released` is answered as it was: it tells the taker whether there is a lease to wait out.
+/// `released` and whether the last taker had begun are answered as they were: they tell whether there is a lease to wait out, and whose. That
+/// node's beat is read under a lock that its next one waits for, and the row's lock is had by then: so nothing of a node's beats
+/// waits for a commit of its own that is stuck, and who has said a later one than this finds the new token.
 const TAKE: &str = "
-update partitions set epoch = epoch + 1, token = $3, address = $4, released = false
-where partition = $1 and epoch = $2
-returning partition, epoch, token, address, generation, old.released, batch, outbox_head, outbox_cursor, consumed::text,
-    published, halted";
+with taken as (
+    update partitions set epoch = epoch + 1, token = $3, address = $4, released = false
+    where partition = $1 and epoch = $2
+    returning partition, epoch, token, address, generation, old.released as was_released, batch, outbox_head, outbox_cursor,
+        consumed::text as consumed, published, halted, old.begun = old.epoch as had_begun, old.address as last),
+said as materialized (
+    select run, beat from nodes where address = (select last from taken where had_begun) for share)
+select partition, epoch, token, address, generation, was_released, batch, outbox_head, outbox_cursor, consumed,
+    published, halted, had_begun, (select run from said), (select beat from said)
+from taken";
+
+/// A statement doesn't see what it writes itself: the answer has the one before.
+const BEAT: &str = "
+with said as (
+    insert into nodes (address, run, beat) values ($1, $2, $3)
+    on conflict (address) do update set run = excluded.run, beat = excluded.beat, at = now())
+select address, run, beat from nodes";
 
 const TOKENS: &str = "select partition, token from partitions where partition = any($1)";
 
@@ -68,9 +83,23 @@ pub(crate) async fn take(
     expected: Epoch,
     token: Token,
     address: &str,
-) -> Result<Option<PartitionRow>, sqlx::Error> {
+) -> Result<Option<Taken>, sqlx::Error> {
     let taking = sqlx::query(TAKE).bind(number(partition)).bind(expected.0.cast_signed()).bind(token.0).bind(address);
-    taking.fetch_optional(connection).await?.as_ref().map(row).transpose()
+    let Some(found) = taking.fetch_optional(connection).await? else { return Ok(None) };
+    let beat = found
+        .try_get::<Option<Uuid>, _>(13)?
+        .map(|run| Ok::<_, sqlx::Error>(Beat { run, count: unsigned(&found, 14)? }));
+    Ok(Some(Taken { row: row(&found)?, beat: beat.transpose()? }))
+}
+
+pub(crate) async fn beat(
+    connection: &mut PgConnection,
+    address: &str,
+    beat: Beat,
+) -> Result<BTreeMap<String, Beat>, sqlx::Error> {
+    let asked = sqlx::query(BEAT).bind(address).bind(beat.run).bind(beat.count.cast_signed());
+    let said = |row: &PgRow| Ok((row.try_get(0)?, Beat { run: row.try_get(1)?, count: unsigned(row, 2)? }));
+    asked.fetch_all(connection).await?.iter().map(said).collect()
 }
 
 pub(crate) async fn tokens(
@@ -131,6 +160,7 @@ pub(crate) fn row(row: &PgRow) -> Result<PartitionRow, sqlx::Error> {
         consumed: consumed.into_iter().collect(),
         published: row.try_get::<Option<i64>, _>(10)?.and_then(|offset| u64::try_from(offset).ok()),
         halted: row.try_get::<Option<&str>, _>(11)?.map(Halt::from_text),
+        has_begun: row.try_get(12)?,
     })
 }
 

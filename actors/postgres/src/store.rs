@@ -8,11 +8,11 @@ use async_trait::async_trait;
 use holdfast_core::{
     AggregateId, PartitionId,
     batch::{Batch, OutboxDraft, OutboxRow},
-    epoch::{Epoch, Generation, Halt, PartitionRow, Token},
+    epoch::{Beat, Epoch, Generation, Halt, PartitionRow, Token},
     growth::Growth,
     pool::Pool,
     port::store::{
-        CommitError, Committed, Cursor, DueEffect, DueTimer, Found, Slice, Store, StoreError, Waiting, Wanted,
+        CommitError, Committed, Cursor, DueEffect, DueTimer, Found, Slice, Store, StoreError, Taken, Waiting, Wanted,
     },
 };
 use sqlx::PgConnection;
@@ -34,7 +34,7 @@ pub struct PgStore {
     committer: Committer,
     /// For reads of the loop.
     reads: Arc<Lanes>,
-    /// For plain reads that a lease hangs on: never behind a stuck commit.
+    /// For what a lease hangs on, plain reads and beats: never behind a stuck commit.
     leases: Arc<Lanes>,
     /// For writes to partition rows outside commits; they may wait for a lock.
     turns: Arc<Lanes>,
@@ -133,7 +133,7 @@ type Answered<T> = Result<Result<T, sqlx::Error>, Elapsed>;
 async fn fitness(connection: &mut PgConnection) -> Result<(i32, String, bool), sqlx::Error> {
     sqlx::query_as(
         "select current_setting('server_version_num')::int, current_setting('synchronous_commit'),
-            to_regclass('partitions') is not null",
+            to_regclass('nodes') is not null",
     )
     .fetch_one(connection)
     .await
@@ -221,9 +221,15 @@ impl Store for PgStore {
         expected: Epoch,
         token: Token,
         address: &str,
-    ) -> Result<Option<PartitionRow>, StoreError> {
+    ) -> Result<Option<Taken>, StoreError> {
         let mut lane = self.turns.enter().await?;
         let answer = self.write(ownership::take(lane.connection(), partition, expected, token, address)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn beat(&self, address: &str, beat: Beat) -> Result<BTreeMap<String, Beat>, StoreError> {
+        let mut lane = self.leases.enter().await?;
+        let answer = self.write(ownership::beat(lane.connection(), address, beat)).await;
         self.leave(lane, answer)
     }
 

@@ -50,6 +50,9 @@ impl Lease {
 const ENDED: u64 = u64::MAX;
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use holdfast_core::Timestamp;

@@ -23,6 +23,7 @@ pub mod telemetry;
 mod activation;
 mod admission;
 mod backoff;
+mod beats;
 mod chores;
 mod commit;
 mod dead_letter;

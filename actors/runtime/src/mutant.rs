@@ -10,6 +10,12 @@ pub enum Mutant {
     WaitThenBump,
     /// A lease counts from the answer to its renewal.
     LeaseFromAnswer,
+    /// A renewal looks at the row before it says that its node lives.
+    LookThenBeat,
+    /// A first lease is begun without a beat.
+    BeginWithoutBeat,
+    /// A taker doesn't ask whether the owner said anything since it was heard.
+    OldBeatTrusted,
     /// Strong reads are answered without a look at the lease.
     NoLeaseCheck,
     /// Who finds himself fenced goes on with the actors he has when he owns the partition again.

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::Budget,
+    beats::Beats,
     config::Config,
     context::{BoundedContext, Emit},
     effects::Effects,
@@ -186,6 +187,7 @@ impl Node {
             reports: reported,
             reporter: reports,
             history: history.clone(),
+            beats: Arc::new(Beats::new(&config.address)),
             handles: handles.clone(),
             root: root.get_cell(),
             stop: stop.clone(),

@@ -1,7 +1,7 @@
 //! Which partitions this node owns: take-over, lease, loss, release.
 //!
 //! The group says which partitions are this node's to take; only the row in the store makes it the owner (I4). Taking: raise the epoch
-//! first, then, unless the last owner released it, wait out a full lease on one's own clock, then read where it stands and start
+//! first, then, unless the last owner released it, wait until its lease is over, on one's own clock, then read where it stands and start
 //! ([`crate::take_over`]). A reconcile loop takes whatever is assigned and not owned, whatever order of pauses, callbacks and panics led
 //! there; after losing a fence it takes again only once the group has confirmed the assignment since.
 
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backoff::Backoff,
+    beats::Beats,
     chores::Chores,
     commit::Tokens,
     config::Config,
@@ -85,6 +86,7 @@ pub(crate) struct Ownership {
     /// For those who report from here.
     pub reporter: mpsc::UnboundedSender<Report>,
     pub history: Arc<History>,
+    pub beats: Arc<Beats>,
     pub handles: Handles,
     pub root: ractor::ActorCell,
     pub stop: CancellationToken,
@@ -180,7 +182,8 @@ impl Ownership {
                     Err(chore) => self.failed(&mut state, chore),
                 },
                 _ = renew.tick() => {
-                    if !state.is_renewing && !state.held.is_empty() {
+                    // Also with nothing to renew: others are to be heard.
+                    if !state.is_renewing {
                         state.is_renewing = true;
                         self.renew(&state, &mut work);
                     }
@@ -236,6 +239,7 @@ impl Ownership {
                 context: self.fetcher.context.name(),
                 events_topic: self.emit.events_topic.clone(),
                 homes: self.homes.clone(),
+                beats: self.beats.clone(),
                 partition,
                 remembered: state.remembered.entry(partition).or_default().clone(),
                 unwanted,
@@ -486,13 +490,19 @@ impl Ownership {
     }
 
     fn renew(&self, state: &State, work: &mut Work) {
-        let (store, clock) = (self.store.clone(), self.clock.clone());
+        let (store, clock, beats) = (self.store.clone(), self.clock.clone(), self.beats.clone());
         let held: Vec<PartitionId> = state.held.keys().copied().collect();
-        let is_late = self.config.is(Mutant::LeaseFromAnswer);
+        let mutant = self.config.mutant;
         work.spawn(Chore::Renew, async move {
-            let mut sent = clock.boot(); // before sending: the lease counts from here
-            let tokens = store.tokens(&held).await;
-            if is_late {
+            let mut sent = clock.boot(); // before anything is sent: the lease counts from here
+            let tokens = if mutant == Some(Mutant::LookThenBeat) {
+                let tokens = store.tokens(&held).await;
+                tokio::spawn(async move { beats.say(&*store).await });
+                tokens
+            } else {
+                look_after_beat(&*store, &beats, &held).await
+            };
+            if mutant == Some(Mutant::LeaseFromAnswer) {
                 sent = clock.boot();
             }
             Done::Renewed { sent, tokens }
@@ -538,6 +548,16 @@ impl Ownership {
             });
         }
     }
+}
+
+/// In this order: a taker that has not heard of the beat yet is seen here, and one that comes later knows that this node lives.
+async fn look_after_beat(
+    store: &dyn Store,
+    beats: &Beats,
+    held: &[PartitionId],
+) -> Result<Vec<(PartitionId, Option<Token>)>, StoreError> {
+    beats.say(store).await?;
+    if held.is_empty() { Ok(Vec::new()) } else { store.tokens(held).await }
 }
 
 /// Finishes what is in flight, publishes it, and marks the row as released.

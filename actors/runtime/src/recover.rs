@@ -27,7 +27,7 @@ use holdfast_core::{
     port::{
         clock::Clock,
         log::{Log, LogError},
-        store::{CommitError, Cursor, Slice, Store, StoreError, Wanted},
+        store::{CommitError, Cursor, Slice, Store, StoreError, Taken, Wanted},
     },
 };
 
@@ -272,7 +272,7 @@ impl Recovery {
         for row in rows {
             let token = Token::draw();
             let taken = self.ports.store.take(row.partition, row.epoch, token, "holdfast recover").await?;
-            let Some(row) = taken else { return Err(Error::Taken(row.partition)) };
+            let Some(Taken { row, .. }) = taken else { return Err(Error::Taken(row.partition)) };
             held.insert(
                 row.partition,
                 Held {

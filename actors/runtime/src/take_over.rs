@@ -1,7 +1,7 @@
 //! Taking a partition over.
 //!
-//! Raise the epoch first, then, unless the last owner released the row, wait out a full lease on one's own clock, read where it stands, check its
-//! past, acknowledge its generation, and start (I4, I10). The acknowledgement comes last: it is written, and nothing may be written to a row
+//! Raise the epoch first, then, unless the last owner released the row, wait until its lease is over: a full lease on one's own clock, less the time
+//! for which it is known to have been silent ([`crate::beats`]). Say that one lives, read where the row stands, check its past, acknowledge its generation, and start (I4, I10). The acknowledgement comes last: it is written, and nothing may be written to a row
 //! whose past is in doubt. An owner that only now begins has let go of every key that is not at home here. A taker whose assignment has gone gives up at the next step, and never raises an epoch any more: or it would rob
 //! the next owner, however late. One that gives up after it raised it leaves the row as it is. Deliberately absent: starting.
 
@@ -15,10 +15,10 @@ use std::{
 
 use holdfast_core::{
     PartitionId,
-    epoch::{Generation, Halt, PartitionRow, Token},
+    epoch::{Beat, Generation, Halt, PartitionRow, Token},
     port::{
         clock::Clock,
-        store::{Store, StoreError},
+        store::{Store, StoreError, Taken},
     },
 };
 use tokio::time::Instant;
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backoff::Backoff,
+    beats::Beats,
     config::Config,
     growth::{self, Homes},
     history::{History, Trouble},
@@ -55,6 +56,7 @@ pub(crate) struct TakeOver {
     pub context: &'static str,
     pub events_topic: Arc<str>,
     pub homes: Homes,
+    pub beats: Arc<Beats>,
     pub partition: PartitionId,
     /// The last batch that this node committed to it.
     pub remembered: Arc<AtomicU64>,
@@ -83,8 +85,9 @@ impl TakeOver {
             if self.is_halted(row.halted.as_ref()).await {
                 continue;
             }
-            // The last owner may be about to release it: that is quicker than waiting out its lease.
-            if !row.released && Instant::now() < patience {
+            // The last owner may be about to release it: that is quicker than waiting out its lease, but for one that is dead.
+            let is_silent = row.has_begun && self.beats.silence(&row.address) >= self.lease();
+            if !row.released && !is_silent && Instant::now() < patience {
                 self.pause(RELEASE_PAUSE).await;
                 continue;
             }
@@ -94,16 +97,17 @@ impl TakeOver {
             let token = Token::draw();
             let waits_first = self.config.is(Mutant::WaitThenBump);
             if waits_first && !row.released {
-                self.pause(self.config.lease + self.config.drift).await;
+                self.pause(self.lease()).await;
             }
             match self.store.take(self.partition, row.epoch, token, &self.config.address).await {
-                Ok(Some(taken)) => {
+                Ok(Some(Taken { row: taken, beat })) => {
                     if self.config.is(Mutant::AcknowledgedAtBump) {
                         let _ = self.store.acknowledge(self.partition, token, taken.generation, None).await;
                     }
                     if !taken.released && !waits_first {
                         // Until every lease that an earlier owner may hold is over.
-                        self.pause(self.config.lease + self.config.drift).await;
+                        let silence = beat.map_or(Duration::ZERO, |beat| self.silence_since(&row, beat));
+                        self.pause(self.lease().saturating_sub(silence)).await;
                     }
                     return self.begin(token).await;
                 }
@@ -117,12 +121,22 @@ impl TakeOver {
         Taking::GivenUp
     }
 
+    /// How long after its renewal an owner may still answer, by this node's clock.
+    fn lease(&self) -> Duration {
+        self.config.lease + self.config.drift
+    }
+
+    fn silence_since(&self, row: &PartitionRow, beat: Beat) -> Duration {
+        let trusted = self.beats.last(&row.address).filter(|_| self.config.is(Mutant::OldBeatTrusted));
+        self.beats.silence_since(&row.address, trusted.unwrap_or(beat))
+    }
+
     /// Reads the row as it stands now that nobody else writes it, checks its past and acknowledges its generation.
     async fn begin(&self, token: Token) -> Taking {
         let mut backoff = Backoff::infrastructure();
         while !self.unwanted.is_cancelled() {
             let started = self.clock.boot();
-            let row = match self.row().await {
+            let row = match self.row_after_beat().await {
                 Ok(Some(row)) if row.token == Some(token) => row,
                 Ok(_) => return Taking::Lost,
                 Err(error) => {
@@ -180,6 +194,14 @@ impl TakeOver {
             self.pause(HALTED_PAUSE).await;
         }
         halt.is_some()
+    }
+
+    /// In this order: who has not heard of the beat yet finds the row taken, and who comes later knows that this node lives.
+    async fn row_after_beat(&self) -> Result<Option<PartitionRow>, StoreError> {
+        if !self.config.is(Mutant::BeginWithoutBeat) {
+            self.beats.say(&*self.store).await?;
+        }
+        self.row().await
     }
 
     async fn row(&self) -> Result<Option<PartitionRow>, StoreError> {

@@ -153,7 +153,7 @@ impl Owner {
             }
             let token = Token::draw();
             let taken = store.take(row.partition, row.epoch, token, "http://here").await.expect("the store is there");
-            let row = taken.expect("nobody else takes it meanwhile");
+            let row = taken.expect("nobody else takes it meanwhile").row;
             let fence = Fence {
                 partition: row.partition,
                 token,

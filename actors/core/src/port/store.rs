@@ -14,7 +14,7 @@ use crate::{
     dedup::{Claim, ClaimKey},
     disposition::WaitReason,
     envelope::Record,
-    epoch::{Epoch, Generation, Halt, PartitionRow, Token},
+    epoch::{Beat, Epoch, Generation, Halt, PartitionRow, Token},
     growth::Growth,
     partition::PartitionId,
     pool::Pool,
@@ -178,6 +178,15 @@ pub struct Waiting {
     pub record: Record,
 }
 
+/// How a partition was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The row.
+    pub row: PartitionRow,
+    /// What its last taker has said last, if that one had begun to serve; `None` if that is not known.
+    pub beat: Option<Beat>,
+}
+
 /// The store of one context.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -196,8 +205,8 @@ pub trait Store: Send + Sync + 'static {
     async fn bump(&self, from: Generation, count: u32) -> Result<(), StoreError>;
 
     /// Notes that the owner of `partition` has let go of all keys whose home is elsewhere under `generation`. The first time, that is put on
-    /// record with the outbox head, `mark` being the last row up to there; later ones change nothing. Returns the row as it then stands;
-    /// `None`, and nothing is changed, if `token` is not its token or `generation` not its generation.
+    /// record with the outbox head, `mark` being the last row up to there; later ones change nothing of that. Each time the owner has begun to
+    /// serve (`has_begun`). Returns the row as it then stands; `None`, and nothing is changed, if `token` is not its token or `generation` not its generation.
     async fn acknowledge(
         &self,
         partition: PartitionId,
@@ -219,14 +228,19 @@ pub trait Store: Send + Sync + 'static {
     async fn partitions(&self) -> Result<Vec<PartitionRow>, StoreError>;
 
     /// Takes `partition`: raises its epoch on condition that it is still `expected`, and writes `token` and `address`. Returns the row as it then
-    /// stands, with `released` as it was before; `None` if somebody else was quicker.
+    /// stands, with `released` and `has_begun` as they were before, and the last beat of its last taker, if that one had begun; `None` if somebody
+    /// else was quicker. A later beat of that node comes after this: once it is said, the new token is found.
     async fn take(
         &self,
         partition: PartitionId,
         expected: Epoch,
         token: Token,
         address: &str,
-    ) -> Result<Option<PartitionRow>, StoreError>;
+    ) -> Result<Option<Taken>, StoreError>;
+
+    /// Says that the node at `address` lives, durably, and returns the last beats of all nodes, by address: its own is the one before this.
+    /// Waits for no lock but that of a take-over from this very node.
+    async fn beat(&self, address: &str, beat: Beat) -> Result<BTreeMap<String, Beat>, StoreError>;
 
     /// The current tokens of `partitions`, by a plain read that waits for no lock.
     async fn tokens(&self, partitions: &[PartitionId]) -> Result<Vec<(PartitionId, Option<Token>)>, StoreError>;

@@ -215,7 +215,7 @@ async fn a_zombie_that_holds_the_fence_row_does_not_block_its_successor_for_ever
     let begun = std::time::Instant::now();
     let taken = successor.take(row.partition, row.epoch, Token::draw(), "here").await.expect("in time").expect("taken");
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    assert_eq!(taken.batch, 1);
+    assert_eq!(taken.row.batch, 1);
     let outcome = zombie.join().expect("no panic");
     assert!(matches!(outcome, Err(CommitError::Unavailable(_))), "{outcome:?}");
     let pool = successor.pools(&["sku".into()]).await.expect("there")["sku"];

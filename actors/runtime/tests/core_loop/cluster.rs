@@ -1,6 +1,15 @@
 //! One log, one store, one group, and nodes of the counter context over them.
 
-use std::{collections::BTreeMap, fmt::Write as _, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use holdfast_core::{
@@ -21,6 +30,7 @@ pub struct Cluster {
     pub store: MemoryStore,
     pub group: MemoryGroup,
     pub oracle: Oracle,
+    started: AtomicU32,
 }
 
 pub struct Member {
@@ -41,7 +51,13 @@ impl Cluster {
         for topic in TOPICS {
             log.create_topic(topic, count);
         }
-        Self { log, store: MemoryStore::new(), group: MemoryGroup::new(count), oracle: Oracle::default() }
+        Self {
+            log,
+            store: MemoryStore::new(),
+            group: MemoryGroup::new(count),
+            oracle: Oracle::default(),
+            started: AtomicU32::default(),
+        }
     }
 
     pub async fn start(&self) -> Member {
@@ -49,7 +65,8 @@ impl Cluster {
     }
 
     pub async fn start_with(&self, change: impl FnOnce(&mut Config)) -> Member {
-        let mut config = Config { address: "memory".into(), ..Config::default() };
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let mut config = Config { address: format!("memory-{number}"), ..Config::default() };
         change(&mut config);
         let store = self.store.node();
         self.start_on(store, config).await

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
-    cluster::{Cluster, PARTITIONS, TOPICS, call, eventually, headers, home, within},
+    cluster::{Cluster, Member, PARTITIONS, TOPICS, call, eventually, headers, home, within},
     growth::way,
     simulation::{How, caught},
 };
@@ -61,20 +61,25 @@ async fn stale_read(lost: Lost) -> Option<String> {
     }
     let second = cluster.start_with(change).await;
     cluster.group.assign(home("a"), &second.membership);
+    lag(&first, &second).await
+}
+
+/// Writes to `new` until it has long been the owner, and reads from `old`: how that was behind, if it was.
+async fn lag(old: &Member, new: &Member) -> Option<String> {
     let end = Instant::now() + Duration::from_secs(20);
-    let mut written = 1;
+    let mut written = 0;
     while Instant::now() < end {
-        if let Ok(answer) = second.node.command(call("a", "add", "1")).await {
+        if let Ok(answer) = new.node.command(call("a", "add", "1")).await {
             written = answer.version();
         }
-        if let Ok(read) = first.node.read("counter", "a", Consistency::Strong, 0).await
+        if let Ok(read) = old.node.read("counter", "a", Consistency::Strong, 0).await
             && read.version < written
         {
             return Some(format!("read at {}, written at {written}", read.version));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(written > 1, "the second node never took over");
+    assert!(written > 1, "the other node never took over");
     None
 }
 
@@ -98,6 +103,89 @@ async fn a_lease_from_the_answer_is_caught() {
 #[tokio::test(start_paused = true)]
 async fn no_look_at_the_lease_is_caught() {
     reads_find(Lost { mutant: Some(Mutant::NoLeaseCheck), is_cut_off: true, ..Lost::default() }).await;
+}
+
+/// A little longer than a lease and its allowance for drift.
+const SILENCE: Duration = Duration::from_millis(5_300);
+/// Longer than that.
+const LATE: Duration = Duration::from_secs(20);
+
+/// Nodes that know each other; the first owns all.
+async fn acquainted<const N: usize>(cluster: &Cluster, mutant: Option<Mutant>) -> [Member; N] {
+    let mut members = Vec::new();
+    for at in 0..N {
+        let member = cluster.start_with(|config| config.mutant = mutant).await;
+        if at > 0 {
+            cluster.group.expel(&member.membership);
+        }
+        members.push(member);
+    }
+    eventually("owned", || members[0].node.owned_partitions() == PARTITIONS as usize).await;
+    members[0].node.command(call("a", "add", "1")).await.expect("applied");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    members.try_into().unwrap_or_else(|_| panic!("as many as started"))
+}
+
+/// The group takes all from `old`, which does not hear of it and can't reach the store, and gives it to `new`.
+fn robs(cluster: &Cluster, old: &Member, new: &Member) {
+    old.membership.set_deaf(true);
+    old.store.set_unavailable(true);
+    cluster.group.expel(&old.membership);
+    cluster.group.readmit(&new.membership);
+}
+
+/// An owner's beats arrive too late to be of use.
+async fn read_of_one_whose_beats_are_late(mutant: Option<Mutant>) -> Option<String> {
+    let cluster = Cluster::new();
+    let [old, new] = acquainted(&cluster, mutant).await;
+    old.store.set_beat_latency(LATE);
+    tokio::time::sleep(SILENCE + Duration::from_secs(1)).await;
+    robs(&cluster, &old, &new);
+    lag(&old, &new).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_before_the_beat_is_caught() {
+    assert_eq!(read_of_one_whose_beats_are_late(None).await, None);
+    assert!(read_of_one_whose_beats_are_late(Some(Mutant::LookThenBeat)).await.is_some(), "nobody noticed");
+}
+
+/// A taker has heard nothing for a while, because nothing reached it.
+async fn read_after_a_taker_was_out_of_hearing(mutant: Option<Mutant>) -> Option<String> {
+    let cluster = Cluster::new();
+    let [old, new] = acquainted(&cluster, mutant).await;
+    new.store.set_beat_latency(LATE);
+    tokio::time::sleep(SILENCE + Duration::from_secs(1)).await;
+    new.store.set_beat_latency(Duration::ZERO);
+    robs(&cluster, &old, &new);
+    lag(&old, &new).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_beat_that_is_not_the_last_one_is_caught() {
+    assert_eq!(read_after_a_taker_was_out_of_hearing(None).await, None);
+    assert!(read_after_a_taker_was_out_of_hearing(Some(Mutant::OldBeatTrusted)).await.is_some(), "nobody noticed");
+}
+
+/// An owner begins while its beats are late, and is robbed at once.
+async fn read_of_one_that_has_just_begun(mutant: Option<Mutant>) -> Option<String> {
+    let cluster = Cluster::new();
+    let [first, old, new] = acquainted(&cluster, mutant).await;
+    old.store.set_beat_latency(LATE);
+    tokio::time::sleep(SILENCE).await;
+    cluster.group.readmit(&old.membership);
+    cluster.group.expel(&first.membership);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // So that its actor is in memory, if it has begun.
+    let _ = tokio::time::timeout(Duration::from_secs(1), old.node.command(call("a", "add", "1"))).await;
+    robs(&cluster, &old, &new);
+    lag(&old, &new).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_lease_without_a_beat_is_caught() {
+    assert_eq!(read_of_one_that_has_just_begun(None).await, None);
+    assert!(read_of_one_that_has_just_begun(Some(Mutant::BeginWithoutBeat)).await.is_some(), "nobody noticed");
 }
 
 /// While the outcome of a commit is being found out, it is visible elsewhere already.

@@ -54,6 +54,33 @@ async fn after_a_crash_the_next_owner_waits_out_the_lease_and_goes_on() {
     assert_eq!(total(&cluster), 5050);
 }
 
+/// Others have heard nothing of it for as long as its leases could last.
+#[tokio::test(start_paused = true)]
+async fn the_lease_of_a_node_that_has_been_silent_for_so_long_is_not_waited_for() {
+    for is_silent in [true, false] {
+        let cluster = Cluster::new();
+        let first = cluster.start().await;
+        eventually("the first has all", || first.node.owned_partitions() == PARTITIONS as usize).await;
+        let second = cluster.start().await;
+        eventually("shared", || second.node.owned_partitions() == 2 && first.node.owned_partitions() == 2).await;
+        flood(&cluster, 1, 50);
+        if is_silent {
+            first.node.kill();
+        }
+        tokio::time::sleep(Duration::from_secs(8)).await; // before the group notices
+        first.membership.set_deaf(true);
+        cluster.group.expel(&first.membership);
+        let before = tokio::time::Instant::now();
+        eventually("taken", || second.node.owned_partitions() == PARTITIONS as usize).await;
+        let (took, lease) = (before.elapsed(), Duration::from_secs(5));
+        assert_eq!(took < lease, is_silent, "it took {took:?}");
+        assert!(!is_silent || took < Duration::from_millis(500), "it took {took:?}");
+        flood(&cluster, 51, 100);
+        cluster.assert_converged().await;
+        assert_eq!(total(&cluster), 5050);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_zombie_commits_nothing_and_answers_no_strong_read() {
     for stage in [Stage::BeforeFence, Stage::BeforeCommit] {

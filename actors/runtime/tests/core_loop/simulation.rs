@@ -220,8 +220,9 @@ impl Run {
 
     fn port_fault(&mut self) {
         let Some(member) = self.someone() else { return };
-        match self.dice.below(11) {
+        match self.dice.below(12) {
             0 => member.store.set_unavailable(true),
+            8 => member.store.set_beat_latency(self.dice.millis(9_000)),
             9 => self.cluster.oracle.answers_lost.store(self.dice.index(3), std::sync::atomic::Ordering::SeqCst),
             1 => member.store.lose_answers(1 + u32::try_from(self.dice.below(3)).expect("small")),
             2 => member.store.set_latency(self.dice.millis(300)),

@@ -15,7 +15,7 @@ use holdfast_core::{
     dedup::{Claim, ClaimKey},
     disposition::WaitReason,
     envelope::Record,
-    epoch::{Generation, PartitionRow, Token},
+    epoch::{Beat, Generation, PartitionRow, Token},
     growth::Step,
     pool::Pool,
     port::store::{CommitError, Committed, DueEffect, DueTimer, Slice, StateRow, Waiting},
@@ -32,6 +32,8 @@ use super::Sabotage;
 pub struct Contents {
     /// Ownership and progress.
     pub partitions: BTreeMap<PartitionId, PartitionRow>,
+    /// The last beats, by address.
+    pub beats: BTreeMap<String, Beat>,
     /// Aggregates.
     pub states: BTreeMap<AggregateId, StateRow>,
     /// Every claim in the order of insertion; more than one under a key is a breach of I2.

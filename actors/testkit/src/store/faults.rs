@@ -81,6 +81,7 @@ struct State {
     calls_left: Option<u32>,
     latency: Duration,
     answer_latency: Duration,
+    beat_latency: Duration,
     commits: VecDeque<CommitFault>,
     refusal: Option<Refusal>,
 }
@@ -130,6 +131,10 @@ impl Faults {
         self.state().answer_latency = latency;
     }
 
+    pub(super) fn set_beat_latency(&self, latency: Duration) {
+        self.state().beat_latency = latency;
+    }
+
     pub(super) fn set_refusal(&self, refusal: Option<Refusal>) {
         self.state().refusal = refusal;
     }
@@ -153,6 +158,14 @@ impl Faults {
     /// Takes the time of the way back.
     pub(super) async fn travel_back(&self) {
         let latency = self.state().answer_latency;
+        if latency > Duration::ZERO {
+            tokio::time::sleep(latency).await;
+        }
+    }
+
+    /// Takes the time of a beat's way.
+    pub(super) async fn hold_beat(&self) {
+        let latency = self.state().beat_latency;
         if latency > Duration::ZERO {
             tokio::time::sleep(latency).await;
         }

@@ -33,6 +33,7 @@ impl Contents {
                 address: String::new(),
                 generation,
                 released: true,
+                has_begun: false,
                 batch: 0,
                 outbox_head: 0,
                 outbox_cursor: 0,
@@ -111,6 +112,7 @@ impl Contents {
             }
             vacant.insert(row.outbox_head);
         }
+        row.has_begun = true;
         Some(row.clone())
     }
 

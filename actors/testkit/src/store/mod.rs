@@ -19,11 +19,12 @@ use holdfast_core::{
     AggregateId, PartitionId,
     batch::{Batch, OutboxDraft, OutboxRow, Writes},
     dedup::Claim,
-    epoch::{Epoch, Generation, Halt, PartitionRow, Token},
+    epoch::{Beat, Epoch, Generation, Halt, PartitionRow, Token},
     growth::Growth,
     pool::Pool,
     port::store::{
-        CommitError, Committed, Cursor, DueEffect, DueTimer, Found, Slice, StateRow, Store, StoreError, Waiting, Wanted,
+        CommitError, Committed, Cursor, DueEffect, DueTimer, Found, Slice, StateRow, Store, StoreError, Taken, Waiting,
+        Wanted,
     },
 };
 use serde_json::Value;
@@ -98,6 +99,11 @@ impl MemoryStore {
     /// Makes the answers to this node's questions for tokens take this long on their way back.
     pub fn set_answer_latency(&self, latency: Duration) {
         self.faults.set_answer_latency(latency);
+    }
+
+    /// Makes this node's beats take this long on their way to the store.
+    pub fn set_beat_latency(&self, latency: Duration) {
+        self.faults.set_beat_latency(latency);
     }
 
     /// Queues the fault that this node's next commit without one meets.
@@ -327,21 +333,36 @@ impl Store for MemoryStore {
         expected: Epoch,
         token: Token,
         address: &str,
-    ) -> Result<Option<PartitionRow>, StoreError> {
+    ) -> Result<Option<Taken>, StoreError> {
         self.faults.travel().await;
         self.faults.reach()?;
         self.faults.taking();
         let _row = self.lock_rows([partition]).await;
         let anyway = self.sabotaged().unconditional_take;
-        let taken =
-            self.lock().partitions.get_mut(&partition).filter(|row| anyway || row.epoch == expected).map(|row| {
-                row.epoch = Epoch(row.epoch.0 + 1);
-                row.token = Some(token);
-                address.clone_into(&mut row.address);
-                let released = std::mem::replace(&mut row.released, false);
-                PartitionRow { released, ..row.clone() }
-            });
+        let Contents { partitions, beats, .. } = &mut *self.lock();
+        let taken = partitions.get_mut(&partition).filter(|row| anyway || row.epoch == expected).map(|row| {
+            row.epoch = Epoch(row.epoch.0 + 1);
+            row.token = Some(token);
+            let last = std::mem::replace(&mut row.address, address.to_owned());
+            let released = std::mem::replace(&mut row.released, false);
+            let has_begun = std::mem::replace(&mut row.has_begun, false);
+            let beat = beats.get(&last).filter(|_| has_begun).copied();
+            Taken { row: PartitionRow { released, has_begun, ..row.clone() }, beat }
+        });
         self.faults.answer(taken)
+    }
+
+    async fn beat(&self, address: &str, beat: Beat) -> Result<BTreeMap<String, Beat>, StoreError> {
+        self.faults.travel().await;
+        self.faults.hold_beat().await;
+        self.faults.reach()?;
+        let beats = {
+            let mut contents = self.lock();
+            let before = contents.beats.clone();
+            contents.beats.insert(address.to_owned(), beat);
+            before
+        };
+        self.faults.answer(beats)
     }
 
     async fn tokens(&self, partitions: &[PartitionId]) -> Result<Vec<(PartitionId, Option<Token>)>, StoreError> {
@@ -471,7 +492,7 @@ impl Store for MemoryStore {
                 None => row.halted = None,
                 Some(halt) if row.halted.is_none() => {
                     row.halted = Some(halt.clone());
-                    (row.token, row.epoch, row.released) = (None, Epoch(row.epoch.0 + 1), false);
+                    (row.token, row.epoch, row.released, row.has_begun) = (None, Epoch(row.epoch.0 + 1), false, false);
                 }
                 Some(_) => {}
             }

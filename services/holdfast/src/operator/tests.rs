@@ -37,6 +37,7 @@ fn partition(number: u32, address: &str) -> Partition {
             epoch: Epoch(4),
             token: Some(Token::draw()),
             address: address.to_owned(),
+            has_begun: true,
             generation: Generation(1),
             released: false,
             batch: 7,

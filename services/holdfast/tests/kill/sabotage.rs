@@ -14,14 +14,15 @@ use holdfast::compose::Wrap;
 use holdfast_core::{
     AggregateId,
     batch::{Batch, OutboxDraft, OutboxRow, StateWrite},
-    epoch::{Epoch, Generation, Halt, PartitionRow, Token},
+    epoch::{Beat, Epoch, Generation, Halt, PartitionRow, Token},
     growth::Growth,
     partition::PartitionId,
     pool::Pool,
     port::{
         log::Publisher,
         store::{
-            CommitError, Committed, Cursor, DueEffect, DueTimer, Found, Slice, Store, StoreError, Waiting, Wanted,
+            CommitError, Committed, Cursor, DueEffect, DueTimer, Found, Slice, Store, StoreError, Taken, Waiting,
+            Wanted,
         },
     },
 };
@@ -224,8 +225,12 @@ impl Store for Broken {
         expected: Epoch,
         token: Token,
         address: &str,
-    ) -> Result<Option<PartitionRow>, StoreError> {
+    ) -> Result<Option<Taken>, StoreError> {
         self.inner.take(partition, expected, token, address).await
+    }
+
+    async fn beat(&self, address: &str, beat: Beat) -> Result<BTreeMap<String, Beat>, StoreError> {
+        self.inner.beat(address, beat).await
     }
 
     async fn tokens(&self, partitions: &[PartitionId]) -> Result<Vec<(PartitionId, Option<Token>)>, StoreError> {

@@ -124,6 +124,9 @@ macro_rules! store_conformance {
             a_take_over_keeps_progress
             a_release_is_told_to_the_next_taker_and_to_no_later_one
             release_needs_the_current_token
+            a_taker_is_told_the_last_beat_of_an_owner_that_had_begun
+            a_beat_is_answered_with_the_last_of_each_node
+            a_beat_that_a_taker_was_not_told_of_finds_the_new_token
             tokens_are_those_of_the_last_takers
             stale_token_commits_nothing
             stale_generation_commits_nothing
@@ -134,7 +137,7 @@ macro_rules! store_conformance {
             retoken_touches_only_rows_that_still_have_the_old_token
             retoken_racing_a_commit_agrees_with_its_outcome
             retoken_waits_for_whoever_holds_the_row
-            plain_reads_wait_for_no_lock
+            plain_reads_and_beats_wait_for_no_lock
             a_take_over_amid_commits_loses_and_doubles_nothing
 
             a_first_count_opens_no_transition_and_each_larger_one_does

@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use holdfast_core::{
     PartitionId,
     batch::Writes,
-    epoch::{Epoch, Generation, Token},
+    epoch::{Beat, Epoch, Generation, Token},
     port::store::{CommitError, Cursor},
 };
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::{StoreHarness, found, published, registered, row, stored};
 use crate::sample::{self, Owner, draft, entry, everything, state};
@@ -60,12 +61,12 @@ pub async fn registering_again_adds_what_is_missing_and_changes_nothing_else(har
 pub async fn take_is_conditional_on_the_epoch(harness: &dyn StoreHarness) {
     let store = registered(harness, 1).await;
     let (p, first, second) = (PartitionId(0), Token::draw(), Token::draw());
-    let taken = store.take(p, Epoch(0), first, "http://a").await.expect("there").expect("nobody was quicker");
+    let taken = store.take(p, Epoch(0), first, "http://a").await.expect("there").expect("nobody was quicker").row;
     assert_eq!((taken.epoch, taken.token, taken.address.as_str()), (Epoch(1), Some(first), "http://a"));
     assert_eq!(store.take(p, Epoch(0), second, "http://b").await.expect("there"), None);
     assert_eq!(store.take(p, Epoch(7), second, "http://b").await.expect("there"), None);
     assert_eq!(row(&store, 0).await.token, Some(first));
-    let taken = store.take(p, Epoch(1), second, "http://b").await.expect("there").expect("nobody was quicker");
+    let taken = store.take(p, Epoch(1), second, "http://b").await.expect("there").expect("nobody was quicker").row;
     assert_eq!((taken.epoch, taken.token, taken.released), (Epoch(2), Some(second), false));
     assert_eq!(store.take(PartitionId(9), Epoch(0), second, "http://b").await.expect("there"), None, "no such row");
 }
@@ -99,7 +100,8 @@ pub async fn a_take_over_keeps_progress(harness: &dyn StoreHarness) {
     batch.fences[0].consumed = vec![("t.commands".into(), 17)];
     owner.commit_batch(&batch).await.expect("sound");
     store.advance(&[Cursor::new(PartitionId(0), owner.token(0), 1)]).await.expect("there");
-    let taken = store.take(PartitionId(0), Epoch(1), Token::draw(), "x").await.expect("there").expect("conditional");
+    let taken =
+        store.take(PartitionId(0), Epoch(1), Token::draw(), "x").await.expect("there").expect("conditional").row;
     assert_eq!((taken.batch, taken.outbox_head, taken.outbox_cursor), (1, 1, 1));
     assert_eq!((taken.next_offset("t.commands"), taken.next_offset("other")), (Some(17), None));
 }
@@ -108,13 +110,13 @@ pub async fn a_take_over_keeps_progress(harness: &dyn StoreHarness) {
 pub async fn a_release_is_told_to_the_next_taker_and_to_no_later_one(harness: &dyn StoreHarness) {
     let store = registered(harness, 1).await;
     let (p, token) = (PartitionId(0), Token::draw());
-    let first = store.take(p, Epoch(0), token, "a").await.expect("there").expect("free");
+    let first = store.take(p, Epoch(0), token, "a").await.expect("there").expect("free").row;
     assert!(first.released && !row(&store, 0).await.released);
     assert!(store.release(p, token).await.expect("there"));
     assert!(row(&store, 0).await.released);
-    let second = store.take(p, Epoch(1), Token::draw(), "b").await.expect("there").expect("free");
+    let second = store.take(p, Epoch(1), Token::draw(), "b").await.expect("there").expect("free").row;
     assert!(second.released);
-    let third = store.take(p, Epoch(2), Token::draw(), "c").await.expect("there").expect("free");
+    let third = store.take(p, Epoch(2), Token::draw(), "c").await.expect("there").expect("free").row;
     assert!(!third.released, "the second taker did not release");
 }
 
@@ -126,6 +128,71 @@ pub async fn release_needs_the_current_token(harness: &dyn StoreHarness) {
     assert!(!store.release(PartitionId(0), old.token(0)).await.expect("there"));
     assert!(!store.release(PartitionId(0), Token::draw()).await.expect("there"));
     assert!(!row(&store, 0).await.released);
+}
+
+/// Whose lease a taker has to wait out: that of the last owner, if nobody raised the epoch after it began.
+pub async fn a_taker_is_told_the_last_beat_of_an_owner_that_had_begun(harness: &dyn StoreHarness) {
+    let store = registered(harness, 1).await;
+    let (p, run) = (PartitionId(0), Uuid::new_v4());
+    let beat = |count| Beat { run, count };
+    let take = async |epoch: u64, address: &str| {
+        let token = Token::draw();
+        (token, store.take(p, Epoch(epoch), token, address).await.expect("there").expect("free"))
+    };
+    store.beat("a", beat(1)).await.expect("there");
+    let (token, taken) = take(0, "a").await;
+    assert_eq!((taken.row.has_begun, taken.beat), (false, None), "nobody had it");
+    assert!(!row(&store, 0).await.has_begun);
+    let begun = store.acknowledge(p, token, Generation(1), None).await.expect("there").expect("ours");
+    assert!(begun.has_begun && row(&store, 0).await.has_begun);
+    store.beat("a", beat(2)).await.expect("there");
+    let (_, taken) = take(1, "b").await;
+    assert_eq!((taken.row.has_begun, taken.beat), (true, Some(beat(2))));
+    assert!(!row(&store, 0).await.has_begun);
+    store.beat("b", beat(3)).await.expect("there");
+    let (token, taken) = take(2, "c").await;
+    assert_eq!((taken.row.has_begun, taken.beat), (false, None), "a's lease may run, and b says nothing of it");
+    store.acknowledge(p, token, Generation(1), None).await.expect("there").expect("ours");
+    let (_, taken) = take(3, "d").await;
+    assert_eq!((taken.row.has_begun, taken.beat), (true, None), "c was never heard of");
+}
+
+/// Every node hears every other.
+pub async fn a_beat_is_answered_with_the_last_of_each_node(harness: &dyn StoreHarness) {
+    let (store, other) = (registered(harness, 1).await, harness.connect().await);
+    let run = Uuid::new_v4();
+    let beat = |count| Beat { run, count };
+    store.beat("a", beat(1)).await.expect("there");
+    store.beat("a", beat(2)).await.expect("there");
+    other.beat("b", beat(3)).await.expect("there");
+    let said = store.beat("c", beat(4)).await.expect("there");
+    assert_eq!((said.get("a"), said.get("b")), (Some(&beat(2)), Some(&beat(3))));
+}
+
+/// I5: of a take-over and a beat at the same time one is first, and the other knows of it. Nobody who has said a beat that the taker was not told
+/// of may still find its old token.
+pub async fn a_beat_that_a_taker_was_not_told_of_finds_the_new_token(harness: &dyn StoreHarness) {
+    let (store, other) = (registered(harness, 1).await, harness.connect().await);
+    let (p, run, mut races) = (PartitionId(0), Uuid::new_v4(), [0, 0]);
+    for round in 0..100_u64 {
+        let token = Token::draw();
+        store.beat("owner", Beat { run, count: 2 * round }).await.expect("there");
+        store.take(p, Epoch(2 * round), token, "owner").await.expect("there").expect("free");
+        store.acknowledge(p, token, Generation(1), None).await.expect("there").expect("ours");
+        let (owner, last) = (Arc::clone(&store), Beat { run, count: 2 * round + 1 });
+        let renewing = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_micros(200 * (round % 20))).await;
+            owner.beat("owner", last).await.expect("there");
+            owner.tokens(&[p]).await.expect("there")
+        });
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let taken = other.take(p, Epoch(2 * round + 1), Token::draw(), "taker").await.expect("there").expect("free");
+        let still_owned = renewing.await.expect("no panic") == [(p, Some(token))];
+        let was_told = taken.beat == Some(last);
+        assert!(was_told || !still_owned, "round {round}: renewed behind the taker's back");
+        races[usize::from(was_told)] += 1;
+    }
+    assert!(races.iter().all(|times| *times > 0), "no race: {races:?}");
 }
 
 /// What a lease is renewed by.
@@ -295,8 +362,8 @@ pub async fn retoken_waits_for_whoever_holds_the_row(harness: &dyn StoreHarness)
     assert_eq!(settled, BTreeMap::from([(PartitionId(0), 0)]));
 }
 
-/// A stuck commit must not cost its node the lease, nor others their reads.
-pub async fn plain_reads_wait_for_no_lock(harness: &dyn StoreHarness) {
+/// A stuck commit must not cost its node the lease, nor others their reads: not even where a taker waits behind it.
+pub async fn plain_reads_and_beats_wait_for_no_lock(harness: &dyn StoreHarness) {
     if !harness.features().row_locks {
         return;
     }
@@ -304,7 +371,10 @@ pub async fn plain_reads_wait_for_no_lock(harness: &dyn StoreHarness) {
     let mut owner = Owner::take(&store, [0]).await;
     owner.write(0, something("a")).await;
     let held = harness.hold_rows(&[PartitionId(0)]).await;
+    let (taking, other) = (row(&store, 0).await.epoch, harness.connect().await);
+    let taker = tokio::spawn(async move { other.take(PartitionId(0), taking, Token::draw(), "x").await });
     let reads = async {
+        store.beat("http://here", Beat { run: Uuid::new_v4(), count: 1 }).await.expect("there");
         store.tokens(&[PartitionId(0)]).await.expect("there");
         store.partitions().await.expect("there");
         store.outbox(PartitionId(0), 0, 10).await.expect("there");
@@ -313,7 +383,9 @@ pub async fn plain_reads_wait_for_no_lock(harness: &dyn StoreHarness) {
         store.due_timers(&everything(1), 10).await.expect("there");
     };
     timeout(Duration::from_secs(10), reads).await.expect("no read waits for the lock");
+    assert!(!taker.is_finished(), "the lock held nobody up");
     drop(held);
+    taker.await.expect("no panic").expect("there").expect("free");
 }
 
 /// I2, I3: what the old owner was told is there, what it wasn't told isn't, and the numbers have no gap.
