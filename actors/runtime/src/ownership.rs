@@ -4,27 +4,32 @@
 //! first, then, unless the last owner released it, wait until its lease is over, on one's own clock, then read where it stands and start
 //! ([`crate::take_over`]). A reconcile loop takes whatever is assigned and not owned, whatever order of pauses, callbacks and panics led
 //! there; after losing a fence it takes again only once the group has confirmed the assignment since.
+//! Here is the loop; beginning, renewing and releasing have files of their own.
+
+mod release;
+mod renewal;
+mod start;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64},
     },
     time::Duration,
 };
 
 use holdfast_core::{
     PartitionId,
-    epoch::{PartitionRow, Token},
+    epoch::Token,
     port::{
         clock::Clock,
         log::Membership,
         store::{Store, StoreError},
     },
 };
-use ractor::{Actor, ActorRef};
-use tokio::sync::{mpsc, oneshot};
+use ractor::ActorRef;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -34,15 +39,12 @@ use crate::{
     commit::Tokens,
     config::Config,
     context::Emit,
-    entity::Shared,
     fetch::Fetcher,
     growth::Homes,
     history::History,
-    lane::{Control, Owned, Report, size},
+    lane::{Control, Report, size},
     lease::Lease,
-    mutant::Mutant,
-    partition::{Partition, PartitionArguments, PartitionMessage},
-    passivation::Directory,
+    partition::PartitionMessage,
     relay::RelayMessage,
     take_over::{TakeOver, Taking},
     telemetry,
@@ -313,163 +315,8 @@ impl Ownership {
         let _ = lane.relay.send(RelayMessage::Drop { partition });
     }
 
-    /// Begins to serve a partition that has been taken.
-    async fn start(
-        &self,
-        state: &mut State,
-        row: PartitionRow,
-        count: u32,
-        token: Token,
-        started: Duration,
-        known: Option<u64>,
-    ) -> Result<(), ractor::SpawnErr> {
-        state.terms += 1;
-        let (partition, term) = (row.partition, state.terms);
-        let lane = self.lane_of(partition).clone();
-        let lease = Lease::new(self.clock.clone());
-        let forever = Duration::from_hours(1_000_000);
-        lease.renew(started, if self.config.is(Mutant::NoLeaseCheck) { forever } else { self.config.lease });
-        let shared = Arc::new(Shared {
-            emit: self.emit.clone(),
-            lease: lease.clone(),
-            clock: self.clock.clone(),
-            mutant: self.config.mutant,
-        });
-        let arguments = PartitionArguments { context: self.fetcher.context.name(), shared };
-        let (supervisor, _) = Partition::spawn_linked(None, Partition, arguments, self.root.clone()).await?;
-        let tokens = Tokens::default();
-        tokens.add(token);
-        let serving = Arc::new(AtomicBool::new(self.config.serves(&self.homes.now(), partition, row.generation)));
-        let published = Arc::new(AtomicU64::new(row.outbox_cursor));
-        let remembered = state.remembered.entry(partition).or_default().clone();
-        remembered.store(row.batch, Ordering::Release);
-        let _ = lane.relay.send(RelayMessage::Own {
-            partition,
-            token,
-            cursor: row.outbox_cursor,
-            head: row.outbox_head,
-            published: published.clone(),
-            known,
-        });
-        let owned = Owned {
-            partition,
-            term,
-            token,
-            tokens: tokens.clone(),
-            generation: row.generation,
-            count,
-            serving: serving.clone(),
-            held: Vec::new(),
-            batch: row.batch,
-            remembered,
-            outbox_head: row.outbox_head,
-            supervisor: supervisor.clone(),
-            published,
-            cursor_stored: row.outbox_cursor,
-            marks: HashMap::new(),
-            live: Directory::default(),
-        };
-        let _ = lane.control.send(Control::Own(Box::new(owned)));
-        let stop = CancellationToken::new();
-        for topic in self.fetcher.context.inputs() {
-            let (fetcher, inputs) = (self.fetcher.clone(), lane.inputs.clone());
-            let (serving, stop, from) = (serving.clone(), stop.clone(), row.next_offset(topic));
-            let reading = fetcher.run(topic.clone(), partition, term, from, inputs, serving, stop);
-            let (reading, reporter) = (tokio::spawn(reading), self.reporter.clone());
-            tokio::spawn(async move {
-                // An input nobody reads any more would stop without a word. Taken anew, the partition is read from what was committed.
-                if let Err(error) = reading.await
-                    && error.is_panic()
-                {
-                    tracing::error!(partition = partition.0, %error, "reading an input panicked; its partition is taken again");
-                    let _ = reporter.send(Report::Fenced { partition, term });
-                }
-            });
-        }
-        let cold = forward_cold(partition, term, lane.inputs.clone());
-        let handle = Handle { term, supervisor, lane: lane.inputs, lease: lease.clone(), serving, cold };
-        self.handles.write().unwrap_or_else(PoisonError::into_inner).insert(partition, handle);
-        state.held.insert(partition, Held { term, tokens, lease, stop });
-        tracing::info!(
-            context = self.fetcher.context.name(),
-            partition = partition.0,
-            epoch = row.epoch.0,
-            "partition owned"
-        );
-        Ok(())
-    }
-
     fn lane_of(&self, partition: PartitionId) -> &LaneEnds {
         &self.lanes[partition.0 as usize % self.lanes.len()]
-    }
-
-    /// Ends this node's serving of a partition: first the lease, so that no strong read is answered from here on.
-    fn close(&self, partition: PartitionId, held: &Held) {
-        held.lease.end();
-        self.handles.write().unwrap_or_else(PoisonError::into_inner).remove(&partition);
-        held.stop.cancel();
-    }
-
-    fn release(&self, state: &mut State, work: &mut Work, partition: PartitionId) {
-        let Some(held) = state.held.remove(&partition) else { return };
-        if self.config.is(Mutant::ReleaseFirst) {
-            return self.release_first(state, work, partition, held);
-        }
-        self.close(partition, &held);
-        state.releasing.insert(partition);
-        let (lane, store, drain) = (self.lane_of(partition).clone(), self.store.clone(), self.config.drain);
-        let context = self.fetcher.context.name();
-        work.spawn(Chore::Release(partition, held.term), async move {
-            let handed_over = tokio::time::timeout(drain, hand_over(&lane, &*store, partition, held.term)).await;
-            let partition_index = partition.0;
-            if handed_over == Ok(true) {
-                tracing::info!(context, partition = partition_index, "partition released");
-            } else {
-                tracing::warn!(
-                    context,
-                    partition = partition_index,
-                    "partition given up without release; its next owner waits out a lease"
-                );
-                let _ = lane.control.send(Control::Drop { partition, term: held.term });
-                let _ = lane.relay.send(RelayMessage::Drop { partition });
-            }
-            Done::Released { partition }
-        });
-    }
-
-    /// [`Mutant::ReleaseFirst`]: serves on for a second.
-    fn release_first(&self, state: &mut State, work: &mut Work, partition: PartitionId, held: Held) {
-        state.releasing.insert(partition);
-        let (lane, store, handles) = (self.lane_of(partition).clone(), self.store.clone(), self.handles.clone());
-        work.spawn(Chore::Release(partition, held.term), async move {
-            if let Some(token) = held.tokens.last() {
-                let _ = store.release(partition, token).await;
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            held.lease.end();
-            handles.write().unwrap_or_else(PoisonError::into_inner).remove(&partition);
-            held.stop.cancel();
-            let _ = hand_over(&lane, &*store, partition, held.term).await;
-            Done::Released { partition }
-        });
-    }
-
-    async fn release_all(&self, mut state: State, mut work: Work) {
-        let ids: Vec<PartitionId> = state.held.keys().copied().collect();
-        for partition in ids {
-            self.release(&mut state, &mut work, partition);
-        }
-        while !state.releasing.is_empty() {
-            match work.next().await {
-                Some(Ok(Done::Released { partition }) | Err(Chore::Release(partition, _))) => {
-                    state.releasing.remove(&partition);
-                }
-                Some(_) => {}
-                None => break,
-            }
-        }
-        work.abort_all();
-        self.membership.leave().await;
     }
 
     fn fenced(&self, state: &mut State, report: Report) {
@@ -489,51 +336,6 @@ impl Ownership {
         }
     }
 
-    fn renew(&self, state: &State, work: &mut Work) {
-        let (store, clock, beats) = (self.store.clone(), self.clock.clone(), self.beats.clone());
-        let held: Vec<PartitionId> = state.held.keys().copied().collect();
-        let mutant = self.config.mutant;
-        work.spawn(Chore::Renew, async move {
-            let mut sent = clock.boot(); // before anything is sent: the lease counts from here
-            let tokens = if mutant == Some(Mutant::LookThenBeat) {
-                let tokens = store.tokens(&held).await;
-                tokio::spawn(async move { beats.say(&*store).await });
-                tokens
-            } else {
-                look_after_beat(&*store, &beats, &held).await
-            };
-            if mutant == Some(Mutant::LeaseFromAnswer) {
-                sent = clock.boot();
-            }
-            Done::Renewed { sent, tokens }
-        });
-    }
-
-    fn renewed(
-        &self,
-        state: &mut State,
-        sent: Duration,
-        tokens: Result<Vec<(PartitionId, Option<Token>)>, StoreError>,
-    ) {
-        let tokens = match tokens {
-            Ok(tokens) => tokens,
-            Err(error) => {
-                tracing::warn!(context = self.fetcher.context.name(), %error, "leases could not be renewed");
-                return;
-            }
-        };
-        for (partition, token) in tokens {
-            let Some(held) = state.held.get(&partition) else { continue };
-            if token.is_some_and(|token| held.tokens.contains(token)) {
-                held.lease.renew(sent, self.config.lease);
-            } else {
-                // The answer may be older than this ownership; a fence will tell. Only then is it certain.
-                let term = held.term;
-                self.fenced(state, Report::Fenced { partition, term });
-            }
-        }
-    }
-
     /// Asks the group about what is in doubt, once at a time for each.
     fn confirm_all(&self, state: &mut State, work: &mut Work) {
         for (partition, loss) in &state.unconfirmed {
@@ -548,49 +350,6 @@ impl Ownership {
             });
         }
     }
-}
-
-/// In this order: a taker that has not heard of the beat yet is seen here, and one that comes later knows that this node lives.
-async fn look_after_beat(
-    store: &dyn Store,
-    beats: &Beats,
-    held: &[PartitionId],
-) -> Result<Vec<(PartitionId, Option<Token>)>, StoreError> {
-    beats.say(store).await?;
-    if held.is_empty() { Ok(Vec::new()) } else { store.tokens(held).await }
-}
-
-/// Finishes what is in flight, publishes it, and marks the row as released.
-async fn hand_over(lane: &LaneEnds, store: &dyn Store, partition: PartitionId, term: u64) -> bool {
-    let (done, finished) = oneshot::channel();
-    if lane.control.send(Control::Release { partition, term, done }).is_err() {
-        return false;
-    }
-    let Ok((token, head)) = finished.await else { return false };
-    let (done, published) = oneshot::channel();
-    let _ = lane.relay.send(RelayMessage::Finish { partition, token, head, done });
-    if published.await.is_err() {
-        return false;
-    }
-    store.release(partition, token).await.unwrap_or(false)
-}
-
-/// Sends reads that found no live actor to the lane, which activates one.
-fn forward_cold(
-    partition: PartitionId,
-    term: u64,
-    lane: mpsc::Sender<Input>,
-) -> mpsc::UnboundedSender<(holdfast_core::AggregateId, ReadReply)> {
-    let (sender, mut receiver) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        while let Some((aggregate, reply)) = receiver.recv().await {
-            let work = crate::work::Work::Activate { aggregate, reply };
-            if lane.send(Input { partition, term, work }).await.is_err() {
-                return;
-            }
-        }
-    });
-    sender
 }
 
 /// The number of partitions owned now.

@@ -5,14 +5,15 @@
 use std::num::NonZeroU32;
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{DefaultBodyLimit, Request, State},
     middleware::{self, Next},
     response::Response,
     routing::get,
 };
+use bytes::Bytes;
 use holdfast_platform::grpc::Peer;
-use http::StatusCode;
+use http::{StatusCode, header::CONTENT_TYPE};
 use utoipa::{
     Modify, OpenApi,
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
@@ -133,7 +134,8 @@ pub fn routes(contexts: Contexts, identity: Identity, rate_per_s: NonZeroU32) ->
     let edge = Edge { contexts, identity, limit: Limit::per_second(rate_per_s) };
     let (resources, description) = resources().split_for_parts();
     let known = middleware::from_fn_with_state(edge.clone(), known_and_seldom);
-    let document = Json(description.clone());
+    let document = serde_json::to_vec(&description).expect("a description is JSON: its keys are text");
+    let document = ([(CONTENT_TYPE, "application/json")], Bytes::from(document));
     Router::new()
         .merge(resources.route_layer(known))
         .merge(pages::routes(&edge))

@@ -1,0 +1,139 @@
+//! Beginning to serve a partition that has been taken: its lease, supervisor, relay, lane and readers, and the router's way to it.
+//!
+//! Deliberately absent: taking ([`crate::take_over`]).
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use holdfast_core::{
+    AggregateId, PartitionId,
+    epoch::{PartitionRow, Token},
+};
+use ractor::Actor as _;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Handle, Held, Ownership, State};
+use crate::{
+    commit::Tokens,
+    entity::Shared,
+    lane::{Control, Owned, Report},
+    lease::Lease,
+    mutant::Mutant,
+    partition::{Partition, PartitionArguments},
+    passivation::Directory,
+    relay::RelayMessage,
+    work::{Input, ReadReply, Work},
+};
+
+impl Ownership {
+    /// Begins to serve a partition that has been taken.
+    pub(super) async fn start(
+        &self,
+        state: &mut State,
+        row: PartitionRow,
+        count: u32,
+        token: Token,
+        started: Duration,
+        known: Option<u64>,
+    ) -> Result<(), ractor::SpawnErr> {
+        state.terms += 1;
+        let (partition, term) = (row.partition, state.terms);
+        let lane = self.lane_of(partition).clone();
+        let lease = Lease::new(self.clock.clone());
+        let forever = Duration::from_hours(1_000_000);
+        lease.renew(started, if self.config.is(Mutant::NoLeaseCheck) { forever } else { self.config.lease });
+        let shared = Arc::new(Shared {
+            emit: self.emit.clone(),
+            lease: lease.clone(),
+            clock: self.clock.clone(),
+            mutant: self.config.mutant,
+        });
+        let arguments = PartitionArguments { context: self.fetcher.context.name(), shared };
+        let (supervisor, _) = Partition::spawn_linked(None, Partition, arguments, self.root.clone()).await?;
+        let tokens = Tokens::default();
+        tokens.add(token);
+        let serving = Arc::new(AtomicBool::new(self.config.serves(&self.homes.now(), partition, row.generation)));
+        let published = Arc::new(AtomicU64::new(row.outbox_cursor));
+        let remembered = state.remembered.entry(partition).or_default().clone();
+        remembered.store(row.batch, Ordering::Release);
+        let _ = lane.relay.send(RelayMessage::Own {
+            partition,
+            token,
+            cursor: row.outbox_cursor,
+            head: row.outbox_head,
+            published: published.clone(),
+            known,
+        });
+        let owned = Owned {
+            partition,
+            term,
+            token,
+            tokens: tokens.clone(),
+            generation: row.generation,
+            count,
+            serving: serving.clone(),
+            held: Vec::new(),
+            batch: row.batch,
+            remembered,
+            outbox_head: row.outbox_head,
+            supervisor: supervisor.clone(),
+            published,
+            cursor_stored: row.outbox_cursor,
+            marks: HashMap::new(),
+            live: Directory::default(),
+        };
+        let _ = lane.control.send(Control::Own(Box::new(owned)));
+        let stop = CancellationToken::new();
+        for topic in self.fetcher.context.inputs() {
+            let (fetcher, inputs) = (self.fetcher.clone(), lane.inputs.clone());
+            let (serving, stop, from) = (serving.clone(), stop.clone(), row.next_offset(topic));
+            let reading = fetcher.run(topic.clone(), partition, term, from, inputs, serving, stop);
+            let (reading, reporter) = (tokio::spawn(reading), self.reporter.clone());
+            tokio::spawn(async move {
+                // An input nobody reads any more would stop without a word. Taken anew, the partition is read from what was committed.
+                if let Err(error) = reading.await
+                    && error.is_panic()
+                {
+                    tracing::error!(partition = partition.0, %error, "reading an input panicked; its partition is taken again");
+                    let _ = reporter.send(Report::Fenced { partition, term });
+                }
+            });
+        }
+        let cold = forward_cold(partition, term, lane.inputs.clone());
+        let handle = Handle { term, supervisor, lane: lane.inputs, lease: lease.clone(), serving, cold };
+        self.handles.write().unwrap_or_else(PoisonError::into_inner).insert(partition, handle);
+        state.held.insert(partition, Held { term, tokens, lease, stop });
+        tracing::info!(
+            context = self.fetcher.context.name(),
+            partition = partition.0,
+            epoch = row.epoch.0,
+            "partition owned"
+        );
+        Ok(())
+    }
+}
+
+/// Sends reads that found no live actor to the lane, which activates one.
+fn forward_cold(
+    partition: PartitionId,
+    term: u64,
+    lane: mpsc::Sender<Input>,
+) -> mpsc::UnboundedSender<(AggregateId, ReadReply)> {
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some((aggregate, reply)) = receiver.recv().await {
+            let work = Work::Activate { aggregate, reply };
+            if lane.send(Input { partition, term, work }).await.is_err() {
+                return;
+            }
+        }
+    });
+    sender
+}
