@@ -33,7 +33,7 @@ impl fmt::Display for Token {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u32);
 
-/// What a node says again and again, to be known to live. The same one is never said twice, by nobody.
+/// What a node says again and again, to be known to live. No beat is ever said twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Beat {
     /// Drawn at random when the node starts.

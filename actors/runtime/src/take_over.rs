@@ -1,9 +1,11 @@
 //! Taking a partition over.
 //!
-//! Raise the epoch first, then, unless the last owner released the row, wait until its lease is over: a full lease on one's own clock, less the time
-//! for which it is known to have been silent ([`crate::beats`]). Say that one lives, read where the row stands, check its past, acknowledge its generation, and start (I4, I10). The acknowledgement comes last: it is written, and nothing may be written to a row
-//! whose past is in doubt. An owner that only now begins has let go of every key that is not at home here. A taker whose assignment has gone gives up at the next step, and never raises an epoch any more: or it would rob
-//! the next owner, however late. One that gives up after it raised it leaves the row as it is. Deliberately absent: starting.
+//! Raise the epoch first, then, unless the last owner released the row, wait until its lease is over: a full lease on one's own clock, less the
+//! time for which it is known to have been silent ([`crate::beats`]). Say that one lives, read where the row stands, check its past,
+//! acknowledge its generation, and start (I4, I10). The acknowledgement comes last: it is written, and nothing may be written to a row whose
+//! past is in doubt. An owner that only now begins has let go of every key that is not at home here. A taker whose assignment has gone gives
+//! up at the next step, and never raises an epoch any more: or it would rob the next owner, however late. One that gives up after it raised it
+//! leaves the row as it is. Deliberately absent: starting.
 
 use std::{
     sync::{
@@ -126,6 +128,7 @@ impl TakeOver {
         self.config.lease + self.config.drift
     }
 
+    /// For how long the owner of `row` has said nothing after `beat`, its last.
     fn silence_since(&self, row: &PartitionRow, beat: Beat) -> Duration {
         let trusted = self.beats.last(&row.address).filter(|_| self.config.is(Mutant::OldBeatTrusted));
         self.beats.silence_since(&row.address, trusted.unwrap_or(beat))
