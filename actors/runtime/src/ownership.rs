@@ -75,6 +75,14 @@ pub(crate) struct LaneEnds {
     pub relay: mpsc::UnboundedSender<RelayMessage>,
 }
 
+impl LaneEnds {
+    /// Lets the lane and its relay drop everything of a partition.
+    fn forget(&self, partition: PartitionId, term: u64) {
+        let _ = self.control.send(Control::Drop { partition, term });
+        let _ = self.relay.send(RelayMessage::Drop { partition });
+    }
+}
+
 pub(crate) struct Ownership {
     pub config: Arc<Config>,
     pub store: Arc<dyn Store>,
@@ -299,20 +307,13 @@ impl Ownership {
             }
             Chore::Release(partition, term) => {
                 state.releasing.remove(&partition);
-                self.forget(partition, term);
+                self.lane_of(partition).forget(partition, term);
             }
             Chore::Confirm(partition) => {
                 state.confirming.remove(&partition);
             }
             Chore::Renew => state.is_renewing = false,
         }
-    }
-
-    /// Lets the lane and its relay drop everything of a partition.
-    fn forget(&self, partition: PartitionId, term: u64) {
-        let lane = self.lane_of(partition);
-        let _ = lane.control.send(Control::Drop { partition, term });
-        let _ = lane.relay.send(RelayMessage::Drop { partition });
     }
 
     fn lane_of(&self, partition: PartitionId) -> &LaneEnds {
@@ -325,7 +326,7 @@ impl Ownership {
             && let Some(held) = state.held.remove(&partition)
         {
             self.close(partition, &held);
-            self.forget(partition, term);
+            self.lane_of(partition).forget(partition, term);
             metrics::counter!(telemetry::FENCED_TOTAL, "context" => self.fetcher.context.name()).increment(1);
             tracing::warn!(
                 context = self.fetcher.context.name(),

@@ -39,8 +39,7 @@ impl Ownership {
                     partition = partition_index,
                     "partition given up without release; its next owner waits out a lease"
                 );
-                let _ = lane.control.send(Control::Drop { partition, term: held.term });
-                let _ = lane.relay.send(RelayMessage::Drop { partition });
+                lane.forget(partition, held.term);
             }
             Done::Released { partition }
         });

@@ -150,25 +150,19 @@ impl Faults {
     /// Takes the time of a round trip.
     pub(super) async fn travel(&self) {
         let latency = self.state().latency;
-        if latency > Duration::ZERO {
-            tokio::time::sleep(latency).await;
-        }
+        pass(latency).await;
     }
 
     /// Takes the time of the way back.
     pub(super) async fn travel_back(&self) {
         let latency = self.state().answer_latency;
-        if latency > Duration::ZERO {
-            tokio::time::sleep(latency).await;
-        }
+        pass(latency).await;
     }
 
     /// Takes the time of a beat's way.
     pub(super) async fn hold_beat(&self) {
         let latency = self.state().beat_latency;
-        if latency > Duration::ZERO {
-            tokio::time::sleep(latency).await;
-        }
+        pass(latency).await;
     }
 
     /// Whether the store can be reached now.
@@ -204,5 +198,12 @@ impl Faults {
             Some((sqlstate, message)) => Err(CommitError::Data { sqlstate, message }),
             None => Ok(()),
         }
+    }
+}
+
+/// Lets `time` go by; nothing happens in no time.
+async fn pass(time: Duration) {
+    if time > Duration::ZERO {
+        tokio::time::sleep(time).await;
     }
 }
