@@ -43,11 +43,17 @@ java_is_new_enough() {
   [[ -n $version ]] && ((version >= JAVA_OLDEST))
 }
 
+# Whether a library's headers are installed, by the name that pkg-config knows it by.
+library() { pkg-config --exists "$1" 2>/dev/null; }
+
 # Prints one word for each thing that is missing.
 missing_tools() {
   { has cc && has c++ && has make; } || echo compiler
-  has perl || echo perl
-  has cmake || echo cmake
+  has pkg-config || echo pkg-config
+  # Before there is a pkg-config, all three are taken for missing: the package manager knows better.
+  library openssl || echo openssl
+  library libzstd || echo zstd
+  library zlib || echo zlib
   java_is_new_enough || echo java
   has mvn || echo maven
   has cargo || echo rust
@@ -71,6 +77,9 @@ debian_package() {
     java) newest_java_package jre ;;
     jdk) newest_java_package jdk ;;
     rust) echo rustup ;;
+    openssl) echo libssl-dev ;;
+    zstd) echo libzstd-dev ;;
+    zlib) echo zlib1g-dev ;;
     node) echo nodejs npm ;;
     go) echo golang-go ;;
     python) echo python3 python3-venv ;;
@@ -85,6 +94,10 @@ fedora_package() {
     java) echo java-latest-openjdk-headless ;;
     jdk) echo java-latest-openjdk-devel ;;
     rust) echo rustup ;;
+    pkg-config) echo pkgconf-pkg-config ;;
+    openssl) echo openssl-devel ;;
+    zstd) echo libzstd-devel ;;
+    zlib) echo zlib-devel ;;
     node) echo nodejs npm ;;
     go) echo golang ;;
     python) echo python3 ;;
@@ -99,6 +112,7 @@ arch_package() {
     java) echo jre-openjdk-headless ;;
     jdk) echo jdk-openjdk ;;
     rust) echo rustup ;;
+    pkg-config) echo pkgconf ;;
     node) echo nodejs npm ;;
     browser) echo chromium ;;
     *) echo "$1" ;;
@@ -130,7 +144,7 @@ provide() {
   elif has pacman; then
     die 1 "missing: $*. Run: sudo pacman -S --needed $(packages arch_package "$@")"
   else
-    die 1 "missing: $*. Install with your system's package manager: a C and C++ compiler with make, perl, cmake, Java $JAVA_OLDEST or newer, Maven, and Rust (rust-lang.org/tools/install)"
+    die 1 "missing: $*. Install with your system's package manager: a C and C++ compiler with make, pkg-config, the headers of OpenSSL 3, zstd and zlib, Java $JAVA_OLDEST or newer, Maven, and Rust (rust-lang.org/tools/install)"
   fi
 }
 

@@ -14,3 +14,26 @@ pub mod people;
 pub mod shelves;
 pub mod simulated;
 pub mod verbs;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+/// Runs the verb that the command line names, to its end; returns the exit code.
+pub fn run() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the tokio runtime did not start: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    match runtime.block_on(verbs::run(arguments)) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}

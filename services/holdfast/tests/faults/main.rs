@@ -1,17 +1,17 @@
 //! Breaks three nodes, the ways between them and their servers, by a seeded plan, and then accounts for every command and every answer.
 //!
 //! `faults` runs a short round of everything as a test, and shows that a build without its lease check is found out, and one whose new partitions wait
-//! for nothing; and that money and stock add up when each of five contexts is killed in turn. `faults run`, `faults failover`, `faults grow` and `faults life`
+//! for nothing; that money and stock add up when each of five contexts is killed in turn; and what ten kills leave ([`kill`]). `faults run`, `faults failover`, `faults grow` and `faults life`
 //! are the long ones, called by `deploy/dev.sh faults`. This binary is its own victim: `faults victim <sabotage>` serves.
 
 mod failover;
 mod growth;
+mod kill;
 mod life;
 mod linear;
 mod nemesis;
 mod sabotage;
 mod scenario;
-#[path = "../kill/victim.rs"]
 mod victim;
 mod world;
 
@@ -116,7 +116,8 @@ fn tests() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Each has a machine's worth of servers.
     arguments.test_threads = Some(1);
-    let trials = vec![
+    let mut trials = kill::trials();
+    trials.extend([
         Trial::test("a_stale_read_is_refused_and_an_overlapping_one_is_not", || {
             linear::laws::a_stale_read_is_refused_and_an_overlapping_one_is_not()
         }),
@@ -176,7 +177,7 @@ fn tests() -> ExitCode {
                 cleared(done, dir)
             })
         }),
-    ];
+    ]);
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -240,11 +241,14 @@ fn cleared(done: Result<(), Failed>, dir: PathBuf) -> Result<(), Failed> {
 }
 
 fn serve(sabotage: &str) -> ExitCode {
-    let Some(how) = Sabotage::named(sabotage) else {
+    let wrap = Sabotage::named(sabotage)
+        .map(Sabotage::wrap)
+        .or_else(|| kill::Sabotage::named(sabotage).map(kill::Sabotage::wrap));
+    let Some(wrap) = wrap else {
         eprintln!("no such sabotage: {sabotage}");
         return ExitCode::from(2);
     };
-    match victim::run(how.wrap()) {
+    match victim::run(wrap) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             eprintln!("victim: {failure}");

@@ -4,6 +4,7 @@
 //! absent: each way in which a token can be wrong, which the gateway's own tests go through.
 
 mod bad;
+mod browser;
 pub mod pages;
 
 use std::{

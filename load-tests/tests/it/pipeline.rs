@@ -1,7 +1,5 @@
 //! The benchmark runs on the real stack, small, and its checkers find a sound run sound.
 
-#![allow(clippy::unwrap_used)]
-
 use std::{sync::Arc, time::Duration};
 
 use holdfast_load_tests::scenarios::{

@@ -1,4 +1,4 @@
-//! The process that is killed: `holdfast serve all`, with one rule broken if so asked. Shared with the test binary `faults`.
+//! The process that is killed: `holdfast serve all`, with one rule broken if so asked.
 //!
 //! It reads its configuration from the environment, as in production, and prints where it listens as its first line.
 

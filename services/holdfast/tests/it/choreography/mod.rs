@@ -1,7 +1,6 @@
 //! Contexts together, over events alone: orders and inventory on the runtime, and an order's whole life in every interleaving.
 //!
 //! In memory and, but for the one test over real gRPC, in paused time. Deliberately absent: Kafka and Postgres, which the demo exercises.
-#![allow(clippy::unwrap_used)]
 
 mod interleavings;
 mod thousand;
@@ -17,7 +16,7 @@ use holdfast_orders::prices::StaticPrices;
 use holdfast_orders_domain::{CancellationCause, Status};
 use uuid::Uuid;
 
-use crate::world::World;
+use self::world::World;
 
 const HOLD: Duration = Duration::from_mins(15);
 

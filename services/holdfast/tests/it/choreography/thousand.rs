@@ -11,7 +11,7 @@ use holdfast_proto::{inventory::v1 as inventory, orders::v1 as orders};
 use holdfast_testkit::{Dice, store::CommitFault};
 use uuid::Builder;
 
-use crate::{
+use super::{
     one_euro,
     world::{Member, World},
 };

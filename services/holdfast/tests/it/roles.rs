@@ -2,8 +2,6 @@
 //!
 //! Everything that could be done to every table is tried, and undone. Deliberately absent: what a superuser may do.
 
-#![allow(clippy::unwrap_used)]
-
 use holdfast::{
     compose,
     infrastructure::{CONTEXTS, Infrastructure},

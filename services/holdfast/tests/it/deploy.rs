@@ -3,8 +3,6 @@
 //! No container engine is needed: what `deploy/compose.yaml` sets goes through the real configuration, what it runs through the real command
 //! line. That the file is what the Compose specification allows is checked by `deploy/dev.sh conformance`.
 
-#![allow(clippy::unwrap_used)]
-
 use std::{collections::BTreeSet, time::Duration};
 
 use clap::Parser as _;

@@ -21,7 +21,7 @@ use holdfast_stack::{Stack, StackOptions};
 use holdfast_testkit::Dice;
 use libtest_mimic::Failed;
 
-use crate::sabotage::Sabotage;
+use super::Sabotage;
 
 /// How often a process is killed.
 const KILLS: u32 = 10;

@@ -3,8 +3,6 @@
 //! The rules are functions over what `cargo metadata` says, so that each is shown to fail on a planted violation. Deliberately absent:
 //! what `cargo deny` already holds (licenses, sources).
 
-#![allow(clippy::unwrap_used)]
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -180,6 +178,35 @@ fn crates_lean_only_the_way_the_layout_says() {
 #[test]
 fn the_log_the_database_and_the_retry_loop_are_named_by_one_crate_each() {
     assert_eq!(names_what_it_may_not(&workspace()), Vec::<String>::new());
+}
+
+/// What cargo would compile: each crate of the program with the features that it is compiled with.
+///
+/// The graph is cargo's own, but only shown to who asks as a nightly would; the toolchain is pinned.
+fn units(command: &[&str]) -> BTreeSet<String> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let output = Command::new(cargo)
+        .args(command)
+        .args(["--release", "--locked", "--offline", "-Zunstable-options", "--unit-graph"])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+        .env("RUSTC_BOOTSTRAP", "1")
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let graph: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let unit = |unit: &Value| {
+        let part = |name: &str| unit[name].to_string();
+        format!("{} {} {} {}", part("pkg_id"), unit["target"]["name"], part("mode"), part("features"))
+    };
+    graph["units"].as_array().expect("units").iter().map(unit).collect()
+}
+
+#[test]
+fn program_compiles_once_for_demo_and_tests() {
+    let (demo, tests) = (units(&["build"]), units(&["test", "--workspace", "--no-run"]));
+    assert!(demo.len() > 300 && tests.len() > demo.len(), "{} and {} units", demo.len(), tests.len());
+    let twice: Vec<&String> = demo.difference(&tests).collect();
+    assert!(twice.is_empty(), "tests compile these again, with features that the program lacks: {twice:#?}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use prost::Name;
 use tokio::{net::TcpListener, task::JoinHandle};
 use uuid::Uuid;
 
-use crate::{
+use super::{
     HOLD, new_id,
     world::{Member, PARTITIONS, World, eventually},
 };

@@ -1,7 +1,5 @@
 //! The checkers see what is really stored: on a real Kafka and Postgres a sound run is found sound, and each thing that is tampered with is found.
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::Duration;
 
 use holdfast_load_tests::{
