@@ -1,6 +1,7 @@
 //! The payments context as the world meets it: its bytes, its provider over real HTTP, its gRPC service.
 #![allow(clippy::unwrap_used)]
 
+mod books;
 mod codec;
 mod faults;
 mod golden;
