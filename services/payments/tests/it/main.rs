@@ -3,6 +3,7 @@
 
 mod books;
 mod codec;
+mod contradictions;
 mod faults;
 mod golden;
 mod keys;
