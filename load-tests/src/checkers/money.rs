@@ -29,6 +29,7 @@ struct Drawer<'a> {
 struct Told {
     captured: i64,
     refunded: i64,
+    contradicted: bool,
 }
 
 pub(super) fn check(
@@ -101,6 +102,7 @@ fn wrong(order: Option<&Order<'_>>, cost: Option<i64>, drawer: &Drawer<'_>, told
     check(!is_paid || order.paid == Some(total), format!("it costs {total}, it says that {:?} was paid", order.paid));
     check(told.captured == taken, format!("payments tells of {} taken, the provider of {taken}", told.captured));
     check(told.refunded == back, format!("payments tells of {} given back, the provider of {back}", told.refunded));
+    check(!told.contradicted, "the provider contradicted what was asked of it".to_owned());
     check(!is_paid || cost == Some(total), format!("its lines cost {cost:?}, {total} was to pay"));
     wrong
 }
@@ -128,6 +130,7 @@ fn told<'a>(news: impl Iterator<Item = &'a News>) -> Told {
         match news {
             News::Payment(Till::Captured(amount)) => told.captured += amount,
             News::Payment(Till::Refunded(amount)) => told.refunded += amount,
+            News::Payment(Till::Contradicted) => told.contradicted = true,
             _ => {}
         }
         told

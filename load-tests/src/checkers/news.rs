@@ -79,6 +79,8 @@ pub enum Till {
     Refunded(i64),
     /// `PaymentCancellationNoted`, `RefundRequested` or `RefundFailed`: nothing has moved.
     Noted,
+    /// `PaymentContradicted`: the provider said otherwise than it was asked.
+    Contradicted,
 }
 
 fn minor(money: Option<&Money>) -> i64 {
@@ -157,6 +159,7 @@ impl News {
             "PaymentVoided" => Till::Voided,
             "PaymentRefunded" => Till::Refunded(minor(payments::PaymentRefunded::decode(body)?.amount.as_ref())),
             "PaymentCancellationNoted" | "RefundRequested" | "RefundFailed" => Till::Noted,
+            "PaymentContradicted" => Till::Contradicted,
             _ => return Ok(None),
         })))
     }

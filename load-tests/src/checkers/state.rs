@@ -162,7 +162,7 @@ pub(super) fn payment(events: &BTreeMap<u64, &EventRecord>) -> &'static str {
                 back += amount;
                 status = if back == captured { "REFUNDED" } else { "PARTIALLY_REFUNDED" };
             }
-            Till::Noted => {}
+            Till::Noted | Till::Contradicted => {}
         }
     }
     status

@@ -284,6 +284,17 @@ fn a_cancelled_order_charged_twice_does_not_balance_even_if_all_of_it_was_given_
 }
 
 #[test]
+fn payment_that_its_provider_contradicts_does_not_balance() {
+    let contradicted = found(|shop| {
+        shop.event("payments", GOOD, id(7_002), &payments::PaymentContradicted::default());
+        let row = shop.context("payments").aggregates.iter_mut().find(|row| row.key == GOOD).expect("there");
+        row.version += 1;
+        shop.settle();
+    });
+    assert_eq!(contradicted, [(Breach::MoneyAdrift, 1)]);
+}
+
+#[test]
 fn a_missing_refund_does_not_balance() {
     let missing = found(|shop| {
         shop.provider().charges[1].refunded = 0;

@@ -57,7 +57,7 @@ pub fn about(context: Context) -> About {
     match context {
         Context::Orders => of!(holdfast_orders::app, app::VIEWS),
         Context::Inventory => of!(holdfast_inventory::app, &[]),
-        Context::Payments => of!(holdfast_payments::app, &[]),
+        Context::Payments => of!(holdfast_payments::app, app::VIEWS),
         Context::Fulfillment => of!(holdfast_fulfillment::app, app::VIEWS),
         Context::Customers => of!(holdfast_customers::app, &[]),
         Context::Gateway => About { migrations: &[], views: &[], kinds: &[], follows: &[] },

@@ -4,7 +4,11 @@
 //! Invariant: payments and the gateway know no difference; they are told an address. Deliberately absent: use in production, where both
 //! are configured.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use holdfast_gateway::issuer::{self, Issuer};
@@ -19,9 +23,19 @@ use uuid::Uuid;
 
 use crate::failure::Failure;
 
+/// Where a data directory keeps the books of the provider.
+pub fn books(data_dir: &Path) -> PathBuf {
+    data_dir.join("provider")
+}
+
 /// Starts a provider that behaves like that, and points `config` at it. Its reports go to `http`, where this process's operations port
-/// listens. It ends with the process.
-pub async fn provider(config: &mut Config, http: &TcpListener, behaviour: Behaviour) -> Result<Simulator, Failure> {
+/// listens. It ends with the process; its books are kept in `books`, if that is given.
+pub async fn provider(
+    config: &mut Config,
+    http: &TcpListener,
+    behaviour: Behaviour,
+    books: Option<&Path>,
+) -> Result<Simulator, Failure> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("a simulated provider").map_err(Failure::Check)?;
     let address = listener.local_addr().context("a simulated provider").map_err(Failure::Check)?;
     let port = http.local_addr().context("the HTTP socket has no address").map_err(Failure::Check)?.port();
@@ -32,7 +46,11 @@ pub async fn provider(config: &mut Config, http: &TcpListener, behaviour: Behavi
         duplicates_per_mille: 100,
         delay_max: Duration::from_millis(500),
     };
-    let simulator = Simulator::new(Behaviour { webhooks: Some(webhooks), ..behaviour });
+    let behaviour = Behaviour { webhooks: Some(webhooks), ..behaviour };
+    let simulator = match books {
+        Some(books) => Simulator::open(behaviour, books).context("a simulated provider").map_err(Failure::Check)?,
+        None => Simulator::new(behaviour),
+    };
     let served = simulator.clone();
     tokio::spawn(async move { served.serve(listener, CancellationToken::new()).await });
     config.payments.provider_url = format!("http://{address}");

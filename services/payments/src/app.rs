@@ -13,8 +13,12 @@ use crate::{codec::PaymentAdapter, provider::Provider, rates::RateSource};
 /// The context's name: its topics, its schema, its label.
 pub const NAME: &str = "payments";
 
-/// The migrations of the context's own tables: it has none beside the runtime's.
-pub const MIGRATIONS: &[(i64, &str, &str)] = &[];
+/// The migrations of the context's own tables, for [`holdfast_postgres::migrate`].
+pub const MIGRATIONS: &[(i64, &str, &str)] =
+    &[(1, "contradictions", include_str!("../../../migrations/payments/0001_contradictions.sql"))];
+
+/// The read models that [`holdfast_postgres::Config`] is to write.
+pub const VIEWS: &[holdfast_postgres::View] = &[crate::projection::VIEW];
 
 /// Its kinds of aggregates, as operators see them.
 pub const KINDS: &[Kind] = &[shown::kind::<v1::Payment>(Payment::KIND)];

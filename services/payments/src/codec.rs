@@ -29,7 +29,7 @@ pub use commands::{EncodedCommand, PROVIDER_REPORTED, REFUND_PAYMENT, encode as 
 pub use effects::{decode_call, effects_after};
 pub use state::decode as decode_state;
 
-use crate::{app::Settings, perform, provider::Provider, rates::RateSource, subscriptions};
+use crate::{app::Settings, perform, projection, provider::Provider, rates::RateSource, subscriptions};
 
 /// The adapter of [`Payment`].
 pub struct PaymentAdapter {
@@ -94,6 +94,10 @@ impl Adapter for PaymentAdapter {
 
     fn rejection(&self, rejection: &Rejection) -> dedup::Rejection {
         dedup::Rejection { code: rejection.code().to_owned(), message: rejection.to_string() }
+    }
+
+    fn view(&self, state: &Payment, context: &Context<'_>) -> Option<serde_json::Value> {
+        projection::row(state, context.key)
     }
 
     fn looks_up(&self, command: &Command) -> bool {

@@ -5,18 +5,22 @@
 //! is another key used, made from the first one, and only after the provider, asked by what the call carries, has proven that nothing
 //! happened. A failure that is not stored ends no key: the call may still come to be executed. Attempts share nothing but what is in the
 //! effect, so the keys before the one that counts are walked again each time; what is stored for them does no harm.
-//! A charge whose outcome is not known is asked for for ever, and never guessed. Deliberately absent: waiting between attempts, which is
-//! the owner's, by [`Again`].
+//! A charge whose outcome is not known is asked for for ever, and never guessed. An answer about another order, charge, refund or amount than was asked
+//! is no outcome: it ends the attempt as a contradiction (`asked`), whatever else it says. Deliberately absent: waiting between attempts,
+//! which is the owner's, by [`Again`].
+
+mod asked;
 
 use std::time::Duration;
 
 use holdfast_core::{Timestamp, codec::Again};
 use holdfast_money::{Currency, FxRate};
-use holdfast_payments_domain::{Call, Command, Outcome};
+use holdfast_payments_domain::{Call, Command, Contradiction, Outcome};
 
+use self::asked::Asked;
 use crate::{
     codec::decode_call,
-    provider::{Charge, Failure, NewCharge, NewRefund, Progress, Provider, Refunded},
+    provider::{Charge, Failure, NewCharge, NewRefund, Progress, Provider, Refund, Refunded},
     rates::{self, RateSource},
 };
 
@@ -58,7 +62,7 @@ pub async fn perform(
     let age_ms = i64::try_from(attempt.age.as_millis()).unwrap_or(i64::MAX);
     let first_at_ms = attempt.now.unix_ms().saturating_sub(age_ms);
     let keys = Keys::at(&first, age_ms);
-    let attempt = Attempt { provider, rates, order_id: &order_id, keys, first_at_ms };
+    let attempt = Attempt { provider, rates, name: &attempt.name, order_id: &order_id, keys, first_at_ms };
     match call {
         Call::Charge { amount, payment_method, authorize_first } => {
             let order_id = &order_id;
@@ -115,13 +119,13 @@ enum Next {
     /// Nothing was found out.
     Again(Again),
     /// It is final.
-    Refused(String),
+    Refused(String, Option<Box<Charge>>),
 }
 
 impl From<Failure> for Next {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Refused { code } => Self::Refused(code),
+            Failure::Refused { code, charge } => Self::Refused(code, charge),
             Failure::Busy { reason, after } => Self::Again(Again { reason: reason.to_owned(), after }),
             Failure::Unknown { reason } => Self::Again(because(reason)),
             Failure::Failed { stored: true } => Self::AskThenNewKey,
@@ -141,6 +145,7 @@ impl From<Failure> for Next {
 struct Attempt<'a> {
     provider: &'a dyn Provider,
     rates: &'a dyn RateSource,
+    name: &'a str,
     order_id: &'a str,
     keys: Keys<'a>,
     first_at_ms: i64,
@@ -154,43 +159,46 @@ impl Attempt<'_> {
         // Before the call: what could not be told to the books had better not happen.
         let rate = self.rate(charge.amount.currency).await?;
         if self.keys.period > 0 {
-            if let Some(outcome) = self.found_charge(rate).await? {
+            if let Some(outcome) = self.found_charge(charge, rate).await? {
                 return Ok(outcome);
             }
             self.not_quiet()?;
         }
         for number in 1..=KEYS_MAX {
             let failure = match self.provider.charge(charge, &self.keys.key(number)).await {
-                Ok(charge) => return charged(&charge, rate)?.ok_or(because("PENDING")),
+                Ok(answer) => return self.charged(charge, &answer, rate)?.ok_or(because("PENDING")),
                 Err(failure) => failure,
             };
             match failure.into() {
-                Next::Refused(code) => return Ok(Command::ChargeDeclined { code: short(&code) }),
+                Next::Refused(code, refused) => {
+                    let checked = refused.map_or(Ok(()), |refused| self.asked(charge).holds_for_charge(&refused));
+                    return Ok(checked.map_or_else(contradicted, |()| Command::ChargeDeclined { code: short(&code) }));
+                }
                 Next::Again(again) => return Err(again),
                 Next::AskThenNewKey => {
-                    if let Some(outcome) = self.found_charge(rate).await? {
+                    if let Some(outcome) = self.found_charge(charge, rate).await? {
                         return Ok(outcome);
                     }
                 }
-                Next::AskThenAgain(again) => return self.found_charge(rate).await?.ok_or(again),
+                Next::AskThenAgain(again) => return self.found_charge(charge, rate).await?.ok_or(again),
             }
         }
         Err(stuck("TOO_MANY_STORED_FAILURES"))
     }
 
     /// What became of the order's charge, by the provider's own account; `None` if there is none.
-    async fn found_charge(&self, rate: FxRate) -> Result<Option<Command>, Again> {
+    async fn found_charge(&self, asked: &NewCharge<'_>, rate: FxRate) -> Result<Option<Command>, Again> {
         let skew_ms = i64::try_from(SKEW.as_millis()).unwrap_or(i64::MAX);
         let since = Timestamp::from_unix_ms(self.first_at_ms.saturating_sub(skew_ms));
         match self.provider.find(self.order_id, since).await.map_err(not_found_out)? {
-            Some(charge) => charged(&charge, rate),
+            Some(found) => self.charged(asked, &found, rate),
             None => Ok(None),
         }
     }
 
     async fn authorization(&self, reference: &str, wish: Wish) -> Result<Command, Again> {
         if self.keys.period > 0 {
-            if let Some(outcome) = self.looked_up(reference, wish).await? {
+            if let Some(outcome) = self.looked_up(reference).await? {
                 return Ok(outcome);
             }
             self.not_quiet()?;
@@ -202,9 +210,12 @@ impl Attempt<'_> {
                 Wish::Void => self.provider.void(reference, &key).await,
             };
             let again = match answer.map_err(Next::from) {
-                Ok(_) => Some(because("PENDING")),
+                Ok(answer) => match self.asked_of(reference).holds_for_charge(&answer) {
+                    Ok(()) => Some(because("PENDING")),
+                    Err(contradiction) => return Ok(contradicted(contradiction)),
+                },
                 // It is no longer an authorization, or something else stands in the way: its state tells.
-                Err(Next::Refused(code)) => {
+                Err(Next::Refused(code, _)) => {
                     tracing::debug!(code, "an authorization could not be changed");
                     Some(stuck("PROVIDER_REFUSED"))
                 }
@@ -212,7 +223,7 @@ impl Attempt<'_> {
                 Err(Next::AskThenAgain(again)) => Some(again),
                 Err(Next::AskThenNewKey) => None,
             };
-            match (self.looked_up(reference, wish).await?, again) {
+            match (self.looked_up(reference).await?, again) {
                 (Some(outcome), _) => return Ok(outcome),
                 (None, Some(again)) => return Err(again),
                 (None, None) => {}
@@ -222,16 +233,15 @@ impl Attempt<'_> {
     }
 
     /// What became of an authorization, by the provider's own account; `None` if it stands.
-    async fn looked_up(&self, reference: &str, wish: Wish) -> Result<Option<Command>, Again> {
+    async fn looked_up(&self, reference: &str) -> Result<Option<Command>, Again> {
         let charge = self.provider.look(reference).await.map_err(not_found_out)?;
+        if let Err(contradiction) = self.asked_of(reference).holds_for_charge(&charge) {
+            return Ok(Some(contradicted(contradiction)));
+        }
         Ok(match charge.progress {
             Progress::Captured => {
-                let rate = self.rate(charge.currency).await?;
-                let reference = reference.into();
-                Some(match wish {
-                    Wish::Capture => Command::CaptureSucceeded { rate },
-                    Wish::Void => Command::ChargeSucceeded { reference, outcome: Outcome::Captured { rate } },
-                })
+                let (amount, rate) = (charge.amount, self.rate(charge.amount.currency).await?);
+                Some(Command::CaptureSucceeded { amount, rate })
             }
             Progress::CalledOff | Progress::Declined { .. } | Progress::NotTried => Some(Command::AuthorizationEnded),
             Progress::Authorized | Progress::Pending => None,
@@ -251,11 +261,11 @@ impl Attempt<'_> {
         }
         for key in 1..=KEYS_MAX {
             let failure = match self.provider.refund(refund, &self.keys.key(key)).await {
-                Ok(refunded) => return Ok(given_back(number, refunded)),
+                Ok(answer) => return Ok(self.given_back(refund, answer)),
                 Err(failure) => failure,
             };
             match failure.into() {
-                Next::Refused(code) => return Ok(Command::RefundRefused { number, code: short(&code) }),
+                Next::Refused(code, _) => return Ok(Command::RefundRefused { number, code: short(&code) }),
                 Next::Again(again) => return Err(again),
                 Next::AskThenNewKey => {
                     if let Some(outcome) = self.found_refund(refund).await? {
@@ -270,7 +280,7 @@ impl Attempt<'_> {
 
     async fn found_refund(&self, refund: &NewRefund<'_>) -> Result<Option<Command>, Again> {
         let found = self.provider.find_refund(refund.reference, refund.number).await.map_err(not_found_out)?;
-        Ok(found.map(|refunded| given_back(refund.number, refunded)))
+        Ok(found.map(|found| self.given_back(refund, found)))
     }
 
     async fn rate(&self, from: Currency) -> Result<FxRate, Again> {
@@ -290,26 +300,49 @@ impl Attempt<'_> {
     fn not_quiet(&self) -> Result<(), Again> {
         if self.keys.quiet { Err(stuck("KEY_EXPIRING")) } else { Ok(()) }
     }
-}
 
-/// The command for a charge as the provider has it; `None` for one that was never tried.
-fn charged(charge: &Charge, rate: FxRate) -> Result<Option<Command>, Again> {
-    let reference = charge.reference.as_str().into();
-    Ok(Some(match &charge.progress {
-        Progress::Captured => Command::ChargeSucceeded { reference, outcome: Outcome::Captured { rate } },
-        Progress::Authorized => Command::ChargeSucceeded { reference, outcome: Outcome::Authorized },
-        Progress::Declined { code } => Command::ChargeDeclined { code: short(code) },
-        Progress::CalledOff => Command::ChargeDeclined { code: holdfast_payments_domain::code::CALLED_OFF.into() },
-        Progress::Pending => return Err(because("PENDING")),
-        Progress::NotTried => return Ok(None),
-    }))
-}
-
-fn given_back(number: u32, refunded: Refunded) -> Command {
-    match refunded {
-        Refunded::Taken { reference } => Command::RefundSucceeded { number, reference: reference.into() },
-        Refunded::Failed { code } => Command::RefundRefused { number, code: short(&code) },
+    fn asked(&self, charge: &NewCharge<'_>) -> Asked<'_> {
+        Asked { source: self.name, order_id: self.order_id, charge: None, amount: Some(charge.amount) }
     }
+
+    /// What was asked of a charge that is known. Its amount is no part of the call: the payment compares what moved.
+    fn asked_of<'a>(&'a self, reference: &'a str) -> Asked<'a> {
+        Asked { source: self.name, order_id: self.order_id, charge: Some(reference), amount: None }
+    }
+
+    /// The command for a charge as the provider has it; `None` for one that was never tried.
+    fn charged(&self, asked: &NewCharge<'_>, charge: &Charge, rate: FxRate) -> Result<Option<Command>, Again> {
+        if let Err(contradiction) = self.asked(asked).holds_for_charge(charge) {
+            return Ok(Some(contradicted(contradiction)));
+        }
+        let reference = charge.reference.as_str().into();
+        Ok(Some(match &charge.progress {
+            Progress::Captured => Command::ChargeSucceeded { reference, outcome: Outcome::Captured { rate } },
+            Progress::Authorized => Command::ChargeSucceeded { reference, outcome: Outcome::Authorized },
+            Progress::Declined { code } => Command::ChargeDeclined { code: short(code) },
+            Progress::CalledOff => Command::ChargeDeclined { code: holdfast_payments_domain::code::CALLED_OFF.into() },
+            Progress::Pending => return Err(because("PENDING")),
+            Progress::NotTried => return Ok(None),
+        }))
+    }
+
+    fn given_back(&self, asked: &NewRefund<'_>, refund: Refund) -> Command {
+        let of = Asked { amount: Some(asked.amount), ..self.asked_of(asked.reference) };
+        if let Err(contradiction) = of.holds_for_refund(asked.number, &refund) {
+            return contradicted(contradiction);
+        }
+        let number = asked.number;
+        match refund.progress {
+            Refunded::Taken => Command::RefundSucceeded { number, reference: refund.reference.into() },
+            Refunded::Failed { code } => Command::RefundRefused { number, code: short(&code) },
+        }
+    }
+}
+
+fn contradicted(contradiction: Contradiction) -> Command {
+    let Contradiction { source, subject, .. } = &contradiction;
+    tracing::error!(effect = &**source, ?subject, "the provider contradicted what was asked; the payment is stopped");
+    Command::ProviderContradicted { contradiction }
 }
 
 /// A question that found no answer proves nothing.
@@ -317,7 +350,7 @@ fn not_found_out(failure: Failure) -> Again {
     match failure.into() {
         Next::Again(again) | Next::AskThenAgain(again) => again,
         Next::AskThenNewKey => because("PROVIDER_FAILED"),
-        Next::Refused(_) => stuck("PROVIDER_REFUSED"),
+        Next::Refused(..) => stuck("PROVIDER_REFUSED"),
     }
 }
 

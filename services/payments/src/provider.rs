@@ -2,11 +2,12 @@
 //!
 //! An adapter makes one call and says what came of it, no more. Invariant: [`Failure`] tells apart what is final, what did not begin and
 //! what may have happened; whoever asks again does so by that (see [`crate::perform`]), so that money moves once. `key` makes repeats of a
-//! call one call. Deliberately absent: trying again, rates, and anything that is one provider's alone.
+//! call one call. Each answer says which order, charge and amount it is about, so that it can be held against what was asked. Deliberately
+//! absent: that comparison, trying again, rates, and anything that is one provider's alone.
 
 use async_trait::async_trait;
 use holdfast_core::Timestamp;
-use holdfast_money::{Currency, Money};
+use holdfast_money::Money;
 
 /// A charge that is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +40,10 @@ pub struct NewRefund<'a> {
 pub struct Charge {
     /// The provider's reference.
     pub reference: String,
-    /// Of its amount.
-    pub currency: Currency,
+    /// The order that it is for, if the provider says so.
+    pub order_id: Option<String>,
+    /// How much moved, is held, or was to move, by how far it got.
+    pub amount: Money,
     /// How far it got.
     pub progress: Progress,
 }
@@ -67,12 +70,26 @@ pub enum Progress {
 
 /// A refund as the provider has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refund {
+    /// The provider's reference of the refund.
+    pub reference: String,
+    /// The order that it is for, if the provider says so.
+    pub order_id: Option<String>,
+    /// The provider's reference of the charge that is given back, if it says so.
+    pub charge: Option<String>,
+    /// Which refund of the payment, if the provider says so.
+    pub number: Option<String>,
+    /// How much.
+    pub amount: Money,
+    /// How far it got.
+    pub progress: Refunded,
+}
+
+/// How far a refund got.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refunded {
     /// It was taken.
-    Taken {
-        /// The provider's reference of the refund.
-        reference: String,
-    },
+    Taken,
     /// It failed for good.
     Failed {
         /// Why, in the provider's code.
@@ -88,6 +105,8 @@ pub enum Failure {
     Refused {
         /// Why, in the provider's code.
         code: String,
+        /// The charge that was refused, if the provider says which.
+        charge: Option<Box<Charge>>,
     },
     /// The provider did not begin, and may later: too many requests, or another one with this key is under way.
     #[error("not now: {reason}")]
@@ -136,7 +155,7 @@ pub trait Provider: Send + Sync + 'static {
     async fn void(&self, reference: &str, key: &str) -> Result<Charge, Failure>;
 
     /// Gives money back.
-    async fn refund(&self, refund: &NewRefund<'_>, key: &str) -> Result<Refunded, Failure>;
+    async fn refund(&self, refund: &NewRefund<'_>, key: &str) -> Result<Refund, Failure>;
 
     /// The order's charge, of those that were begun at or after `since`; the one that got furthest. `None` proves that there is none.
     async fn find(&self, order_id: &str, since: Timestamp) -> Result<Option<Charge>, Failure>;
@@ -145,5 +164,5 @@ pub trait Provider: Send + Sync + 'static {
     async fn look(&self, reference: &str) -> Result<Charge, Failure>;
 
     /// A refund of the charge `reference` by its number. `None` proves that there is none.
-    async fn find_refund(&self, reference: &str, number: u32) -> Result<Option<Refunded>, Failure>;
+    async fn find_refund(&self, reference: &str, number: u32) -> Result<Option<Refund>, Failure>;
 }

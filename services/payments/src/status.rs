@@ -20,9 +20,8 @@ const STATUSES: &[(&str, Code)] = &[
     ("TOO_MANY_REFUNDS", Code::FailedPrecondition),
     // The codec refuses it before the domain can; whichever says so, it is malformed input.
     ("AMOUNT_NOT_POSITIVE", Code::InvalidArgument),
+    ("PAYMENT_CONTRADICTED", Code::FailedPrecondition),
     // Answers to what the provider says, which nobody asks by gRPC.
-    ("AMOUNT_MISMATCH", Code::FailedPrecondition),
-    ("REFERENCE_MISMATCH", Code::FailedPrecondition),
     ("SETTLEMENT_TOO_LARGE", Code::FailedPrecondition),
     ("NO_RATE", Code::FailedPrecondition),
     // A defect of ours: Prepare asks before the decision.
@@ -63,8 +62,7 @@ mod tests {
             | Domain::CurrencyMismatch { .. }
             | Domain::RefundExceedsCaptured
             | Domain::TooManyRefunds
-            | Domain::AmountMismatch
-            | Domain::ReferenceMismatch
+            | Domain::PaymentContradicted
             | Domain::SettlementTooLarge
             | Domain::NoRate { .. } => Code::FailedPrecondition,
             Domain::RefundIdReused => Code::AlreadyExists,
@@ -83,8 +81,7 @@ mod tests {
             Domain::RefundExceedsCaptured,
             Domain::RefundIdReused,
             Domain::TooManyRefunds,
-            Domain::AmountMismatch,
-            Domain::ReferenceMismatch,
+            Domain::PaymentContradicted,
             Domain::SettlementTooLarge,
             Domain::NoRate { currency: Currency::EUR },
             Domain::RateNotAsked,

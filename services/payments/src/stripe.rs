@@ -22,7 +22,7 @@ use http::{Method, Request, header};
 use http_body_util::Full;
 use serde_json::Value;
 
-use crate::provider::{Charge, Failure, NewCharge, NewRefund, Progress, Provider, Refunded};
+use crate::provider::{Charge, Failure, NewCharge, NewRefund, Progress, Provider, Refund};
 
 /// The version of the API that this adapter was written against.
 pub const API_VERSION: &str = "2024-06-20";
@@ -141,7 +141,7 @@ fn encoded(fields: &Form<'_>) -> String {
 fn units(amount: Money) -> Result<String, Failure> {
     match amount::to_stripe(amount) {
         Ok(units) => Ok(units.to_string()),
-        Err(code) => Err(Failure::Refused { code: code.to_owned() }),
+        Err(code) => Err(Failure::Refused { code: code.to_owned(), charge: None }),
     }
 }
 
@@ -178,14 +178,14 @@ impl Provider for Stripe {
         answer::charge(&self.post(&path, &Vec::new(), key).await?)
     }
 
-    async fn refund(&self, refund: &NewRefund<'_>, key: &str) -> Result<Refunded, Failure> {
+    async fn refund(&self, refund: &NewRefund<'_>, key: &str) -> Result<Refund, Failure> {
         let form = vec![
             ("payment_intent", refund.reference.to_owned()),
             ("amount", units(refund.amount)?),
             ("metadata[order_id]", refund.order_id.to_owned()),
             ("metadata[refund_no]", refund.number.to_string()),
         ];
-        answer::refunded(&self.post("/v1/refunds", &form, key).await?)
+        answer::refund(&self.post("/v1/refunds", &form, key).await?)
     }
 
     async fn find(&self, order_id: &str, since: Timestamp) -> Result<Option<Charge>, Failure> {
@@ -220,7 +220,7 @@ impl Provider for Stripe {
         answer::charge(&self.get(&format!("/v1/payment_intents/{}", segment(reference)?), &Vec::new()).await?)
     }
 
-    async fn find_refund(&self, reference: &str, number: u32) -> Result<Option<Refunded>, Failure> {
+    async fn find_refund(&self, reference: &str, number: u32) -> Result<Option<Refund>, Failure> {
         let number = number.to_string();
         let mut after = None;
         for _ in 0..PAGES_MAX {
@@ -229,7 +229,7 @@ impl Provider for Stripe {
             let page = self.page("/v1/refunds", &query).await?;
             let (rows, more) = answer::page(&page)?;
             if let Some(row) = rows.iter().find(|row| answer::metadata(row, "refund_no") == Some(&number)) {
-                return answer::refunded(row).map(Some);
+                return answer::refund(row).map(Some);
             }
             match rows.last() {
                 Some(row) if more => after = Some(answer::id(row)?),

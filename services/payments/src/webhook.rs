@@ -147,7 +147,10 @@ fn report(event: &Value) -> Result<Option<Report>, Refused> {
         "payment_intent.succeeded" => {
             News::Captured { amount: money(&object["amount_received"])?, quote: Quote::NotAsked }
         }
-        "payment_intent.amount_capturable_updated" => News::Authorized,
+        "payment_intent.amount_capturable_updated" => {
+            let held = &object["amount_capturable"];
+            News::Authorized { amount: (!held.is_null()).then(|| money(held)).transpose()? }
+        }
         "payment_intent.payment_failed" => {
             let code = crate::stripe::code(&object["last_payment_error"]);
             News::Failed { code: code.chars().take(64).collect::<String>().into() }

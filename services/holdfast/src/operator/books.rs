@@ -1,20 +1,47 @@
-//! Whether the contexts tell one story of an order, once it has come to rest.
+//! Whether the contexts tell one story of an order, once it has come to rest, and the provider that of its money.
 //!
 //! Invariant: what is compared is what a shop can't afford to have wrong: money taken and kept, stock held and gone, parcels sent. Deliberately
 //! absent: what is on its way by design (a placed order waits for its payment); an order that moved a moment ago, which the caller leaves out.
 
 use holdfast_proto::{
-    fulfillment::v1::ShipmentStatus, inventory::v1::ReservationStatus, money::v1::Money, orders::v1::OrderStatus,
-    payments::v1::PaymentStatus,
+    fulfillment::v1::ShipmentStatus,
+    inventory::v1::ReservationStatus,
+    money::v1::Money,
+    orders::v1::{Order, OrderStatus},
+    payments::v1::{Contradiction, PaymentStatus},
 };
 
 use super::story::Story;
 
-/// Everything in which the contexts disagree about an order, in words.
+/// Everything in which the contexts disagree about an order, or the provider with what was asked of it, in words.
 pub fn disagreements(story: &Story) -> Vec<String> {
-    let Some(order) = &story.order else {
-        return orphans(story);
+    let mut found: Vec<String> = contradicted(story).into_iter().collect();
+    found.extend(match &story.order {
+        Some(order) => between_contexts(story, order),
+        None => orphans(story),
+    });
+    found
+}
+
+/// Why the payment is stopped, if it is.
+fn contradicted(story: &Story) -> Option<String> {
+    let found = story.payment.as_ref()?.contradiction.as_ref()?;
+    let Contradiction { source, asked, answered, .. } = found;
+    Some(contradiction(source, found.subject().as_str_name(), asked, answered))
+}
+
+/// A contradiction of the provider's in words; `subject` is its name on the wire.
+pub fn contradiction(source: &str, subject: &str, asked: &str, answered: &str) -> String {
+    let subject = name(Some(subject), "CONTRADICTION_SUBJECT_").to_lowercase();
+    let answered = if answered.is_empty() { "none" } else { answered };
+    let said = match source {
+        "report" => format!("the provider reported the {subject} {answered}, known is {asked}"),
+        call => format!("the provider answered `{call}` for the {subject} {answered}, asked was {asked}"),
     };
+    format!("the payment is stopped: {said}")
+}
+
+fn between_contexts(story: &Story, order: &Order) -> Vec<String> {
     let reservation = story.reservation.as_ref().map(holdfast_proto::inventory::v1::Reservation::status);
     let payment = story.payment.as_ref().map(holdfast_proto::payments::v1::Payment::status);
     let shipment = story.shipment.as_ref().map(holdfast_proto::fulfillment::v1::Shipment::status);
@@ -96,7 +123,9 @@ fn name<'a>(status: Option<&'a str>, prefix: &str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use holdfast_proto::{
-        fulfillment::v1::Shipment, inventory::v1::Reservation, orders::v1::Order, payments::v1::Payment,
+        fulfillment::v1::Shipment,
+        inventory::v1::Reservation,
+        payments::v1::{ContradictionSubject, Payment},
     };
 
     use super::*;
@@ -175,5 +204,33 @@ mod tests {
             let found = disagreements(&planted);
             assert!(found.iter().any(|found| found.contains(words)), "{words}: {found:?}");
         }
+    }
+
+    #[test]
+    fn stopped_payment_is_named_whatever_else_agrees() {
+        let stopped = |source: &str, subject: ContradictionSubject, asked: &str, answered: &str| {
+            let sound = (OrderStatus::Paid, ReservationStatus::Confirmed, ShipmentStatus::Packed);
+            let mut story = story(sound.0, Some(sound.1), Some((PaymentStatus::Captured, 0)), Some(sound.2));
+            assert_eq!(disagreements(&story), Vec::<String>::new());
+            let (source, asked, answered) = (source.to_owned(), asked.to_owned(), answered.to_owned());
+            let found = Contradiction { source, subject: subject.into(), asked, answered };
+            story.payment.as_mut().unwrap().contradiction = Some(found);
+            let with_order = disagreements(&story);
+            story.order = None;
+            assert!(disagreements(&story).starts_with(&with_order), "without an order, too");
+            with_order
+        };
+        assert_eq!(
+            stopped("refund:1", ContradictionSubject::Charge, "pi_1", "pi_2"),
+            ["the payment is stopped: the provider answered `refund:1` for the charge pi_2, asked was pi_1"]
+        );
+        assert_eq!(
+            stopped("charge", ContradictionSubject::Order, "order-a", ""),
+            ["the payment is stopped: the provider answered `charge` for the order none, asked was order-a"]
+        );
+        assert_eq!(
+            stopped("report", ContradictionSubject::Amount, "10.00 USD", "0.01 USD"),
+            ["the payment is stopped: the provider reported the amount 0.01 USD, known is 10.00 USD"]
+        );
     }
 }

@@ -6,6 +6,7 @@
 mod facts;
 mod growth;
 mod kafka;
+mod payments;
 mod postgres;
 
 use std::fmt;
@@ -66,7 +67,7 @@ impl Finding {
 pub type Check = (&'static str, fn(&Facts) -> Vec<Finding>);
 
 /// All of them, in the order in which a person would look.
-pub const CHECKS: [Check; 19] = [
+pub const CHECKS: [Check; 20] = [
     ("brokers answer", kafka::brokers_answer),
     ("databases answer", postgres::databases_answer),
     ("schemas are current", postgres::schemas_are_current),
@@ -85,6 +86,7 @@ pub const CHECKS: [Check; 19] = [
     ("growth comes to its end", growth::growth_comes_to_its_end),
     ("outboxes drain", postgres::outboxes_drain),
     ("records lie at home, and none waits for long", postgres::nothing_waits_for_long),
+    ("the provider agrees with payments", payments::the_provider_agrees),
     ("clocks agree", kafka::clocks_agree),
 ];
 

@@ -9,6 +9,7 @@ use holdfast_core::{
     growth::{Counts, Growth, Step},
 };
 use holdfast_kafka::admin::{TopicSpec, TopicState};
+use holdfast_payments::projection::Stopped;
 use holdfast_platform::{Context, config::GroupProtocol};
 use holdfast_postgres::survey::{Mail, Stray};
 
@@ -387,4 +388,25 @@ fn the_worst_partition_comes_first() {
     }
     let base = base();
     assert_eq!((base.lag(), base.lag_ms(NOW), base.outbox_pending(), base.waiting()), (20, 3_000, 2, 3));
+}
+
+#[test]
+fn stopped_payment_is_found_with_its_order_and_its_reason() {
+    let stopped = |order_id: &str| Stopped {
+        order_id: order_id.to_owned(),
+        source: "refund:1".to_owned(),
+        subject: "CHARGE".to_owned(),
+        asked: "pi_1".to_owned(),
+        answered: "pi_2".to_owned(),
+        since: ago(Duration::from_mins(5)),
+    };
+    let check = "the provider agrees with payments";
+    let words =
+        ["order-a", "the payment is stopped", "`refund:1` for the charge pi_2, asked was pi_1", "order trace order-a"];
+    expect(check, Level::Wrong, &words, |facts| {
+        (stored(facts).stopped, stored(facts).stopped_in_all) = (vec![stopped("order-a")], 1);
+    });
+    expect(check, Level::Wrong, &["7 payments are stopped in all", "holdfast reconcile"], |facts| {
+        (stored(facts).stopped, stored(facts).stopped_in_all) = (vec![stopped("order-a")], 7);
+    });
 }

@@ -58,7 +58,7 @@ pub async fn run(mut config: Config, demo: Demo) -> Result<u8, Failure> {
         compose::prepare(&config, &at, &CONTEXTS).await?;
         let listeners = Listeners::ephemeral().await?;
         let behaviour = Behaviour { plan: Plan::Random { per_mille: FAULTS }, hang: SILENCE, ..Behaviour::default() };
-        let provider = simulated::provider(&mut config, &listeners.http, behaviour).await?;
+        let provider = simulated::provider(&mut config, &listeners.http, behaviour, None).await?;
         let show = async |app: &App| show(&config, &at, app, &provider, &demo).await;
         process.run(&config, &at, &CONTEXTS, listeners, show).await
     }

@@ -16,7 +16,7 @@ use crate::{
     verbs::{serve::Process, stack},
 };
 
-/// Runs until Ctrl-C; the data stays.
+/// Runs until Ctrl-C; the data stays, the books of the simulated provider with it.
 pub async fn run(mut config: Config, dev: Dev) -> Result<u8, Failure> {
     let data_dir: PathBuf = match dev.data_dir {
         Some(dir) => dir,
@@ -44,7 +44,8 @@ pub async fn run(mut config: Config, dev: Dev) -> Result<u8, Failure> {
         }
     };
     if is_simulated {
-        simulated::provider(&mut config, &listeners.http, simulator::Config::default()).await?;
+        let books = simulated::books(&data_dir);
+        simulated::provider(&mut config, &listeners.http, simulator::Config::default(), Some(&books)).await?;
     }
     let issuer = if hands_out_tokens { Some(simulated::issuer(&mut config).await?.1) } else { None };
     let provider = config.payments.provider_url.clone();

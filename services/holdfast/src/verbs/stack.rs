@@ -11,7 +11,7 @@ use holdfast_platform::shutdown::Signals;
 use holdfast_stack::{Stack, StackOptions};
 use rustix::process::{Pid, Signal};
 
-use crate::{cli, failure::Failure};
+use crate::{cli, failure::Failure, simulated};
 
 /// Runs one of the stack's verbs.
 pub async fn run(verb: cli::Stack) -> Result<u8, Failure> {
@@ -88,8 +88,8 @@ pub fn reset(dir: &Path) -> Result<(), Failure> {
             dir.display()
         )));
     }
-    // Only what a stack has made is deleted, so that a mistyped directory is safe.
-    let is_ours = dir.join("stack.json").exists();
+    // Only what a stack or `holdfast dev` has made is deleted, so that a mistyped directory is safe.
+    let is_ours = dir.join("stack.json").exists() || simulated::books(dir).exists();
     match fs::metadata(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Ok(_) if is_ours || fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none()) => {

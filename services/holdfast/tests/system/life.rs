@@ -43,7 +43,7 @@ const ALL: &str = "orders,inventory,payments,fulfillment,customers";
 
 /// What becomes of an order, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Story {
+pub enum Story {
     /// Delivered.
     Good,
     /// The card is declined.
@@ -72,7 +72,7 @@ impl Story {
 }
 
 #[derive(Clone)]
-struct Callers {
+pub struct Callers {
     orders: OrderServiceClient<Channel>,
     stock: StockServiceClient<Channel>,
     warehouse: FulfillmentServiceClient<Channel>,
@@ -84,7 +84,7 @@ fn id() -> String {
 }
 
 impl Callers {
-    async fn connect(grpc: SocketAddr) -> Result<Self, Failed> {
+    pub async fn connect(grpc: SocketAddr) -> Result<Self, Failed> {
         let channel = Channel::from_shared(format!("http://{grpc}"))?.connect().await?;
         Ok(Self {
             orders: OrderServiceClient::new(channel.clone()),
@@ -94,7 +94,7 @@ impl Callers {
         })
     }
 
-    async fn customer(&mut self) -> Result<(String, String), Status> {
+    pub async fn customer(&mut self) -> Result<(String, String), Status> {
         let (customer_id, address_id) = (id(), id());
         let profile = Profile { name: "Ada".into(), email: "ada@example.org".into(), phone: String::new() };
         let preferences = Some(Preferences { locale: "en".into(), marketing: false });
@@ -120,7 +120,7 @@ impl Callers {
     }
 
     /// Places one order, and does what its customer does.
-    async fn order(mut self, story: Story, customer: (String, String)) -> Result<(String, Story), Status> {
+    pub async fn order(mut self, story: Story, customer: (String, String)) -> Result<(String, Story), Status> {
         let (order_id, (customer_id, known)) = (id(), customer);
         let command = CreateOrder { order_id: order_id.clone(), customer_id, currency: "EUR".into() };
         self.orders.create_order(CreateOrderRequest { request_id: id(), command: Some(command) }).await?;
@@ -145,7 +145,7 @@ impl Callers {
     }
 
     /// Too late is an answer.
-    async fn cancel(&mut self, order_id: &str) -> Result<(), Status> {
+    pub async fn cancel(&mut self, order_id: &str) -> Result<(), Status> {
         let command = CancelOrder { order_id: order_id.into(), reason: "regretted".into() };
         match self.orders.cancel_order(CancelOrderRequest { request_id: id(), command: Some(command) }).await {
             Err(status) if status.code() != Code::FailedPrecondition => Err(status),
@@ -153,7 +153,7 @@ impl Callers {
         }
     }
 
-    async fn get(&mut self, order_id: &str) -> Result<Order, Status> {
+    pub async fn get(&mut self, order_id: &str) -> Result<Order, Status> {
         let request = GetOrderRequest { order_id: order_id.into(), ..GetOrderRequest::default() };
         let answer = self.orders.get_order(request).await?.into_inner();
         answer.order.ok_or_else(|| Status::internal("an answer without an order"))
@@ -222,7 +222,7 @@ async fn again<T, F: Future<Output = Result<T, Status>>>(mut call: impl FnMut() 
 }
 
 /// What the provider has of an order: charges that went through, and what was given back of them.
-fn money(account: &serde_json::Value, order_id: &str) -> (Vec<i64>, i64) {
+pub fn money(account: &serde_json::Value, order_id: &str) -> (Vec<i64>, i64) {
     let charges = account["charges"].as_array().into_iter().flatten();
     let of = charges.filter(|charge| charge["order_id"] == order_id && charge["status"] == "succeeded");
     of.fold((Vec::new(), 0), |(mut taken, back), charge| {

@@ -5,6 +5,7 @@
 mod bad_records;
 mod calls;
 mod command_line;
+mod dev;
 mod downstream;
 mod edge;
 mod flash_sale;
@@ -74,6 +75,7 @@ fn trials(open: Option<(Arc<Shop>, Arc<Runtime>)>) -> Vec<Trial> {
         trial!(flash_sale => exactly_the_stock_is_sold_and_bystanders_are_served),
         trial!(poison => a_panicking_command_is_a_dead_letter_and_ten_thousand_others_are_done),
         trial!(life => every_order_ends_and_the_books_of_the_provider_and_the_shelves_balance),
+        trial!(dev => refund_after_a_restart_goes_to_the_charge_of_its_own_order),
         trial!(edge => an_order_lives_through_rest_and_only_its_customer_gets_at_it),
         trial!(edge::pages => people_see_their_orders_change_in_a_browser_with_and_without_scripts),
         trial!(nodes => any_node_answers_for_any_order_in_the_callers_trace),

@@ -259,7 +259,7 @@ pub async fn patient(give_up: Instant, what: &str) -> Result<(), Failed> {
     Ok(())
 }
 
-fn collect(from: Option<impl Read + Send + 'static>, log: &Log) {
+pub fn collect(from: Option<impl Read + Send + 'static>, log: &Log) {
     let Some(from) = from else { return };
     let log = log.clone();
     std::thread::spawn(move || {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use holdfast_money::{FxRate, Money};
 
+use crate::Contradiction;
+
 /// A command from an operator, news from orders, or an answer or a report of the provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -41,6 +43,8 @@ pub enum Command {
     },
     /// The provider captured what was authorized.
     CaptureSucceeded {
+        /// How much moved.
+        amount: Money,
         /// The rate at that moment.
         rate: FxRate,
     },
@@ -59,6 +63,11 @@ pub enum Command {
         number: u32,
         /// Why.
         code: Arc<str>,
+    },
+    /// The provider answered a call with something other than what was asked.
+    ProviderContradicted {
+        /// What differs.
+        contradiction: Contradiction,
     },
     /// The provider reported something by itself.
     ProviderReported {
@@ -85,7 +94,10 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// It holds the amount.
-    Authorized,
+    Authorized {
+        /// How much, if the report says so.
+        amount: Option<Money>,
+    },
     /// The money moved.
     Captured {
         /// How much.

@@ -1,14 +1,16 @@
 //! What there is to know about a payment, and what it makes of each command.
 //!
 //! Invariants: what is given back or on its way back is never more than what was captured; a payment's refunds in the books' currency add up
-//! to what was settled, once it is given back in full; of what comes twice or late, nothing changes what is further already.
+//! to what was settled, once it is given back in full; of what comes twice or late, nothing changes what is further already; a report of
+//! money under another reference, of another amount or beyond what was asked stops the payment. Reports of attempts that failed or were called off
+//! under another reference stop nothing: a key that ended leaves such an attempt behind, and no money moves with it.
 
 use std::sync::Arc;
 
 use holdfast_core::Timestamp;
 use holdfast_money::{Error, FxRate, Money};
 
-use crate::{Cause, Event, News, Quote, REFUNDS_MAX, Refund, Rejection, State, Then, code};
+use crate::{Cause, Contradiction, Event, News, Quote, REFUNDS_MAX, REPORT, Refund, Rejection, State, Then, code};
 
 /// What there is to know about a payment that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct Details {
     pub cancelled: bool,
     /// By number.
     pub refunds: Vec<Refund>,
+    /// What the provider said otherwise than it was asked; the payment is stopped since then.
+    pub contradiction: Option<Contradiction>,
     /// When its first event happened, by the owning node's clock.
     pub created_at: Timestamp,
     /// When its last event happened, by the owning node's clock.
@@ -119,6 +123,9 @@ impl Details {
             Some(_) => return Err(Rejection::RefundIdReused),
             None => {}
         }
+        if self.contradiction.is_some() {
+            return Err(Rejection::PaymentContradicted);
+        }
         let (true, Some(amount), Some(reference)) = (self.is_captured(), self.amount, self.reference.clone()) else {
             return Err(Rejection::WrongState { status: self.status.name() });
         };
@@ -140,19 +147,49 @@ impl Details {
         Ok(vec![Event::RefundRequested { at, number, amount: wanted, cause, reference }])
     }
 
-    pub(crate) fn authorized(&self, at: Timestamp, reference: &Arc<str>) -> Vec<Event> {
+    /// Stops the payment: every call that is under way ends.
+    pub(crate) fn stop(&self, at: Timestamp, contradiction: Contradiction) -> Vec<Event> {
+        let refunds = self.refunds.iter().filter(|refund| refund.is_pending()).map(|refund| refund.number).collect();
+        vec![Event::PaymentContradicted { at, contradiction, refunds }]
+    }
+
+    /// The payment's reference, if it is another one than this.
+    fn other_than(&self, reference: &Arc<str>) -> Option<&Arc<str>> {
+        self.reference.as_ref().filter(|known| *known != reference)
+    }
+
+    /// The provider holds the amount, by its answer to the call `source` or by its report; `said` is how much, if it was said.
+    pub(crate) fn authorized(
+        &self,
+        at: Timestamp,
+        source: &str,
+        reference: &Arc<str>,
+        said: Option<Money>,
+    ) -> Vec<Event> {
+        if let Some(known) = self.other_than(reference) {
+            return self.stop(at, Contradiction::charge(known, reference).in_answer_to(source));
+        }
+        if let Some(said) = said.filter(|said| self.amount != Some(*said)) {
+            return self.stop(at, Contradiction::amount(self.amount, said).in_answer_to(source));
+        }
         let (Status::Requested, Some(amount)) = (&self.status, self.amount) else { return Vec::new() };
         let then = if self.cancelled { Then::Void } else { Then::Capture };
         vec![Event::PaymentAuthorized { at, reference: reference.clone(), amount, then }]
     }
 
-    pub(crate) fn captured(&self, at: Timestamp, reference: &Arc<str>, rate: FxRate) -> Result<Vec<Event>, Rejection> {
+    /// The money moved, by the provider's answer to the call `source` or by its report.
+    pub(crate) fn captured(
+        &self,
+        at: Timestamp,
+        source: &str,
+        reference: &Arc<str>,
+        rate: FxRate,
+    ) -> Result<Vec<Event>, Rejection> {
         let Some(amount) = self.amount else { return Ok(Vec::new()) };
-        let another = self.reference.as_ref().is_some_and(|known| known != reference);
+        if let Some(known) = self.other_than(reference) {
+            return Ok(self.stop(at, Contradiction::charge(known, reference).in_answer_to(source)));
+        }
         let back = match &self.status {
-            Status::Captured | Status::PartiallyRefunded | Status::Refunded | Status::Authorized if another => {
-                return Err(Rejection::ReferenceMismatch);
-            }
             Status::Captured | Status::PartiallyRefunded | Status::Refunded => return Ok(Vec::new()),
             Status::Requested | Status::Authorized => self.cancelled.then_some(Cause::OrderCancelled),
             // Whoever was told that nothing moved goes by that: what moved all the same goes back.
@@ -173,11 +210,11 @@ impl Details {
         amount: Money,
         quote: Quote,
     ) -> Result<Vec<Event>, Rejection> {
-        if self.amount.is_some_and(|known| known != amount) {
-            return Err(Rejection::AmountMismatch);
+        if self.amount != Some(amount) {
+            return Ok(self.stop(at, Contradiction::amount(self.amount, amount)));
         }
         match quote {
-            Quote::Rate(rate) => self.captured(at, reference, rate),
+            Quote::Rate(rate) => self.captured(at, REPORT, reference, rate),
             Quote::NoRate => Err(Rejection::NoRate { currency: amount.currency }),
             Quote::NotAsked => Err(Rejection::RateNotAsked),
         }
@@ -214,12 +251,22 @@ impl Details {
         self.give_back(at, &done, Some(reference))
     }
 
-    /// The provider says how much was given back in all. If that is all that is on its way, all of it has arrived; anything else tells
-    /// nothing of a single refund, whose own call finds out.
-    pub(crate) fn refunds_reported(&self, at: Timestamp, total: Money) -> Result<Vec<Event>, Rejection> {
-        let Some(amount) = self.amount else { return Ok(Vec::new()) };
-        if self.returning(amount)? != total {
-            return Ok(Vec::new());
+    /// The provider says how much of a charge was given back in all. If that is all that is on its way, all of it has arrived; less tells
+    /// nothing of a single refund, whose own call finds out; more was never asked for.
+    pub(crate) fn refunds_reported(
+        &self,
+        at: Timestamp,
+        reference: &Arc<str>,
+        total: Money,
+    ) -> Result<Vec<Event>, Rejection> {
+        if let Some(known) = self.other_than(reference) {
+            return Ok(self.stop(at, Contradiction::charge(known, reference)));
+        }
+        let returning = self.amount.map(|amount| self.returning(amount)).transpose()?;
+        match returning {
+            Some(asked) if asked == total => {}
+            Some(asked) if asked.currency == total.currency && total.minor < asked.minor => return Ok(Vec::new()),
+            asked => return Ok(self.stop(at, Contradiction::amount(asked, total))),
         }
         let pending: Vec<_> = self.refunds.iter().filter(|refund| refund.is_pending()).collect();
         self.give_back(at, &pending, None)
@@ -338,6 +385,7 @@ pub(crate) fn evolve(details: &mut Details, event: &Event) {
         Event::RefundFailed { number, code, .. } => {
             details.end_refund(*number, State::Failed { code: code.clone() });
         }
+        Event::PaymentContradicted { contradiction, .. } => details.contradiction = Some(contradiction.clone()),
     }
 }
 
@@ -358,11 +406,11 @@ impl News {
         at: Timestamp,
     ) -> Result<Vec<Event>, Rejection> {
         match self {
-            Self::Authorized => Ok(details.authorized(at, reference)),
+            Self::Authorized { amount } => Ok(details.authorized(at, REPORT, reference, *amount)),
             Self::Captured { amount, quote } => details.captured_by_report(at, reference, *amount, *quote),
             Self::Failed { code } => Ok(details.declined(at, code)),
             Self::Canceled => Ok(details.called_off(at, Some(reference))),
-            Self::Refunded { total } => details.refunds_reported(at, *total),
+            Self::Refunded { total } => details.refunds_reported(at, reference, *total),
         }
     }
 }

@@ -6,7 +6,7 @@ use holdfast_core::Timestamp;
 use holdfast_money::{FxRate, Money};
 
 use crate::{
-    Cause,
+    Cause, Contradiction,
     effect::{CAPTURE, CHARGE, Call, EffectChange, VOID, refund_name},
 };
 
@@ -106,6 +106,15 @@ pub enum Event {
         /// Why.
         code: Arc<str>,
     },
+    /// The provider contradicted what was asked of it. Nothing is called or moved for the payment from now on.
+    PaymentContradicted {
+        /// When.
+        at: Timestamp,
+        /// What differs.
+        contradiction: Contradiction,
+        /// The refunds that were being asked for, whose calls end.
+        refunds: Vec<u32>,
+    },
 }
 
 /// What is done about an amount that the provider holds.
@@ -129,13 +138,14 @@ impl Event {
             | Self::PaymentVoided { at }
             | Self::RefundRequested { at, .. }
             | Self::PaymentRefunded { at, .. }
-            | Self::RefundFailed { at, .. } => *at,
+            | Self::RefundFailed { at, .. }
+            | Self::PaymentContradicted { at, .. } => *at,
         }
     }
 
     /// Which calls to the provider begin and end with it, in order. The one place that says so.
     pub fn effects(&self) -> Vec<EffectChange> {
-        let end = |names: &[&'static str]| names.iter().map(|name| EffectChange::end(*name)).collect();
+        let end = |names: &[&'static str]| -> Vec<_> { names.iter().map(|name| EffectChange::end(*name)).collect() };
         match self {
             Self::PaymentRequested { amount, payment_method: Some(payment_method), authorize_first, .. }
                 if !amount.is_zero() =>
@@ -166,6 +176,10 @@ impl Event {
             }
             Self::PaymentRefunded { number, .. } | Self::RefundFailed { number, .. } => {
                 vec![EffectChange::end(refund_name(*number))]
+            }
+            Self::PaymentContradicted { refunds, .. } => {
+                let refunds = refunds.iter().map(|number| EffectChange::end(refund_name(*number)));
+                end(&[CHARGE, CAPTURE, VOID]).into_iter().chain(refunds).collect()
             }
         }
     }

@@ -1,8 +1,8 @@
 //! The Payment aggregate, keyed by order id: how it begins, and which decision is whose.
 //!
 //! Invariants: a payment is asked for at most once; a cancellation that comes first forestalls it; one that comes while the outcome is not
-//! known is remembered, and the outcome is then undone. News of orders and of the provider never err for coming twice or late. A rejection
-//! of what the provider says means that it contradicts what is known here: somebody has to look at it.
+//! known is remembered, and the outcome is then undone. News of orders and of the provider never err for coming twice or late. A provider that
+//! contradicts what was asked stops the payment: no later command begins a call, and of later news only its order's cancellation is noted.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use holdfast_core::{Aggregate, Context, Decision, Timestamp};
 use holdfast_money::{FxRate, Money};
 
 use crate::{
-    Command, Details, Event, Outcome, Quote, Rejection, Status,
+    CAPTURE, CHARGE, Command, Contradiction, Details, Event, Outcome, Quote, Rejection, Status,
     details::{evolve, settle},
 };
 
@@ -82,24 +82,40 @@ impl Aggregate for Payment {
 
 impl Details {
     fn decide(&self, command: &Command, at: Timestamp) -> Result<Vec<Event>, Rejection> {
+        if self.contradiction.is_some() {
+            return self.decide_stopped(command, at);
+        }
         match command {
             // The first command only; see `Payment::decide`.
             Command::OrderReserved { .. } => Ok(Vec::new()),
             Command::OrderCancelled => self.cancel(at),
             Command::RefundPayment { id, amount } => self.refund(at, id, *amount),
-            Command::ChargeSucceeded { reference, outcome: Outcome::Authorized } => Ok(self.authorized(at, reference)),
+            Command::ChargeSucceeded { reference, outcome: Outcome::Authorized } => {
+                Ok(self.authorized(at, CHARGE, reference, None))
+            }
             Command::ChargeSucceeded { reference, outcome: Outcome::Captured { rate } } => {
-                self.captured(at, reference, *rate)
+                self.captured(at, CHARGE, reference, *rate)
             }
             Command::ChargeDeclined { code } => Ok(self.declined(at, code)),
-            Command::CaptureSucceeded { rate } => match &self.reference {
-                Some(reference) => self.captured(at, reference, *rate),
+            Command::CaptureSucceeded { amount, rate } => match &self.reference {
+                Some(reference) if self.amount == Some(*amount) => self.captured(at, CAPTURE, reference, *rate),
+                Some(_) => Ok(self.stop(at, Contradiction::amount(self.amount, *amount).in_answer_to(CAPTURE))),
                 None => Ok(Vec::new()),
             },
             Command::AuthorizationEnded => Ok(self.called_off(at, None)),
             Command::RefundSucceeded { number, reference } => self.refund_succeeded(at, *number, reference),
             Command::RefundRefused { number, code } => Ok(self.refund_refused(at, *number, code)),
+            Command::ProviderContradicted { contradiction } => Ok(self.stop(at, contradiction.clone())),
             Command::ProviderReported { reference, news } => news.decide(self, reference, at),
+        }
+    }
+
+    /// What a payment that is stopped makes of a command: it notes that its order was cancelled, and begins nothing.
+    fn decide_stopped(&self, command: &Command, at: Timestamp) -> Result<Vec<Event>, Rejection> {
+        match command {
+            Command::OrderCancelled if !self.cancelled => Ok(vec![Event::PaymentCancellationNoted { at, voids: None }]),
+            Command::RefundPayment { id, amount } => self.refund(at, id, *amount),
+            _ => Ok(Vec::new()),
         }
     }
 }
@@ -140,6 +156,7 @@ const fn new(at: Timestamp, amount: Option<Money>, status: Status) -> Details {
         settlement: None,
         cancelled: false,
         refunds: Vec::new(),
+        contradiction: None,
         created_at: at,
         updated_at: at,
     }

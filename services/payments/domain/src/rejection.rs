@@ -36,12 +36,9 @@ pub enum Rejection {
     /// One refund more than a payment may have.
     #[error("a payment has at most {REFUNDS_MAX} refunds")]
     TooManyRefunds,
-    /// The provider reports another amount than the payment's.
-    #[error("the provider's amount is not the payment's")]
-    AmountMismatch,
-    /// The provider reports money under another reference than the payment's: somebody has to look at it.
-    #[error("the provider's reference is not the payment's")]
-    ReferenceMismatch,
+    /// The payment is stopped, since the provider contradicted what was asked of it.
+    #[error("the payment is stopped: the provider contradicts what was asked of it")]
+    PaymentContradicted,
     /// The amount does not fit the books' currency.
     #[error("the amount in the books' currency would be too large")]
     SettlementTooLarge,
@@ -67,8 +64,7 @@ impl Rejection {
             Self::RefundExceedsCaptured => "REFUND_EXCEEDS_CAPTURED",
             Self::RefundIdReused => "REFUND_ID_REUSED",
             Self::TooManyRefunds => "TOO_MANY_REFUNDS",
-            Self::AmountMismatch => "AMOUNT_MISMATCH",
-            Self::ReferenceMismatch => "REFERENCE_MISMATCH",
+            Self::PaymentContradicted => "PAYMENT_CONTRADICTED",
             Self::SettlementTooLarge => "SETTLEMENT_TOO_LARGE",
             Self::NoRate { .. } => "NO_RATE",
             Self::RateNotAsked => "RATE_NOT_ASKED",

@@ -36,14 +36,17 @@ impl Provider {
                 self.captured = amount.minor;
                 (success(Outcome::Captured { rate: rate() }), vec![News::Captured { amount: *amount, quote }])
             }
-            Call::Charge { .. } => {
+            Call::Charge { amount, .. } => {
                 self.held = true;
-                (success(Outcome::Authorized), vec![News::Authorized])
+                (success(Outcome::Authorized), vec![News::Authorized { amount: Some(*amount) }])
             }
             Call::Capture { .. } if self.held => {
                 self.held = false;
                 self.captured = AMOUNT;
-                (Command::CaptureSucceeded { rate: rate() }, vec![News::Captured { amount: usd(AMOUNT), quote }])
+                (
+                    Command::CaptureSucceeded { amount: usd(AMOUNT), rate: rate() },
+                    vec![News::Captured { amount: usd(AMOUNT), quote }],
+                )
             }
             Call::Void { .. } if self.captured > 0 => (success(Outcome::Captured { rate: rate() }), Vec::new()),
             Call::Capture { .. } | Call::Void { .. } => {
@@ -108,6 +111,7 @@ impl World {
     fn check(&self) -> Result<(), TestCaseError> {
         prop_assert!(self.provider.refunded <= self.provider.captured);
         let Some(details) = self.payment.details() else { return Ok(()) };
+        prop_assert!(details.contradiction.is_none(), "a truthful provider never stops a payment");
         let refunded = details.refunded().map_or(0, |money| money.minor);
         let on_its_way: i64 = details.refunds.iter().filter(|r| r.is_pending()).map(|r| r.amount.minor).sum();
         prop_assert!(refunded + on_its_way <= AMOUNT);

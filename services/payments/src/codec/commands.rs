@@ -95,7 +95,8 @@ fn charge_declined(message: &Message) -> Result<Command, Refused> {
 fn capture_succeeded(message: &Message) -> Result<Command, Refused> {
     let body: v1::CaptureSucceeded = body::decode(message)?;
     order_id(&body.order_id, message)?;
-    Ok(Command::CaptureSucceeded { rate: read_rate("rate", body.rate.as_ref())? })
+    let amount = check::money("amount", body.amount.as_ref())?;
+    Ok(Command::CaptureSucceeded { amount, rate: read_rate("rate", body.rate.as_ref())? })
 }
 
 fn authorization_ended(message: &Message) -> Result<Command, Refused> {
@@ -122,7 +123,9 @@ fn provider_reported(message: &Message) -> Result<Command, Refused> {
     order_id(&body.order_id, message)?;
     let amount = || check::money("amount", body.amount.as_ref());
     let news = match body.news() {
-        v1::ProviderNews::Authorized => News::Authorized,
+        v1::ProviderNews::Authorized => {
+            News::Authorized { amount: body.amount.as_ref().map(|_| amount()).transpose()? }
+        }
         v1::ProviderNews::Captured => News::Captured { amount: amount()?, quote: Quote::NotAsked },
         v1::ProviderNews::Failed => News::Failed { code: required("code", &body.code, CODE_BYTES_MAX)? },
         v1::ProviderNews::Canceled => News::Canceled,
@@ -154,11 +157,12 @@ pub(super) fn number(number: i32) -> Result<u32, Refused> {
     number.ok_or_else(|| Refused::invalid("refund_no", "refund_no is not at least 1"))
 }
 
-/// The command as it goes to the actor of the order `key`; `None` for one that only ever follows from an event of another context.
+/// The command as it goes to the actor of the order `key`; `None` for one that never travels: it follows from an event of another context, or
+/// from an answer of the provider.
 pub fn encode(command: &Command, key: &str) -> Option<EncodedCommand> {
     let order_id = key.to_owned();
     let (r#type, payload) = match command {
-        Command::OrderReserved { .. } | Command::OrderCancelled => return None,
+        Command::OrderReserved { .. } | Command::OrderCancelled | Command::ProviderContradicted { .. } => return None,
         Command::RefundPayment { id, amount: wanted } => {
             let (refund_id, amount) = (id.as_ref().to_owned(), Some(amount(*wanted)));
             (REFUND_PAYMENT, v1::RefundPayment { order_id, refund_id, amount }.encode_to_vec())
@@ -174,8 +178,9 @@ pub fn encode(command: &Command, key: &str) -> Option<EncodedCommand> {
         Command::ChargeDeclined { code } => {
             (CHARGE_DECLINED, v1::ChargeDeclined { order_id, code: code.as_ref().to_owned() }.encode_to_vec())
         }
-        Command::CaptureSucceeded { rate: at } => {
-            (CAPTURE_SUCCEEDED, v1::CaptureSucceeded { order_id, rate: Some(rate(*at)) }.encode_to_vec())
+        Command::CaptureSucceeded { amount: moved, rate: at } => {
+            let (rate, amount) = (Some(rate(*at)), Some(amount(*moved)));
+            (CAPTURE_SUCCEEDED, v1::CaptureSucceeded { order_id, rate, amount }.encode_to_vec())
         }
         Command::AuthorizationEnded => (AUTHORIZATION_ENDED, v1::AuthorizationEnded { order_id }.encode_to_vec()),
         Command::RefundSucceeded { number, reference } => {
@@ -195,7 +200,7 @@ pub fn encode(command: &Command, key: &str) -> Option<EncodedCommand> {
 
 fn report(order_id: String, provider_ref: String, news: &News) -> v1::ProviderReported {
     let (news, amount, code) = match news {
-        News::Authorized => (v1::ProviderNews::Authorized, None, ""),
+        News::Authorized { amount: held } => (v1::ProviderNews::Authorized, held.map(amount), ""),
         News::Captured { amount: moved, .. } => (v1::ProviderNews::Captured, Some(amount(*moved)), ""),
         News::Failed { code } => (v1::ProviderNews::Failed, None, &**code),
         News::Canceled => (v1::ProviderNews::Canceled, None, ""),

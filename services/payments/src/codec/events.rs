@@ -1,7 +1,7 @@
 //! Events to the wire.
 
 use holdfast_core::codec::EncodedEvent;
-use holdfast_payments_domain::{Cause, Event, Then};
+use holdfast_payments_domain::{Cause, Contradiction, Event, Subject, Then};
 use holdfast_proto::payments::v1;
 use prost::Message as _;
 
@@ -25,6 +25,8 @@ pub(super) const REFUND_REQUESTED: &str = "holdfast.payments.v1.RefundRequested"
 pub(super) const PAYMENT_REFUNDED: &str = "holdfast.payments.v1.PaymentRefunded";
 /// `ce_type` of `RefundFailed`.
 pub(super) const REFUND_FAILED: &str = "holdfast.payments.v1.RefundFailed";
+/// `ce_type` of `PaymentContradicted`.
+pub(super) const PAYMENT_CONTRADICTED: &str = "holdfast.payments.v1.PaymentContradicted";
 
 /// The event of the order `key`.
 pub(super) fn encode(event: &Event, key: &str) -> EncodedEvent {
@@ -98,6 +100,12 @@ pub(super) fn encode(event: &Event, key: &str) -> EncodedEvent {
             let refund_no = wire_number(*number);
             (REFUND_FAILED, v1::RefundFailed { order_id, occurred_at, refund_no, amount, code }.encode_to_vec())
         }
+        Event::PaymentContradicted { contradiction: found, refunds, .. } => {
+            let contradiction = Some(contradiction(found));
+            let stopped_refunds = refunds.iter().map(|number| wire_number(*number)).collect();
+            let body = v1::PaymentContradicted { order_id, occurred_at, contradiction, stopped_refunds };
+            (PAYMENT_CONTRADICTED, body.encode_to_vec())
+        }
     };
     EncodedEvent { r#type, payload: payload.into() }
 }
@@ -109,4 +117,16 @@ pub(super) fn cause(cause: &Cause) -> (v1::RefundCause, String) {
         Cause::OrderCancelled => (v1::RefundCause::OrderCancelled, String::new()),
         Cause::LateCapture => (v1::RefundCause::LateCapture, String::new()),
     }
+}
+
+pub(super) fn contradiction(contradiction: &Contradiction) -> v1::Contradiction {
+    let Contradiction { source, subject, asked, answered } = contradiction;
+    let subject = match subject {
+        Subject::Order => v1::ContradictionSubject::Order,
+        Subject::Charge => v1::ContradictionSubject::Charge,
+        Subject::Refund => v1::ContradictionSubject::Refund,
+        Subject::Amount => v1::ContradictionSubject::Amount,
+    };
+    let [source, asked, answered] = [source, asked, answered].map(|text| text.as_ref().to_owned());
+    v1::Contradiction { source, subject: subject.into(), asked, answered }
 }

@@ -5,14 +5,14 @@
 
 use holdfast_adapter::{body, check};
 use holdfast_core::{Message, disposition::Refused};
-use holdfast_payments_domain::{Cause, Event, Then};
+use holdfast_payments_domain::{Cause, Contradiction, Event, Subject, Then};
 use holdfast_proto::payments::v1;
 
 use super::{
     commands::number,
     events::{
-        PAYMENT_AUTHORIZED, PAYMENT_CANCELLATION_NOTED, PAYMENT_CAPTURED, PAYMENT_DECLINED, PAYMENT_REFUNDED,
-        PAYMENT_REQUESTED, PAYMENT_VOIDED, REFUND_FAILED, REFUND_REQUESTED,
+        PAYMENT_AUTHORIZED, PAYMENT_CANCELLATION_NOTED, PAYMENT_CAPTURED, PAYMENT_CONTRADICTED, PAYMENT_DECLINED,
+        PAYMENT_REFUNDED, PAYMENT_REQUESTED, PAYMENT_VOIDED, REFUND_FAILED, REFUND_REQUESTED,
     },
     given, read_rate,
 };
@@ -93,8 +93,31 @@ pub(super) fn decode(message: &Message) -> Result<Event, Refused> {
                 code: event.code.into(),
             }
         }
+        PAYMENT_CONTRADICTED => {
+            let event: v1::PaymentContradicted = body::decode(message)?;
+            Event::PaymentContradicted {
+                at: at(event.occurred_at.as_ref())?,
+                contradiction: event.contradiction.as_ref().and_then(contradiction).ok_or_else(|| {
+                    Refused::invalid("contradiction", "contradiction is missing or of an unknown subject")
+                })?,
+                refunds: event.stopped_refunds.into_iter().map(number).collect::<Result<_, _>>()?,
+            }
+        }
         _ => return Err(Refused::unknown_type()),
     })
+}
+
+/// The contradiction of these words; `None` if its subject is none that this build knows.
+pub(super) fn contradiction(stored: &v1::Contradiction) -> Option<Contradiction> {
+    let subject = match stored.subject() {
+        v1::ContradictionSubject::Order => Subject::Order,
+        v1::ContradictionSubject::Charge => Subject::Charge,
+        v1::ContradictionSubject::Refund => Subject::Refund,
+        v1::ContradictionSubject::Amount => Subject::Amount,
+        v1::ContradictionSubject::Unspecified => return None,
+    };
+    let [source, asked, answered] = [&stored.source, &stored.asked, &stored.answered].map(|text| text.as_str().into());
+    Some(Contradiction { source, subject, asked, answered })
 }
 
 /// The cause of these words; `None` if it is none.

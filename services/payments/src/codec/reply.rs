@@ -26,6 +26,7 @@ pub(super) fn encode(state: &Payment, context: &Context<'_>) -> Bytes {
         created_at: Some(stamp(details.created_at)),
         updated_at: Some(stamp(details.updated_at)),
         version: context.version,
+        contradiction: details.contradiction.as_ref().map(events::contradiction),
     }
     .encode_to_vec()
     .into()

@@ -10,7 +10,7 @@ use holdfast_payments_domain::{Details, Payment, Refund, Settlement, State, Stat
 use holdfast_proto::{payments::v1, time};
 use prost::Message as _;
 
-use super::{amount, commands::number, given, rate, read_rate, recover, reply, stamp, text};
+use super::{amount, commands::number, events, given, rate, read_rate, recover, reply, stamp, text};
 
 /// The form in which the payment is stored; empty if it does not exist.
 pub(super) fn encode(state: &Payment) -> Bytes {
@@ -26,6 +26,7 @@ pub(super) fn encode(state: &Payment) -> Bytes {
         refunds: details.refunds.iter().map(reply::refund).collect(),
         created_at: Some(stamp(details.created_at)),
         updated_at: Some(stamp(details.updated_at)),
+        contradiction: details.contradiction.as_ref().map(events::contradiction),
     }
     .encode_to_vec()
     .into()
@@ -68,6 +69,11 @@ fn rehydrate(stored: &v1::PaymentState) -> Result<Details, String> {
         settlement,
         cancelled: stored.cancelled,
         refunds: stored.refunds.iter().map(refund).collect::<Result<_, _>>()?,
+        contradiction: stored
+            .contradiction
+            .as_ref()
+            .map(|found| recover::contradiction(found).ok_or("a contradiction that this build does not know"))
+            .transpose()?,
         created_at: stamped(stored.created_at.as_ref())?,
         updated_at: stamped(stored.updated_at.as_ref())?,
     })

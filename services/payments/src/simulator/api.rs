@@ -1,4 +1,6 @@
 //! The simulator's HTTP API, and where it fails.
+//!
+//! Invariant: no answer leaves before everything that it may tell of is on the disk ([`durable`]), where the books are kept there.
 
 use std::{
     future,
@@ -8,8 +10,9 @@ use std::{
 use axum::{
     Router as Routes,
     body::{Body, Bytes},
-    extract::{Path, RawQuery, State},
+    extract::{Path, RawQuery, Request, State},
     http::{HeaderMap, Response, StatusCode, header},
+    middleware::{self, Next},
     routing::{get, post},
 };
 use sha2::{Digest as _, Sha256};
@@ -17,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     LATE, SILENT, Simulator,
     faults::Fault,
-    ledger::{Decline, Fields, Key, News, Operation, Reply, error, subject},
+    ledger::{Decline, Entry, Fields, Fingerprint, Kept, Key, Operation, Outcome, Reply, error},
 };
 
 /// The header that marks an answer as one that was given before.
@@ -31,7 +34,17 @@ pub(super) fn routes(simulator: Simulator) -> Routes {
         .route("/v1/payment_intents/{id}/capture", post(capture))
         .route("/v1/payment_intents/{id}/cancel", post(cancel))
         .route("/v1/refunds", post(refund).get(list_refunds))
+        .layer(middleware::from_fn_with_state(simulator.clone(), durable))
         .with_state(simulator)
+}
+
+/// Holds an answer back until the books are on the disk; without them there is no answer to give.
+async fn durable(State(simulator): State<Simulator>, request: Request, next: Next) -> Response<Body> {
+    let response = next.run(request).await;
+    match simulator.durable().await {
+        Ok(()) => response,
+        Err(_) => respond(error(500, "api_error", "books_not_written"), false),
+    }
 }
 
 async fn charge(State(simulator): State<Simulator>, headers: HeaderMap, body: Bytes) -> Response<Body> {
@@ -62,7 +75,7 @@ async fn refund(State(simulator): State<Simulator>, headers: HeaderMap, body: By
 
 async fn list(State(simulator): State<Simulator>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response<Body> {
     let query = query.unwrap_or_default();
-    let reply = simulator.ledger().list(&fields(query.as_bytes()));
+    let reply = simulator.books().ledger().list(&fields(query.as_bytes()));
     simulator.tell(&headers, &format!("list/{query}"), reply).await
 }
 
@@ -72,12 +85,12 @@ async fn list_refunds(
     headers: HeaderMap,
 ) -> Response<Body> {
     let query = query.unwrap_or_default();
-    let reply = simulator.ledger().list_refunds(&fields(query.as_bytes()));
+    let reply = simulator.books().ledger().list_refunds(&fields(query.as_bytes()));
     simulator.tell(&headers, &format!("refunds/{query}"), reply).await
 }
 
 async fn look(State(simulator): State<Simulator>, Path(id): Path<String>, headers: HeaderMap) -> Response<Body> {
-    let reply = simulator.ledger().look(&id);
+    let reply = simulator.books().ledger().look(&id);
     simulator.tell(&headers, &format!("look/{id}"), reply).await
 }
 
@@ -98,7 +111,7 @@ impl Simulator {
         }
         let fields = fields(body);
         let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).unwrap_or_default().to_owned();
-        let fingerprint: [u8; 32] = Sha256::digest([format!("{operation:?}|").as_bytes(), body].concat()).into();
+        let fingerprint: Fingerprint = Sha256::digest([format!("{operation:?}|").as_bytes(), body].concat()).into();
         let taken = self.take(&operation, &fields, &key, fingerprint);
         let (fault, decline) = match taken {
             Taken::New(fault, decline) => (fault, decline),
@@ -138,10 +151,10 @@ impl Simulator {
     }
 
     /// Looks at the key and takes it, as one step: nothing may come between.
-    fn take(&self, operation: &Operation, fields: &Fields, key: &str, fingerprint: [u8; 32]) -> Taken {
-        let mut ledger = self.ledger();
-        let subject = subject(operation, fields);
-        match ledger.keys.get(key) {
+    fn take(&self, operation: &Operation, fields: &Fields, key: &str, fingerprint: Fingerprint) -> Taken {
+        let mut books = self.books();
+        let subject = books.ledger().subject(operation, fields);
+        match books.ledger().keys.get(key) {
             Some(known) if *known.fingerprint() != fingerprint => {
                 return Taken::Refused(error(400, "idempotency_error", "idempotency_key_reused"));
             }
@@ -151,28 +164,24 @@ impl Simulator {
             Some(Key::Stored(_, reply)) => return Taken::Known(subject, reply.clone()),
             None => {}
         }
-        let nth = ledger.arrives(&subject);
+        let nth = books.ledger().arrived(&subject);
         let fault = match (operation, fields.get("payment_method").map(String::as_str), nth) {
             (Operation::Charge, Some(SILENT), 0) => Some(Fault::TimeoutAfter),
             (Operation::Charge, Some(LATE), 0) => Some(Fault::Late),
             _ => self.inner.config.plan.strikes_new(self.inner.dice, &subject, nth),
         };
-        if let Some(fault) = fault {
-            ledger.failed(fault.name());
-        }
+        books.note(&Entry::Arrived { subject, fault: fault.map(|fault| fault.name().to_owned()) });
         if fault.is_none_or(Fault::keeps_key) && !key.is_empty() {
-            ledger.keys.insert(key.to_owned(), Key::UnderWay(fingerprint));
+            books.begin(key, fingerprint);
         }
         Taken::New(fault, self.decline(operation, fields, fault))
     }
 
     fn known_fault(&self, subject: &str) -> Option<Fault> {
-        let mut ledger = self.ledger();
-        let nth = ledger.arrives(subject);
+        let mut books = self.books();
+        let nth = books.ledger().arrived(subject);
         let fault = self.inner.config.plan.strikes_known(self.inner.dice, subject, nth);
-        if let Some(fault) = fault {
-            ledger.failed(fault.name());
-        }
+        books.note(&Entry::Arrived { subject: subject.to_owned(), fault: fault.map(|fault| fault.name().to_owned()) });
         fault
     }
 
@@ -196,26 +205,22 @@ impl Simulator {
 
     /// Does it, and keeps for its key what came of it, or `instead`.
     fn execute(&self, work: &Work, instead: Option<Reply>) -> Reply {
-        let (reply, news) = {
-            let mut ledger = self.ledger();
-            let (reply, news) = ledger.execute(&work.operation, &work.fields, work.decline, now_s());
-            work.keep(&mut ledger, instead.unwrap_or_else(|| reply.clone()));
-            (reply, news)
-        };
+        let mut books = self.books();
+        let Outcome { reply, intent, refund, mut news } =
+            books.ledger().execute(&work.operation, &work.fields, work.decline, now_s());
+        if self.inner.webhooks.is_none() {
+            news.clear();
+        }
+        let key = work.keeps(instead.unwrap_or_else(|| reply.clone()));
+        books.note(&Entry::Done { intent, refund, key, news: news.clone() });
+        drop(books);
         self.report(news);
         reply
     }
 
     fn store(&self, work: &Work, reply: Reply) {
-        work.keep(&mut self.ledger(), reply);
-    }
-
-    fn report(&self, news: Vec<News>) {
-        if let Some(webhooks) = &self.inner.webhooks {
-            for (kind, object) in news {
-                webhooks.send(kind, object);
-            }
-        }
+        let (key, news) = (work.keeps(reply), Vec::new());
+        self.books().note(&Entry::Done { intent: None, refund: None, key, news });
     }
 
     /// Answers, or fails to.
@@ -267,14 +272,14 @@ struct Work {
     fields: Fields,
     decline: Option<Decline>,
     key: String,
-    fingerprint: [u8; 32],
+    fingerprint: Fingerprint,
 }
 
 impl Work {
-    fn keep(&self, ledger: &mut super::Ledger, reply: Reply) {
-        if !self.key.is_empty() {
-            ledger.keys.insert(self.key.clone(), Key::Stored(self.fingerprint, reply));
-        }
+    /// The answer that the key stands for from now on, if there is a key.
+    fn keeps(&self, reply: Reply) -> Option<Kept> {
+        let (key, fingerprint) = (self.key.clone(), self.fingerprint);
+        (!key.is_empty()).then_some(Kept { key, fingerprint, reply })
     }
 }
 

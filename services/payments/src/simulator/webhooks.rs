@@ -1,4 +1,6 @@
 //! Webhooks: signed, late, sometimes twice, and again until they are taken.
+//!
+//! Deliberately absent: which were taken, which the ledger knows.
 
 use std::{
     sync::{
@@ -12,12 +14,12 @@ use bytes::Bytes;
 use holdfast_platform::http_client::HttpClient;
 use http::{Request, header};
 use http_body_util::Full;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{WebhookConfig, faults::Dice};
+use super::{WebhookConfig, faults::Dice, ledger::Notice};
 use crate::webhook::{SIGNATURE, sign};
 
-/// A webhook that nobody takes is given up after so many attempts.
+/// A webhook that is not taken is put off to the next start after so many attempts.
 const ATTEMPTS_MAX: u32 = 30;
 
 #[derive(Clone, Debug)]
@@ -34,31 +36,27 @@ impl Webhooks {
         Self { config: Arc::new(config), client, dice, sent: Arc::default() }
     }
 
-    /// Sends it, in its own time.
-    pub(super) fn send(&self, kind: &'static str, object: Value) {
+    /// How much later each copy of the next webhook is to come.
+    pub(super) fn delays(&self) -> Vec<Duration> {
         let number = self.sent.fetch_add(1, Ordering::Relaxed);
-        let event = json!({"id": format!("evt_sim_{number}"), "type": kind, "data": {"object": object}});
-        let body = Bytes::from(event.to_string());
         let twice = self.dice.strikes(&("twice", number), self.config.duplicates_per_mille);
-        for copy in 0..=u64::from(twice) {
-            let most_ms = u64::try_from(self.config.delay_max.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
-            let delay = Duration::from_millis(self.dice.roll(&("delay", number, copy), most_ms));
-            let (webhooks, body) = (self.clone(), body.clone());
-            tokio::spawn(async move {
-                tokio::time::sleep(delay).await;
-                webhooks.deliver(&body).await;
-            });
-        }
+        let most_ms = u64::try_from(self.config.delay_max.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        let delay = |copy: u64| Duration::from_millis(self.dice.roll(&("delay", number, copy), most_ms));
+        (0..=u64::from(twice)).map(delay).collect()
     }
 
-    async fn deliver(&self, body: &Bytes) {
+    /// Sends it until it is taken; whether it was.
+    pub(super) async fn deliver(&self, notice: &Notice) -> bool {
+        let event = json!({"id": notice.id, "type": notice.kind, "data": {"object": notice.object}});
+        let body = Bytes::from(event.to_string());
         for attempt in 1..=ATTEMPTS_MAX {
-            if self.attempt(body).await {
-                return;
+            if self.attempt(&body).await {
+                return true;
             }
             tokio::time::sleep(Duration::from_millis(100) * attempt).await;
         }
-        tracing::warn!("a webhook was not taken");
+        tracing::warn!(webhook = notice.id, "a webhook was not taken");
+        false
     }
 
     async fn attempt(&self, body: &Bytes) -> bool {

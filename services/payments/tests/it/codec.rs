@@ -13,7 +13,7 @@ use holdfast_payments::{
     app::Settings,
     codec::{PaymentAdapter, decode_call, effects_after, encode_command},
 };
-use holdfast_payments_domain::{Call, Command, Event, News, Outcome, Quote};
+use holdfast_payments_domain::{Call, Command, Contradiction, Event, News, Outcome, Quote, Subject};
 use holdfast_proto::{money::v1::Money as WireMoney, orders::v1 as orders, payments::v1};
 use prost::{Message as _, Name};
 use uuid::Uuid;
@@ -96,6 +96,7 @@ fn every_bad_message_is_refused_by_reason_and_field() {
         let provider_ref = provider_ref.to_owned();
         of(ORDER, &v1::RefundSucceeded { order_id: order_id(), refund_no, provider_ref })
     };
+    let captured = |amount, rate| of(ORDER, &v1::CaptureSucceeded { order_id: order_id(), rate, amount });
     let long = "x".repeat(65);
     let rows = [
         (raw("holdfast.payments.v1.RefundPayment", ORDER, CANARY.into()), Undecodable, None),
@@ -126,13 +127,15 @@ fn every_bad_message_is_refused_by_reason_and_field() {
         (charged("pi", true, wire_rate("USD", 0, 2)), Invalid, Some("rate")),
         (charged("pi", true, wire_rate("USD", 1, 0)), Invalid, Some("rate")),
         (charged("pi", true, wire_rate(CANARY, 1, 2)), Invalid, Some("rate.from")),
-        (of(ORDER, &v1::CaptureSucceeded { order_id: order_id(), rate: None }), Invalid, Some("rate")),
+        (captured(money(1, "USD"), None), Invalid, Some("rate")),
+        (captured(None, wire_rate("USD", 1, 2)), Invalid, Some("amount")),
         (of(ORDER, &v1::ChargeDeclined { order_id: order_id(), code: String::new() }), Invalid, Some("code")),
         (returned(0, "re"), Invalid, Some("refund_no")),
         (returned(-1, "re"), Invalid, Some("refund_no")),
         (returned(1, ""), Invalid, Some("provider_ref")),
         (reported(0, None, ""), Invalid, Some("news")),
         (reported(99, None, ""), Invalid, Some("news")),
+        (reported(1, money(1, CANARY), ""), Invalid, Some("amount.currency")),
         (reported(2, None, ""), Invalid, Some("amount")),
         (reported(3, None, ""), Invalid, Some("code")),
         (reported(3, None, &long), Invalid, Some("code")),
@@ -154,11 +157,12 @@ fn what_we_send_ourselves_is_read_as_the_same_command() {
         Command::ChargeSucceeded { reference: "pi_1".into(), outcome: Outcome::Authorized },
         Command::ChargeSucceeded { reference: "pi_1".into(), outcome: Outcome::Captured { rate: rate() } },
         Command::ChargeDeclined { code: "lost_card".into() },
-        Command::CaptureSucceeded { rate: rate() },
+        Command::CaptureSucceeded { amount, rate: rate() },
         Command::AuthorizationEnded,
         Command::RefundSucceeded { number: 7, reference: "re_1".into() },
         Command::RefundRefused { number: 7, code: "no".into() },
-        reported(News::Authorized),
+        reported(News::Authorized { amount: None }),
+        reported(News::Authorized { amount: Some(amount) }),
         reported(News::Captured { amount, quote: Quote::NotAsked }),
         reported(News::Failed { code: "lost_card".into() }),
         reported(News::Canceled),
@@ -169,7 +173,11 @@ fn what_we_send_ourselves_is_read_as_the_same_command() {
         assert!(adapter().handles().contains(&sent.r#type));
         assert_eq!(decode(&raw(sent.r#type, ORDER, sent.payload.to_vec())), Ok(command));
     }
-    assert_eq!(encode_command(&Command::OrderCancelled, ORDER), None);
+    let contradiction =
+        Contradiction { source: "charge".into(), subject: Subject::Order, asked: ORDER.into(), answered: OTHER.into() };
+    for command in [Command::OrderCancelled, Command::ProviderContradicted { contradiction }] {
+        assert_eq!(encode_command(&command, ORDER), None, "it never travels");
+    }
 }
 
 #[test]

@@ -11,7 +11,9 @@ use holdfast_payments::{
     app::Settings,
     codec::{PaymentAdapter, decode_state, effects_after},
 };
-use holdfast_payments_domain::{Cause, Details, Event, Payment, Refund, Settlement, State, Status, Then};
+use holdfast_payments_domain::{
+    Cause, Contradiction, Details, Event, Payment, Refund, Settlement, State, Status, Subject, Then,
+};
 use holdfast_proto::payments::v1;
 use prost::Message as _;
 
@@ -54,7 +56,11 @@ fn refund_requested() -> Event {
     Event::RefundRequested { at: AT, number: 2, amount: usd(34), cause, reference: reference() }
 }
 
-fn events() -> [(Event, &'static str, &'static str); 9] {
+fn contradiction() -> Contradiction {
+    Contradiction { source: "refund:2".into(), subject: Subject::Charge, asked: reference(), answered: "pi_2".into() }
+}
+
+fn events() -> [(Event, &'static str, &'static str); 10] {
     let (at, amount) = (AT, usd(1234));
     [
         (
@@ -108,6 +114,11 @@ fn events() -> [(Event, &'static str, &'static str); 9] {
             Event::RefundFailed { at, number: 2, amount: usd(34), code: "no".into() },
             "RefundFailed",
             "0a2430313932663063312d376231652d376363332d383030302d303030303030303030303061120b0880f2d6ca0610c0a9d33a18022207082212035553442a026e6f",
+        ),
+        (
+            Event::PaymentContradicted { at, contradiction: contradiction(), refunds: vec![2, 3] },
+            "PaymentContradicted",
+            "0a2430313932663063312d376231652d376363332d383030302d303030303030303030303061120b0880f2d6ca0610c0a9d33a1a180a08726566756e643a3210021a0470695f31220470695f3222020203",
         ),
     ]
 }
@@ -173,12 +184,13 @@ fn details(status: Status) -> Details {
         settlement: None,
         cancelled: false,
         refunds: vec![],
+        contradiction: None,
         created_at: AT,
         updated_at: LATER,
     }
 }
 
-fn states() -> [(Payment, &'static str); 6] {
+fn states() -> [(Payment, &'static str); 7] {
     let refund = |number, minor, cause, state| Refund { number, amount: usd(minor), cause, state };
     let refunds = vec![
         refund(
@@ -198,6 +210,7 @@ fn states() -> [(Payment, &'static str); 6] {
         ..details(Status::PartiallyRefunded)
     };
     let authorized = Details { reference: Some(reference()), cancelled: true, ..details(Status::Authorized) };
+    let stopped = Details { contradiction: Some(contradiction()), ..details(Status::Requested) };
     let voided = Details { amount: None, cancelled: true, ..details(Status::Voided) };
     [
         (Payment::default(), ""),
@@ -218,6 +231,10 @@ fn states() -> [(Payment, &'static str); 6] {
             "0806120808d209120355534432096c6f73745f636172644a0b0880f2d6ca0610c0a9d33a520b0884f9d6ca0610c0a9d33a",
         ),
         (Payment::rehydrate(voided), "080738014a0b0880f2d6ca0610c0a9d33a520b0884f9d6ca0610c0a9d33a"),
+        (
+            Payment::rehydrate(stopped),
+            "0801120808d20912035553444a0b0880f2d6ca0610c0a9d33a520b0884f9d6ca0610c0a9d33a5a180a08726566756e643a3210021a0470695f31220470695f32",
+        ),
     ]
 }
 
@@ -239,7 +256,7 @@ fn a_state_that_this_build_could_not_have_written_is_an_error_and_never_a_guess(
         assert!(decode_state(1, garbage).is_err(), "{garbage:?}");
     }
     let good = v1::PaymentState::decode(&*unhex(states()[3].1)).unwrap();
-    let broken: [fn(&mut v1::PaymentState); 11] = [
+    let broken: [fn(&mut v1::PaymentState); 12] = [
         |state| state.status = v1::PaymentStatus::Unspecified.into(),
         |state| state.status = 99,
         |state| state.status = v1::PaymentStatus::Requested.into(),
@@ -251,6 +268,7 @@ fn a_state_that_this_build_could_not_have_written_is_an_error_and_never_a_guess(
         |state| state.refunds[0].cause = 0,
         |state| state.refunds[0].status = 0,
         |state| state.refunds[0].settled = None,
+        |state| state.contradiction = Some(v1::Contradiction { subject: 99, ..Default::default() }),
     ];
     for (at, breaks) in broken.into_iter().enumerate() {
         let mut state = good.clone();

@@ -14,7 +14,7 @@ use holdfast_core::{
 use holdfast_money::{Currency, Money};
 use holdfast_payments::{
     app::Settings,
-    codec::{PaymentAdapter, effects_after, encode_command},
+    codec::{PaymentAdapter, effects_after},
     perform::perform,
     provider::Provider,
     rates::TableRates,
@@ -49,18 +49,21 @@ pub fn rates() -> TableRates {
 
 /// One order's payment, and the calls that are under way for it.
 #[derive(Default)]
-struct Drawer {
+pub struct Drawer {
     payment: Payment,
     version: u64,
     events: Vec<Event>,
     calls: BTreeMap<String, Attempt>,
 }
 
+/// What is known of payments, by order.
+pub type Drawers = HashMap<String, Drawer>;
+
 pub struct Till {
     pub simulator: Simulator,
     pub stripe: Stripe,
     adapter: PaymentAdapter,
-    drawers: Mutex<HashMap<String, Drawer>>,
+    drawers: Mutex<Drawers>,
     stop: CancellationToken,
 }
 
@@ -91,7 +94,11 @@ impl Till {
             }),
             ..Config::default()
         };
-        let simulator = Simulator::new(config);
+        Self::at(Simulator::new(config), settings, door, stop).await
+    }
+
+    /// With this provider, whose webhooks come to `door`.
+    pub async fn at(simulator: Simulator, settings: Settings, door: TcpListener, stop: CancellationToken) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
         let (served, until) = (simulator.clone(), stop.clone());
@@ -192,9 +199,7 @@ impl Till {
                 Ok(command) => {
                     // As the runtime has it: with the decision on its outcome the call is over.
                     self.drawers.lock().unwrap().get_mut(order_id).unwrap().calls.remove(&call.name);
-                    let sent = encode_command(&command, order_id).expect("a command of its own");
-                    let message = Message::new(Uuid::now_v7(), "effect", sent.r#type, order_id, sent.payload);
-                    self.deliver(order_id, &message).await;
+                    self.decide(order_id, command).await;
                 }
                 Err(Again { after, .. }) => {
                     let pause = after.unwrap_or(Duration::from_millis(10)).min(Duration::from_millis(30));
@@ -208,6 +213,25 @@ impl Till {
             }
         }
         panic!("the calls of {order_id} never end: {:?}", self.drawers.lock().unwrap()[order_id].calls);
+    }
+
+    /// Everything that is known of payments, as a store would keep it for the next run.
+    pub fn close(&self) -> Drawers {
+        self.stop.cancel();
+        std::mem::take(&mut *self.drawers.lock().unwrap())
+    }
+
+    /// Goes on with what an earlier run knew.
+    pub fn keep(&self, drawers: Drawers) {
+        self.drawers.lock().unwrap().extend(drawers);
+    }
+
+    /// The last call that was begun for an order, whether or not it is under way.
+    pub fn last_call(&self, order_id: &str) -> Attempt {
+        let drawers = self.drawers.lock().unwrap();
+        let begun = drawers[order_id].events.iter().flat_map(|event| effects_after(event, order_id));
+        let last = begun.filter_map(|change| Some((change.name, change.request?))).last().expect("a call");
+        effect(order_id, &last.0, last.1)
     }
 
     pub fn payment(&self, order_id: &str) -> Payment {

@@ -116,7 +116,11 @@ fn each_kind_of_event_is_understood_and_the_rest_is_passed_over() {
     let captured = News::Captured { amount: yen(500), quote: Quote::NotAsked };
     assert_eq!(meant("payment_intent.succeeded", &succeeded), reported(captured));
     let held = format!(r#"{{"id":"pi_1",{order}}}"#);
-    assert_eq!(meant("payment_intent.amount_capturable_updated", &held), reported(News::Authorized));
+    let held_unsaid = News::Authorized { amount: None };
+    assert_eq!(meant("payment_intent.amount_capturable_updated", &held), reported(held_unsaid));
+    let held_said = format!(r#"{{"id":"pi_1","amount_capturable":500,"currency":"jpy",{order}}}"#);
+    let expected = News::Authorized { amount: Some(yen(500)) };
+    assert_eq!(meant("payment_intent.amount_capturable_updated", &held_said), reported(expected));
     assert_eq!(meant("payment_intent.canceled", &held), reported(News::Canceled));
     let failed = format!(
         r#"{{"id":"pi_1","last_payment_error":{{"code":"card_declined","decline_code":"lost_card"}},{order}}}"#

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use holdfast_core::{PartitionId, Timestamp, growth::Growth, port::clock::Clock as _, port::store::Store as _};
 use holdfast_kafka::admin::{KafkaAdmin, TopicSpec, TopicState};
+use holdfast_payments::projection::{self, Stopped};
 use holdfast_platform::{Config, Context, config::GroupProtocol};
 use holdfast_postgres::survey::Stray;
 use holdfast_runtime::SystemClock;
@@ -19,6 +20,9 @@ use crate::contexts;
 
 /// An outbox that has not moved within this time does not drain: a relay stores its cursors four times a second.
 const OUTBOX_MAX: Duration = Duration::from_secs(3);
+
+/// Stopped payments that are shown one by one.
+const STOPPED_MAX: u32 = 20;
 
 /// The settings of brokers that matter to a group.
 pub(super) const BROKER_SETTINGS: [&str; 4] = [
@@ -92,6 +96,10 @@ pub struct Stored {
     pub strays: Vec<Stray>,
     /// Who sent what lies astray among the newest records.
     pub misrouted: Vec<Misrouted>,
+    /// The latest payments that are stopped, at most [`STOPPED_MAX`]; none but in payments.
+    pub stopped: Vec<Stopped>,
+    /// How many payments are stopped.
+    pub stopped_in_all: u64,
     /// The database's clock minus this machine's, in milliseconds.
     pub database_ahead_ms: i64,
     /// The newest record's timestamp minus this machine's clock, in milliseconds; only where that is positive.
@@ -155,6 +163,9 @@ async fn look(survey: &Survey, brokers_answer: bool) -> Result<Stored, survey::E
     let there = survey.store.clock().await?.unix_ms();
     let here = i64::midpoint(before, SystemClock.now().unix_ms());
     let mut stored = Stored { applied, known, database_ahead_ms: there - here, ..Stored::default() };
+    if survey.context == Context::Payments && stored.is_current() {
+        (stored.stopped, stored.stopped_in_all) = projection::stopped(&survey.store, STOPPED_MAX).await?;
+    }
     if !brokers_answer || !stored.is_current() {
         return Ok(stored);
     }

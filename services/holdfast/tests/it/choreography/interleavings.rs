@@ -35,7 +35,7 @@ use holdfast_orders_domain::{self as orders, process::Stage};
 use holdfast_payments::{
     app::Settings,
     codec::PaymentAdapter,
-    provider::{Charge, Failure, NewCharge, NewRefund, Progress, Provider, Refunded},
+    provider::{Charge, Failure, NewCharge, NewRefund, Progress, Provider, Refund, Refunded},
     rates::TableRates,
 };
 use holdfast_testkit::Dice;
@@ -114,6 +114,8 @@ struct Bank(Arc<Mutex<Books>>);
 #[derive(Default)]
 struct Books {
     declines: bool,
+    /// What the order's charge is over.
+    asked: i64,
     charged: BTreeMap<String, i64>,
     refunded: BTreeMap<String, i64>,
 }
@@ -125,7 +127,9 @@ impl Bank {
     }
 
     fn charge_now(&self) -> Charge {
-        Charge { reference: "pi_1".into(), currency: Currency::EUR, progress: self.progress() }
+        let (progress, asked) = (self.progress(), self.0.lock().unwrap().asked);
+        let amount = Money::new(asked, Currency::EUR);
+        Charge { reference: "pi_1".into(), order_id: Some(ORDER.into()), amount, progress }
     }
 }
 
@@ -136,6 +140,7 @@ impl Provider for Bank {
     }
 
     async fn charge(&self, charge: &NewCharge<'_>, key: &str) -> Result<Charge, Failure> {
+        self.0.lock().unwrap().asked = charge.amount.minor;
         if self.progress() == Progress::Captured {
             self.0.lock().unwrap().charged.entry(key.to_owned()).or_insert(charge.amount.minor);
         }
@@ -150,9 +155,16 @@ impl Provider for Bank {
         Ok(self.charge_now())
     }
 
-    async fn refund(&self, refund: &NewRefund<'_>, key: &str) -> Result<Refunded, Failure> {
+    async fn refund(&self, refund: &NewRefund<'_>, key: &str) -> Result<Refund, Failure> {
         self.0.lock().unwrap().refunded.entry(key.to_owned()).or_insert(refund.amount.minor);
-        Ok(Refunded::Taken { reference: "re_1".into() })
+        Ok(Refund {
+            reference: "re_1".into(),
+            order_id: Some(refund.order_id.into()),
+            charge: Some(refund.reference.into()),
+            number: Some(refund.number.to_string()),
+            amount: refund.amount,
+            progress: Refunded::Taken,
+        })
     }
 
     async fn find(&self, _: &str, _: Timestamp) -> Result<Option<Charge>, Failure> {
@@ -163,7 +175,7 @@ impl Provider for Bank {
         Ok(self.charge_now())
     }
 
-    async fn find_refund(&self, _: &str, _: u32) -> Result<Option<Refunded>, Failure> {
+    async fn find_refund(&self, _: &str, _: u32) -> Result<Option<Refund>, Failure> {
         Ok(None)
     }
 }
