@@ -24,6 +24,8 @@ pub const SCARCE_SKU: &str = "scarce";
 pub const HOT_SKU: &str = "hot";
 /// A sku that nobody has ever priced.
 pub const UNKNOWN_SKU: &str = "no-such-sku";
+/// How many customers share the orders of a mix that brings none of its own ([`Mix::life`]): so few that whoever asks for them may remember all.
+pub const REGULARS: u32 = 100;
 /// The `ce_source` of all commands made here.
 pub const SOURCE: &str = "holdfast/load";
 
@@ -153,8 +155,7 @@ impl Mix {
         let (order, mut random) = self.order_id(n);
         let mut steps = Steps { mix: self, n, order, key: order.to_string(), records: Vec::with_capacity(6) };
         let roll = |share: u16, random: &mut Random| random.below(1_000) < u64::from(share);
-        let stranger = id(self.time_ms, random.below(1 << 30), random.next());
-        let customer_id = self.life.as_ref().map_or(stranger, |life| life.customer_of(n)).to_string();
+        let customer_id = self.life.as_ref().map_or(regular(n).0, |life| life.customer_of(n)).to_string();
         let create = CreateOrder { order_id: steps.key.clone(), customer_id, currency: "EUR".into() };
         steps.push(&create, Expect::Event);
         if let Some(every) = self.bystander_every {
@@ -176,7 +177,8 @@ impl Mix {
                 let sku = Self::sku(u32::try_from(random.below(u64::from(self.skus.max(1)))).unwrap_or(0));
                 steps.add(&sku, 1 + random.below(3).cast_signed(), Expect::Event);
             }
-            steps.place(Expect::Event);
+            let goes_nowhere = self.life.as_ref().is_some_and(|life| life.fate(self.seed, n).goes_nowhere);
+            steps.place(if goes_nowhere { Expect::Rejection("UNKNOWN_ADDRESS") } else { Expect::Event });
             if roll(self.cancelled, &mut random) {
                 let cancel = CancelOrder { order_id: steps.key.clone(), reason: "changed my mind".into() };
                 // Running out of stock may have cancelled it before, or it may be on its way.
@@ -195,6 +197,17 @@ impl Mix {
         }
         steps.records
     }
+}
+
+/// The customer of the n-th order of a mix without customers of its own, and its address. The same in every mix.
+pub fn regular(n: u32) -> (Uuid, Uuid) {
+    let number = u64::from(n % REGULARS);
+    (id(0, number, 0), id(1, number, 0))
+}
+
+/// All of them.
+pub fn regulars() -> impl Iterator<Item = (Uuid, Uuid)> {
+    (0..REGULARS).map(regular)
 }
 
 /// Records for inventory's commands topic: a price and so many units for each sku.
@@ -294,9 +307,8 @@ impl Steps<'_> {
     }
 
     fn place(&mut self, expect: Expect) {
-        let token = if self.mix.value_bytes > 0 { "pm_1KkzP2eZvKYlo2C" } else { "" };
-        let mut place =
-            PlaceOrder { order_id: self.key.clone(), payment_method: token.into(), ..PlaceOrder::default() };
+        let (payment_method, address_id) = ("pm_1KkzP2eZvKYlo2C".into(), regular(self.n).1.to_string());
+        let mut place = PlaceOrder { order_id: self.key.clone(), payment_method, address_id };
         if let Some(life) = &self.mix.life {
             let fate = life.fate(self.mix.seed, self.n);
             place.payment_method = fate.payment_method.into();
@@ -376,6 +388,9 @@ mod tests {
         assert!(all[..5_000].iter().all(|record| record.r#type == "holdfast.orders.v1.CreateOrder"));
         let add = AddItem::decode(&all[5_000].value[..]).expect("padding is skipped");
         assert_eq!(add.order_id, all[0].key);
+        let known: HashSet<String> = regulars().map(|(customer, _)| customer.to_string()).collect();
+        let creates = all[..5_000].iter().map(|record| CreateOrder::decode(&record.value[..]).expect("sound"));
+        assert!(creates.into_iter().all(|create| known.contains(&create.customer_id)), "its customers fit a memory");
     }
 
     #[test]

@@ -71,6 +71,9 @@ pub enum Decision<A: Aggregate> {
         /// What happens, or how the command is rejected, if not.
         refused: Result<Effects<A::Event>, A::Rejection>,
     },
+    /// The command lacks something that Prepare looks up, or holds what was looked up for another case; here is what. Nothing happens, and the
+    /// message waits as one whose look-up failed.
+    Unprepared(&'static str),
 }
 
 impl<A: Aggregate> Decision<A> {

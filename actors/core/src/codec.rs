@@ -178,14 +178,26 @@ pub trait Adapter: Send + Sync + 'static {
         None
     }
 
-    /// Whether `command` needs a look-up. Those that do are given to [`Self::prepare`]; while that waits for an answer they wait, and so does what
-    /// comes after them for the same aggregate, but nothing else. Pure and quick.
-    fn looks_up(&self, command: &<Self::Aggregate as Aggregate>::Command) -> bool {
+    /// Puts into `command` what is known without asking, so that it need not wait for what others of its batch ask for. Quick.
+    fn recall(&self, command: &mut <Self::Aggregate as Aggregate>::Command) {
         let _ = command;
-        true
     }
 
-    /// Looks up in other contexts what these commands need and puts it into them; one result for each, in order. Called once for
+    /// The name of the context that `command` needs a look-up in, if it needs one. Those that do are given to [`Self::prepare`], one context's at a
+    /// time; while that waits for an answer they wait, and so does what comes after them for the same aggregate, but nothing else. Pure and quick.
+    fn looks_up(&self, command: &<Self::Aggregate as Aggregate>::Command) -> Option<&'static str> {
+        let _ = command;
+        Some("")
+    }
+
+    /// Takes note of a state that is coming into memory or lacked a look-up, if [`Self::prepare`], which sees commands alone, needs to know
+    /// something of the aggregate. Called before [`Self::recall`] for each stored aggregate that is not in memory. A hint: the state may never be
+    /// committed, and a decision on a wrong hint is [`Decision::Unprepared`](crate::aggregate::Decision::Unprepared). Quick.
+    fn observe(&self, key: &str, state: &Self::Aggregate) {
+        let _ = (key, state);
+    }
+
+    /// Looks up what these commands, all of which ask one context, need, and puts it into them; one result for each, in order. Called once for
     /// each batch, outside any transaction; what is known already is answered at once, and whatever takes longer goes on beside the loop, perhaps
     /// several times at once. Has to end by itself, within a deadline of its own. A failed look-up defers that message alone.
     async fn prepare(

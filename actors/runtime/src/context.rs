@@ -72,9 +72,16 @@ impl BoundedContext {
         self.kinds.iter().find(|kind| kind.name() == name)
     }
 
-    /// Whether what `item` says can't be decided without a look-up in another context.
-    pub(crate) fn looks_up(&self, item: &Item) -> bool {
-        self.kind(item.aggregate.kind).is_some_and(|kind| kind.looks_up(&item.command))
+    /// Puts into `item` what is known without asking another context.
+    pub(crate) fn recall(&self, item: &mut Item) {
+        if let Some(kind) = self.kind(item.aggregate.kind) {
+            kind.recall(&mut item.command);
+        }
+    }
+
+    /// The context that has to be asked before what `item` says can be decided, if one has to.
+    pub(crate) fn looks_up(&self, item: &Item) -> Option<&'static str> {
+        self.kind(item.aggregate.kind).and_then(|kind| kind.looks_up(&item.command))
     }
 
     pub(crate) fn kinds(&self) -> &[Arc<dyn Kind>] {

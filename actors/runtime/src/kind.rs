@@ -27,7 +27,7 @@ use crate::{
     context::Emit,
     spans,
     telemetry::TraceLink,
-    work::{AnyCommand, Branch, Delivery, Item, NO_REPLY, Origin, Outcome, Snapshot, Step, Verdict},
+    work::{AnyCommand, Branch, Delivery, Failure, Item, NO_REPLY, Origin, Outcome, Snapshot, Step, Verdict},
 };
 
 /// An erased [`Adapter`].
@@ -42,7 +42,10 @@ pub(crate) trait Kind: Send + Sync + 'static {
     fn decide(&self, emit: &Emit, delivery: usize, work: &Delivery, committed: &Arc<Snapshot>) -> Verdict;
     /// The state as others see it.
     fn reply(&self, key: &str, snapshot: &Snapshot, now: Timestamp) -> Bytes;
-    fn looks_up(&self, command: &AnyCommand) -> bool;
+    fn recall(&self, command: &mut AnyCommand);
+    fn looks_up(&self, command: &AnyCommand) -> Option<&'static str>;
+    /// Shows a stored state to the adapter before look-ups are made. One that can't be read is found out when it is activated.
+    fn observe(&self, key: &str, row: &StateRow);
     async fn prepare(&self, commands: Vec<&mut AnyCommand>) -> Vec<Result<(), LookupFailed>>;
     fn has_effects(&self) -> bool;
     async fn perform(&self, attempt: &Attempt) -> Result<AnyCommand, Again>;
@@ -101,6 +104,7 @@ impl<A: Adapter> Kind for Typed<A> {
         };
         let state = self.0.decode_state(row.schema, &row.bytes)?;
         // The view does not depend on the time; the context only wants one.
+        self.0.observe(key, &state);
         let context = Context { key, version: row.version, now: Timestamp::default() };
         let view = self.0.view(&state, &context);
         Ok(Snapshot { version: row.version, exists: true, sources: row.sources.clone(), state: Box::new(state), view })
@@ -110,6 +114,7 @@ impl<A: Adapter> Kind for Typed<A> {
         let mut fold = Fold::new(&self.0, emit, work, committed);
         let mut steps = Vec::with_capacity(work.open().len());
         let mut condition = None;
+        let mut failed = work.failure.get().cloned().map(Failure::Handler);
         for (at, item) in work.open().iter().enumerate() {
             work.at.store(at, Ordering::Release);
             if item.event_sequence().is_some_and(|(source, sequence)| fold.seen(source) >= sequence) {
@@ -135,11 +140,16 @@ impl<A: Adapter> Kind for Typed<A> {
                     condition = Some((wants, other.branch()));
                     break; // what follows depends on the grant: the next batch decides it
                 }
+                Ok(Decision::Unprepared(lacking)) => {
+                    self.0.observe(&work.aggregate.key, fold.state());
+                    failed = Some(Failure::Lookup(lacking.to_owned()));
+                    break; // what follows waits with it
+                }
             }
         }
         let changed = condition.is_some() || fold.is_changed();
         let outcome = changed.then(|| Outcome { done: fold.branch(), condition });
-        Verdict { delivery, steps, outcome, failed: work.failure.get().cloned(), unreadable: false }
+        Verdict { delivery, steps, outcome, failed, unreadable: false }
     }
 
     fn reply(&self, key: &str, snapshot: &Snapshot, now: Timestamp) -> Bytes {
@@ -147,8 +157,18 @@ impl<A: Adapter> Kind for Typed<A> {
         self.0.encode_reply(state, &Context { key, version: snapshot.version, now })
     }
 
-    fn looks_up(&self, command: &AnyCommand) -> bool {
+    fn recall(&self, command: &mut AnyCommand) {
+        self.0.recall(command.downcast_mut::<<A::Aggregate as Aggregate>::Command>().expect(WRONG_TYPE));
+    }
+
+    fn looks_up(&self, command: &AnyCommand) -> Option<&'static str> {
         self.0.looks_up(command.downcast_ref::<<A::Aggregate as Aggregate>::Command>().expect(WRONG_TYPE))
+    }
+
+    fn observe(&self, key: &str, row: &StateRow) {
+        if let Ok(state) = self.0.decode_state(row.schema, &row.bytes) {
+            self.0.observe(key, &state);
+        }
     }
 
     async fn prepare(&self, commands: Vec<&mut AnyCommand>) -> Vec<Result<(), LookupFailed>> {

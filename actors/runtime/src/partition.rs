@@ -14,7 +14,7 @@ use crate::{
     entity::{Entity, EntityArguments, EntityMessage, Settled, Shared},
     kind::Kind,
     telemetry,
-    work::{Delivery, ReadReply, Snapshot, Verdict},
+    work::{Delivery, Failure, ReadReply, Snapshot, Verdict},
 };
 
 pub(crate) enum PartitionMessage {
@@ -172,7 +172,7 @@ impl PartitionState {
                 Ok(snapshot) => self.spawn(myself, id.clone(), post.kind, Arc::new(snapshot)).await?,
                 Err(error) => {
                     unreadable(&id, &error);
-                    let failed = Some(error.to_string());
+                    let failed = Some(Failure::Handler(error.to_string()));
                     let verdict =
                         Verdict { delivery: post.index, steps: Vec::new(), outcome: None, failed, unreadable: true };
                     let _ = verdicts.send(verdict);

@@ -430,12 +430,13 @@ impl<'a> Planner<'a> {
                 plan.work.push(input);
             }
         }
-        let reached_culprit = unreadable || undecided == delivery.open().len();
-        if let Some(error) = failed.filter(|_| reached_culprit)
+        let is_unprepared = matches!(failed, Some(Failure::Lookup(_)));
+        let reached_culprit = unreadable || is_unprepared || undecided == delivery.open().len();
+        if let Some(failure) = failed.filter(|_| reached_culprit)
             && let Some(input) = inputs.next()
         {
             let item = &delivery.items[undecided];
-            self.fail(input, item, &Failure::Handler(error));
+            self.fail(input, item, &failure);
         }
         let is_carried = self.blocked.get(&delivery.aggregate) == Some(&Block::Carried);
         let before = self.carry.len();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tracing::{Instrument as _, Span};
 
 use crate::{
+    activation::Known,
     context::BoundedContext,
     work::{AnyCommand, Failure, Input, Item, Work},
 };
@@ -14,28 +15,48 @@ use crate::{
 /// An input with its place in the batch that it came in.
 pub(crate) type Placed = (usize, Input);
 
-/// The places of the messages in `batch` that need a look-up. All others that `may_need` one are prepared by that.
+/// The places of the messages in `batch` that need a look-up, with the context to ask. All others that `may_need` one are prepared by that.
 pub(crate) fn needing(
     context: &BoundedContext,
     batch: &mut [Input],
     may_need: impl Fn(&Input, &Item) -> bool,
-) -> Vec<usize> {
+) -> Vec<(usize, &'static str)> {
     let mut places = Vec::new();
     for (place, input) in batch.iter_mut().enumerate() {
         let Work::Item(item) = &input.work else { continue };
         if item.prepared || !may_need(input, item) {
             continue;
         }
-        if context.looks_up(item) {
-            places.push(place);
+        // A message that is shared with an actor already went through here.
+        if let Work::Item(item) = &mut input.work
+            && let Some(item) = Arc::get_mut(item)
+        {
+            context.recall(item);
+        }
+        let Work::Item(item) = &input.work else { continue };
+        if let Some(asks) = context.looks_up(item) {
+            places.push((place, asks));
         } else if let Work::Item(item) = &mut input.work
-            // A message that is shared with an actor already went through here.
             && let Some(item) = Arc::get_mut(item)
         {
             item.prepared = true;
         }
     }
     places
+}
+
+/// Shows the adapters the stored states of the aggregates in `batch` that need a look-up and are not in memory.
+pub(crate) fn observe(context: &BoundedContext, batch: &[Input], known: &Known) {
+    for input in batch {
+        if let Work::Item(item) = &input.work
+            && let Some((Some(row), _)) = known.cold.get(&item.aggregate)
+            && !item.prepared
+            && context.looks_up(item).is_some()
+            && let Some(kind) = context.kind(item.aggregate.kind)
+        {
+            kind.observe(&item.aggregate.key, row);
+        }
+    }
 }
 
 /// Makes the look-ups of these messages.

@@ -221,8 +221,8 @@ pub(crate) struct Verdict {
     pub steps: Vec<Step>,
     /// What to write and what the state becomes, if anything.
     pub outcome: Option<Outcome>,
-    /// The item after the decided ones made the actor fail.
-    pub failed: Option<String>,
+    /// The item after the decided ones made the actor fail, or lacks a look-up.
+    pub failed: Option<Failure>,
     /// There is no actor: the stored state can't be read.
     pub unreadable: bool,
 }

@@ -89,6 +89,7 @@ enum Outcome<'a, E, R> {
     Done(&'a Effects<E>),
     Conditional { wants: &'a [PoolChange], granted: &'a Effects<E>, refused: Result<&'a Effects<E>, &'a R> },
     Rejected(&'a R),
+    Unprepared,
 }
 
 /// `Effects` with events and no timers, or with them.
@@ -141,6 +142,12 @@ where
         Conditional { given: self.given, granted, refused }
     }
 
+    /// It lacks a look-up.
+    #[track_caller]
+    pub fn then_unprepared(self) {
+        self.expect(&Outcome::Unprepared);
+    }
+
     #[track_caller]
     fn expect(&self, expected: &Outcome<'_, A::Event, A::Rejection>) {
         let actual = match &self.outcome {
@@ -148,6 +155,7 @@ where
             Ok(Decision::Conditional { wants, granted, refused }) => {
                 Outcome::Conditional { wants, granted, refused: refused.as_ref() }
             }
+            Ok(Decision::Unprepared(_)) => Outcome::Unprepared,
             Err(rejection) => Outcome::Rejected(rejection),
         };
         assert!(

@@ -36,7 +36,7 @@ use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use super::{diary::Diary, load::Crowd};
-use crate::random::Random;
+use crate::{random::Random, work::regular};
 
 /// For one attempt.
 const ATTEMPT: Duration = Duration::from_secs(2);
@@ -310,7 +310,7 @@ async fn attempt(
     let command = |order| (order, true);
     match op {
         Op::Create => {
-            let create = CreateOrder { customer_id: order_id.clone(), order_id, currency: "EUR".into() };
+            let create = CreateOrder { customer_id: regular(0).0.to_string(), order_id, currency: "EUR".into() };
             let request = CreateOrderRequest { request_id, command: Some(create) };
             orders.create_order(request).await.map(|answer| command(answer.into_inner().order))
         }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     random::Random,
-    work::{Expect, Planned, UNKNOWN_SKU, id},
+    work::{Expect, Planned, UNKNOWN_SKU, id, regular},
 };
 
 /// Skus that orders ask for.
@@ -38,6 +38,7 @@ pub struct Crowd {
 
 /// One order in the making.
 struct Making {
+    number: u32,
     id: Uuid,
     key: String,
     is_created: bool,
@@ -62,7 +63,8 @@ impl Crowd {
             made.put(record, &mut random);
         }
         for order in orders.iter().filter(|order| !order.lines.is_empty()) {
-            let place = PlaceOrder { order_id: order.key.clone(), ..PlaceOrder::default() };
+            let (payment_method, address_id) = ("pm_card_visa".into(), regular(order.number).1.to_string());
+            let place = PlaceOrder { order_id: order.key.clone(), payment_method, address_id };
             let record = made.record(order, &place, Expect::Event, &mut random);
             made.put(record, &mut random);
         }
@@ -78,7 +80,7 @@ impl Crowd {
 
     fn order(&self, n: u32, random: &mut Random) -> Making {
         let id = id(self.time_ms, u64::from(n), random.next());
-        Making { id, key: id.to_string(), is_created: false, lines: BTreeSet::new() }
+        Making { number: n, id, key: id.to_string(), is_created: false, lines: BTreeSet::new() }
     }
 
     fn pick(&self, random: &mut Random) -> usize {
@@ -103,7 +105,7 @@ impl Made {
         let key = order.key.clone();
         if !order.is_created {
             order.is_created = true;
-            let customer_id = id(self.crowd.time_ms, random.below(1 << 30), random.next()).to_string();
+            let customer_id = regular(order.number).0.to_string();
             let create = CreateOrder { order_id: key, customer_id, currency: "EUR".into() };
             return self.record(order, &create, Expect::Event, random);
         }

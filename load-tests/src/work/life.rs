@@ -5,7 +5,7 @@
 
 use uuid::Uuid;
 
-use super::{Mix, id, now_ms};
+use super::{Expect, Mix, Planned, id, now_ms};
 use crate::random::Random;
 
 /// A card that works.
@@ -32,7 +32,7 @@ pub struct Life {
     pub late: u16,
     /// Orders of that half.
     pub half: u32,
-    /// So many are to go to an address that nobody knows.
+    /// So many are to go to an address that the customer does not have, and are rejected.
     pub nowhere: u16,
     /// So many are cancelled by the customer once they are paid. Every other one may be on its way by then.
     pub regretted: u16,
@@ -43,6 +43,7 @@ pub struct Life {
 pub(crate) struct Fate {
     pub payment_method: &'static str,
     pub address_id: Uuid,
+    pub goes_nowhere: bool,
     pub regret: Option<Regret>,
 }
 
@@ -68,6 +69,11 @@ impl Life {
         id(self.time_ms, u64::from(n) + (1 << 20), Random(u64::from(n)).next())
     }
 
+    /// Every customer, with its address.
+    pub fn people(&self) -> impl Iterator<Item = (Uuid, Uuid)> {
+        (0..self.customers).map(|n| (self.customer(n), self.address(n)))
+    }
+
     /// Whose the n-th order is.
     pub(crate) fn customer_of(&self, n: u32) -> Uuid {
         self.customer(n % self.customers.max(1))
@@ -89,13 +95,13 @@ impl Life {
         // An address of nobody's, which the customer does not have.
         let address_id = if nowhere { self.customer(n % self.customers.max(1)) } else { address };
         let regret = regretted.then_some(if racing { Regret::Racing } else { Regret::InTime });
-        Fate { payment_method, address_id, regret }
+        Fate { payment_method, address_id, goes_nowhere: nowhere, regret }
     }
 }
 
 impl Mix {
-    /// Orders as a shop sees them, all the way: beside what [`Mix::demo`] has, cards are declined or say nothing, addresses are unknown, customers
-    /// think better of it.
+    /// Orders as a shop sees them, all the way: beside what [`Mix::demo`] has, cards are declined or say nothing, addresses are unknown and refused,
+    /// customers think better of it.
     pub fn shop(orders: u32, seed: u64) -> Self {
         let life = Life {
             customers: (orders / 40).clamp(1, 500),
@@ -120,11 +126,14 @@ impl Mix {
         })
     }
 
-    /// Orders that come to an end: all that are not placed empty.
+    /// Orders that come to an end: all that are placed, or cancelled without.
     pub fn ending(&self) -> u32 {
-        let is_placed =
-            |n: &u32| self.order(*n).iter().all(|record| record.expect != super::Expect::Rejection("EMPTY_ORDER"));
-        u32::try_from((0..self.orders).filter(is_placed).count()).unwrap_or(u32::MAX)
+        let ends = |record: &Planned| match record.r#type.rsplit('.').next() {
+            Some("PlaceOrder") => record.expect == Expect::Event,
+            name => name == Some("CancelOrder"),
+        };
+        let count = (0..self.orders).filter(|n| self.order(*n).iter().any(ends)).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 }
 
@@ -156,7 +165,9 @@ mod tests {
             assert!(regrets.iter().filter(|(_, of)| *of == regret).count() > 50, "{regret:?}");
         }
         assert_eq!(regrets, mix.clone().regrets().collect::<Vec<_>>());
-        assert!((9_800..9_990).contains(&mix.ending()), "{}", mix.ending());
+        let nowhere = mix.windows().flatten().filter(|record| record.expect == Expect::Rejection("UNKNOWN_ADDRESS"));
+        assert!((50..200).contains(&nowhere.count()));
+        assert!((9_700..9_950).contains(&mix.ending()), "{}", mix.ending());
     }
 
     #[test]

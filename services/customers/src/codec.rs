@@ -23,7 +23,7 @@ pub use commands::{
     ADD_ADDRESS, CHANGE_ADDRESS, CREATE_CUSTOMER, ERASE_CUSTOMER, REACTIVATE_CUSTOMER, REMOVE_ADDRESS, SET_PREFERENCES,
     SUSPEND_CUSTOMER, UPDATE_PROFILE,
 };
-pub(crate) use state::address;
+pub(crate) use state::{address, status};
 pub use state::{customer, decode as decode_state};
 
 /// The adapter of [`Customer`].

@@ -5,6 +5,7 @@
 //! claims keep and nodes pass on, never hold any. Deliberately absent: who may ask for whom, which the edge decides.
 
 mod addresses;
+mod check_customers;
 
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ use crate::{
 };
 
 pub use addresses::ADDRESSES_MAX;
+pub use check_customers::CUSTOMERS_MAX;
 
 /// Adds `CustomerService` to `server`: commands through `router`, personal data from `store`.
 #[must_use]
@@ -195,5 +197,12 @@ impl CustomerService for Customers {
         request: Request<v1::BatchGetAddressesRequest>,
     ) -> Result<Response<v1::BatchGetAddressesResponse>, Status> {
         addresses::get(&self.reads, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn check_customers(
+        &self,
+        request: Request<v1::CheckCustomersRequest>,
+    ) -> Result<Response<v1::CheckCustomersResponse>, Status> {
+        check_customers::check(&self.reads, request.into_inner()).await.map(Response::new)
     }
 }

@@ -122,8 +122,11 @@ impl Adapter for ShipmentAdapter {
         projection::row(state, context.key)
     }
 
-    fn looks_up(&self, command: &Command) -> bool {
-        wanting(command).is_some() || matches!(command, Command::OrderPaid { address: Lookup::NotAsked, .. })
+    fn looks_up(&self, command: &Command) -> Option<&'static str> {
+        match command {
+            Command::OrderPaid { address: Lookup::NotAsked, .. } => Some("customers"),
+            _ => wanting(command).map(|_| "carrier"),
+        }
     }
 
     async fn prepare(&self, commands: &mut [&mut Command]) -> Vec<Result<(), LookupFailed>> {

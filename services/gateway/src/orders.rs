@@ -59,10 +59,11 @@ pub struct NewItem {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Placing {
-    /// Token of a payment method, as the payment provider's form handed it out; never a card's number.
+    /// Token of a payment method, as the payment provider's form handed it out; never a card's number. Visible ASCII, or the order is not placed
+    /// (409, `INVALID_PAYMENT_METHOD`).
     #[schema(example = "pm_card_visa", min_length = 1, max_length = 255)]
     pub payment_method: String,
-    /// One of the customer's addresses.
+    /// One of the customer's addresses, or the order is not placed (409, `UNKNOWN_ADDRESS`).
     pub address_id: Uuid,
 }
 
@@ -174,7 +175,8 @@ fn shown(order: Option<wire::Order>) -> Result<Response, Problem> {
 
 /// Open an order
 ///
-/// It is a DRAFT without items. Its id is made of the Idempotency-Key, so that a repeat finds it again.
+/// It is a DRAFT without items. Its id is made of the Idempotency-Key, so that a repeat finds it again. The customer needs an account that is ACTIVE
+/// (409, `UNKNOWN_CUSTOMER`, `CUSTOMER_NOT_ACTIVE`).
 #[utoipa::path(post, operation_id = "openOrder", path = "/v1/orders", tag = "orders", request_body = NewOrder, params(Keyed),
     responses((status = 201, body = Order, headers(("Location" = String))), Refusals, Conflicts))]
 pub async fn create(
@@ -298,7 +300,8 @@ pub async fn remove_item(
 
 /// Place an order
 ///
-/// The answer does not wait for stock and payment: follow the order to see what becomes of it.
+/// The answer does not wait for stock and payment: follow the order to see what becomes of it. Nothing is charged if the customer is unknown
+/// (409, `UNKNOWN_CUSTOMER`) or not active (409, `CUSTOMER_NOT_ACTIVE`), or has no such address.
 #[utoipa::path(post, operation_id = "placeOrder", path = "/v1/orders/{order_id}/place", tag = "orders", request_body = Placing,
     params(("order_id" = Uuid, Path), Keyed), responses((status = 200, body = Order), Refusals, Conflicts))]
 pub async fn place(

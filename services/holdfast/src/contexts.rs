@@ -12,7 +12,10 @@ use holdfast_gateway::{
     identity::{self, Identity},
 };
 use holdfast_money::Currency;
-use holdfast_orders::prices::{self, Keep, StaticPrices};
+use holdfast_orders::{
+    customers::{self, StaticCustomers},
+    prices::{self, Keep, StaticPrices},
+};
 use holdfast_payments::{
     rates::{HttpRates, RateSource, TableRates},
     stripe::{self, Stripe},
@@ -71,7 +74,9 @@ pub fn serving(config: &Config, context: Context, own: SocketAddr) -> Result<Bou
             let settings = prices::grpc::settings();
             let inventory = peer(config, Context::Inventory, own, settings)?;
             let keep = Keep { known: config.price_cache_ttl, ..Keep::default() };
-            holdfast_orders::app::context_keeping(prices::grpc::GrpcPrices::new(inventory), keep)
+            let (prices, settings) = (prices::grpc::GrpcPrices::new(inventory), customers::grpc::settings());
+            let customers = peer(config, Context::Customers, own, settings)?;
+            holdfast_orders::app::context_keeping(prices, keep, customers::grpc::GrpcCustomers::new(customers))
         }
         Context::Inventory => holdfast_inventory::app::context(config.reservation_ttl),
         Context::Payments => {
@@ -127,7 +132,7 @@ pub fn edge(config: &Config, own: SocketAddr) -> Result<(axum::Router, Identity)
 /// `context` without its look-ups in other contexts and its calls outside: nothing is decided with it.
 pub fn bare(config: &Config, context: Context) -> Result<BoundedContext, Failure> {
     Ok(match context {
-        Context::Orders => holdfast_orders::app::context(StaticPrices::default()),
+        Context::Orders => holdfast_orders::app::context(StaticPrices::default(), StaticCustomers::default()),
         Context::Payments => {
             let nobody = stripe::Settings { base_url: String::new(), api_key: String::new(), timeout: Duration::ZERO };
             let rates = Arc::new(TableRates::of_books(books(config)?));

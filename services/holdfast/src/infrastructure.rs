@@ -11,8 +11,8 @@ use crate::failure::Failure;
 pub const CONTEXTS: [Context; 5] =
     [Context::Customers, Context::Inventory, Context::Payments, Context::Fulfillment, Context::Orders];
 
-/// Ordering alone, as far as stock held for placed orders.
-pub const ORDERING: [Context; 2] = [Context::Inventory, Context::Orders];
+/// Ordering alone, as far as stock held for placed orders: orders, and the contexts that it asks before it takes one.
+pub const ORDERING: [Context; 3] = [Context::Customers, Context::Inventory, Context::Orders];
 
 /// Addresses, and the embedded servers behind them if there are any.
 pub struct Infrastructure {

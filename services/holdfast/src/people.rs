@@ -4,29 +4,29 @@
 //! could do.
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use holdfast_load_tests::work::life::Life;
 use holdfast_platform::grpc::{Peer, client};
 use holdfast_proto::customers::v1::{
     AddAddress, AddAddressRequest, Address, CreateCustomer, CreateCustomerRequest, Preferences, Profile,
     customer_service_client::CustomerServiceClient,
 };
 use tonic::Status;
+use uuid::Uuid;
 
 /// Calls in flight at a time.
 const CONCURRENCY: usize = 32;
 
-/// Registers every customer of `life`, with an address. Calling it again changes nothing.
+/// Registers these customers, each with an address. Calling it again changes nothing.
 ///
 /// # Errors
 /// The status of the first call that failed for good.
-pub async fn register(customers: &Peer, life: &Life) -> Result<(), Status> {
-    let calls = (0..life.customers).map(|n| one(customers, life, n));
+pub async fn register(customers: &Peer, people: impl IntoIterator<Item = (Uuid, Uuid)>) -> Result<(), Status> {
+    let calls = people.into_iter().enumerate().map(|(n, (customer, address))| one(customers, n, customer, address));
     stream::iter(calls).buffer_unordered(CONCURRENCY).try_collect::<Vec<()>>().await?;
     Ok(())
 }
 
-async fn one(customers: &Peer, life: &Life, n: u32) -> Result<(), Status> {
-    let (customer_id, address_id) = (life.customer(n).to_string(), life.address(n).to_string());
+async fn one(customers: &Peer, n: usize, customer: Uuid, address: Uuid) -> Result<(), Status> {
+    let (customer_id, address_id) = (customer.to_string(), address.to_string());
     let profile = Profile { name: format!("Ada {n}"), email: format!("ada{n}@example.org"), phone: String::new() };
     let preferences = Some(Preferences { locale: "en".into(), marketing: false });
     let command = CreateCustomer { customer_id: customer_id.clone(), profile: Some(profile), preferences };

@@ -10,6 +10,7 @@ use holdfast_runtime::BoundedContext;
 
 use crate::{
     codec::OrderAdapter,
+    customers::{CustomerSource, Customers},
     prices::{Keep, PriceSource, Prices},
 };
 
@@ -35,15 +36,14 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = holdfast_proto::FILE_DESCRIPTOR_SET;
 /// `ce_source` of what comes by gRPC, under which its claims are found.
 pub const CALL_SOURCE: &str = holdfast_adapter::call::SOURCE;
 
-/// The context, asking `prices` what things cost.
-pub fn context(prices: impl PriceSource) -> BoundedContext {
-    context_keeping(prices, Keep::default())
+/// The context, asking `prices` what things cost and `customers` who may order.
+pub fn context(prices: impl PriceSource, customers: impl CustomerSource) -> BoundedContext {
+    context_keeping(prices, Keep::default(), customers)
 }
 
-/// The context, asking `prices` what things cost and remembering it as told.
-pub fn context_keeping(prices: impl PriceSource, keep: Keep) -> BoundedContext {
+/// The same, remembering prices as told.
+pub fn context_keeping(prices: impl PriceSource, keep: Keep, customers: impl CustomerSource) -> BoundedContext {
     let prices = Prices::keeping(Arc::new(prices), keep);
-    FOLLOWS
-        .iter()
-        .fold(BoundedContext::new(NAME).with(OrderAdapter::new(prices)), |context, topic| context.subscribe(*topic))
+    let adapter = OrderAdapter::new(prices, Customers::new(Arc::new(customers)));
+    FOLLOWS.iter().fold(BoundedContext::new(NAME).with(adapter), |context, topic| context.subscribe(*topic))
 }

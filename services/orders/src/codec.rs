@@ -1,7 +1,7 @@
 //! The Order aggregate's adapter: bytes in, bytes out.
 //!
 //! Invariant: a command that gets past [`OrderAdapter::decode`] keeps every promise of `commands.proto`. Deliberately absent: the
-//! meaning of inventory's events ([`crate::subscriptions`]) and where prices come from ([`crate::prices`]).
+//! meaning of inventory's events ([`crate::subscriptions`]), and where answers come from ([`crate::prices`], [`crate::customers`]).
 
 mod commands;
 mod events;
@@ -9,6 +9,8 @@ mod parts;
 mod recover;
 mod reply;
 mod state;
+
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,6 +22,7 @@ use holdfast_core::{
 };
 use holdfast_orders_domain::{Command, Event, Order, Quote, Rejection};
 use holdfast_proto::money::v1 as money;
+use uuid::Uuid;
 
 pub(crate) use commands::order_id;
 pub use commands::{ADD_ITEM, CANCEL_ORDER, CREATE_ORDER, PLACE_ORDER, REMOVE_ITEM};
@@ -27,17 +30,18 @@ pub(crate) use parts::{pinned, settled};
 pub use reply::order;
 pub use state::{decode as decode_state, encode as encode_state};
 
-use crate::{prices::Prices, projection, subscriptions};
+use crate::{customers::Customers, prices::Prices, projection, subscriptions};
 
 /// The adapter of [`Order`].
 pub struct OrderAdapter {
     prices: Prices,
+    customers: Customers,
 }
 
 impl OrderAdapter {
-    /// With prices from there.
-    pub const fn new(prices: Prices) -> Self {
-        Self { prices }
+    /// With prices and customers from there.
+    pub const fn new(prices: Prices, customers: Customers) -> Self {
+        Self { prices, customers }
     }
 }
 
@@ -84,12 +88,37 @@ impl Adapter for OrderAdapter {
         projection::row(state, context.key)
     }
 
-    fn looks_up(&self, command: &Command) -> bool {
-        matches!(command, Command::AddItem { quote: Quote::NotAsked, .. })
+    fn recall(&self, command: &mut Command) {
+        match command {
+            Command::AddItem { .. } => _ = self.prices.recall(&mut [command], Instant::now()),
+            Command::CreateOrder { .. } | Command::PlaceOrder { .. } => {
+                _ = self.customers.recall(&mut [command], Instant::now());
+            }
+            _ => {}
+        }
+    }
+
+    fn looks_up(&self, command: &Command) -> Option<&'static str> {
+        match command {
+            Command::AddItem { quote: Quote::NotAsked, .. } => Some("inventory"),
+            Command::CreateOrder { account: None, .. } | Command::PlaceOrder { standing: None, .. } => {
+                Some("customers")
+            }
+            _ => None,
+        }
+    }
+
+    fn observe(&self, key: &str, state: &Order) {
+        if let (Ok(order), Some(details)) = (Uuid::try_parse(key), state.details()) {
+            self.customers.belongs(order, details.customer);
+        }
     }
 
     async fn prepare(&self, commands: &mut [&mut Command]) -> Vec<Result<(), LookupFailed>> {
-        self.prices.quote(commands).await
+        match commands {
+            [Command::AddItem { .. }, ..] => self.prices.quote(commands).await,
+            _ => self.customers.check(commands).await,
+        }
     }
 }
 

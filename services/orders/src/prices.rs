@@ -109,7 +109,7 @@ impl Prices {
     }
 
     /// Fills in what is remembered; returns the skus that are not, sorted, each once.
-    fn recall(&self, commands: &mut [&mut Command], now: Instant) -> Vec<Sku> {
+    pub(crate) fn recall(&self, commands: &mut [&mut Command], now: Instant) -> Vec<Sku> {
         let mut missing = Vec::new();
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         for command in commands {

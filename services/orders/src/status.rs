@@ -21,6 +21,10 @@ const STATUSES: &[(&str, Code)] = &[
     ("ITEM_NOT_IN_ORDER", Code::FailedPrecondition),
     ("TOO_MANY_LINES", Code::FailedPrecondition),
     ("TOTAL_TOO_LARGE", Code::FailedPrecondition),
+    ("UNKNOWN_CUSTOMER", Code::FailedPrecondition),
+    ("CUSTOMER_NOT_ACTIVE", Code::FailedPrecondition),
+    ("UNKNOWN_ADDRESS", Code::FailedPrecondition),
+    ("INVALID_PAYMENT_METHOD", Code::FailedPrecondition),
     // The codec refuses it before the domain can; whichever says so, it is malformed input.
     ("QUANTITY_NOT_POSITIVE", Code::InvalidArgument),
     // A defect of ours: Prepare asks before the decision.
@@ -59,7 +63,11 @@ mod tests {
             | Domain::UnknownSku { .. }
             | Domain::ItemNotInOrder { .. }
             | Domain::TooManyLines
-            | Domain::TotalTooLarge => Code::FailedPrecondition,
+            | Domain::TotalTooLarge
+            | Domain::UnknownCustomer
+            | Domain::CustomerNotActive
+            | Domain::UnknownAddress
+            | Domain::InvalidPaymentMethod => Code::FailedPrecondition,
             Domain::QuantityNotPositive => Code::InvalidArgument,
             Domain::PriceNotAsked { .. } => Code::Internal,
         }
@@ -79,6 +87,10 @@ mod tests {
             Domain::ItemNotInOrder { sku: sku.clone() },
             Domain::TooManyLines,
             Domain::TotalTooLarge,
+            Domain::UnknownCustomer,
+            Domain::CustomerNotActive,
+            Domain::UnknownAddress,
+            Domain::InvalidPaymentMethod,
             Domain::PriceNotAsked { sku },
         ];
         assert_eq!(all.len(), STATUSES.len(), "a rejection is missing here or in the map");

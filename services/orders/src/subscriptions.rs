@@ -45,18 +45,18 @@ pub(crate) fn decode(message: &Message) -> Option<Result<Command, Refused>> {
         STOCK_RESERVED => stock_reserved(message),
         RESERVATION_REFUSED => body::decode::<inventory::ReservationRefused>(message)
             .and_then(|event| order_id(&event.order_id, message))
-            .map(|()| Command::ReservationRefused),
+            .map(|_| Command::ReservationRefused),
         RESERVATION_EXPIRED => body::decode::<inventory::ReservationExpired>(message)
             .and_then(|event| order_id(&event.order_id, message))
-            .map(|()| Command::ReservationExpired),
+            .map(|_| Command::ReservationExpired),
         PAYMENT_CAPTURED => payment_captured(message),
         PAYMENT_DECLINED => body::decode::<payments::PaymentDeclined>(message)
             .and_then(|event| order_id(&event.order_id, message))
-            .map(|()| Command::PaymentDeclined),
+            .map(|_| Command::PaymentDeclined),
         SHIPMENT_DISPATCHED => shipment_dispatched(message),
         SHIPMENT_DELIVERED => body::decode::<fulfillment::ShipmentDelivered>(message)
             .and_then(|event| order_id(&event.order_id, message))
-            .map(|()| Command::ShipmentDelivered),
+            .map(|_| Command::ShipmentDelivered),
         SHIPMENT_CANCELLED => shipment_cancelled(message),
         _ => return None,
     })

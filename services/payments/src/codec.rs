@@ -100,8 +100,12 @@ impl Adapter for PaymentAdapter {
         projection::row(state, context.key)
     }
 
-    fn looks_up(&self, command: &Command) -> bool {
-        matches!(command, Command::OrderReserved { .. } | Command::ProviderReported { news: News::Captured { .. }, .. })
+    fn looks_up(&self, command: &Command) -> Option<&'static str> {
+        let needs_rate = matches!(
+            command,
+            Command::OrderReserved { .. } | Command::ProviderReported { news: News::Captured { .. }, .. }
+        );
+        needs_rate.then_some("rates")
     }
 
     /// Asks each currency's rate once for the whole batch.

@@ -5,7 +5,7 @@
 //! decided before (and is prepared, therefore) is older than whatever is away, so it passes. Nothing is consumed meanwhile, so a node that dies takes
 //! nothing along (I7). Deliberately absent: a bound on the time, which is the adapter's; on the bytes, which are in the admission's budget still.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures::FutureExt as _;
 use holdfast_core::{AggregateId, PartitionId};
@@ -21,6 +21,13 @@ use crate::{
 
 /// Behind everything that was in the batch.
 const LAST: usize = usize::MAX;
+
+/// What is asked of one context, and where in the batch the first message of each aggregate stands that asks.
+#[derive(Default)]
+struct Question {
+    asked: Vec<Placed>,
+    first: HashMap<AggregateId, usize>,
+}
 
 /// What waits for one answer.
 struct Round {
@@ -118,8 +125,9 @@ impl Asking {
 }
 
 impl Lane {
-    /// Has everything looked up that `batch` needs of other contexts. Takes no longer than the commits that are in flight anyway: what is not
-    /// answered by then leaves the batch, with what comes after it for the same aggregates.
+    /// Has everything looked up that `batch` needs of other contexts. Each context is asked by itself, so that a slow one keeps only its own messages
+    /// waiting. Takes no longer than the commits that are in flight anyway: what is not answered by then leaves the batch, with what comes
+    /// after it for the same aggregates.
     pub(super) async fn ask(&mut self, batch: &mut Vec<Input>, known: &Known) {
         self.asking.hold(batch);
         let (owned, is_ignored) = (&self.owned, self.env.config.is(Mutant::MailboxAfterBatch));
@@ -131,17 +139,31 @@ impl Lane {
         if places.is_empty() {
             return;
         }
-        let mut first: HashMap<AggregateId, usize> = HashMap::new();
-        let (mut asked, mut others): (Vec<Placed>, Vec<Placed>) = (Vec::new(), Vec::new());
+        let mut questions: BTreeMap<&'static str, Question> = BTreeMap::new();
+        let mut asks: HashMap<AggregateId, &'static str> = HashMap::new();
+        let (mut others, mut places): (Vec<Placed>, _) = (Vec::new(), places.into_iter().peekable());
         for (place, input) in std::mem::take(batch).into_iter().enumerate() {
-            match &input.work {
-                Work::Item(item) if places.binary_search(&place).is_ok() => {
-                    first.entry(item.aggregate.clone()).or_insert(place);
-                    asked.push((place, input));
+            let needs = places.next_if(|(needing, _)| *needing == place).map(|(_, context)| context);
+            match (&input.work, needs) {
+                // One context at a time for each aggregate, or its messages could come back in another order. The rest is carried.
+                (Work::Item(item), Some(context))
+                    if *asks.entry(item.aggregate.clone()).or_insert(context) == context =>
+                {
+                    let question = questions.entry(context).or_default();
+                    question.first.entry(item.aggregate.clone()).or_insert(place);
+                    question.asked.push((place, input));
                 }
                 _ => others.push((place, input)),
             }
         }
+        for question in questions.into_values() {
+            self.ask_one(question, &mut others).await;
+        }
+        batch.extend(others.into_iter().map(|(_, input)| input));
+    }
+
+    /// Asks one context; what is answered in time joins `others` in its place.
+    async fn ask_one(&mut self, Question { asked, first }: Question, others: &mut Vec<Placed>) {
         let mut looking_up = Box::pin(prepare::prepare(self.env.context.clone(), asked));
         let answered = loop {
             tokio::select! {
@@ -164,7 +186,6 @@ impl Lane {
             let behind_mail = mail.filter(|aggregate| first.contains_key(*aggregate)).cloned().collect();
             self.asking.begin(looking_up, Round { aggregates: first.into_keys().collect(), held, behind_mail });
         }
-        batch.extend(others.into_iter().map(|(_, input)| input));
     }
 }
 

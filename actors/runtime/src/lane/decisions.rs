@@ -21,6 +21,7 @@ use crate::{
     mutant::Mutant,
     partition::{PartitionMessage, Post},
     plan::{Plan, Planned, Planner},
+    prepare,
     router::RouteError,
     telemetry,
     work::{Delivery, Input, Item, Origin, ReadReply, Work, answer_of},
@@ -49,6 +50,7 @@ impl Lane {
                 }
             }
         };
+        prepare::observe(&self.env.context, batch, &known);
         self.ask(batch, &known).await;
         known
     }
@@ -162,7 +164,7 @@ impl Lane {
                 continue;
             }
             // It was about to queue behind mail, which is gone by now: the next batch looks up what it needs.
-            if !item.prepared && self.env.context.looks_up(&item) {
+            if !item.prepared && self.env.context.looks_up(&item).is_some() {
                 planner.carry(input, &aggregate);
                 continue;
             }

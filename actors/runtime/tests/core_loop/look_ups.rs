@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use holdfast_runtime::Router as _;
+use holdfast_runtime::{RouteError, Router as _};
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, call, eventually, home};
@@ -127,4 +127,58 @@ async fn a_look_up_that_fails_is_made_again_less_and_less_often() {
     cluster.oracle.is_away.store(false, Ordering::SeqCst);
     cluster.assert_converged().await;
     assert!((0..30).all(|n| cluster.sum(&format!("k{n}")) == Some(42)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stored_state_is_observed_before_its_look_up() {
+    let cluster = Cluster::new();
+    let member = cluster.start().await;
+    member.node.command(call("a", "add", "5")).await.expect("applied");
+    member.node.stop().await;
+    cluster.oracle.observed.lock().expect("sound").clear();
+    let member = cluster.start().await;
+    eventually("all partitions owned", || member.node.owned_partitions() == 4).await;
+    member.node.command(call("a", "recount", "")).await.expect("asked about the sum that is stored");
+    assert_eq!(cluster.sum("a"), Some(105));
+}
+
+#[tokio::test(start_paused = true)]
+async fn unprepared_message_waits_and_keeps_its_order() {
+    let cluster = Cluster::new();
+    let _member = cluster.start().await;
+    for (r#type, body) in [("add", "5"), ("recount", ""), ("add", "1"), ("recount", "")] {
+        cluster.send("a", r#type, body);
+    }
+    cluster.assert_converged().await;
+    let bodies: Vec<String> = cluster.events()["a"].iter().map(|(_, body)| body.clone()).collect();
+    assert_eq!(bodies, ["5", "100", "1", "100"]);
+    assert!(cluster.dead_letters().is_empty(), "it is never held against the message");
+}
+
+#[tokio::test(start_paused = true)]
+async fn unprepared_call_is_refused_and_may_be_repeated() {
+    let cluster = Cluster::new();
+    let member = cluster.start().await;
+    eventually("all partitions owned", || member.node.owned_partitions() == 4).await;
+    member.node.command(call("a", "add", "5")).await.expect("applied");
+    let recount = call("a", "recount", "");
+    let first = member.node.command(recount.clone()).await;
+    assert!(matches!(first, Err(RouteError::Downstream(_))), "{first:?}");
+    member.node.command(recount).await.expect("now it is known what to ask about");
+    assert_eq!(cluster.sum("a"), Some(105));
+}
+
+#[tokio::test(start_paused = true)]
+async fn remembered_answer_waits_for_nobody_in_its_batch() {
+    let cluster = Cluster::new();
+    cluster.oracle.is_remembered.store(true, Ordering::SeqCst);
+    cluster.oracle.takes_ms.store(u64::try_from(SLOW.as_millis()).expect("small"), Ordering::SeqCst);
+    cluster.send("a", "recount", "");
+    cluster.send(&neighbour(), "ask", "");
+    let _member = cluster.start_with(|config| config.lanes = 1).await;
+    eventually("asked", || cluster.oracle.calls.load(Ordering::SeqCst) == 1).await;
+    let began = Instant::now();
+    eventually("the neighbour is done", || cluster.sum(&neighbour()) == Some(42)).await;
+    assert!(began.elapsed() < SLOW / 2, "it waited: {:?}", began.elapsed());
+    cluster.assert_converged().await;
 }

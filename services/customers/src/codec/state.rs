@@ -47,7 +47,8 @@ fn shown(details: &Details) -> v1::Customer {
     }
 }
 
-pub(super) const fn status(status: &Status) -> v1::CustomerStatus {
+/// An account's status as others see it.
+pub(crate) const fn status(status: &Status) -> v1::CustomerStatus {
     match status {
         Status::Active => v1::CustomerStatus::Active,
         Status::Suspended { .. } => v1::CustomerStatus::Suspended,

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod canary;
+mod checks;
 mod codec;
 mod golden;
 mod recover;

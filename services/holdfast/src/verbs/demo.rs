@@ -131,7 +131,7 @@ async fn prepare(app: &App, mix: &Mix) -> Result<(), Failure> {
     filled.context("inventory did not take the stock").map_err(Failure::Check)?;
     let customers = people::customers(&address).context("customers").map_err(Failure::Check)?;
     let Some(life) = &mix.life else { return Ok(()) };
-    let registered = people::register(&customers, life).await;
+    let registered = people::register(&customers, life.people()).await;
     registered.context("customers did not take the people").map_err(Failure::Check)
 }
 

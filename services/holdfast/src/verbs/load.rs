@@ -12,7 +12,7 @@ use holdfast_load_tests::scenarios::{
     pipeline::{self, Progress},
 };
 use holdfast_money::{Currency, Money};
-use holdfast_orders::{app, prices::StaticPrices};
+use holdfast_orders::{app, customers::StaticCustomers, prices::StaticPrices};
 use holdfast_platform::Config;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -56,10 +56,10 @@ async fn pipeline(config: Config, load: Load) -> Result<u8, Failure> {
     }
 }
 
-/// The orders context as in production, but for prices, which never change and are never asked for over the network.
+/// The orders context as in production, but for prices and customers, which never change and are never asked for over the network.
 fn orders() -> Contestant {
     Contestant {
-        context: app::context(StaticPrices::all(Money::new(1_999, Currency::EUR))),
+        context: app::context(StaticPrices::all(Money::new(1_999, Currency::EUR)), StaticCustomers::all()),
         views: app::VIEWS.to_vec(),
         migrations: app::MIGRATIONS.to_vec(),
     }

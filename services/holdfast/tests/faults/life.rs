@@ -282,7 +282,7 @@ impl World {
         loop {
             let filled = async {
                 shelves::fill(&inventory, "life", shelves()).await?;
-                people::register(&customers, life).await
+                people::register(&customers, life.people()).await
             };
             match filled.await {
                 Ok(()) => return Ok(()),

@@ -14,6 +14,7 @@ use std::{
 use holdfast::{
     compose,
     infrastructure::{Infrastructure, ORDERING},
+    people,
     shelves::{self, Shelf},
 };
 use holdfast_load_tests::{
@@ -24,6 +25,7 @@ use holdfast_load_tests::{
         node::{Launch, Node},
         proxy::{Mode, Proxy},
     },
+    work::regulars,
 };
 use holdfast_platform::{Config, config::Sources};
 use holdfast_stack::{KafkaListener, Stack, StackOptions};
@@ -164,8 +166,13 @@ impl World {
         let shelf = |n| Shelf { sku: Crowd::sku(n), quantity: 100_000_000, price_minor: 1_000 };
         let give_up = Instant::now() + PATIENCE;
         loop {
-            let inventory = shelves::inventory(&format!("http://{}", self.slots[0].address()))?;
-            match shelves::fill(&inventory, "faults", (0..SKUS).map(shelf)).await {
+            let address = format!("http://{}", self.slots[0].address());
+            let (inventory, customers) = (shelves::inventory(&address)?, people::customers(&address)?);
+            let filled = async {
+                shelves::fill(&inventory, "faults", (0..SKUS).map(shelf)).await?;
+                people::register(&customers, regulars()).await
+            };
+            match filled.await {
                 Ok(()) => return Ok(()),
                 Err(status) if Instant::now() > give_up => return Err(status.into()),
                 Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,

@@ -10,13 +10,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast::shelves::{self, Shelf};
+use holdfast::{
+    people,
+    shelves::{self, Shelf},
+};
 use holdfast_load_tests::{
     backup,
     checkers::{self, Breach, Target},
     kafka::{self, Ends},
     producer::{self, Ledger, Options},
-    work::{Mix, SCARCE_SKU},
+    work::{Mix, SCARCE_SKU, regulars},
 };
 use holdfast_stack::{Stack, StackOptions};
 use rustix::process::{Pid, Signal, kill_process};
@@ -28,6 +31,8 @@ type Log = Arc<Mutex<String>>;
 
 /// The contexts that are recovered.
 const ORDERING: &str = "orders,inventory";
+/// Those that are served: orders asks customers, too.
+const SERVED: &str = "orders,inventory,customers";
 
 struct Served {
     process: Child,
@@ -77,7 +82,7 @@ impl World {
         ];
         let target = Target::new(stack.brokers(), &url);
         let world = Self { stack, target, environment, loads: 0 };
-        for verb in [&["migrate", ORDERING][..], &["topics", "apply", ORDERING]] {
+        for verb in [&["migrate", SERVED][..], &["topics", "apply", SERVED]] {
             assert_eq!(world.run(verb, 0).1, "", "{verb:?}");
         }
         world
@@ -93,7 +98,7 @@ impl World {
 
     async fn serve(&self) -> Served {
         let mut process = holdfast(&self.environment)
-            .args(["serve", ORDERING])
+            .args(["serve", SERVED])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -125,7 +130,7 @@ impl World {
         Served { process, log, grpc, http }
     }
 
-    /// Fills the shelves, once the one node has every partition.
+    /// Fills the shelves and registers customers, once the one node has every partition.
     async fn fill(&self, grpc: SocketAddr) {
         let inventory = self.target.inventory.as_ref().expect("inventory");
         until("it owns inventory", async || {
@@ -137,6 +142,8 @@ impl World {
         let shelves = ordinary.chain([shelf(SCARCE_SKU.to_owned(), 10)]);
         let inventory = shelves::inventory(&format!("http://{grpc}")).expect("an address");
         shelves::fill(&inventory, &format!("fill-{}", self.loads), shelves).await.expect("filled");
+        let customers = people::customers(&format!("http://{grpc}")).expect("an address");
+        people::register(&customers, regulars()).await.expect("registered");
     }
 
     /// A load with rejections and repeats. Bad records have no aggregate, and so nothing by which a second dead letter could be told.

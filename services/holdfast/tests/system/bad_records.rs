@@ -1,14 +1,14 @@
 //! Every row of "bad record" in the contracts: the exact dead letter, and the partition goes on.
 
 use holdfast_load_tests::by_hand::{Place, Raw};
-use holdfast_proto::orders::v1::{AddItem, CreateOrder, PlaceOrder};
+use holdfast_proto::orders::v1::{AddItem, CreateOrder};
 use libtest_mimic::Failed;
 use uuid::Uuid;
 
-use crate::shop::{Shop, record, text};
+use crate::shop::{Shop, customer, place, record, text};
 
 fn create(id: &str) -> CreateOrder {
-    CreateOrder { order_id: id.to_owned(), customer_id: Uuid::now_v7().to_string(), currency: "EUR".to_owned() }
+    CreateOrder { order_id: id.to_owned(), customer_id: customer(), currency: "EUR".to_owned() }
 }
 
 fn add(id: &str, quantity: i64) -> AddItem {
@@ -133,10 +133,7 @@ pub async fn each_is_a_dead_letter_with_its_bytes_and_its_partition_goes_on(shop
 pub async fn an_identical_repeat_does_nothing_and_another_body_is_invalid(shop: &Shop) -> Result<(), Failed> {
     let id = Uuid::now_v7().to_string();
     let first = record(&id, &create(&id));
-    let other = Raw {
-        value: record(&id, &PlaceOrder { order_id: id.clone(), ..PlaceOrder::default() }).value,
-        ..first.clone()
-    };
+    let other = Raw { value: record(&id, &place(&id)).value, ..first.clone() };
     let places = shop.order(&[first.clone(), first.clone(), other.clone(), first]).await?;
     let events = shop.read("orders.events").await?;
     let count = events.iter().filter(|(_, event)| event.key.as_deref() == Some(id.as_bytes())).count();

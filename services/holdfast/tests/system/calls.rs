@@ -2,7 +2,7 @@
 
 use holdfast_load_tests::by_hand::Raw;
 use holdfast_proto::orders::v1::{
-    AddItem, AddItemRequest, CreateOrder, CreateOrderRequest, GetOrderRequest, PlaceOrder, PlaceOrderRequest,
+    AddItem, AddItemRequest, CreateOrder, CreateOrderRequest, GetOrderRequest, PlaceOrderRequest,
     order_service_client::OrderServiceClient,
 };
 use libtest_mimic::Failed;
@@ -10,18 +10,14 @@ use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
-use crate::shop::{Shop, record};
+use crate::shop::{Shop, customer, place, record};
 
 async fn client(shop: &Shop) -> Result<OrderServiceClient<Channel>, Failed> {
     Ok(OrderServiceClient::connect(shop.grpc.clone()).await?)
 }
 
 fn create(order_id: &str, currency: &str) -> CreateOrder {
-    CreateOrder {
-        order_id: order_id.to_owned(),
-        customer_id: Uuid::now_v7().to_string(),
-        currency: currency.to_owned(),
-    }
+    CreateOrder { order_id: order_id.to_owned(), customer_id: customer(), currency: currency.to_owned() }
 }
 
 /// Refused as it must be: its code, its reason, and the field if there is one.
@@ -64,7 +60,7 @@ pub async fn malformed_input_is_an_invalid_argument_with_its_field(shop: &Shop) 
     expect("quantity", orders.add_item(add(0, "sku-1")).await, invalid, "INVALID", "command.quantity")?;
     let failed = Code::FailedPrecondition;
     expect("sku", orders.add_item(add(1, "no-such-sku")).await, failed, "UNKNOWN_SKU", "")?;
-    let place = PlaceOrder { order_id: id.clone(), ..PlaceOrder::default() };
+    let place = place(&id);
     let place = PlaceOrderRequest { request_id: Uuid::now_v7().to_string(), command: Some(place) };
     expect("empty order", orders.place_order(place).await, failed, "EMPTY_ORDER", "")
 }

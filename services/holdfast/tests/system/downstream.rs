@@ -13,15 +13,18 @@ use std::{
 };
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use holdfast::shelves::{self, Shelf};
+use holdfast::{
+    people,
+    shelves::{self, Shelf},
+};
 use holdfast_load_tests::{
     checkers::{self, Target},
     producer::{self, Options},
-    work::Mix,
+    work::{Mix, regulars},
 };
 use holdfast_proto::orders::v1::{
     AddItem, AddItemRequest, CancelOrder, CancelOrderRequest, CreateOrder, CreateOrderRequest, GetOrderRequest, Order,
-    PlaceOrder, PlaceOrderRequest, RemoveItem, RemoveItemRequest, order_service_client::OrderServiceClient,
+    PlaceOrderRequest, RemoveItem, RemoveItemRequest, order_service_client::OrderServiceClient,
 };
 use holdfast_stack::{Stack, StackOptions};
 use libtest_mimic::Failed;
@@ -32,7 +35,7 @@ use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use self::catalog::{Catalog, Mood};
-use crate::shop::{Served, Shop, patient, prepare};
+use crate::shop::{Served, Shop, customer, patient, place, prepare};
 
 /// Orders that callers add to.
 const ORDERS: usize = 40;
@@ -132,7 +135,7 @@ impl Callers {
     }
 
     async fn create(&mut self) -> Result<String, Status> {
-        let (order_id, customer_id) = (id(), id());
+        let (order_id, customer_id) = (id(), customer());
         let command = CreateOrder { order_id: order_id.clone(), customer_id, currency: "EUR".into() };
         self.orders.create_order(within(CreateOrderRequest { request_id: id(), command: Some(command) })).await?;
         Ok(order_id)
@@ -191,7 +194,7 @@ impl Callers {
             let remove = RemoveItem { order_id: filled.clone(), sku: Mix::sku(0) };
             self.orders.remove_item(within(RemoveItemRequest { request_id: id(), command: Some(remove) })).await?;
             lap();
-            let place = PlaceOrder { order_id: filled, ..PlaceOrder::default() };
+            let place = place(&filled);
             self.orders.place_order(within(PlaceOrderRequest { request_id: id(), command: Some(place) })).await?;
             lap();
             self.run().met.entry(phase).or_default().bystanders.extend(took);
@@ -225,14 +228,15 @@ where
 
 pub async fn in_trouble_is_asked_less_and_holds_up_only_who_needs_it(_: &Shop) -> Result<(), Failed> {
     let stack = Stack::start(StackOptions::default()).await?;
-    prepare(&stack, "orders,inventory")?;
+    prepare(&stack, "orders,inventory,customers")?;
     let quiet = ("HOLDFAST_LOG_FILTER", "info,librdkafka=off");
     let inventory = Served::launch_serving(&stack, "inventory", &[quiet]).await?;
     let shelf = |n| Shelf { sku: Mix::sku(n), quantity: 1_000_000, price_minor: 1_000 };
     shelves::fill(&shelves::inventory(&format!("http://{}", inventory.grpc))?, "shop", (0..100).map(shelf)).await?;
     let catalog = Catalog::open(inventory.grpc).await?;
     let variables = [quiet, ("HOLDFAST_INVENTORY_ADDR", catalog.address.as_str()), ("HOLDFAST_PRICE_CACHE_TTL", "0s")];
-    let served = Served::launch_serving(&stack, "orders", &variables).await?;
+    let served = Served::launch_serving(&stack, "orders,customers", &variables).await?;
+    people::register(&people::customers(&format!("http://{}", served.grpc))?, regulars()).await?;
     let told = troubles(&stack, &served, &catalog).await;
     if told.is_err() {
         served.log().lines().rev().take(40).for_each(|line| eprintln!("{line}"));

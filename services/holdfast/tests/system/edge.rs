@@ -349,6 +349,9 @@ async fn authorization(stand: &Stand) -> Result<(), Failed> {
     if seen(eve.get("/v1/orders").await?)? != 0 || seen(staff.get(&of_ada).await?)? != 1 {
         return Err("a list shows what it must not, or not what it must".into());
     }
+    let newcomer = Client { token: Some(stand.token(&Uuid::now_v7().to_string(), "")?), ..stand.stranger() };
+    let opened = newcomer.post("/v1/orders", "k", &json!({ "currency": "EUR" })).await?;
+    opened.refused(StatusCode::CONFLICT, "UNKNOWN_CUSTOMER")?;
     staff.get(&path).await?.is(StatusCode::OK)?;
     staff.get("/v1/customer").await?.refused(StatusCode::FORBIDDEN, "NOT_A_CUSTOMER")?;
     staff

@@ -12,10 +12,12 @@ use std::{
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use holdfast::shelves::{self, Shelf};
 use holdfast_payments::simulator::{Config, Plan, Simulator};
+use holdfast_platform::errors::reason;
 use holdfast_proto::{
     customers::v1::{
         AddAddress, AddAddressRequest, Address, CreateCustomer, CreateCustomerRequest, EraseCustomer,
-        EraseCustomerRequest, Preferences, Profile, customer_service_client::CustomerServiceClient,
+        EraseCustomerRequest, Preferences, Profile, ReactivateCustomer, ReactivateCustomerRequest, RemoveAddress,
+        RemoveAddressRequest, SuspendCustomer, SuspendCustomerRequest, customer_service_client::CustomerServiceClient,
     },
     fulfillment::v1::{
         DispatchShipment, DispatchShipmentRequest, GetShipmentRequest, ListPickableRequest, PackShipment,
@@ -54,7 +56,7 @@ pub enum Story {
     RegrettedLate,
     /// More is wanted than there is.
     Short,
-    /// To an address that nobody knows.
+    /// To an address that the customer removes at the last moment, when orders still remembers it.
     Nowhere,
 }
 
@@ -95,7 +97,7 @@ impl Callers {
     }
 
     pub async fn customer(&mut self) -> Result<(String, String), Status> {
-        let (customer_id, address_id) = (id(), id());
+        let customer_id = id();
         let profile = Profile { name: "Ada".into(), email: "ada@example.org".into(), phone: String::new() };
         let preferences = Some(Preferences { locale: "en".into(), marketing: false });
         let command = CreateCustomer { customer_id: customer_id.clone(), profile: Some(profile), preferences };
@@ -106,6 +108,13 @@ impl Callers {
             async move { customers.create_customer(request).await }
         })
         .await?;
+        let address_id = self.address(&customer_id).await?;
+        Ok((customer_id, address_id))
+    }
+
+    /// A new address of this customer.
+    async fn address(&mut self, customer_id: &str) -> Result<String, Status> {
+        let address_id = id();
         let address = Address {
             recipient: "Ada".into(),
             lines: vec!["1 Engine Row".into()],
@@ -113,24 +122,25 @@ impl Callers {
             postal_code: "N1".into(),
             country: "GB".into(),
         };
-        let command =
-            AddAddress { customer_id: customer_id.clone(), address_id: address_id.clone(), address: Some(address) };
+        let (customer_id, address) = (customer_id.to_owned(), Some(address));
+        let command = AddAddress { customer_id, address_id: address_id.clone(), address };
         self.customers.add_address(AddAddressRequest { request_id: id(), command: Some(command) }).await?;
-        Ok((customer_id, address_id))
+        Ok(address_id)
     }
 
     /// Places one order, and does what its customer does.
     pub async fn order(mut self, story: Story, customer: (String, String)) -> Result<(String, Story), Status> {
         let (order_id, (customer_id, known)) = (id(), customer);
-        let command = CreateOrder { order_id: order_id.clone(), customer_id, currency: "EUR".into() };
-        self.orders.create_order(CreateOrderRequest { request_id: id(), command: Some(command) }).await?;
+        self.create(&order_id, &customer_id).await?;
         let quantity = if story == Story::Short { STOCK + 1 } else { 2 };
         let command = AddItem { order_id: order_id.clone(), sku: "lamp".into(), quantity };
         self.orders.add_item(AddItemRequest { request_id: id(), command: Some(command) }).await?;
         let payment_method = if story == Story::Declined { "pm_card_chargeDeclined" } else { "pm_card_visa" };
-        let address_id = if story == Story::Nowhere { id() } else { known };
-        let command = PlaceOrder { order_id: order_id.clone(), payment_method: payment_method.into(), address_id };
-        self.orders.place_order(PlaceOrderRequest { request_id: id(), command: Some(command) }).await?;
+        if story == Story::Nowhere {
+            self.place_to_removed(&order_id, &customer_id, payment_method).await?;
+        } else {
+            self.place(&order_id, payment_method, &known).await?;
+        }
         match story {
             Story::Regretted => self.cancel(&order_id).await?,
             Story::RegrettedLate => {
@@ -142,6 +152,35 @@ impl Callers {
             _ => {}
         }
         Ok((order_id, story))
+    }
+
+    async fn place(&mut self, order_id: &str, payment_method: &str, address_id: &str) -> Result<(), Status> {
+        let (payment_method, address_id) = (payment_method.to_owned(), address_id.to_owned());
+        let command = PlaceOrder { order_id: order_id.to_owned(), payment_method, address_id };
+        self.orders.place_order(PlaceOrderRequest { request_id: id(), command: Some(command) }).await.map(drop)
+    }
+
+    /// Has orders ask for an address, removes that, and places the order while orders remembers the answer, which is 5 s.
+    async fn place_to_removed(&mut self, order_id: &str, customer_id: &str, card: &str) -> Result<(), Status> {
+        loop {
+            let address_id = self.address(customer_id).await?;
+            let empty = id();
+            self.create(&empty, customer_id).await?;
+            // It is asked for before it is found that there is nothing to place.
+            self.place(&empty, card, &address_id).await.expect_err("the order is empty");
+            let command = RemoveAddress { customer_id: customer_id.to_owned(), address_id: address_id.clone() };
+            self.customers.remove_address(RemoveAddressRequest { request_id: id(), command: Some(command) }).await?;
+            match self.place(order_id, card, &address_id).await {
+                Err(status) if reason(&status).as_deref() == Some("UNKNOWN_ADDRESS") => {} // the machine was too slow
+                placed => return placed,
+            }
+        }
+    }
+
+    async fn create(&mut self, order_id: &str, customer_id: &str) -> Result<(), Status> {
+        let (order_id, customer_id) = (order_id.to_owned(), customer_id.to_owned());
+        let command = CreateOrder { order_id, customer_id, currency: "EUR".into() };
+        self.orders.create_order(CreateOrderRequest { request_id: id(), command: Some(command) }).await.map(drop)
     }
 
     /// Too late is an answer.
@@ -297,8 +336,53 @@ async fn lives(served: &Served, simulator: &Simulator, stack: &Stack) -> Result<
     if stock.on_hand != expected {
         return Err(format!("{} lamps are on hand, {expected} should be", stock.on_hand).into());
     }
+    refuses(&mut callers, simulator, &customer).await?;
     operators_see(stack, &ended).await?;
     forgets(&mut callers, &customer.0, &ended).await
+}
+
+/// What can't be sent or charged is refused at once, and the provider never hears of it.
+async fn refuses(callers: &mut Callers, simulator: &Simulator, regular: &(String, String)) -> Result<(), Failed> {
+    let expect = |what: &str, answer: Result<(), Status>, name: &str| match answer {
+        Err(status) if status.code() == Code::FailedPrecondition && reason(&status).as_deref() == Some(name) => Ok(()),
+        other => Err(Failed::from(format!("{what}: {other:?} instead of {name}"))),
+    };
+    expect("nobody's order", callers.create(&id(), &id()).await, "UNKNOWN_CUSTOMER")?;
+    // A customer of whom orders has never heard anything good.
+    let (customer_id, address_id) = callers.customer().await?;
+    let suspend = |customer_id: &str| {
+        let command = Some(SuspendCustomer { customer_id: customer_id.to_owned(), reason: "bounced".into() });
+        SuspendCustomerRequest { request_id: id(), command }
+    };
+    callers.customers.suspend_customer(suspend(&customer_id)).await?;
+    let order_id = id();
+    expect("suspended, opening", callers.create(&order_id, &customer_id).await, "CUSTOMER_NOT_ACTIVE")?;
+    let command = Some(ReactivateCustomer { customer_id: customer_id.clone() });
+    callers.customers.reactivate_customer(ReactivateCustomerRequest { request_id: id(), command }).await?;
+    // What was bad is not remembered.
+    callers.create(&order_id, &customer_id).await?;
+    let command = AddItem { order_id: order_id.clone(), sku: "lamp".into(), quantity: 1 };
+    callers.orders.add_item(AddItemRequest { request_id: id(), command: Some(command) }).await?;
+    for (what, card, address, name) in [
+        ("another's address", "pm_card_visa", &regular.1, "UNKNOWN_ADDRESS"),
+        ("no address", "pm_card_visa", &String::new(), "UNKNOWN_ADDRESS"),
+        ("a card's number", "4242 4242 4242 4242", &String::new(), "INVALID_PAYMENT_METHOD"),
+        ("no card", "", &String::new(), "INVALID_PAYMENT_METHOD"),
+    ] {
+        expect(what, callers.place(&order_id, card, address).await, name)?;
+    }
+    callers.customers.suspend_customer(suspend(&customer_id)).await?;
+    expect("suspended", callers.place(&order_id, "pm_card_visa", &address_id).await, "CUSTOMER_NOT_ACTIVE")?;
+    let command = Some(EraseCustomer { customer_id: customer_id.clone() });
+    callers.customers.erase_customer(EraseCustomerRequest { request_id: id(), command }).await?;
+    expect("erased", callers.place(&order_id, "pm_card_visa", &address_id).await, "CUSTOMER_NOT_ACTIVE")?;
+    let order = callers.get(&order_id).await?;
+    let charges = simulator.account()["charges"].as_array().cloned().unwrap_or_default();
+    let is_charged = charges.iter().any(|charge| charge["order_id"] == order_id.as_str());
+    if order.status() != OrderStatus::Draft || is_charged {
+        return Err(format!("{order_id} is {:?}, charged: {is_charged}", order.status()).into());
+    }
+    Ok(())
 }
 
 /// What operators are told: that the contexts agree, and how one order came to its end.

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use holdfast::people;
 use holdfast_proto::{
     inventory::v1::{
         GetReservationRequest, GetStockRequest, reservation_service_client::ReservationServiceClient,
@@ -29,7 +30,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use tonic::{Code, Request, Status, transport::Channel};
 use uuid::Uuid;
 
-use crate::shop::{Served, Shop, patient};
+use crate::shop::{Served, Shop, customer, patient, place};
 
 /// Orders of each test: that one node owns none of them is as likely as that many throws of a coin all fall alike.
 const ORDERS: usize = 24;
@@ -101,7 +102,9 @@ fn strongly(read: Option<ReadInfo>, version: u64) -> Result<(), Failed> {
 pub async fn any_node_answers_for_any_order_in_the_callers_trace(shop: &Shop) -> Result<(), Failed> {
     let second = shop.second_node().await?;
     let mut nodes = both(shop, &second).await?;
-    let (flow, customer) = (Flow::begin(), id());
+    let (flow, customer, address) = (Flow::begin(), Uuid::now_v7(), Uuid::now_v7());
+    people::register(&people::customers(&shop.grpc)?, [(customer, address)]).await?;
+    let (customer, address_id) = (customer.to_string(), address.to_string());
     let ids: Vec<String> = (0..ORDERS).map(|_| id()).collect();
     for (n, order) in ids.iter().enumerate() {
         let node = |step: usize| (n + step) % 2;
@@ -111,7 +114,7 @@ pub async fn any_node_answers_for_any_order_in_the_callers_trace(shop: &Shop) ->
         // The other node knows that request, too.
         let again = nodes[node(0)].add_item(flow.request(request)?).await?.into_inner();
         expect("the same request at another node", again, added)?;
-        let place = PlaceOrder { order_id: order.clone(), ..PlaceOrder::default() };
+        let place = PlaceOrder { address_id: address_id.clone(), ..place(order) };
         let place = PlaceOrderRequest { request_id: id(), command: Some(place) };
         nodes[node(0)].place_order(flow.request(place)?).await?;
         for node in &mut nodes {
@@ -197,7 +200,7 @@ async fn survive(
     let mut changed = Vec::new();
     for _ in 0..ORDERS {
         let order = id();
-        first.clone().create_order(create(&order, &id())).await?;
+        first.clone().create_order(create(&order, &customer())).await?;
         let watching = watcher(first.clone(), &order).await?;
         let made = Arc::new(AtomicU64::new(0));
         let caller = tokio::spawn(caller(first.clone(), order.clone(), made.clone(), stopped.clone(), may_fail));
@@ -215,7 +218,7 @@ async fn survive(
         let answer = first.clone().get_order(get).await?.into_inner();
         // One for its creation; each request took effect once, however often it was sent.
         expect("the version", answer.order.map(|order| order.version), Some(1 + made))?;
-        let place = PlaceOrder { order_id: order.clone(), ..PlaceOrder::default() };
+        let place = place(&order);
         first.clone().place_order(PlaceOrderRequest { request_id: id(), command: Some(place) }).await?;
         let seen = tokio::time::timeout(Duration::from_secs(30), watching).await;
         let seen = seen.map_err(|_| "the watch shows nothing")??;

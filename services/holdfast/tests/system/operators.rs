@@ -7,12 +7,12 @@ use holdfast_load_tests::{
     by_hand::{self, Raw},
     checkers,
 };
-use holdfast_proto::orders::v1::{AddItem, CreateOrder, PlaceOrder};
+use holdfast_proto::orders::v1::{AddItem, CreateOrder};
 use libtest_mimic::Failed;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::shop::{Shop, holdfast, record, text};
+use crate::shop::{Shop, customer, holdfast, place, record, text};
 
 const TOKEN: &str = "an-operators-token-of-this-test";
 
@@ -60,10 +60,10 @@ fn found(findings: &[Value], check: &str, words: &[&str]) -> Result<(), Failed> 
 }
 
 fn order(id: &str) -> [Raw; 3] {
-    let customer_id = Uuid::now_v7().to_string();
+    let customer_id = customer();
     let create = CreateOrder { order_id: id.to_owned(), customer_id, currency: "EUR".to_owned() };
     let add = AddItem { order_id: id.to_owned(), sku: "sku-2".to_owned(), quantity: 2 };
-    let place = PlaceOrder { order_id: id.to_owned(), ..PlaceOrder::default() };
+    let place = place(id);
     [record(id, &create), record(id, &add), record(id, &place)]
 }
 

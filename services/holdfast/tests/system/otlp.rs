@@ -8,7 +8,7 @@ use std::{
 };
 
 use holdfast_load_tests::by_hand::Raw;
-use holdfast_proto::orders::v1::{AddItem, CreateOrder, PlaceOrder};
+use holdfast_proto::orders::v1::{AddItem, CreateOrder};
 use libtest_mimic::Failed;
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 use uuid::Uuid;
 
 use crate::{
-    shop::{Shop, record},
+    shop::{Shop, customer, place, record},
     telemetry,
 };
 
@@ -96,10 +96,10 @@ pub async fn one_trace_reaches_the_collector_from_both_contexts_and_carries_no_p
     let (order, trace) = (Uuid::now_v7().to_string(), Uuid::new_v4());
     let traced =
         |raw: Raw, trace: &Uuid| raw.with("traceparent", Some(&format!("00-{}-00f067aa0ba902b7-01", trace.simple())));
-    let customer_id = Uuid::now_v7().to_string();
+    let customer_id = customer();
     let create = CreateOrder { order_id: order.clone(), customer_id, currency: "EUR".to_owned() };
     let add = AddItem { order_id: order.clone(), sku: "sku-2".to_owned(), quantity: 1 };
-    let place = PlaceOrder { order_id: order.clone(), ..PlaceOrder::default() };
+    let place = place(&order);
     let records = [record(&order, &create), record(&order, &add), record(&order, &place)];
     shop.order(&records.map(|raw| traced(raw, &trace))).await?;
     let canary = format!("canary{}", Uuid::new_v4().simple());

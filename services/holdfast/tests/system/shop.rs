@@ -9,13 +9,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast::shelves::{self, Shelf};
+use holdfast::{
+    people,
+    shelves::{self, Shelf},
+};
 use holdfast_load_tests::{
     by_hand::{self, Place, Raw},
     checkers::{self, Target},
-    work::Mix,
+    work::{Mix, regular, regulars},
 };
 use holdfast_payments::simulator::{self, Simulator};
+use holdfast_proto::orders::v1::PlaceOrder;
 use holdfast_stack::{Stack, StackOptions};
 use libtest_mimic::Failed;
 use prost::{Message, Name};
@@ -25,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// The contexts that most tests are about.
-const ORDERING: &str = "orders,inventory";
+const ORDERING: &str = "orders,inventory,customers";
 
 /// Everything that the served process wrote.
 pub type Log = Arc<Mutex<String>>;
@@ -146,6 +150,7 @@ impl Shop {
         let shelf = |sku: String, quantity| Shelf { sku, quantity, price_minor: 1_000 };
         let shelves = (0..100).map(|n| shelf(Mix::sku(n), 1_000_000));
         shelves::fill(&shelves::inventory(&shop.grpc)?, "shop", shelves).await?;
+        people::register(&people::customers(&shop.grpc)?, regulars()).await?;
         Ok(shop)
     }
 
@@ -222,6 +227,17 @@ pub fn prepare(stack: &Stack, contexts: &str) -> Result<(), Failed> {
 
 fn served_address(served: &Served) -> String {
     served.grpc.to_string()
+}
+
+/// A command to place that order of the first regular's.
+pub fn place(order_id: &str) -> PlaceOrder {
+    let (payment_method, address_id) = ("pm_card_visa".to_owned(), regular(0).1.to_string());
+    PlaceOrder { order_id: order_id.to_owned(), payment_method, address_id }
+}
+
+/// The first regular.
+pub fn customer() -> String {
+    regular(0).0.to_string()
 }
 
 /// A good record for the aggregate `key`.

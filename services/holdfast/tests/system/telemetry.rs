@@ -3,13 +3,13 @@
 use std::io::{Read as _, Write as _};
 
 use holdfast_load_tests::by_hand::Raw;
-use holdfast_proto::orders::v1::{AddItem, CreateOrder, PlaceOrder};
+use holdfast_proto::orders::v1::{AddItem, CreateOrder};
 use libtest_mimic::Failed;
 use uuid::Uuid;
 
 use crate::{
     bad_records,
-    shop::{Shop, record},
+    shop::{Shop, customer, place, record},
 };
 
 pub async fn one_trace_leads_through_both_contexts(shop: &Shop) -> Result<(), Failed> {
@@ -19,10 +19,10 @@ pub async fn one_trace_leads_through_both_contexts(shop: &Shop) -> Result<(), Fa
     let traced = |raw: Raw| {
         raw.with("traceparent", Some(&format!("00-{trace}-00f067aa0ba902b7-01"))).with("ce_correlationid", Some(&flow))
     };
-    let customer_id = Uuid::now_v7().to_string();
+    let customer_id = customer();
     let create = CreateOrder { order_id: id.clone(), customer_id, currency: "EUR".to_owned() };
     let add = AddItem { order_id: id.clone(), sku: "sku-2".to_owned(), quantity: 1 };
-    let place = PlaceOrder { order_id: id.clone(), ..PlaceOrder::default() };
+    let place = place(&id);
     let flawed = AddItem { quantity: 0, ..add.clone() };
     let records = [
         traced(record(&id, &create)),

@@ -13,10 +13,14 @@ use crate::Sku;
 pub enum Command {
     /// Open an empty draft.
     CreateOrder {
+        /// The order's id.
+        order: Uuid,
         /// Whose order, as the customers context names them.
         customer: Uuid,
         /// The currency of every amount of the order.
         currency: Currency,
+        /// Customers' answer, filled in before the decision.
+        account: Option<Account>,
     },
     /// Add units of a sku to a draft.
     AddItem {
@@ -34,10 +38,14 @@ pub enum Command {
     },
     /// Place a draft that has lines.
     PlaceOrder {
-        /// Token of the payment method, if one was given.
-        payment_method: Option<Arc<str>>,
-        /// Id of the customer's address, if one was given.
-        address_id: Option<Arc<str>>,
+        /// The order's id.
+        order: Uuid,
+        /// Token of the payment method, as it was given; empty if none was.
+        payment_method: Arc<str>,
+        /// Id of the customer's address, as it was given; empty if none was.
+        address_id: Arc<str>,
+        /// Customers' answer, filled in before the decision.
+        standing: Option<Standing>,
     },
     /// Cancel before shipping.
     CancelOrder {
@@ -123,6 +131,36 @@ impl Command {
         }
     }
 }
+
+/// Customers' answer to "may this customer place an order that goes to this address?".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The customer that was asked for. It is compared with the order's.
+    pub customer: Uuid,
+    /// Where the account is.
+    pub account: Account,
+    /// Whether the address is one of the customer's.
+    pub has_address: bool,
+}
+
+/// Where a customer's account is, as customers answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// There is no such customer.
+    Unknown,
+    /// It is suspended or erased.
+    NotActive,
+    /// It may order.
+    Active,
+}
+
+/// Whether `text` can be a token of a payment provider's: 1-255 characters of visible ASCII.
+pub(crate) fn is_token(text: &str) -> bool {
+    (1..=TOKEN_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Longest token of a payment method, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 255;
 
 /// Inventory's answer to "what does one unit cost?".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Pure: [`Order`] decides and evolves, and knows no clock, no I/O, no wire format. A price arrives inside
-//! [`Command::AddItem`], looked up before; what inventory, payments and fulfillment did arrives as a command too, and what follows from it is the table
+//! [`Command::AddItem`], a customer's standing inside [`Command::CreateOrder`] and [`Command::PlaceOrder`], looked up before; what inventory, payments and fulfillment did arrives as a command too, and what follows from it is the table
 //! in [`process`]. Deliberately absent: the mapping from and to protobuf (the service's codec).
 
 #![deny(clippy::float_arithmetic)]
@@ -19,7 +19,7 @@ pub mod process;
 mod rejection;
 mod sku;
 
-pub use command::{Command, Payment, Quote, Shipment, ShipmentCause};
+pub use command::{Account, Command, Payment, Quote, Shipment, ShipmentCause, Standing, TOKEN_BYTES_MAX};
 pub use event::{Cancellation, CancellationCause, Event};
 pub use lines::{Line, Lines};
 pub use order::{Details, LINES_MAX, Order, Status};

@@ -1,6 +1,7 @@
 //! The Order aggregate: its state, its decisions, its evolution.
 //!
-//! Invariants: lines change in DRAFT only; an order is placed at most once and with at least one line; CANCELLED and DELIVERED are final; it is paid
+//! Invariants: lines change in DRAFT only; an order is placed at most once, with at least one line, and for an ACTIVE customer who has the address
+//! (nobody is charged for what can't be sent); CANCELLED and DELIVERED are final; it is paid
 //! at most once, and shipped only when paid. Other contexts' news never errs, whatever state it meets: contexts react to one another,
 //! so their events cross, and what comes too late changes nothing here ([`crate::process`]) because whoever sent it, told of
 //! the cancellation, undoes what it did. A paid order is cancelled by fulfillment's word alone, for only fulfillment knows whether the
@@ -13,7 +14,9 @@ use holdfast_money::Money;
 use uuid::Uuid;
 
 use crate::{
-    Cancellation, CancellationCause, Command, Event, Lines, Payment, Quote, Rejection, Shipment, ShipmentCause, Sku,
+    Account, Cancellation, CancellationCause, Command, Event, Lines, Payment, Quote, Rejection, Shipment,
+    ShipmentCause, Sku, Standing,
+    command::is_token,
     process::{self, News, Reaction, Stage},
 };
 
@@ -142,10 +145,22 @@ impl Aggregate for Order {
             return Ok(self.react(news, command, at).map_or_else(Decision::nothing, Decision::event));
         }
         let event = match command {
-            Command::CreateOrder { customer, currency } => match self.0 {
-                None => Event::OrderCreated { at, customer: *customer, currency: *currency },
-                Some(_) => return Err(Rejection::OrderAlreadyExists),
+            Command::CreateOrder { customer, currency, account, .. } => match (&self.0, account) {
+                (Some(_), _) => return Err(Rejection::OrderAlreadyExists),
+                (None, None) => return Ok(Decision::Unprepared(NOT_ASKED)),
+                (None, Some(account)) => {
+                    may_order(*account)?;
+                    Event::OrderCreated { at, customer: *customer, currency: *currency }
+                }
             },
+            Command::PlaceOrder { payment_method, address_id, standing, .. } => {
+                let order = self.0.as_ref().ok_or(Rejection::OrderNotFound)?;
+                order.placeable(command, payment_method)?;
+                match standing.filter(|standing| standing.customer == order.customer) {
+                    None => return Ok(Decision::Unprepared(NOT_ASKED)),
+                    Some(standing) => order.place(payment_method, address_id, standing, at)?,
+                }
+            }
             Command::CancelOrder { .. }
                 if self.0.as_ref().is_some_and(|order| order.cancellation_requested.is_some()) =>
             {
@@ -188,17 +203,6 @@ impl Details {
                     Ok(Event::ItemRemoved { at, sku: sku.clone(), total })
                 }
             },
-            (Command::PlaceOrder { .. }, Status::Draft) if self.lines.as_slice().is_empty() => {
-                Err(Rejection::EmptyOrder)
-            }
-            (Command::PlaceOrder { payment_method, address_id }, Status::Draft) => Ok(Event::OrderPlaced {
-                at,
-                customer: self.customer,
-                lines: self.lines.as_slice().into(),
-                total: self.lines.total(),
-                payment_method: payment_method.clone(),
-                address_id: address_id.clone(),
-            }),
             (Command::CancelOrder { reason }, Status::Draft | Status::Placed { .. }) => {
                 let cancellation = Cancellation { cause: CancellationCause::Requested, reason: reason.clone() };
                 Ok(Event::OrderCancelled { at, cancellation })
@@ -206,8 +210,45 @@ impl Details {
             (Command::CancelOrder { reason }, Status::Paid) => {
                 Ok(Event::OrderCancellationRequested { at, reason: reason.clone() })
             }
-            _ => Err(Rejection::WrongState { command: command.name(), status: self.status.name() }),
+            _ => Err(self.wrong_state(command)),
         }
+    }
+
+    fn wrong_state(&self, command: &Command) -> Rejection {
+        Rejection::WrongState { command: command.name(), status: self.status.name() }
+    }
+
+    /// Whether the order can be placed, as far as it knows without customers' answer.
+    fn placeable(&self, command: &Command, payment_method: &str) -> Result<(), Rejection> {
+        if self.status != Status::Draft {
+            return Err(self.wrong_state(command));
+        }
+        if self.lines.as_slice().is_empty() {
+            return Err(Rejection::EmptyOrder);
+        }
+        if is_token(payment_method) { Ok(()) } else { Err(Rejection::InvalidPaymentMethod) }
+    }
+
+    /// `standing` is the order's own customer's.
+    fn place(
+        &self,
+        payment_method: &Arc<str>,
+        address_id: &Arc<str>,
+        standing: Standing,
+        at: Timestamp,
+    ) -> Result<Event, Rejection> {
+        may_order(standing.account)?;
+        if !standing.has_address {
+            return Err(Rejection::UnknownAddress);
+        }
+        Ok(Event::OrderPlaced {
+            at,
+            customer: self.customer,
+            lines: self.lines.as_slice().into(),
+            total: self.lines.total(),
+            payment_method: Some(payment_method.clone()),
+            address_id: Some(address_id.clone()),
+        })
     }
 
     /// Once: inventory says so again when it reads again.
@@ -286,6 +327,17 @@ impl Details {
                 self.cancellation_requested = None;
             }
         }
+    }
+}
+
+/// What a decision without customers' answer about the order's own customer lacks.
+const NOT_ASKED: &str = "customers were not asked about the order's customer";
+
+const fn may_order(account: Account) -> Result<(), Rejection> {
+    match account {
+        Account::Unknown => Err(Rejection::UnknownCustomer),
+        Account::NotActive => Err(Rejection::CustomerNotActive),
+        Account::Active => Ok(()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use holdfast_money::Currency;
 
-use crate::{LINES_MAX, Sku};
+use crate::{LINES_MAX, Sku, TOKEN_BYTES_MAX};
 
 /// A business rejection: an answer, not an error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +55,18 @@ pub enum Rejection {
     /// The line or the total would not fit.
     #[error("the order's total would be too large")]
     TotalTooLarge,
+    /// Customers knows no such customer.
+    #[error("there is no such customer")]
+    UnknownCustomer,
+    /// The customer is suspended or erased.
+    #[error("the customer's account is not active")]
+    CustomerNotActive,
+    /// The customer has no such address, or none was named.
+    #[error("the customer has no such address")]
+    UnknownAddress,
+    /// The token of the payment method is missing, or none that a payment provider could have issued.
+    #[error("the payment method is no token of a payment provider: 1-{TOKEN_BYTES_MAX} characters of visible ASCII")]
+    InvalidPaymentMethod,
     /// The price was not looked up before the decision: a defect of the adapter, kept from doing harm.
     #[error("the price of sku {sku} was not asked for")]
     PriceNotAsked {
@@ -77,6 +89,10 @@ impl Rejection {
             Self::ItemNotInOrder { .. } => "ITEM_NOT_IN_ORDER",
             Self::TooManyLines => "TOO_MANY_LINES",
             Self::TotalTooLarge => "TOTAL_TOO_LARGE",
+            Self::UnknownCustomer => "UNKNOWN_CUSTOMER",
+            Self::CustomerNotActive => "CUSTOMER_NOT_ACTIVE",
+            Self::UnknownAddress => "UNKNOWN_ADDRESS",
+            Self::InvalidPaymentMethod => "INVALID_PAYMENT_METHOD",
             Self::PriceNotAsked { .. } => "PRICE_NOT_ASKED",
         }
     }

@@ -2,12 +2,17 @@
 
 mod given;
 
-use given::{CUSTOMER, NOW, add, cancel, create, eur, given, place, remove, reserved, sku, status, when};
+use given::{
+    CUSTOMER, GOOD, NOW, add, cancel, create, create_for, eur, given, is_unprepared, place, place_with, remove,
+    reserved, sku, status, when,
+};
 use holdfast_core::Timestamp;
 use holdfast_money::{Currency, Money};
 use holdfast_orders_domain::{
-    Cancellation, CancellationCause, Command, Event, LINES_MAX, Line, Lines, Order, Quote, Rejection, Status,
+    Account, Cancellation, CancellationCause, Command, Event, LINES_MAX, Line, Lines, Order, Quote, Rejection,
+    Standing, Status, TOKEN_BYTES_MAX,
 };
+use uuid::Uuid;
 
 fn wrong_state(command: &'static str, status: &'static str) -> Rejection {
     Rejection::WrongState { command, status }
@@ -107,9 +112,58 @@ fn placing_carries_what_inventory_and_payments_need() {
         lines: [line].into(),
         total: eur(200),
         payment_method: Some("pm_1".into()),
-        address_id: None,
+        address_id: Some("home".into()),
     };
     assert_eq!(when(&given(&[create(), add("a", 2, eur(100))]), place()), Ok(vec![placed]));
+}
+
+#[test]
+fn order_is_not_created_for_a_customer_who_may_not_order() {
+    let account = |account| when(&Order::default(), create_for(Some(account)));
+    assert_eq!(account(Account::Unknown), Err(Rejection::UnknownCustomer));
+    assert_eq!(account(Account::NotActive), Err(Rejection::CustomerNotActive));
+    let again = when(&given(&[create()]), create_for(Some(Account::Unknown)));
+    assert_eq!(again, Err(Rejection::OrderAlreadyExists), "whoever asks for it");
+}
+
+#[test]
+fn order_is_not_placed_for_what_cannot_be_sent_or_charged() {
+    let order = given(&[create(), add("a", 1, eur(1))]);
+    let place = |standing| when(&order, place_with("pm_1", Some(standing)));
+    assert_eq!(place(Standing { account: Account::Unknown, ..GOOD }), Err(Rejection::UnknownCustomer));
+    assert_eq!(place(Standing { account: Account::NotActive, ..GOOD }), Err(Rejection::CustomerNotActive));
+    assert_eq!(place(Standing { has_address: false, ..GOOD }), Err(Rejection::UnknownAddress));
+    assert!(place(GOOD).is_ok());
+}
+
+#[test]
+fn payment_method_is_a_token_of_visible_ascii() {
+    let order = given(&[create(), add("a", 1, eur(1))]);
+    let place = |token: &str| when(&order, place_with(token, Some(GOOD)));
+    let longest = "x".repeat(TOKEN_BYTES_MAX);
+    for token in ["pm_card_visa", "pm_1KkzP2eZvKYlo2C", "x", longest.as_str()] {
+        assert!(place(token).is_ok(), "{token}");
+    }
+    let too_long = "x".repeat(TOKEN_BYTES_MAX + 1);
+    for token in ["", " ", "pm card", "pm_1\n", "pm_\u{0}", "pm_\u{7f}", "pm_ü", "４２４２", too_long.as_str()] {
+        assert_eq!(place(token), Err(Rejection::InvalidPaymentMethod), "{token:?}");
+    }
+}
+
+#[test]
+fn answer_about_another_customer_decides_nothing() {
+    let order = given(&[create(), add("a", 1, eur(1))]);
+    let other = Standing { customer: Uuid::from_u128(8), ..GOOD };
+    for standing in [None, Some(other), Some(Standing { has_address: false, ..other })] {
+        assert!(is_unprepared(&order, &place_with("pm_1", standing)), "{standing:?}");
+    }
+    assert!(is_unprepared(&Order::default(), &create_for(None)));
+    // What needs no answer is answered without one.
+    assert_eq!(when(&Order::default(), place_with("pm_1", None)), Err(Rejection::OrderNotFound));
+    assert_eq!(when(&given(&[create()]), place_with("pm_1", None)), Err(Rejection::EmptyOrder));
+    assert_eq!(when(&order, place_with("", None)), Err(Rejection::InvalidPaymentMethod));
+    let placed = given(&[create(), add("a", 1, eur(1)), place()]);
+    assert_eq!(when(&placed, place_with("", None)), Err(wrong_state("PlaceOrder", "PLACED")));
 }
 
 #[test]
@@ -201,6 +255,14 @@ fn rejections_keep_their_published_names() {
         (Rejection::QuantityNotPositive, "QUANTITY_NOT_POSITIVE", "the quantity must be at least 1"),
         (Rejection::UnknownSku { sku: sku("a") }, "UNKNOWN_SKU", "inventory has no price for sku a"),
         (Rejection::ItemNotInOrder { sku: sku("a") }, "ITEM_NOT_IN_ORDER", "the order has no line of sku a"),
+        (Rejection::UnknownCustomer, "UNKNOWN_CUSTOMER", "there is no such customer"),
+        (Rejection::CustomerNotActive, "CUSTOMER_NOT_ACTIVE", "the customer's account is not active"),
+        (Rejection::UnknownAddress, "UNKNOWN_ADDRESS", "the customer has no such address"),
+        (
+            Rejection::InvalidPaymentMethod,
+            "INVALID_PAYMENT_METHOD",
+            "the payment method is no token of a payment provider: 1-255 characters of visible ASCII",
+        ),
         (Rejection::TooManyLines, "TOO_MANY_LINES", "an order has at most 100 lines"),
         (Rejection::TotalTooLarge, "TOTAL_TOO_LARGE", "the order's total would be too large"),
         (Rejection::PriceNotAsked { sku: sku("a") }, "PRICE_NOT_ASKED", "the price of sku a was not asked for"),

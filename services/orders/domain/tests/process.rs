@@ -78,7 +78,7 @@ fn every_news_has_a_row_and_comes_twice_without_harm() {
 fn payment_is_pinned_with_its_rate_and_tells_others_what_to_ship() {
     let order = given(&[create(), add("a", 1, eur(1)), place(), reserved()]);
     let line = Line::new(sku("a"), 1, eur(1)).expect("fits");
-    let (customer, address_id) = (given::CUSTOMER, None);
+    let (customer, address_id) = (given::CUSTOMER, Some("home".into()));
     let paid = Event::OrderPaid { at: NOW, payment: payment(), customer, address_id, lines: [line].into() };
     assert_eq!(when(&order, captured()), Ok(vec![paid]));
     assert_eq!(at(Stage::Delivered).details().and_then(|details| details.payment.clone()), Some(payment()));

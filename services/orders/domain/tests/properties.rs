@@ -5,8 +5,9 @@ mod given;
 use given::{CUSTOMER, NOW, handle, sku};
 use holdfast_core::{Aggregate, Timestamp};
 use holdfast_money::{Currency, Money};
-use holdfast_orders_domain::{Command, Event, Order, Quote, Status};
+use holdfast_orders_domain::{Account, Command, Event, Order, Quote, Status};
 use proptest::prelude::*;
+use uuid::Uuid;
 
 fn news() -> impl Strategy<Value = Command> {
     prop_oneof![
@@ -27,10 +28,15 @@ fn command() -> impl Strategy<Value = Command> {
     let quantity = prop_oneof![8 => 1_i64..20, 1 => any::<i64>(), 1 => Just(0)];
     let name = "[a-e]";
     prop_oneof![
-        3 => currency.prop_map(|currency| Command::CreateOrder { customer: CUSTOMER, currency }),
+        3 => currency.prop_map(|currency| Command::CreateOrder {
+            order: Uuid::nil(),
+            customer: CUSTOMER,
+            currency,
+            account: Some(Account::Active),
+        }),
         12 => (name, quantity, quote).prop_map(|(name, quantity, quote)| Command::AddItem { sku: sku(&name), quantity, quote }),
         4 => name.prop_map(|name| Command::RemoveItem { sku: sku(&name) }),
-        1 => Just(Command::PlaceOrder { payment_method: None, address_id: None }),
+        1 => Just(given::place()),
         1 => Just(Command::CancelOrder { reason: "why not".into() }),
         3 => news(),
     ]

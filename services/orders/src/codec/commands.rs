@@ -1,13 +1,13 @@
 //! Commands from the wire.
 //!
-//! Invariant: each promise that a comment of `commands.proto` makes about a field is checked here. Deliberately absent: prices.
-
-use std::sync::Arc;
+//! Invariant: each promise that a comment of `commands.proto` makes about a field is checked here. Deliberately absent: prices, and whether the
+//! customer may order.
 
 use holdfast_adapter::{body, check};
 use holdfast_core::{Message, disposition::Refused};
-use holdfast_orders_domain::{Command, Quote, Sku};
+use holdfast_orders_domain::{Command, Quote, Sku, TOKEN_BYTES_MAX};
 use holdfast_proto::orders::v1;
+use uuid::Uuid;
 
 /// `ce_type` of `CreateOrder`.
 pub const CREATE_ORDER: &str = "holdfast.orders.v1.CreateOrder";
@@ -23,8 +23,8 @@ pub const CANCEL_ORDER: &str = "holdfast.orders.v1.CancelOrder";
 /// The commands of the context.
 pub(super) const HANDLED: &[&str] = &[CREATE_ORDER, ADD_ITEM, REMOVE_ITEM, PLACE_ORDER, CANCEL_ORDER];
 
-/// Longest token of a payment method or id of an address, in bytes.
-const REFERENCE_BYTES_MAX: usize = 255;
+/// Longest text that is taken as the id of an address, in bytes.
+const ADDRESS_ID_BYTES_MAX: usize = 255;
 /// Longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 200;
 
@@ -42,10 +42,10 @@ pub(super) fn decode(message: &Message) -> Option<Result<Command, Refused>> {
 
 fn create_order(message: &Message) -> Result<Command, Refused> {
     let body: v1::CreateOrder = body::decode(message)?;
-    order_id(&body.order_id, message)?;
+    let order = order_id(&body.order_id, message)?;
     let customer = check::canonical_uuid("customer_id", &body.customer_id)?;
     let currency = check::currency("currency", &body.currency)?;
-    Ok(Command::CreateOrder { customer, currency })
+    Ok(Command::CreateOrder { order, customer, currency, account: None })
 }
 
 fn add_item(message: &Message) -> Result<Command, Refused> {
@@ -63,10 +63,12 @@ fn remove_item(message: &Message) -> Result<Command, Refused> {
 
 fn place_order(message: &Message) -> Result<Command, Refused> {
     let body: v1::PlaceOrder = body::decode(message)?;
-    order_id(&body.order_id, message)?;
+    let order = order_id(&body.order_id, message)?;
     Ok(Command::PlaceOrder {
-        payment_method: reference("payment_method", &body.payment_method)?,
-        address_id: reference("address_id", &body.address_id)?,
+        order,
+        payment_method: check::at_most("payment_method", &body.payment_method, TOKEN_BYTES_MAX)?.into(),
+        address_id: check::at_most("address_id", &body.address_id, ADDRESS_ID_BYTES_MAX)?.into(),
+        standing: None,
     })
 }
 
@@ -77,16 +79,12 @@ fn cancel_order(message: &Message) -> Result<Command, Refused> {
 }
 
 /// The order's id is well-formed, and the record's key.
-pub(crate) fn order_id(id: &str, message: &Message) -> Result<(), Refused> {
-    check::canonical_uuid("order_id", id)?;
-    check::equals_key("order_id", id, &message.key)
+pub(crate) fn order_id(id: &str, message: &Message) -> Result<Uuid, Refused> {
+    let order = check::canonical_uuid("order_id", id)?;
+    check::equals_key("order_id", id, &message.key)?;
+    Ok(order)
 }
 
 fn sku(text: &str) -> Result<Sku, Refused> {
     Sku::new(text).map_err(|_| Refused::invalid("sku", "sku is not 1-64 characters of [A-Za-z0-9._-]"))
-}
-
-fn reference(field: &str, text: &str) -> Result<Option<Arc<str>>, Refused> {
-    let text = check::at_most(field, text, REFERENCE_BYTES_MAX)?;
-    Ok((!text.is_empty()).then(|| text.into()))
 }

@@ -133,7 +133,8 @@ async fn more_skus_than_one_question_may_hold_are_asked_in_parts() {
 #[tokio::test]
 async fn commands_that_need_no_price_ask_for_none() {
     let shop = Shop::open();
-    let mut place = Command::PlaceOrder { payment_method: None, address_id: None };
+    let order = uuid::Uuid::nil();
+    let mut place = Command::PlaceOrder { order, payment_method: "pm_1".into(), address_id: "".into(), standing: None };
     let mut quoted = Command::AddItem { sku: Sku::new("A").unwrap(), quantity: 1, quote: Quote::UnknownSku };
     assert_eq!(shop.prices.quote(&mut [&mut place, &mut quoted]).await, [Ok(()), Ok(())]);
     assert_eq!((shop.asked(), quote(&quoted)), (0, Quote::UnknownSku));

@@ -12,6 +12,7 @@ use holdfast_core::{
 use holdfast_money::{Currency, Money};
 use holdfast_orders::{
     codec::OrderAdapter,
+    customers::{Customers, StaticCustomers},
     prices::{Prices, StaticPrices},
 };
 use holdfast_orders_domain::Command;
@@ -28,7 +29,8 @@ const ORDER: &str = "0192f0c1-7b1e-7cc3-8000-000000000001";
 const CUSTOMER: &str = "0192f0c1-7b1e-7cc3-8000-00000000c001";
 
 pub fn adapter() -> OrderAdapter {
-    OrderAdapter::new(Prices::new(Arc::new(StaticPrices::all(Money::new(1, Currency::EUR)))))
+    let prices = StaticPrices::all(Money::new(1, Currency::EUR));
+    OrderAdapter::new(Prices::new(Arc::new(prices)), Customers::new(Arc::new(StaticCustomers::all())))
 }
 
 /// A record as a producer would send it, with `ORDER` as key.

@@ -10,7 +10,7 @@ use holdfast_proto::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::shop::{Shop, id};
+use crate::shop::{Shop, eventually, id};
 
 fn fields(status: &Status) -> Vec<String> {
     let violations = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
@@ -195,6 +195,75 @@ async fn while_inventory_is_away_a_caller_is_told_when_to_come_again_and_nothing
     assert_eq!(shop.get(&draft).await.unwrap().order.unwrap().version, 1);
     shop.prices.away.store(false, Ordering::SeqCst);
     assert_eq!(shop.add(&draft, "A", 1).await.unwrap().version, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_sent_or_charged_is_rejected_and_changes_nothing() {
+    let mut shop = Shop::in_memory().await;
+    let rejected = |name: &str| (Code::FailedPrecondition, name.to_owned());
+    let strange = |prefix: &str| format!("{prefix}{}", &id()[4..]);
+    assert_eq!(answer(shop.create(&id(), &strange("dead")).await), rejected("UNKNOWN_CUSTOMER"));
+    assert_eq!(answer(shop.create(&id(), &strange("0bad")).await), rejected("CUSTOMER_NOT_ACTIVE"));
+
+    let draft = shop.draft().await;
+    shop.add(&draft, "A", 1).await.unwrap();
+    for address in [strange("dead"), String::new(), "home".to_owned(), id().to_uppercase()] {
+        let placed = shop.place_with(&draft, "pm_1", &address).await;
+        assert_eq!(answer(placed), rejected("UNKNOWN_ADDRESS"), "{address}");
+    }
+    for token in ["", "pm 1", "pm_1\n", "pm_ü"] {
+        assert_eq!(answer(shop.place_with(&draft, token, &id()).await), rejected("INVALID_PAYMENT_METHOD"), "{token}");
+    }
+    assert_eq!(shop.get(&draft).await.unwrap().order.unwrap().version, 2);
+    assert_eq!(shop.place_with(&draft, "pm_1", &id()).await.unwrap().version, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_customers_away_only_who_needs_them_waits() {
+    let mut shop = Shop::in_memory().await;
+    let draft = shop.draft().await;
+    shop.add(&draft, "A", 1).await.unwrap();
+    shop.customers.away.store(true, Ordering::SeqCst);
+    let status = shop.place(&draft).await.unwrap_err();
+    assert!(retry_after(&status).is_some());
+    assert_eq!(answer(Err::<(), _>(status)), (Code::Unavailable, "DOWNSTREAM_UNAVAILABLE".to_owned()));
+    assert_eq!(answer(shop.create(&id(), &id()).await), (Code::Unavailable, "DOWNSTREAM_UNAVAILABLE".to_owned()));
+    assert_eq!(shop.add(&draft, "B", 1).await.unwrap().version, 3, "a price needs no customer");
+    // By Kafka it waits in the mailbox.
+    let (payment_method, address_id) = ("pm_1".to_owned(), id());
+    shop.send(&draft, &v1::PlaceOrder { order_id: draft.clone(), payment_method, address_id });
+    eventually("it waits", || async { shop.memory.contents().mailbox.len() == 1 }).await;
+    shop.customers.away.store(false, Ordering::SeqCst);
+    let placed = v1::GetOrderRequest { order_id: draft, min_version: 4, ..v1::GetOrderRequest::default() };
+    let placed = shop.client.get_order(placed).await.unwrap().into_inner().order.unwrap();
+    assert_eq!(placed.status(), v1::OrderStatus::Placed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn order_that_left_memory_is_placed_at_once() {
+    let mut shop = Shop::in_memory().await;
+    let draft = shop.draft().await;
+    shop.add(&draft, "A", 1).await.unwrap();
+    shop.restart().await;
+    assert_eq!(shop.place(&draft).await.unwrap().version, 3, "the customer is known by the stored order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_attempt_to_create_an_order_leaves_its_customer_alone() {
+    let mut shop = Shop::in_memory().await;
+    let order_id = id();
+    let stranger = format!("dead{}", &id()[4..]);
+    assert!(shop.create(&order_id, &stranger).await.is_err());
+    shop.create(&order_id, &id()).await.unwrap();
+    shop.add(&order_id, "A", 1).await.unwrap();
+    // Whose it is was remembered wrong: nothing is decided on that, and the next attempt is right.
+    let first = shop.place(&order_id).await;
+    if let Err(status) = &first {
+        assert_eq!(status.code(), Code::Unavailable, "never a rejection: {status:?}");
+    }
+    let placed = if first.is_ok() { first } else { shop.place(&order_id).await };
+    assert_eq!(placed.unwrap().version, 3);
+    assert!(answer(shop.create(&order_id, &stranger).await).1 == "ORDER_ALREADY_EXISTS");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,11 +19,13 @@ use holdfast_core::{
 };
 use holdfast_money::{Currency, Money};
 use holdfast_orders::{
-    app, grpc,
+    app,
+    customers::{CustomerSource, Question},
+    grpc,
     prices::{Keep, PriceSource, StaticPrices},
     queries::{self, Listed, Page, Queries},
 };
-use holdfast_orders_domain::Sku;
+use holdfast_orders_domain::{Account, Sku, Standing};
 use holdfast_platform::{Health, Shutdown, grpc::Server};
 use holdfast_postgres::{Config as PgConfig, PgStore, Role, migrate};
 use holdfast_proto::{
@@ -45,6 +47,7 @@ pub struct Shop {
     pub client: OrderServiceClient<Channel>,
     pub log: MemoryLog,
     pub prices: Inventory,
+    pub customers: Registry,
     pub node: Arc<Node>,
     /// Where `Shop::on_postgres` keeps its orders.
     postgres: Option<Arc<PgStore>>,
@@ -85,28 +88,65 @@ impl PriceSource for Inventory {
     }
 }
 
+/// Customers whose ids begin with `dead` are unknown, those with `0bad` are suspended; all others may order, and have every address but those
+/// that begin with `dead`. Or nobody is known to anybody, while it is away.
+#[derive(Clone, Default)]
+pub struct Registry {
+    pub away: Arc<AtomicBool>,
+}
+
+impl Registry {
+    fn new() -> Self {
+        Self::default()
+    }
+}
+
+#[async_trait]
+impl CustomerSource for Registry {
+    async fn standings(&self, questions: &[Question]) -> Result<Vec<Standing>, LookupFailed> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(LookupFailed("away".into()));
+        }
+        let answer = |question: &Question| Standing {
+            customer: question.customer,
+            account: match question.customer.as_bytes() {
+                [0xde, 0xad, ..] => Account::Unknown,
+                [0x0b, 0xad, ..] => Account::NotActive,
+                _ => Account::Active,
+            },
+            has_address: question.address.is_some_and(|address| !address.as_bytes().starts_with(&[0xde, 0xad])),
+        };
+        Ok(questions.iter().map(answer).collect())
+    }
+}
+
 impl Shop {
     pub async fn in_memory() -> Self {
         let memory = MemoryStore::new();
         let queries = Arc::new(InMemory(memory.node()));
-        Self::open(Arc::new(memory.node()), queries, memory.node(), None).await
+        Self::open(log(), Arc::new(memory.node()), queries, memory.node(), None).await
+    }
+
+    /// Has the node of [`Self::in_memory`] leave, and starts another, which has nothing in memory.
+    pub async fn restart(&mut self) {
+        self.node.stop().await;
+        let queries = Arc::new(InMemory(self.memory.node()));
+        let (store, memory) = (Arc::new(self.memory.node()), self.memory.node());
+        *self = Self::open(self.log.clone(), store, queries, memory, None).await;
     }
 
     pub async fn on_postgres() -> Self {
         let store = store().await;
-        Self::open(store.clone(), store.clone(), MemoryStore::new(), Some(store)).await
+        Self::open(log(), store.clone(), store.clone(), MemoryStore::new(), Some(store)).await
     }
 
     async fn open(
+        log: MemoryLog,
         store: Arc<dyn Store>,
         queries: Arc<dyn Queries>,
         memory: MemoryStore,
         postgres: Option<Arc<PgStore>>,
     ) -> Self {
-        let log = MemoryLog::new();
-        for topic in ["orders.commands", "orders.events", "orders.dlq", "inventory.events"] {
-            log.create_topic(topic, PARTITIONS);
-        }
         let prices = Inventory::new();
         let ports = Ports {
             log: Arc::new(log.node()),
@@ -118,7 +158,8 @@ impl Shop {
         };
         // Nothing is remembered, so that a test may take inventory away from one call to the next.
         let keep = Keep { known: Duration::ZERO, unknown: Duration::ZERO, ..Keep::default() };
-        let context = app::context_keeping(prices.clone(), keep);
+        let customers = Registry::new();
+        let context = app::context_keeping(prices.clone(), keep, customers.clone());
         let node = Node::start(context, Config::default(), ports).await.expect("starts");
         let all = || async { node.owned_partitions() == PARTITIONS as usize };
         eventually("all partitions owned", all).await;
@@ -130,7 +171,7 @@ impl Shop {
         let server = grpc::register(Server::new(health), node.clone(), queries);
         let server = tokio::spawn(async move { server.serve(listener, &shutdown).await.expect("serves") });
         let client = OrderServiceClient::connect(format!("http://{address}")).await.expect("connects");
-        Self { client, log, prices, node, postgres, memory, server }
+        Self { client, log, prices, customers, node, postgres, memory, server }
     }
 
     /// The database of [`Self::on_postgres`].
@@ -172,10 +213,15 @@ impl Shop {
     /// A new draft of a new customer, in euro.
     pub async fn draft(&mut self) -> String {
         let order_id = id();
-        let command = v1::CreateOrder { order_id: order_id.clone(), customer_id: id(), currency: "EUR".into() };
-        let request = v1::CreateOrderRequest { request_id: id(), command: Some(command) };
-        self.client.create_order(request).await.expect("created");
+        self.create(&order_id, &id()).await.expect("created");
         order_id
+    }
+
+    pub async fn create(&mut self, order_id: &str, customer_id: &str) -> Result<v1::Order, tonic::Status> {
+        let (order_id, customer_id) = (order_id.into(), customer_id.into());
+        let command = v1::CreateOrder { order_id, customer_id, currency: "EUR".into() };
+        let request = v1::CreateOrderRequest { request_id: id(), command: Some(command) };
+        Ok(self.client.create_order(request).await?.into_inner().order.expect("an order"))
     }
 
     pub async fn add(&mut self, order_id: &str, sku: &str, quantity: i64) -> Result<v1::Order, tonic::Status> {
@@ -191,8 +237,12 @@ impl Shop {
     }
 
     pub async fn place(&mut self, order_id: &str) -> Result<v1::Order, tonic::Status> {
-        let command =
-            v1::PlaceOrder { order_id: order_id.into(), payment_method: "pm_1".into(), address_id: "a_1".into() };
+        self.place_with(order_id, "pm_1", &id()).await
+    }
+
+    pub async fn place_with(&mut self, order_id: &str, token: &str, to: &str) -> Result<v1::Order, tonic::Status> {
+        let (payment_method, address_id) = (token.to_owned(), to.to_owned());
+        let command = v1::PlaceOrder { order_id: order_id.into(), payment_method, address_id };
         let request = v1::PlaceOrderRequest { request_id: id(), command: Some(command) };
         Ok(self.client.place_order(request).await?.into_inner().order.expect("an order"))
     }
@@ -207,6 +257,15 @@ impl Shop {
         let request = v1::GetOrderRequest { order_id: order_id.into(), ..v1::GetOrderRequest::default() };
         Ok(self.client.get_order(request).await?.into_inner())
     }
+}
+
+/// A log with the topics of orders and inventory.
+fn log() -> MemoryLog {
+    let log = MemoryLog::new();
+    for topic in ["orders.commands", "orders.events", "orders.dlq", "inventory.events"] {
+        log.create_topic(topic, PARTITIONS);
+    }
+    log
 }
 
 impl Drop for Shop {

@@ -55,6 +55,7 @@ pub(crate) fn handle(customer: &mut Customer, command: &Command) -> Result<Vec<E
             Ok(effects.events)
         }
         Decision::Conditional { .. } => panic!("a customer wants no shared quantity"),
+        Decision::Unprepared(lacking) => panic!("{lacking}"),
     }
 }
 

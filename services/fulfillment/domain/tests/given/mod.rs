@@ -63,6 +63,7 @@ pub(crate) fn apply<A: Aggregate>(aggregate: &mut A, command: &A::Command) -> Re
             Ok(effects.events)
         }
         Decision::Conditional { .. } => panic!("no shared quantity is wanted"),
+        Decision::Unprepared(lacking) => panic!("{lacking}"),
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 use anyhow::Context as _;
 use comfy_table::{CellAlignment, Table};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use holdfast_load_tests::work::regular;
 use holdfast_platform::{Config, Context, Health, Shutdown, metrics::Metrics};
 use holdfast_proto::{
     inventory::v1::{
@@ -30,10 +31,12 @@ use crate::{
     compose::{self, App, Listeners, Parts},
     failure::Failure,
     infrastructure::Infrastructure,
+    people,
     verbs::serve::Process,
 };
 
-const CONTEXTS: [Context; 1] = [Context::Orders];
+/// Orders are what is read; an order is opened for a customer.
+const CONTEXTS: [Context; 2] = [Context::Orders, Context::Customers];
 /// What an order is called in storage.
 const KIND: &str = "order";
 /// Orders that are read in turn.
@@ -136,11 +139,15 @@ async fn measure(first: &App, second: &App, calls: usize) -> Result<Vec<Line>, F
     };
     let (orders, catalog) = connected.await.map_err(|error| failed(error.into()))?;
 
+    let customer = regular(0);
+    let customers = people::customers(&format!("http://{}", first.grpc)).map_err(|error| failed(error.into()))?;
+    people::register(&customers, [customer]).await.map_err(|error| failed(error.into()))?;
+    let customer_id = customer.0.to_string();
     let (mut owned, mut foreign) = (Vec::new(), Vec::new());
     while owned.len() < ORDERS || foreign.len() < ORDERS {
         let order_id = Uuid::now_v7().to_string();
-        let customer_id = Uuid::now_v7().to_string();
-        let command = CreateOrder { order_id: order_id.clone(), customer_id, currency: "EUR".to_owned() };
+        let command =
+            CreateOrder { order_id: order_id.clone(), customer_id: customer_id.clone(), currency: "EUR".to_owned() };
         let request = CreateOrderRequest { request_id: order_id.clone(), command: Some(command) };
         orders.clone().create_order(request).await.map_err(|error| failed(error.into()))?;
         let is_here = here.read(KIND, &order_id, Consistency::Strong, 0).await.is_ok();

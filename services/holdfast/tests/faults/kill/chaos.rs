@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use holdfast::{
     compose,
     infrastructure::{Infrastructure, ORDERING},
+    people,
     shelves::{self, Shelf},
 };
 use holdfast_load_tests::{
@@ -14,7 +15,7 @@ use holdfast_load_tests::{
     faults::node::{Launch, Node},
     kafka::Ends,
     producer::{self, Ledger, Options},
-    work::{Mix, SCARCE_SKU},
+    work::{Mix, SCARCE_SKU, regulars},
 };
 use holdfast_platform::{Config, config::Sources};
 use holdfast_stack::{Stack, StackOptions};
@@ -150,7 +151,8 @@ impl World {
         let mix = Mix::demo(1, 1);
         let ordinary = (0..mix.skus).map(|n| shelf(Mix::sku(n), 1_000_000));
         let shelves = ordinary.chain([shelf(SCARCE_SKU.to_owned(), i64::from(ORDERS) / 40)]);
-        Ok(shelves::fill(&inventory, "kill", shelves).await?)
+        shelves::fill(&inventory, "kill", shelves).await?;
+        Ok(people::register(&people::customers(&format!("http://{grpc}"))?, regulars()).await?)
     }
 
     /// The next load. Many rejections and dead letters: effects without a version, which only the fence keeps from happening twice.

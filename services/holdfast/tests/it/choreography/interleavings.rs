@@ -29,6 +29,7 @@ use holdfast_inventory_domain::reservation;
 use holdfast_money::{Currency, Money};
 use holdfast_orders::{
     codec::OrderAdapter,
+    customers::{Customers, StaticCustomers},
     prices::{Prices, StaticPrices},
 };
 use holdfast_orders_domain::{self as orders, process::Stage};
@@ -83,6 +84,7 @@ impl<A: Adapter> Actor<A> {
                 (false, Ok(refused)) => refused,
                 (false, Err(_)) => return false,
             },
+            Ok(Decision::Unprepared(lacking)) => panic!("{lacking}"),
         };
         for event in &effects.events {
             self.state.evolve(event);
@@ -238,7 +240,10 @@ impl World {
         let settings = Settings { authorize_first: false };
         Self {
             pools: BTreeMap::from([("lamp".to_owned(), Pool { total: stock, held: 0 })]),
-            orders: Actor::new(OrderAdapter::new(Prices::new(Arc::new(prices)))),
+            orders: Actor::new(OrderAdapter::new(
+                Prices::new(Arc::new(prices)),
+                Customers::new(Arc::new(StaticCustomers::all())),
+            )),
             inventory: Actor::new(ReservationAdapter::new(reservation::HOLD_DEFAULT)),
             payments: Actor::new(PaymentAdapter::new(settings, rates, Arc::new(bank.clone()))),
             fulfillment: Actor::new(ShipmentAdapter::new(Arc::new(known), Arc::new(Simulated))),
@@ -274,11 +279,17 @@ impl World {
     }
 
     fn place(&mut self) {
-        self.command(orders::Command::CreateOrder { customer: CUSTOMER, currency: Currency::EUR });
+        let order: Uuid = ORDER.parse().unwrap();
+        self.command(orders::Command::CreateOrder {
+            order,
+            customer: CUSTOMER,
+            currency: Currency::EUR,
+            account: None,
+        });
         let sku = orders::Sku::new("lamp").unwrap();
         self.command(orders::Command::AddItem { sku, quantity: 2, quote: orders::Quote::NotAsked });
-        let (payment_method, address_id) = (Some("pm".into()), Some(ADDRESS.into()));
-        self.command(orders::Command::PlaceOrder { payment_method, address_id });
+        let (payment_method, address_id) = ("pm".into(), ADDRESS.into());
+        self.command(orders::Command::PlaceOrder { order, payment_method, address_id, standing: None });
     }
 
     /// Somebody reads on, or again. Whether there was anything to read on.

@@ -13,7 +13,7 @@ use holdfast_core::{
 };
 use holdfast_inventory::codec::decode_reservation;
 use holdfast_inventory_domain::{Reservation, StockItem, reservation};
-use holdfast_orders::{codec::decode_state, prices::PriceSource};
+use holdfast_orders::{codec::decode_state, customers::StaticCustomers, prices::PriceSource};
 use holdfast_orders_domain::{self as orders_domain, Order};
 use holdfast_proto::{inventory::v1 as inventory, orders::v1 as orders};
 use holdfast_runtime::{BoundedContext, Config, Node, Ports, telemetry::NoTrace};
@@ -79,7 +79,7 @@ impl World {
     }
 
     pub async fn start_orders(&self, prices: impl PriceSource) -> Member {
-        self.start(&self.orders, holdfast_orders::app::context(prices)).await
+        self.start(&self.orders, holdfast_orders::app::context(prices, StaticCustomers::all())).await
     }
 
     pub async fn start_inventory(&self) -> Member {
@@ -135,7 +135,8 @@ impl World {
     }
 
     pub fn place(&self, order_id: &str) {
-        let command = orders::PlaceOrder { order_id: order_id.to_owned(), ..orders::PlaceOrder::default() };
+        let (payment_method, address_id) = ("pm_card_visa".to_owned(), Uuid::from_u128(1).to_string());
+        let command = orders::PlaceOrder { order_id: order_id.to_owned(), payment_method, address_id };
         self.send("orders", order_id, &command);
     }
 

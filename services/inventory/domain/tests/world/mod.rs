@@ -44,6 +44,7 @@ pub(crate) fn handle<A: Aggregate>(
                 refused?
             }
         }
+        Decision::Unprepared(lacking) => panic!("{lacking}"),
     };
     for event in &effects.events {
         aggregate.evolve(event);

@@ -3,11 +3,16 @@
 
 use holdfast_core::{Aggregate, Context, Decision, Timestamp};
 use holdfast_money::{Currency, FxRate, Money, Ratio};
-use holdfast_orders_domain::{Command, Event, Order, Payment, Quote, Rejection, Shipment, Sku, process::Stage};
+use holdfast_orders_domain::{
+    Account, Command, Event, Order, Payment, Quote, Rejection, Shipment, Sku, Standing, process::Stage,
+};
 use uuid::Uuid;
 
 pub(crate) const NOW: Timestamp = Timestamp::from_unix_ms(1_795_305_600_000);
 pub(crate) const CUSTOMER: Uuid = Uuid::from_u128(7);
+const ORDER: Uuid = Uuid::from_u128(0x0192_f0c1_7b1e_7cc3_8000_0000_0000_0001);
+/// Of a customer who may order.
+pub(crate) const GOOD: Standing = Standing { customer: CUSTOMER, account: Account::Active, has_address: true };
 
 pub(crate) fn sku(name: &str) -> Sku {
     Sku::new(name).expect("well-formed")
@@ -18,7 +23,12 @@ pub(crate) fn eur(minor: i64) -> Money {
 }
 
 pub(crate) fn create() -> Command {
-    Command::CreateOrder { customer: CUSTOMER, currency: Currency::EUR }
+    create_for(Some(Account::Active))
+}
+
+/// With this answer of customers.
+pub(crate) fn create_for(account: Option<Account>) -> Command {
+    Command::CreateOrder { order: ORDER, customer: CUSTOMER, currency: Currency::EUR, account }
 }
 
 pub(crate) fn add(name: &str, quantity: i64, price: Money) -> Command {
@@ -30,7 +40,12 @@ pub(crate) fn remove(name: &str) -> Command {
 }
 
 pub(crate) fn place() -> Command {
-    Command::PlaceOrder { payment_method: Some("pm_1".into()), address_id: None }
+    place_with("pm_1", Some(GOOD))
+}
+
+/// With this token and this answer of customers.
+pub(crate) fn place_with(payment_method: &str, standing: Option<Standing>) -> Command {
+    Command::PlaceOrder { order: ORDER, payment_method: payment_method.into(), address_id: "home".into(), standing }
 }
 
 pub(crate) fn cancel() -> Command {
@@ -85,7 +100,14 @@ pub(crate) fn handle(order: &mut Order, command: &Command) -> Result<Vec<Event>,
             Ok(effects.events)
         }
         Decision::Conditional { .. } => panic!("an order wants no shared quantity"),
+        Decision::Unprepared(lacking) => panic!("{lacking}"),
     }
+}
+
+/// Whether `command` can't be decided as it was prepared.
+pub(crate) fn is_unprepared(order: &Order, command: &Command) -> bool {
+    let context = Context { key: "0192f0c1-7b1e-7cc3-8000-000000000001", version: 0, now: NOW };
+    matches!(order.decide(command, &context), Ok(Decision::Unprepared(_)))
 }
 
 /// The order after these commands, each of which must be accepted.

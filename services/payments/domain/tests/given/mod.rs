@@ -81,6 +81,7 @@ pub(crate) fn handle(payment: &mut Payment, command: &Command) -> Result<Vec<Eve
             Ok(effects.events)
         }
         Decision::Conditional { .. } => panic!("a payment wants no shared quantity"),
+        Decision::Unprepared(lacking) => panic!("{lacking}"),
     }
 }
 
