@@ -8,6 +8,8 @@ use tracing::{Instrument as _, Span};
 
 use crate::{
     context::BoundedContext,
+    guard::{Panicked, guarded_future},
+    kind::Kind,
     work::{AnyCommand, Failure, Input, Item, Work},
 };
 
@@ -26,7 +28,11 @@ pub(crate) fn needing(
         if item.prepared || !may_need(input, item) {
             continue;
         }
-        if context.looks_up(item) {
+        let looks_up = context.looks_up(item).unwrap_or_else(|panicked| {
+            let _ = item.failure.set(Failure::Handler(panicked.to_string()));
+            false
+        });
+        if looks_up {
             places.push(place);
         } else if let Work::Item(item) = &mut input.work
             // A message that is shared with an actor already went through here.
@@ -56,15 +62,40 @@ pub(crate) async fn prepare(context: Arc<BoundedContext>, mut asked: Vec<Placed>
         // One call serves many messages; the first of them that is traced tells of it.
         let traced = items.iter().map(|item| &item.span).find(|span| !span.is_disabled());
         let span = traced.cloned().unwrap_or_else(Span::none);
-        let commands: Vec<&mut AnyCommand> = items.iter_mut().map(|item| &mut item.command).collect();
-        let results = kind.prepare(commands).instrument(span).await;
-        debug_assert_eq!(results.len(), items.len(), "an adapter answers for each command");
-        for (item, result) in items.into_iter().zip(results) {
-            item.prepared = true;
-            if let Err(error) = result {
-                let _ = item.failure.set(Failure::Lookup(error.0));
+        if let Err(panicked) = prepare_all(&**kind, &mut items).instrument(span.clone()).await {
+            // Whose fault it is shows when each is asked for alone.
+            let is_alone = items.len() == 1;
+            for item in items {
+                let alone = match is_alone {
+                    true => Err(panicked),
+                    false => prepare_all(&**kind, &mut [&mut *item]).instrument(span.clone()).await,
+                };
+                if let Err(panicked) = alone {
+                    item.prepared = true;
+                    let _ = item.failure.set(Failure::Handler(panicked.to_string()));
+                }
             }
         }
     }
     asked
+}
+
+/// Makes the look-ups of messages of one kind.
+async fn prepare_all(kind: &dyn Kind, items: &mut [&mut Item]) -> Result<(), Panicked> {
+    let commands: Vec<&mut AnyCommand> = items.iter_mut().map(|item| &mut item.command).collect();
+    let results = guarded_future("prepare", kind.prepare(commands)).await?;
+    let mut results = results.into_iter();
+    for item in items {
+        item.prepared = true;
+        match results.next() {
+            Some(Ok(())) => {}
+            Some(Err(error)) => _ = item.failure.set(Failure::Lookup(error.0)),
+            None => {
+                _ = item
+                    .failure
+                    .set(Failure::Handler("its adapter answered for fewer commands than it was asked".into()))
+            }
+        }
+    }
+    Ok(())
 }
