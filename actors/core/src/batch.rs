@@ -91,6 +91,8 @@ pub struct Writes {
     pub view: Option<ViewWrite>,
     /// Index rows of dead letters; their records are in `outbox`.
     pub dead_letters: Vec<DeadLetter>,
+    /// Records that could be filed nowhere else.
+    pub unfiled: Vec<Unfiled>,
 }
 
 /// An aggregate's stored state.
@@ -220,8 +222,6 @@ pub enum MailboxWrite {
     Remove {
         /// The row.
         position: i64,
-        /// Whose.
-        id: AggregateId,
     },
 }
 
@@ -255,6 +255,17 @@ pub struct DeadLetter {
     pub error: String,
     /// How often it was tried.
     pub attempts: u32,
+}
+
+/// A record whose dead letter or mailbox row the store refused. It is kept as raw bytes, in columns that accept anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfiled {
+    /// The row's id.
+    pub id: Uuid,
+    /// What the store said.
+    pub error: String,
+    /// The record as it came.
+    pub record: Record,
 }
 
 /// What a batch comes to, once it is known which fences held and what the pools hold.

@@ -40,6 +40,11 @@ impl KeyHash {
         i32::try_from(self.0).expect("31 bits fit an i32")
     }
 
+    /// From its stored form.
+    pub const fn from_i32(stored: i32) -> Self {
+        Self(stored.cast_unsigned() & 0x7fff_ffff)
+    }
+
     /// The 31 bits.
     pub const fn get(self) -> u32 {
         self.0

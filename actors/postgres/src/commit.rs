@@ -87,15 +87,12 @@ impl Committer {
 
     fn statement(&self, batch: &Batch, settled: &Settled<'_>) -> Result<Statement, CommitError> {
         let rows = Rows::of(batch, settled, self.statements.views())?;
-        self.statements.make(&rows).map_err(|error| CommitError::Data {
-            sqlstate: "54000".into(),
-            message: format!("the batch can't be encoded: {error}"),
-        })
+        self.statements.make(&rows).map_err(|error| error::unencodable(&error))
     }
 
     async fn in_turn(&self, batch: &Batch) -> Result<Committed, CommitError> {
         let mut lane = enter(&self.lanes).await?;
-        let late = |_| CommitError::Unavailable("no answer before COMMIT".into());
+        let late = |_| CommitError::Slow("no answer before COMMIT".into());
         match timeout(self.client_timeout, self.prepare(lane.connection(), batch)).await.map_err(late)? {
             Ok(Some((settled, stale))) => {
                 finish(lane, self.client_timeout).await?;
@@ -189,6 +186,7 @@ fn committed(batch: &Batch, settled: Settled<'_>, stale: &BTreeSet<PartitionId>)
 async fn enter(lanes: &Arc<Lanes>) -> Result<Lane, CommitError> {
     lanes.enter().await.map_err(|error| match error {
         StoreError::Unavailable(text) | StoreError::Broken(text) => CommitError::Unavailable(text),
+        error @ StoreError::Data { .. } => CommitError::Unavailable(error.to_string()),
     })
 }
 

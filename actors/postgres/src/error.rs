@@ -1,7 +1,9 @@
 //! One map from what Postgres or the connection says to what the ports say.
 //!
-//! Upholds the rule "classify before counting attempts": only SQLSTATE classes 22 and 23 are a row's fault; everything that may pass by
-//! itself is an outage. Deliberately absent: retrying.
+//! Upholds the rule "classify before counting attempts". SQLSTATE classes 22 and 23 are a row's fault, and so is 54 (a limit of the server: an index
+//! row, a number of columns): a batch that is refused for one is split until its culprit stands alone. 57014 (a statement ended for its
+//! time) and silence before COMMIT are `Slow`: they split a batch too, but are never held against a message alone, since a slow server can't be
+//! told from a slow message. Everything else that may pass is an outage. Deliberately absent: retrying.
 
 use holdfast_core::port::store::{CommitError, StoreError};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
@@ -10,6 +12,9 @@ use sqlx::postgres::{PgDatabaseError, PgSeverity};
 pub(crate) const STALE: &str = "HF001";
 /// A commit that found another version than expected; raised by `refuse_conflict()`.
 pub(crate) const CONFLICT: &str = "HF002";
+
+/// A statement that the server ended for the time it took.
+const STATEMENT_ENDED: &str = "57014";
 
 /// What the server said, if it was the server.
 fn server(error: &sqlx::Error) -> Option<&PgDatabaseError> {
@@ -36,6 +41,9 @@ fn text(error: &sqlx::Error) -> String {
 /// An error outside a commit.
 pub(crate) fn store(error: &sqlx::Error) -> StoreError {
     use sqlx::Error;
+    if let Some(server) = server(error).filter(|server| server.code().starts_with("22")) {
+        return StoreError::Data { sqlstate: server.code().to_owned(), message: server.message().to_owned() };
+    }
     let text = text(error);
     let broken = match server(error) {
         // 08 connection, 25 read-only (a standby after failover), 28 logins (passwords get rotated), 40 deadlock, 53 resources, 55 lock not
@@ -63,16 +71,24 @@ pub(crate) fn commit(error: &sqlx::Error, decisive: bool) -> CommitError {
     if ended(error) {
         let text = text(error);
         // An argument that can't be encoded has not left this process.
-        let sent = !matches!(error, sqlx::Error::Encode(_));
-        return if decisive && sent { CommitError::Unknown(text) } else { CommitError::Unavailable(text) };
+        if matches!(error, sqlx::Error::Encode(_)) {
+            return unencodable(&text);
+        }
+        return if decisive { CommitError::Unknown(text) } else { CommitError::Unavailable(text) };
     }
     match server(error) {
         Some(server) if server.code() == CONFLICT => CommitError::Conflict,
-        Some(server) if matches!(server.code().get(..2), Some("22" | "23")) => {
+        Some(server) if server.code() == STATEMENT_ENDED => CommitError::Slow(text(error)),
+        Some(server) if matches!(server.code().get(..2), Some("22" | "23" | "54")) => {
             CommitError::Data { sqlstate: server.code().to_owned(), message: server.message().to_owned() }
         }
         _ => CommitError::Unavailable(text(error)),
     }
+}
+
+/// A batch that can't be put into one message.
+pub(crate) fn unencodable(error: &dyn std::fmt::Display) -> CommitError {
+    CommitError::Data { sqlstate: "54000".into(), message: format!("the batch can't be encoded: {error}") }
 }
 
 /// A number that Postgres' `bigint` can't hold.

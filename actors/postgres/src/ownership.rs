@@ -42,6 +42,8 @@ with said as (
     on conflict (address) do update set run = excluded.run, beat = excluded.beat, at = now())
 select address, run, beat from nodes";
 
+const STALLED: &str = "update nodes set stalled = $2, stalled_at = now() where address = $1";
+
 const TOKENS: &str = "select partition, token from partitions where partition = any($1)";
 
 const RELEASE: &str = "update partitions set released = true where partition = $1 and token = $2";
@@ -100,6 +102,14 @@ pub(crate) async fn beat(
     let asked = sqlx::query(BEAT).bind(address).bind(beat.run).bind(beat.count.cast_signed());
     let said = |row: &PgRow| Ok((row.try_get(0)?, Beat { run: row.try_get(1)?, count: unsigned(row, 2)? }));
     asked.fetch_all(connection).await?.iter().map(said).collect()
+}
+
+pub(crate) async fn note_stalled(
+    connection: &mut PgConnection,
+    address: &str,
+    stalled: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(STALLED).bind(address).bind(stalled).execute(connection).await.map(drop)
 }
 
 pub(crate) async fn tokens(

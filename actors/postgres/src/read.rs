@@ -11,12 +11,14 @@ use std::{
 
 use bytes::Bytes;
 use holdfast_core::{
-    AggregateId, Headers, PartitionId, Record, Timestamp,
+    Headers, KeyHash, PartitionId, Record, Timestamp,
     batch::{OutboxDraft, OutboxRow},
     dedup::{Answer, Claim, ClaimKey},
     disposition::WaitReason,
     pool::Pool,
-    port::store::{DueEffect, DueTimer, Found, Slice, StateRow, Waiting, Wanted},
+    port::store::{
+        DueEffect, DueTimer, Found, MailLimit, Slice, StateRow, UNREADABLE_HEADERS, Unreadable, Waiting, Wanted,
+    },
 };
 use sqlx::{
     Arguments as _, AssertSqlSafe, PgConnection, Row as _, SqlSafeStr as _, SqlStr,
@@ -116,17 +118,21 @@ pub(crate) async fn find(connection: &mut PgConnection, wanted: &Wanted) -> Resu
 
 /// Puts the rows in the order of the questions.
 fn sorted(wanted: &Wanted, rows: &[PgRow]) -> Result<Found, sqlx::Error> {
-    let mut states: HashMap<(&str, &str), (Option<StateRow>, u64)> = HashMap::new();
-    let mut claims: HashMap<ClaimKey, Claim> = HashMap::new();
+    let mut states: HashMap<(&str, &str), (Result<Option<StateRow>, Unreadable>, u64)> = HashMap::new();
+    let mut claims: HashMap<ClaimKey, Result<Claim, Unreadable>> = HashMap::new();
+    let nothing = || (Ok(None), 0);
     for row in rows {
         match row.try_get::<i32, _>(0)? {
-            0 => states.entry((row.try_get(1)?, row.try_get(2)?)).or_default().0 = Some(state(row)?),
-            1 => states.entry((row.try_get(1)?, row.try_get(2)?)).or_default().1 = unsigned(row, 3)?,
+            0 => {
+                states.entry((row.try_get(1)?, row.try_get(2)?)).or_insert_with(nothing).0 =
+                    readable(state(row)).map(Some)
+            }
+            1 => states.entry((row.try_get(1)?, row.try_get(2)?)).or_insert_with(nothing).1 = unsigned(row, 3)?,
             _ => {
                 let key = ClaimKey { id: row.try_get(7)?, scope: row.try_get(8)? };
-                let answer = Answer::from_bytes(row.try_get(5)?)
-                    .ok_or_else(|| sqlx::Error::Decode("a stored answer is none".into()))?;
-                claims.insert(key, Claim { key, body: row.try_get(9)?, answer });
+                let (body, answer) = (row.try_get(9)?, Answer::from_bytes(row.try_get(5)?));
+                let none = || Unreadable("a stored answer is none; was it written by a newer build?".to_owned());
+                claims.insert(key, answer.map(|answer| Claim { key, body, answer }).ok_or_else(none));
             }
         }
     }
@@ -134,10 +140,15 @@ fn sorted(wanted: &Wanted, rows: &[PgRow]) -> Result<Found, sqlx::Error> {
         aggregates: wanted
             .aggregates
             .iter()
-            .map(|id| states.get(&(&*id.key, id.kind)).cloned().unwrap_or_default())
+            .map(|id| states.get(&(&*id.key, id.kind)).cloned().unwrap_or_else(nothing))
             .collect(),
-        claims: wanted.claims.iter().map(|key| claims.get(key).cloned()).collect(),
+        claims: wanted.claims.iter().map(|key| claims.get(key).cloned().transpose()).collect(),
     })
+}
+
+/// The row itself, or what of it can't be read.
+fn readable<T>(row: Result<T, sqlx::Error>) -> Result<T, Unreadable> {
+    row.map_err(|error| Unreadable(error.to_string()))
 }
 
 fn state(row: &PgRow) -> Result<StateRow, sqlx::Error> {
@@ -255,17 +266,31 @@ pub(crate) async fn due_effects(
     asked.fetch_all(connection).await?.iter().map(effect).collect()
 }
 
+/// `misses` counts how often a timer was put off.
+const PUT_OFF_TIMERS: &str = "
+update timers t set misses = least(t.misses + 1, 30), due = now() + least(1 << least(t.misses, 12), 3600) * interval '1 second'
+from unnest($1::text[], $2::text[], $3::text[]) as u(kind, key, name)
+where t.key = u.key and t.kind = u.kind and t.name = u.name";
+
+pub(crate) async fn put_off_timers(connection: &mut PgConnection, timers: &[DueTimer]) -> Result<(), sqlx::Error> {
+    let kinds: Vec<&str> = timers.iter().map(|timer| timer.kind.as_str()).collect();
+    let keys: Vec<&str> = timers.iter().map(|timer| &*timer.key).collect();
+    let names: Vec<&str> = timers.iter().map(|timer| timer.name.as_str()).collect();
+    sqlx::query(PUT_OFF_TIMERS).bind(kinds).bind(keys).bind(names).execute(connection).await.map(drop)
+}
+
 const PUT_OFF_EFFECT: &str = "
 update effects set due = now() + $4 * interval '1 millisecond', error = $5 where key = $2 and kind = $1 and name = $3";
 
 pub(crate) async fn put_off_effect(
     connection: &mut PgConnection,
-    id: &AggregateId,
+    kind: &str,
+    key: &str,
     name: &str,
     after: Duration,
     error: &str,
 ) -> Result<(), sqlx::Error> {
-    let asked = sqlx::query(PUT_OFF_EFFECT).bind(id.kind).bind(&*id.key).bind(name).bind(ms(after)).bind(error);
+    let asked = sqlx::query(PUT_OFF_EFFECT).bind(kind).bind(key).bind(name).bind(ms(after)).bind(error);
     asked.execute(connection).await.map(drop)
 }
 
@@ -273,49 +298,84 @@ fn numbers(slice: &Slice) -> Vec<i32> {
     slice.partitions.iter().map(|partition| partition.0.cast_signed()).collect()
 }
 
-/// A mailbox is due when its first row is: a row with a due time that is not the first waits for its turn all the same.
+/// A mailbox is due when its first row is: a row with a due time that is not the first waits for its turn all the same. Rows are taken by rounds
+/// (`n`): the heads first, then what stands second, so that a long mailbox doesn't displace the others. Each bound on bytes cuts after the
+/// row that reaches it, and a running sum never falls, so that what is taken of a mailbox is its beginning. Sizes are read without the values.
 const DUE_MAIL: &str = "
 with head as materialized (
     select kind, key from mailbox m
     where due <= now() and hash % $1 = any($2)
         and not exists (select from mailbox e where e.key = m.key and e.kind = m.kind and e.position < m.position)
-    order by due limit $3)
-select w.position, w.kind, w.reason, w.attempts, (extract(epoch from w.since) * 1000)::bigint, w.error,
+    order by due limit $3),
+line as materialized (
+    select w.position, w.bytes, row_number() over mine as n, sum(w.bytes) over mine - w.bytes as before
+    from head h cross join lateral (
+        select position, kind, key,
+            coalesce(octet_length(record_key), 0) + octet_length(headers) + coalesce(octet_length(value), 0) as bytes
+        from mailbox m where m.key = h.key and m.kind = h.kind order by position limit $4) w
+    window mine as (partition by w.key, w.kind order by w.position)),
+round as materialized (
+    select position, row_number() over (order by n, position) as place, sum(bytes) over (order by n, position) - bytes as before
+    from line where before < $6)
+select w.position, w.kind, w.key, w.hash, w.reason, w.attempts, (extract(epoch from w.since) * 1000)::bigint, w.error,
     w.topic, w.partition, w.\"offset\", w.record_timestamp, w.record_key, w.headers, w.value
-from head h cross join lateral (
-    select * from mailbox m where m.key = h.key and m.kind = h.kind order by position limit $3) w
+from round r join mailbox w on w.position = r.position
+where r.place <= $5 and r.before < $7
 order by w.position";
 
 pub(crate) async fn due_mail(
     connection: &mut PgConnection,
     slice: &Slice,
-    limit: u32,
+    limit: MailLimit,
 ) -> Result<Vec<Waiting>, sqlx::Error> {
-    let asked =
-        sqlx::query(DUE_MAIL).bind(slice.count.max(1).cast_signed()).bind(numbers(slice)).bind(i64::from(limit));
+    let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    let asked = sqlx::query(DUE_MAIL)
+        .bind(slice.count.max(1).cast_signed())
+        .bind(numbers(slice))
+        .bind(i64::from(limit.aggregates))
+        .bind(i64::from(limit.each))
+        .bind(i64::from(limit.messages))
+        .bind(bytes(limit.bytes_each))
+        .bind(bytes(limit.bytes));
     asked.fetch_all(connection).await?.iter().map(waiting).collect()
 }
 
+const MAIL_WAITING: &str = "select hash % $1, count(*) from mailbox where hash % $1 = any($2) group by 1";
+
+pub(crate) async fn mail_waiting(
+    connection: &mut PgConnection,
+    slice: &Slice,
+) -> Result<BTreeMap<PartitionId, u64>, sqlx::Error> {
+    let asked = sqlx::query(MAIL_WAITING).bind(slice.count.max(1).cast_signed()).bind(numbers(slice));
+    let count = |row: &PgRow| Ok((PartitionId(row.try_get::<i32, _>(0)?.cast_unsigned()), unsigned(row, 1)?));
+    asked.fetch_all(connection).await?.iter().map(count).collect()
+}
+
 fn waiting(row: &PgRow) -> Result<Waiting, sqlx::Error> {
-    let reason: &str = row.try_get(2)?;
-    let reason = WaitReason::parse(reason)
-        .ok_or_else(|| sqlx::Error::Decode(format!("unknown wait reason {reason:?}").into()))?;
-    let topic: &str = row.try_get(6)?;
+    let reason: &str = row.try_get(4)?;
+    let mut reason = WaitReason::parse(reason).ok_or_else(|| Unreadable(format!("unknown wait reason {reason:?}")));
+    let (key, topic, stored): (&str, &str, &[u8]) = (row.try_get(2)?, row.try_get(8)?, row.try_get(13)?);
+    let headers = Headers::from_bytes(stored).unwrap_or_else(|| {
+        reason = Err(Unreadable("stored headers are none".to_owned()));
+        Headers(vec![(UNREADABLE_HEADERS.into(), Some(Bytes::copy_from_slice(stored)))])
+    });
     Ok(Waiting {
         position: row.try_get(0)?,
         kind: row.try_get(1)?,
+        key: key.into(),
+        hash: KeyHash::from_i32(row.try_get(3)?),
         reason,
-        attempts: row.try_get::<i32, _>(3)?.cast_unsigned(),
-        since: Timestamp::from_unix_ms(row.try_get(4)?),
-        error: row.try_get(5)?,
+        attempts: row.try_get::<i32, _>(5)?.cast_unsigned(),
+        since: Timestamp::from_unix_ms(row.try_get(6)?),
+        error: row.try_get(7)?,
         record: Record {
             topic: topic.into(),
-            partition: PartitionId(row.try_get::<i32, _>(7)?.cast_unsigned()),
-            offset: unsigned(row, 8)?,
-            timestamp: row.try_get::<Option<i64>, _>(9)?.map(Timestamp::from_unix_ms),
-            key: bytes(row, 10)?,
-            headers: headers(row, 11)?,
-            value: bytes(row, 12)?,
+            partition: PartitionId(row.try_get::<i32, _>(9)?.cast_unsigned()),
+            offset: row.try_get::<i64, _>(10)?.cast_unsigned(),
+            timestamp: row.try_get::<Option<i64>, _>(11)?.map(Timestamp::from_unix_ms),
+            key: bytes(row, 12)?,
+            headers,
+            value: bytes(row, 14)?,
         },
     })
 }

@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 use holdfast_core::{
     batch::{
         Batch, DeadLetter, EffectWrite, Fence, Intent, MailboxWrite, OutboxRow, Settled, StateWrite, TimerWrite,
-        ViewWrite,
+        Unfiled, ViewWrite,
     },
     dedup::Claim,
     port::store::CommitError,
@@ -30,6 +30,7 @@ pub(crate) struct Rows<'a> {
     pub(crate) effects_unset: Vec<&'a EffectWrite>,
     pub(crate) mailbox: Vec<&'a MailboxWrite>,
     pub(crate) dead_letters: Vec<&'a DeadLetter>,
+    pub(crate) unfiled: Vec<&'a Unfiled>,
     /// As many as there are views, each with its rows.
     pub(crate) views: Vec<Vec<&'a ViewWrite>>,
     pub(crate) pools: Vec<(&'a str, i64, i64)>,
@@ -68,6 +69,7 @@ impl<'a> Rows<'a> {
             effects.extend(writes.effects.iter().map(|effect| ((&effect.id, effect.name.as_str()), effect)));
             rows.mailbox.extend(&writes.mailbox);
             rows.dead_letters.extend(&writes.dead_letters);
+            rows.unfiled.extend(&writes.unfiled);
             if let Some(view) = &writes.view {
                 let at = views.iter().position(|known| known.kind == view.id.kind);
                 let at = at.ok_or_else(|| CommitError::Data {

@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use holdfast_core::{
     AggregateId, Timestamp,
-    batch::{MailboxWrite, StateWrite, ViewWrite},
+    batch::{MailboxWrite, StateWrite, Unfiled, ViewWrite},
     envelope::Record,
 };
 use sqlx::{
@@ -118,7 +118,8 @@ ended as (
 /// All changes of mailboxes. The parts of one statement don't see each other's rows, so each says whom it leaves out: the next head is the
 /// first that is neither removed nor deferred here; a message put behind nothing is a head and due.
 const MAILBOX: &str = ",
-gone as materialized (select * from unnest(?::bigint[], ?::text[], ?::text[]) as g(position, kind, key)),
+gone as materialized (
+    select m.position, m.kind, m.key from unnest(?::bigint[]) as g(position) join mailbox m on m.position = g.position),
 removed as (delete from mailbox where position in (select position from gone)),
 put_off as materialized (
     select * from unnest(?::bigint[], ?::text[], ?::int[], ?::bigint[], ?::text[])
@@ -156,6 +157,14 @@ buried as (
     select * from unnest(?::uuid[], ?::text[], ?::text[], ?::int[], ?::text[], ?::int[], ?::bigint[], ?::text[], ?::text[],
         ?::int[]))";
 
+/// Columns that accept whatever the others have refused.
+const UNFILED: &str = ",
+laid_aside as (
+    insert into unfiled (id, error, topic, partition, \"offset\", record_timestamp, record_key, headers, value)
+    select id, error, topic, partition, place::numeric, record_timestamp, record_key, headers, value
+    from unnest(?::uuid[], ?::bytea[], ?::bytea[], ?::bigint[], ?::text[], ?::bigint[], ?::bytea[], ?::bytea[], ?::bytea[])
+        as u(id, error, topic, partition, place, record_timestamp, record_key, headers, value))";
+
 /// The rows were locked before, and those missing made.
 const POOLS: &str = ",
 pooled as (
@@ -178,7 +187,8 @@ const HAS_DEAD_LETTERS: u32 = 1 << 7;
 const HAS_POOLS: u32 = 1 << 8;
 const HAS_EFFECTS_SET: u32 = 1 << 9;
 const HAS_EFFECTS_UNSET: u32 = 1 << 10;
-const FIRST_VIEW: u32 = 11;
+const HAS_UNFILED: u32 = 1 << 11;
+const FIRST_VIEW: u32 = 12;
 
 /// Parts of the statement, in the order of their text and parameters.
 fn parts(rows: &Rows<'_>) -> u32 {
@@ -194,6 +204,7 @@ fn parts(rows: &Rows<'_>) -> u32 {
         (HAS_EFFECTS_UNSET, !rows.effects_unset.is_empty()),
         (HAS_MAILBOX, !rows.mailbox.is_empty()),
         (HAS_DEAD_LETTERS, !rows.dead_letters.is_empty()),
+        (HAS_UNFILED, !rows.unfiled.is_empty()),
         (HAS_POOLS, !rows.pools.is_empty()),
     ] {
         mask |= if needed { bit } else { 0 };
@@ -243,6 +254,7 @@ impl Statements {
             (HAS_EFFECTS_UNSET, EFFECTS_UNSET),
             (HAS_MAILBOX, MAILBOX),
             (HAS_DEAD_LETTERS, DEAD_LETTERS),
+            (HAS_UNFILED, UNFILED),
             (HAS_POOLS, POOLS),
         ] {
             text.push(if mask & bit == 0 { "" } else { part });
@@ -336,6 +348,9 @@ fn arguments(rows: &Rows<'_>, mask: u32) -> Result<PgArguments, BoxDynError> {
     }
     if has(HAS_DEAD_LETTERS) {
         dead_letters(&mut to, rows)?;
+    }
+    if has(HAS_UNFILED) {
+        unfiled(&mut to, &rows.unfiled)?;
     }
     if has(HAS_POOLS) {
         to.add(rows.pools.iter().map(|(name, ..)| *name).bind_iter())?;
@@ -433,15 +448,28 @@ fn dead_letters(to: &mut PgArguments, rows: &Rows<'_>) -> Result<(), BoxDynError
     to.add(all().map(|letter| letter.attempts.cast_signed()).bind_iter())
 }
 
+fn unfiled(to: &mut PgArguments, rows: &[&Unfiled]) -> Result<(), BoxDynError> {
+    let all = || rows.iter().map(|row| &row.record);
+    to.add(rows.iter().map(|row| row.id).bind_iter())?;
+    to.add(rows.iter().map(|row| row.error.as_bytes()).bind_iter())?;
+    to.add(all().map(|record| record.topic.as_bytes()).bind_iter())?;
+    to.add(all().map(|record| i64::from(record.partition.0)).bind_iter())?;
+    let offsets: Vec<String> = all().map(|record| record.offset.to_string()).collect();
+    to.add(offsets)?;
+    to.add(all().map(|record| record.timestamp.map(Timestamp::unix_ms)).bind_iter())?;
+    to.add(all().map(|record| record.key.as_deref()).bind_iter())?;
+    to.add(all().map(|record| record.headers.to_bytes()).bind_iter())?;
+    to.add(all().map(|record| record.value.as_deref()).bind_iter())
+}
+
 fn mailbox(to: &mut PgArguments, changes: &[&MailboxWrite]) -> Result<(), BoxDynError> {
     let removes = || {
         changes.iter().filter_map(|change| match change {
-            MailboxWrite::Remove { position, id } => Some((*position, id)),
+            MailboxWrite::Remove { position } => Some(*position),
             _ => None,
         })
     };
-    to.add(removes().map(|(position, _)| position).bind_iter())?;
-    names(to, removes().map(|(_, id)| id))?;
+    to.add(removes().bind_iter())?;
     let defers = || {
         changes.iter().filter_map(|change| match change {
             MailboxWrite::Defer { position, reason, attempts, after, error } => {

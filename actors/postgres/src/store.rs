@@ -6,13 +6,14 @@ use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use holdfast_core::{
-    AggregateId, PartitionId,
+    PartitionId,
     batch::{Batch, OutboxDraft, OutboxRow},
     epoch::{Beat, Epoch, Generation, Halt, PartitionRow, Token},
     growth::Growth,
     pool::Pool,
     port::store::{
-        CommitError, Committed, Cursor, DueEffect, DueTimer, Found, Slice, Store, StoreError, Taken, Waiting, Wanted,
+        CommitError, Committed, Cursor, DueEffect, DueTimer, Found, MailLimit, Slice, Store, StoreError, Taken,
+        Waiting, Wanted,
     },
 };
 use sqlx::PgConnection;
@@ -133,7 +134,7 @@ type Answered<T> = Result<Result<T, sqlx::Error>, Elapsed>;
 async fn fitness(connection: &mut PgConnection) -> Result<(i32, String, bool), sqlx::Error> {
     sqlx::query_as(
         "select current_setting('server_version_num')::int, current_setting('synchronous_commit'),
-            to_regclass('nodes') is not null",
+            to_regclass('unfiled') is not null",
     )
     .fetch_one(connection)
     .await
@@ -303,6 +304,12 @@ impl Store for PgStore {
         self.leave(lane, answer)
     }
 
+    async fn put_off_timers(&self, timers: &[DueTimer]) -> Result<(), StoreError> {
+        let mut lane = self.reads.enter().await?;
+        let answer = self.read(read::put_off_timers(lane.connection(), timers)).await;
+        self.leave(lane, answer)
+    }
+
     async fn due_effects(&self, slice: &Slice, limit: u32, hold: Duration) -> Result<Vec<DueEffect>, StoreError> {
         let mut lane = self.reads.enter().await?;
         let answer = self.read(read::due_effects(lane.connection(), slice, limit, hold)).await;
@@ -311,19 +318,32 @@ impl Store for PgStore {
 
     async fn put_off_effect(
         &self,
-        id: &AggregateId,
+        kind: &str,
+        key: &str,
         name: &str,
         after: Duration,
         error: &str,
     ) -> Result<(), StoreError> {
         let mut lane = self.reads.enter().await?;
-        let answer = self.read(read::put_off_effect(lane.connection(), id, name, after, error)).await;
+        let answer = self.read(read::put_off_effect(lane.connection(), kind, key, name, after, error)).await;
         self.leave(lane, answer)
     }
 
-    async fn due_mail(&self, slice: &Slice, limit: u32) -> Result<Vec<Waiting>, StoreError> {
+    async fn due_mail(&self, slice: &Slice, limit: MailLimit) -> Result<Vec<Waiting>, StoreError> {
         let mut lane = self.reads.enter().await?;
         let answer = self.read(read::due_mail(lane.connection(), slice, limit)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn mail_waiting(&self, slice: &Slice) -> Result<BTreeMap<PartitionId, u64>, StoreError> {
+        let mut lane = self.questions.enter().await?;
+        let answer = self.read(read::mail_waiting(lane.connection(), slice)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn note_stalled(&self, address: &str, stalled: &str) -> Result<(), StoreError> {
+        let mut lane = self.leases.enter().await?;
+        let answer = self.read(ownership::note_stalled(lane.connection(), address, stalled)).await;
         self.leave(lane, answer)
     }
 

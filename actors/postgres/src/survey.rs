@@ -42,6 +42,19 @@ pub struct Stray {
     pub since: Timestamp,
 }
 
+/// Records that no other table would take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfiled {
+    /// Where they came from.
+    pub topic: String,
+    /// How many.
+    pub records: u64,
+    /// Since when the oldest lies there, by the database's clock.
+    pub since: Timestamp,
+    /// What the newest was refused for.
+    pub error: String,
+}
+
 /// A timer that is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timer {
@@ -81,6 +94,20 @@ const TIMERS_OF: Query = Query {
     name: "survey.timers_of",
     sql: "
 select name, (extract(epoch from due) * 1000)::bigint from timers where key = $2 and kind = $1 order by due, name",
+};
+
+const UNFILED: Query = Query {
+    name: "survey.unfiled",
+    sql: "
+select topic, count(*), (extract(epoch from min(at)) * 1000)::bigint, (array_agg(error order by at desc))[1]
+from unfiled group by 1 order by 1",
+};
+
+/// A node says it every second or two while it lasts; one that is gone says nothing.
+const STALLED: Query = Query {
+    name: "survey.stalled",
+    sql: "
+select address, stalled from nodes where stalled <> '' and stalled_at > now() - interval '30 seconds' order by address",
 };
 
 const APPLIED: Query =
@@ -125,6 +152,28 @@ impl PgStore {
             }
         }
         Ok(strays)
+    }
+
+    /// What no other table would take, by topic.
+    pub async fn unfiled(&self) -> Result<Vec<Unfiled>, StoreError> {
+        let rows = self.query(UNFILED, Vec::new()).await?;
+        let text = |row: &Row, at| row.get::<Bytes>(at).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        rows.iter()
+            .map(|row| {
+                Ok(Unfiled {
+                    topic: text(row, 0)?,
+                    records: count(row, 1)?,
+                    since: time(row, 2)?,
+                    error: text(row, 3)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Which loops of which nodes make no progress, as these say it themselves, by address.
+    pub async fn stalled(&self) -> Result<Vec<(String, String)>, StoreError> {
+        let rows = self.query(STALLED, Vec::new()).await?;
+        rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
     }
 
     /// The timers of one aggregate, the next first.

@@ -25,8 +25,21 @@ pub(crate) enum End {
     Committed(Committed, BTreeSet<PartitionId>),
     /// The store refused some row's data; nothing is written.
     Data(String),
-    /// Whatever happened, these are the rows now, held under the new tokens in them; the others of the batch are lost.
-    Reloaded(Vec<PartitionRow>),
+    /// Nothing is written: it took the store too long.
+    Slow(String),
+    /// It may have happened or not.
+    Reloaded(Reloaded),
+}
+
+/// What is known after a commit whose outcome was not.
+#[derive(Default)]
+pub(crate) struct Reloaded {
+    /// The rows as they are now, held under the new tokens in them; the other partitions of the batch are lost.
+    pub rows: Vec<PartitionRow>,
+    /// Whether the rows could be found out; otherwise all are lost.
+    pub is_known: bool,
+    /// Whether what did not happen is tried in two halves: its size may be why no answer came.
+    pub is_split: bool,
 }
 
 /// The tokens under which one ownership has been held. Whatever row bears one of them is still this node's.
@@ -48,12 +61,14 @@ impl Tokens {
     }
 }
 
-/// Commits `batch`. `tokens` holds those of each partition it touches.
+/// Commits `batch`. `tokens` holds those of each partition it touches. `is_last` says that there is no smaller thing to try: it is held while it
+/// takes too long, as in an outage.
 pub(crate) async fn commit(
     store: Arc<dyn Store>,
     batch: Arc<Batch>,
     tokens: HashMap<PartitionId, Tokens>,
     context: &'static str,
+    is_last: bool,
     mutant: Option<Mutant>,
 ) -> End {
     let mut backoff = Backoff::infrastructure();
@@ -68,6 +83,8 @@ pub(crate) async fn commit(
                 return End::Committed(committed, outdated);
             }
             Err(CommitError::Data { sqlstate, message }) => return End::Data(format!("{sqlstate}: {message}")),
+            Err(CommitError::Slow(error)) if !is_last => return End::Slow(error),
+            Err(CommitError::Slow(error)) => ("slow", error),
             Err(CommitError::Unavailable(error)) => ("unavailable", error),
             Err(CommitError::Conflict) => ("conflict", "a stored version is not the expected one".to_owned()),
             Err(CommitError::Unknown(_)) if mutant == Some(Mutant::BlindReexecution) => {
@@ -78,8 +95,10 @@ pub(crate) async fn commit(
         };
         metrics::counter!(telemetry::COMMIT_FAILURES_TOTAL, "context" => context, "reason" => reason).increment(1);
         tracing::warn!(context, reason, error, "commit failed");
-        if reason != "unavailable" {
-            return End::Reloaded(reload(&*store, &batch, &tokens).await);
+        if !matches!(reason, "unavailable" | "slow") {
+            let rows = reload(&*store, &batch, &tokens).await;
+            let (is_known, is_split) = (rows.is_some(), reason == "unknown");
+            return End::Reloaded(Reloaded { rows: rows.unwrap_or_default(), is_known, is_split });
         }
         backoff.wait().await;
     }
@@ -121,8 +140,8 @@ async fn blindly(store: &dyn Store, batch: &Batch) -> Arc<Batch> {
     Arc::new(again)
 }
 
-/// Draws new tokens for the batch's partitions and reads their rows. A partition that is not in the answer is lost.
-async fn reload(store: &dyn Store, batch: &Batch, tokens: &HashMap<PartitionId, Tokens>) -> Vec<PartitionRow> {
+/// Draws new tokens for the batch's partitions and reads their rows. A partition that is not in the answer is lost; all are if there is none.
+async fn reload(store: &dyn Store, batch: &Batch, tokens: &HashMap<PartitionId, Tokens>) -> Option<Vec<PartitionRow>> {
     let changes: Vec<_> = batch.fences.iter().map(|fence| (fence.partition, fence.token, Token::draw())).collect();
     let fresh: BTreeMap<PartitionId, Token> =
         changes.iter().map(|(partition, _, token)| (*partition, *token)).collect();
@@ -136,17 +155,17 @@ async fn reload(store: &dyn Store, batch: &Batch, tokens: &HashMap<PartitionId, 
         Ok(held) => held.into_keys().collect(),
         Err(error) => {
             tracing::error!(%error, "the outcome of a commit could not be found out; its partitions are given up");
-            return Vec::new();
+            return None;
         }
     };
     match store.partitions().await {
-        Ok(rows) => rows
-            .into_iter()
-            .filter(|row| held.contains(&row.partition) && row.token == fresh.get(&row.partition).copied())
-            .collect(),
+        Ok(mut rows) => {
+            rows.retain(|row| held.contains(&row.partition) && row.token == fresh.get(&row.partition).copied());
+            Some(rows)
+        }
         Err(error) => {
             tracing::error!(%error, "partition rows could not be read after a lost commit; the partitions are given up");
-            Vec::new()
+            None
         }
     }
 }

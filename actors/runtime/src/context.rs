@@ -11,10 +11,11 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     config::Config,
+    guard::{Panicked, guarded},
     kind::{Kind, Typed},
     spans,
     telemetry::Trace,
-    work::{Item, Origin, RefusedRecord, Work},
+    work::{AnyCommand, Failure, Item, Origin, RefusedRecord, Work},
 };
 
 /// What a node runs. Built once at start.
@@ -73,15 +74,15 @@ impl BoundedContext {
     }
 
     /// Puts into `item` what is known without asking another context.
-    pub(crate) fn recall(&self, item: &mut Item) {
-        if let Some(kind) = self.kind(item.aggregate.kind) {
-            kind.recall(&mut item.command);
-        }
+    pub(crate) fn recall(&self, item: &mut Item) -> Result<(), Panicked> {
+        let Some(kind) = self.kind(item.aggregate.kind) else { return Ok(()) };
+        guarded("recall", || kind.recall(&mut item.command))
     }
 
     /// The context that has to be asked before what `item` says can be decided, if one has to.
-    pub(crate) fn looks_up(&self, item: &Item) -> Option<&'static str> {
-        self.kind(item.aggregate.kind).and_then(|kind| kind.looks_up(&item.command))
+    pub(crate) fn looks_up(&self, item: &Item) -> Result<Option<&'static str>, Panicked> {
+        let Some(kind) = self.kind(item.aggregate.kind) else { return Ok(None) };
+        guarded("looks_up", || kind.looks_up(&item.command))
     }
 
     pub(crate) fn kinds(&self) -> &[Arc<dyn Kind>] {
@@ -106,12 +107,13 @@ impl BoundedContext {
             return Work::Ignored { topic: record.topic, offset: record.offset };
         }
         match self.decode(&record) {
-            Err(refused) => Work::Refused(Box::new(RefusedRecord { record, refused, now, credit })),
+            Err(refused) => Work::Refused(Box::new(RefusedRecord { record, refused, now, mail: None, credit })),
             Ok((aggregate, message, command)) => {
                 let span = spans::process(self.name, &message, Some(&record), trace);
                 let hash = record.key_hash();
                 let origin = Origin::Log { record, own };
-                let (failure, claim, prepared) = (OnceLock::new(), OnceLock::new(), false);
+                let (command, failure) = decoded(command);
+                let (claim, prepared) = (OnceLock::new(), failure.get().is_some());
                 let item =
                     Item { origin, aggregate, hash, message, command, now, failure, claim, prepared, span, credit };
                 Work::Item(Arc::new(item))
@@ -120,10 +122,11 @@ impl BoundedContext {
     }
 
     /// Decodes a record down to the command it carries.
-    pub(crate) fn decode(&self, record: &Record) -> Result<(AggregateId, Message, crate::work::AnyCommand), Refused> {
+    pub(crate) fn decode(&self, record: &Record) -> Result<(AggregateId, Message, Decoded), Refused> {
         let message = Message::decode(record)?;
         let kind = self.kind_of_type(&message.r#type).ok_or_else(Refused::unknown_type)?;
-        let command = kind.decode(&message)?;
+        let command =
+            guarded("decode", || kind.decode(&message)).map_or_else(|panicked| Ok(Err(panicked)), |it| it.map(Ok))?;
         Ok((AggregateId { kind: kind.name(), key: message.key.clone() }, message, command))
     }
 
@@ -131,6 +134,17 @@ impl BoundedContext {
     fn is_foreign(&self, record: &Record) -> bool {
         let name = record.headers.get(header::TYPE).and_then(|name| std::str::from_utf8(name).ok());
         name.is_some_and(|name| !self.by_type.contains_key(name))
+    }
+}
+
+/// A command, or a panic of the adapter that was to decode it.
+pub(crate) type Decoded = Result<AnyCommand, Panicked>;
+
+/// The parts of an item: a message that could not be decoded has failed before any actor sees it, and holds nothing that one could look at.
+pub(crate) fn decoded(command: Decoded) -> (AnyCommand, OnceLock<Failure>) {
+    match command {
+        Ok(command) => (command, OnceLock::new()),
+        Err(panicked) => (Box::new(()), OnceLock::from(Failure::Handler(panicked.to_string()))),
     }
 }
 

@@ -29,6 +29,7 @@ use crate::{
     backoff::Backoff,
     config::Config,
     context::BoundedContext,
+    guard::guarded_future,
     kind::Kind,
     spans,
     telemetry::{self, Trace},
@@ -128,11 +129,12 @@ impl Effects {
         message.correlation.clone_from(&effect.correlation);
         message.traceparent.clone_from(&effect.traceparent);
         let span = spans::effect(self.context.name(), &message, &self.trace);
-        let performed = call.kind.perform(&attempt).instrument(span.clone());
+        let performed = guarded_future("perform", call.kind.perform(&attempt)).instrument(span.clone());
         let ended = tokio::time::timeout(self.config.effect_timeout, performed).await;
         let outcome = match ended {
-            Ok(Ok(command)) => return self.deliver(call, message, command, span).await,
-            Ok(Err(again)) => again,
+            Ok(Ok(Ok(command))) => return self.deliver(call, message, command, span).await,
+            Ok(Ok(Err(again))) => again,
+            Ok(Err(panicked)) => Again { reason: panicked.to_string(), after: None },
             Err(_) => Again { reason: format!("no answer within {:?}", self.config.effect_timeout), after: None },
         };
         self.count("again");
@@ -148,7 +150,9 @@ impl Effects {
             "an effect has no outcome yet; trying again"
         );
         // If this can't be noted, the attempt counts as lost after a while.
-        if let Err(error) = self.store.put_off_effect(&call.aggregate, &attempt.name, after, reason).await {
+        if let Err(error) =
+            self.store.put_off_effect(call.aggregate.kind, &attempt.key, &attempt.name, after, reason).await
+        {
             tracing::warn!(context, %error, "an attempt at an effect could not be noted");
         }
     }

@@ -1,7 +1,7 @@
 //! The actor of one live aggregate.
 //!
 //! It holds the committed snapshot, decides deliveries on it, and advances only when told that a delivery is committed. A strong read
-//! waits for the commit in flight (I5). Deliberately absent: any I/O, and catching panics: dying is how it fails, and its
+//! waits for the commit in flight (I5). Deliberately absent: any I/O, and catching a panic of `decide`: dying is how an actor fails, and its
 //! supervisor restarts it.
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     context::Emit,
+    guard::guarded,
     kind::Kind,
     lease::Lease,
     mutant::Mutant,
@@ -111,12 +112,13 @@ impl EntityState {
 
 impl EntityArguments {
     fn answer(&self, reply: ReadReply) {
-        let answer = ReadAnswer {
-            version: self.snapshot.version,
-            exists: self.snapshot.version > 0,
-            body: self.kind.reply(&self.key, &self.snapshot, self.shared.clock.now()),
-            strong: true,
+        let now = self.shared.clock.now();
+        let Ok(body) = guarded("encode_reply", || self.kind.reply(&self.key, &self.snapshot, now)) else {
+            let _ = reply.send(Err(RouteError::Failed));
+            return;
         };
+        let exists = self.snapshot.version > 0;
+        let answer = ReadAnswer { version: self.snapshot.version, exists, body, strong: true };
         // The lease is looked at last: what was read is the newest state as long as it holds (I5).
         let valid = self.shared.lease.valid();
         let _ = reply.send(if valid {

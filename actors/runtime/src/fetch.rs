@@ -24,10 +24,11 @@ use crate::{
     backoff::Backoff,
     context::BoundedContext,
     gate::Gate,
+    gauges::Gauges,
     growth::{self, Homes},
     history::{History, MARKS_BELIEVED, OFFSETS_RUNBOOK},
-    lane::size,
     mutant::Mutant,
+    progress::{Board, Pulse},
     spans,
     telemetry::{self, Trace},
     work::{Input, Work},
@@ -46,7 +47,14 @@ pub(crate) struct Fetcher {
     pub mutant: Option<Mutant>,
     pub history: Arc<History>,
     pub stall_after: Duration,
+    pub board: Board,
+    pub gauges: Arc<Gauges>,
 }
+
+/// What a reader waits for, as [`crate::progress`] shows it.
+const BROKER: &str = "the broker";
+const LANE: &str = "its lane";
+const OPERATOR: &str = "an operator: the input is halted";
 
 /// How often a topic that has no such partition, or a halted one, is looked at again, if nothing is heard of it meanwhile.
 const RETRY_EVERY: Duration = Duration::from_secs(10);
@@ -80,13 +88,15 @@ impl Fetcher {
         stop: CancellationToken,
     ) {
         let gate = Gate::new(topic.clone(), partition, self.log.clone(), self.homes.clone(), serving, self.mutant);
-        let reading = self.read(topic, partition, term, from, lane, gate);
+        let pulse = self.board.add("reader", format!("{topic}-{partition}"));
+        let reading = self.read(topic, partition, term, from, lane, gate, pulse);
         tokio::select! {
             () = stop.cancelled() => {}
             () = reading => {}
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "one input's place, and its ways in and out")]
     async fn read(
         self,
         topic: Arc<str>,
@@ -95,11 +105,14 @@ impl Fetcher {
         mut from: Option<u64>,
         lane: mpsc::Sender<Input>,
         mut gate: Gate,
+        pulse: Pulse,
     ) {
         let mut backoff = Backoff::infrastructure();
         let mut stall_after = self.stall_after;
         loop {
+            pulse.waits(BROKER);
             if !self.has_partition(&topic, partition).await {
+                pulse.idle(); // a partition that is not there has no records
                 self.until_grown(&topic, partition, &mut backoff).await;
                 continue;
             }
@@ -110,21 +123,27 @@ impl Fetcher {
                 continue;
             }
             if let Some(detail) = self.history.recreated(&topic) {
+                pulse.waits(OPERATOR);
                 self.halted(&topic, partition, from, &detail).await;
                 continue;
             }
             let before = from;
-            match self.stream(&topic, partition, term, &mut from, &lane, &mut gate, &mut backoff, stall_after).await {
+            let streaming =
+                self.stream(&topic, partition, term, &mut from, &lane, &mut gate, &mut backoff, stall_after, &pulse);
+            match streaming.await {
                 Ended::Closed => return,
                 Ended::Failed(error @ LogError::OffsetOutOfRange { .. }) => {
+                    pulse.waits(OPERATOR);
                     self.halted(&topic, partition, from, &error.to_string()).await;
                 }
                 Ended::Failed(error) => {
                     tracing::warn!(context = self.context.name(), %topic, partition = partition.0, %error, "reading failed; opening again");
+                    pulse.waits(BROKER);
                     backoff.wait().await;
                 }
                 Ended::Recreated => {}
                 Ended::Stalled => {
+                    pulse.waits(BROKER);
                     let labels = [("context", self.context.name().to_owned()), ("topic", topic.to_string())];
                     metrics::counter!(telemetry::INPUT_REOPENED_TOTAL, &labels).increment(1);
                     tracing::warn!(context = self.context.name(), %topic, partition = partition.0, offset = from,
@@ -181,6 +200,7 @@ impl Fetcher {
         gate: &mut Gate,
         backoff: &mut Backoff,
         stall_after: Duration,
+        pulse: &Pulse,
     ) -> Ended {
         let mut stream = match self.log.open(topic, partition, *from).await {
             Ok(stream) => stream,
@@ -188,7 +208,8 @@ impl Fetcher {
         };
         let recreated = self.history.until_recreated(topic);
         tokio::pin!(recreated);
-        let mut since_report = 0_u32;
+        pulse.idle();
+        let mut since_end = 0_u32;
         let (mut end, mut silent) = (None, Duration::ZERO);
         let look_after = LOOK_FOR_GAPS.min(stall_after);
         loop {
@@ -220,12 +241,6 @@ impl Fetcher {
                             return Ended::Closed;
                         }
                         *from = Some(position);
-                        self.report_lag(
-                            topic,
-                            partition,
-                            stream.end_offset().map(|end| end.saturating_sub(position)),
-                            None,
-                        );
                     }
                     continue;
                 }
@@ -233,18 +248,19 @@ impl Fetcher {
             silent = Duration::ZERO;
             backoff.reset();
             let offset = record.offset;
+            if !gate.is_open(offset) {
+                pulse.waits("partitions with older records");
+            }
             gate.pass(offset).await;
             self.note_mark(&record).await;
-            since_report += 1;
+            since_end += 1;
             // Asked again only where the answer can matter: it is not free.
-            if since_report >= 256 || end.is_none_or(|end| end <= offset + 1) {
+            if since_end >= 256 || end.is_none_or(|end| end <= offset + 1) {
                 end = stream.end_offset();
+                since_end = 0;
+                self.gauges.read(topic, partition, record.timestamp);
             }
-            let lag = end.map(|end| end.saturating_sub(offset + 1));
-            if since_report >= 256 || lag == Some(0) {
-                since_report = 0;
-                self.report_lag(topic, partition, lag, record.timestamp);
-            }
+            pulse.waits(LANE);
             let credit = self.budget.take(record.size_bytes()).await;
             let now = self.clock.now();
             let work = self.context.admit(record, now, &self.trace, Some(credit));
@@ -254,6 +270,8 @@ impl Fetcher {
                 return Ended::Closed;
             }
             *from = Some(offset + 1);
+            pulse.moved();
+            if end.is_some_and(|end| end > offset + 1) { pulse.waits(BROKER) } else { pulse.idle() }
         }
     }
 
@@ -267,28 +285,6 @@ impl Fetcher {
             tracing::warn!(context = self.context.name(), %error, "a mark of growth could not be noted; holding");
             backoff.wait().await;
         }
-    }
-
-    fn report_lag(
-        &self,
-        topic: &Arc<str>,
-        partition: PartitionId,
-        lag: Option<u64>,
-        timestamp: Option<holdfast_core::Timestamp>,
-    ) {
-        let Some(lag) = lag else { return };
-        let labels = [
-            ("context", self.context.name().to_owned()),
-            ("topic", topic.to_string()),
-            ("partition", partition.to_string()),
-        ];
-        metrics::gauge!(telemetry::LAG_RECORDS, &labels).set(size(usize::try_from(lag).unwrap_or(usize::MAX)));
-        let age_ms = match timestamp {
-            Some(timestamp) if lag > 0 => (self.clock.now().unix_ms() - timestamp.unix_ms()).max(0),
-            _ => 0,
-        };
-        metrics::gauge!(telemetry::LAG_SECONDS, &labels).set(size(usize::try_from(age_ms).unwrap_or(0)) / 1000.0);
-        metrics::gauge!(telemetry::MEMORY_BYTES, "context" => self.context.name()).set(size(self.budget.used_bytes()));
     }
 }
 

@@ -38,6 +38,11 @@ impl Gate {
         Self { topic, partition, log, homes, serving, open_below: 0, mutant }
     }
 
+    /// Whether the record at `offset` may go on at once.
+    pub fn is_open(&self, offset: u64) -> bool {
+        offset < self.open_below && self.serving.load(Ordering::Acquire)
+    }
+
     /// Waits until the record at `offset`, which has been read, may go on.
     pub async fn pass(&mut self, offset: u64) {
         if offset >= self.open_below {

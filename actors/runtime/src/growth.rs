@@ -25,7 +25,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::{config::Config, context::BoundedContext, mutant::Mutant, telemetry};
+use crate::{config::Config, context::BoundedContext, mutant::Mutant, progress::Pulse, telemetry};
 
 /// Counts are asked of the log this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -112,13 +112,15 @@ impl Watcher {
     }
 
     /// Runs until the node drops its handles.
-    pub async fn run(mut self) {
+    pub async fn run(mut self, pulse: Pulse) {
         while !self.news.is_closed() {
             let begun = Instant::now();
+            pulse.idle();
             tokio::select! {
                 () = tokio::time::sleep_until(begun + LOOK_EVERY) => {}
                 () = self.hurry.notified() => tokio::time::sleep_until(begun + HURRY_EVERY).await,
             }
+            pulse.waits("the database and the broker");
             match self.look().await {
                 Ok(growth) => _ = self.news.send_replace(Arc::new(growth)),
                 Err(error) => {

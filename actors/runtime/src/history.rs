@@ -36,6 +36,7 @@ use tokio::{
 };
 
 use crate::{
+    activation,
     context::{BoundedContext, Emit},
     stretch::Stretch,
     telemetry,
@@ -214,8 +215,14 @@ impl History {
             return Ok(());
         }
         let aggregates = newest.iter().map(|(id, _)| id.clone()).collect();
-        let found = self.store.find(&Wanted { aggregates, claims: Vec::new() }).await?;
-        let known = found.aggregates.into_iter().map(|(state, _)| state.map_or(0, |state| state.version));
+        let wanted = Wanted { aggregates, claims: Vec::new() };
+        let mut known = activation::find(self.store.clone(), wanted).await?.cold;
+        // A key that the store refuses never had a state, and of one that can't be read nobody knows the version: neither says that history is lost.
+        let known: Vec<u64> = newest
+            .iter()
+            .map(|(id, _)| known.remove(id).map_or(Ok(None), |(state, _)| state))
+            .map(|state| state.map_or(u64::MAX, |state| state.map_or(0, |state| state.version)))
+            .collect();
         let lost = newest.into_iter().zip(known).filter(|((_, (version, _)), known)| version > known);
         match lost.min_by_key(|((_, (_, offset)), _)| *offset) {
             None => Ok(()),

@@ -36,7 +36,7 @@ use tokio::{
 use tracing::Span;
 
 use crate::{
-    commit::{End, Tokens},
+    commit::{End, Reloaded, Tokens},
     config::Config,
     context::{BoundedContext, Emit},
     effects::Effects,
@@ -45,11 +45,16 @@ use crate::{
     partition::PartitionMessage,
     passivation::Directory,
     plan::Plan,
+    progress::Pulse,
     relay::RelayMessage,
     router::RouteError,
-    telemetry, waiting,
+    telemetry,
+    waiting::{self, Due},
     work::{Input, Origin, Work},
 };
+
+/// What a lane waits for, as [`crate::progress`] shows it.
+const DATABASE: &str = "the database";
 
 /// What a lane needs of its node.
 pub(crate) struct Environment {
@@ -73,10 +78,43 @@ pub(crate) enum Control {
     Release { partition: PartitionId, term: u64, done: oneshot::Sender<(Token, u64)> },
 }
 
-/// What the lane tells the ownership loop.
-pub(crate) enum Report {
-    /// The store refused this ownership's fence.
-    Fenced { partition: PartitionId, term: u64 },
+/// An ownership that has ended without an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub partition: PartitionId,
+    pub term: u64,
+    pub cause: Loss,
+}
+
+/// Why an ownership has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// The store refused its fence: another owner has taken the partition, or an operator has halted the context.
+    Fenced,
+    /// Its partition supervisor died.
+    SupervisorDied,
+    /// The reader of one of its inputs died.
+    ReaderDied,
+    /// A new generation could not be acknowledged, or the answer was lost.
+    AcknowledgementFailed,
+    /// How a commit ended could not be found out.
+    OutcomeUnknown,
+    /// The store refuses what consumes an offset, whatever is written with it.
+    Refused,
+}
+
+impl Loss {
+    /// As a metric label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fenced => "fenced",
+            Self::SupervisorDied => "supervisor_died",
+            Self::ReaderDied => "reader_died",
+            Self::AcknowledgementFailed => "acknowledgement_failed",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 /// A partition as its lane knows it.
@@ -104,9 +142,16 @@ pub(crate) struct Owned {
     pub cursor_stored: u64,
     pub marks: HashMap<Arc<str>, Watermark>,
     pub live: Directory,
+    /// Set once it is to be released: nothing more is taken in for it, and it goes when no commit touches it any more.
+    pub closing: Option<oneshot::Sender<(Token, u64)>>,
 }
 
 impl Owned {
+    /// Whether inputs that came in under `term` are still taken in.
+    pub fn takes(&self, term: u64) -> bool {
+        self.term == term && self.closing.is_none()
+    }
+
     pub fn is_serving(&self) -> bool {
         self.serving.load(Ordering::Acquire)
     }
@@ -163,6 +208,7 @@ pub(crate) struct Lane {
     is_outdated: bool,
     /// For [`Mutant::ActorsKept`]; empty otherwise.
     kept: HashMap<PartitionId, (ActorRef<PartitionMessage>, Directory)>,
+    pulse: Pulse,
 }
 
 impl Lane {
@@ -172,8 +218,10 @@ impl Lane {
         control: mpsc::UnboundedReceiver<Control>,
         reports: mpsc::UnboundedSender<Report>,
         relay: mpsc::UnboundedSender<RelayMessage>,
+        pulse: Pulse,
     ) -> Self {
         Self {
+            pulse,
             env,
             inputs,
             control,
@@ -203,11 +251,12 @@ impl Lane {
         while let Some(mut batch) = self.gather().await {
             self.mailed.clear();
             let known = self.look_up(&mut batch).await;
-            self.settle_all().await;
+            self.settle_all(&mut batch).await;
             if self.reorder(&mut batch) {
                 continue;
             }
-            self.upkeep(&batch).await;
+            self.upkeep(&mut batch).await;
+            self.pulse.step("deciding");
             self.decide(batch, known).await;
             self.start_commit();
         }
@@ -220,8 +269,8 @@ impl Lane {
         let mut batch: Vec<Input> = Vec::new();
         let max = self.env.config.batch_items_max;
         loop {
-            self.hear(&mut batch).await;
-            self.follow_counts().await;
+            self.hear(&mut batch);
+            self.follow_counts(&mut batch).await;
             self.reorder(&mut batch);
             if batch.is_empty() {
                 self.take_answered();
@@ -236,11 +285,11 @@ impl Lane {
             while batch.len() < max
                 && let Ok(input) = self.inputs.try_recv()
             {
-                self.admit(input, &mut batch).await;
+                self.admit(input, &mut batch);
             }
             let idle = self.in_flight.is_none() && self.ready.is_empty();
             if idle && Instant::now() >= self.poll_due {
-                let due = self.poll(&batch).await;
+                let due = self.poll(&mut batch).await;
                 batch.extend(due);
             }
             if batch.len() >= max || (idle && !batch.is_empty()) {
@@ -249,13 +298,18 @@ impl Lane {
                 }
                 return Some(batch);
             }
+            if idle {
+                self.pulse.idle()
+            } else {
+                self.pulse.waits(DATABASE)
+            }
             tokio::select! {
                 biased;
-                control = self.control.recv() => self.control(control?, &mut batch).await,
+                control = self.control.recv() => self.control(control?, &mut batch),
                 () = self.env.homes.changed() => {}
                 end = ended(&mut self.in_flight) => self.settle(end),
                 () = self.asking.answer(), if batch.is_empty() => self.fruitless = 0,
-                input = self.inputs.recv() => self.admit(input?, &mut batch).await,
+                input = self.inputs.recv() => self.admit(input?, &mut batch),
                 () = tokio::time::sleep_until(self.poll_due), if idle => {}
             }
         }
@@ -281,19 +335,33 @@ impl Lane {
     }
 
     /// Does what the ownership loop has ordered by now.
-    async fn hear(&mut self, batch: &mut Vec<Input>) {
+    fn hear(&mut self, batch: &mut Vec<Input>) {
         while let Ok(control) = self.control.try_recv() {
-            self.control(control, batch).await;
+            self.control(control, batch);
+        }
+    }
+
+    /// Waits for `work`, which is outside the lane. Meanwhile orders are carried out and commits that end are taken in, or a store that hangs would
+    /// keep partitions from being dropped and released (I6).
+    pub(super) async fn hearing<T>(&mut self, batch: &mut Vec<Input>, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                Some(control) = self.control.recv() => self.control(control, batch),
+                end = ended(&mut self.in_flight) => self.settle(end),
+                answer = &mut work => return answer,
+            }
         }
     }
 
     /// Takes an input into the batch if its ownership still stands. One that is not known may have begun while the lane was busy: it was told before
     /// anything came in under it, so it is heard of now, or it has ended.
-    async fn admit(&mut self, input: Input, batch: &mut Vec<Input>) {
+    fn admit(&mut self, input: Input, batch: &mut Vec<Input>) {
         if self.owned.get(&input.partition).is_none_or(|owned| owned.term != input.term) {
-            self.hear(batch).await;
+            self.hear(batch);
         }
-        let Some(owned) = self.owned.get_mut(&input.partition).filter(|owned| owned.term == input.term) else {
+        let Some(owned) = self.owned.get_mut(&input.partition).filter(|owned| owned.takes(input.term)) else {
             abandon(input);
             return;
         };
@@ -304,25 +372,26 @@ impl Lane {
     }
 
     /// Timers and mailboxes that are due. Called only while nothing is in flight, so that what it finds is not being done already.
-    async fn poll(&mut self, batch: &[Input]) -> Vec<Input> {
+    async fn poll(&mut self, batch: &mut Vec<Input>) -> Vec<Input> {
         self.poll_due = Instant::now() + self.env.config.poll_every;
-        if self.owned.is_empty() {
-            return Vec::new();
-        }
         let mut by_count: BTreeMap<u32, Vec<(PartitionId, u64)>> = BTreeMap::new();
-        for owned in self.owned.values().filter(|owned| owned.is_serving()) {
+        for owned in self.owned.values().filter(|owned| owned.is_serving() && owned.closing.is_none()) {
             by_count.entry(owned.count).or_default().push((owned.partition, owned.term));
         }
-        let busy: Vec<&Input> = batch.iter().chain(&self.carry).chain(self.parts.iter().flatten()).collect();
         let mut due = Vec::new();
         for (count, partitions) in by_count {
-            let found = waiting::due(&self.env, &partitions, count, &busy).await;
-            // It is in its table still, and comes again.
-            due.extend(found.into_iter().filter(|input| match &input.work {
+            self.pulse.waits(DATABASE);
+            let looking = waiting::look(&self.env, &partitions, count);
+            let found = self.hearing(batch, looking).await;
+            let busy: Vec<&Input> = batch.iter().chain(&self.carry).chain(self.parts.iter().flatten()).collect();
+            let Due { inputs, strange } = waiting::sort(&self.env, &partitions, count, &busy, found);
+            // What is away is in its table still, and comes again.
+            due.extend(inputs.into_iter().filter(|input| match &input.work {
                 Work::Item(item) => !self.asking.is_for(&item.aggregate),
                 _ => true,
             }));
-            waiting::begin_effects(&self.env, &partitions, count).await;
+            let putting_off = waiting::put_off(&self.env, strange);
+            self.hearing(batch, putting_off).await;
         }
         let mut counts: HashMap<(PartitionId, &AggregateId), u64> = HashMap::new();
         for input in &due {
@@ -342,7 +411,7 @@ impl Lane {
         due
     }
 
-    async fn control(&mut self, control: Control, batch: &mut Vec<Input>) {
+    fn control(&mut self, control: Control, batch: &mut Vec<Input>) {
         match control {
             Control::Own(mut owned) => {
                 if let Some((supervisor, live)) = self.kept.remove(&owned.partition) {
@@ -356,12 +425,30 @@ impl Lane {
                 }
             }
             Control::Release { partition, term, done } => {
-                self.settle_all().await;
-                if let Some(owned) = self.owned.get(&partition).filter(|owned| owned.term == term) {
-                    let end = (owned.token, owned.outbox_head);
-                    self.remove(partition, batch);
-                    let _ = done.send(end);
+                if let Some(owned) = self.owned.get_mut(&partition).filter(|owned| owned.term == term) {
+                    owned.closing = Some(done);
+                    self.abandon_all(partition, batch);
+                    self.let_go_of_closed();
                 }
+            }
+        }
+    }
+
+    /// Lets go of the partitions that are to be released and that no commit touches any more.
+    fn let_go_of_closed(&mut self) {
+        let closing = self.owned.values().filter(|owned| owned.closing.is_some()).map(|owned| owned.partition);
+        let is_touched = |partition: &PartitionId| {
+            let in_flight = self.in_flight.iter().flat_map(|in_flight| &in_flight.batch.fences);
+            in_flight.map(|fence| fence.partition).any(|touched| touched == *partition)
+                || self.ready.iter().any(|plan| plan.partitions().contains(partition))
+        };
+        let closed: Vec<PartitionId> = closing.filter(|partition| !is_touched(partition)).collect();
+        for partition in closed {
+            let Some(owned) = self.owned.get_mut(&partition) else { continue };
+            let (end, done) = ((owned.token, owned.outbox_head), owned.closing.take());
+            self.remove(partition, &mut Vec::new());
+            if let Some(done) = done {
+                let _ = done.send(end);
             }
         }
     }
@@ -377,6 +464,11 @@ impl Lane {
             owned.held.into_iter().for_each(abandon);
             self.count_live();
         }
+        self.abandon_all(partition, batch);
+    }
+
+    /// Abandons everything gathered for a partition that no commit has begun with.
+    fn abandon_all(&mut self, partition: PartitionId, batch: &mut Vec<Input>) {
         for input in batch.extract_if(.., |input| input.partition == partition) {
             abandon(input);
         }
@@ -387,18 +479,18 @@ impl Lane {
         gone.into_iter().for_each(abandon);
     }
 
-    /// Finds itself fenced.
-    fn lose(&mut self, partition: PartitionId) {
+    /// Gives a partition up and reports why.
+    fn lose(&mut self, partition: PartitionId, cause: Loss) {
         if let Some(owned) = self.owned.get(&partition) {
-            let _ = self.reports.send(Report::Fenced { partition, term: owned.term });
+            let _ = self.reports.send(Report { partition, term: owned.term, cause });
             self.remove(partition, &mut Vec::new());
         }
     }
 
     /// Finds that an ownership under which `plan` was made is lost. A later one of the same partition is not meant.
-    fn lose_if(&mut self, plan: &Plan, partition: PartitionId) {
+    fn lose_if(&mut self, plan: &Plan, partition: PartitionId, cause: Loss) {
         if self.owned.get(&partition).is_some_and(|owned| plan.is_of(owned)) {
-            self.lose(partition);
+            self.lose(partition, cause);
         }
     }
 
@@ -419,7 +511,7 @@ impl Lane {
     }
 
     /// What is done from time to time between two batches, while nothing is in flight.
-    async fn upkeep(&mut self, batch: &[Input]) {
+    async fn upkeep(&mut self, batch: &mut Vec<Input>) {
         let now = Instant::now();
         if now >= self.poll_due {
             let due = self.poll(batch).await;
@@ -472,7 +564,7 @@ fn abandon(input: Input) {
         Work::Activate { reply, .. } => {
             let _ = reply.send(Err(gone()));
         }
-        Work::Refused(_) | Work::Ignored { .. } => {}
+        Work::Refused(_) | Work::Unfiled(_) | Work::Ignored { .. } => {}
     }
 }
 
@@ -481,7 +573,7 @@ async fn ended(in_flight: &mut Option<InFlight>) -> End {
     match in_flight {
         None => std::future::pending().await,
         // A commit that panicked is a lost one: nothing is held under any token we know to be ours.
-        Some(in_flight) => (&mut in_flight.task).await.unwrap_or_else(|_| End::Reloaded(Vec::new())),
+        Some(in_flight) => (&mut in_flight.task).await.unwrap_or_else(|_| End::Reloaded(Reloaded::default())),
     }
 }
 

@@ -16,6 +16,8 @@ use holdfast_core::{
 use tokio::sync::oneshot;
 
 use crate::{
+    activation,
+    guard::guarded,
     kind::Kind,
     node::Node,
     ownership::Handle,
@@ -45,13 +47,14 @@ impl Node {
     }
 
     /// Says what is wrong with `message`, if anything is, without asking any aggregate.
-    pub(crate) fn check(&self, message: &Message) -> Result<(), Refused> {
+    pub(crate) fn check(&self, message: &Message) -> Result<(), RouteError> {
         self.decode(message).map(drop)
     }
 
-    fn decode(&self, message: &Message) -> Result<(&Arc<dyn Kind>, AnyCommand), Refused> {
+    fn decode(&self, message: &Message) -> Result<(&Arc<dyn Kind>, AnyCommand), RouteError> {
         let kind = self.context.kind_of_type(&message.r#type).ok_or_else(Refused::unknown_type)?;
-        Ok((kind, kind.decode(message)?))
+        let command = guarded("decode", || kind.decode(message)).map_err(|_| RouteError::Failed)??;
+        Ok((kind, command))
     }
 
     /// Nobody answers strongly for a context that is halted, and there is nothing to look for.
@@ -85,11 +88,18 @@ impl Node {
     async fn read_local(&self, id: AggregateId) -> Result<ReadAnswer, RouteError> {
         let kind = self.context.kind(id.kind).ok_or_else(|| RouteError::unavailable("no such kind"))?.clone();
         let wanted = Wanted { aggregates: vec![id.clone()], claims: Vec::new() };
-        let found = self.store.find(&wanted).await.map_err(|error| RouteError::unavailable(error.to_string()))?;
-        let row = found.aggregates.into_iter().next().and_then(|(row, _)| row);
-        let snapshot =
-            kind.snapshot(&id.key, row.as_ref()).map_err(|error| RouteError::unavailable(error.to_string()))?;
-        let body: Bytes = kind.reply(&id.key, &snapshot, self.clock.now());
+        let known = activation::find(self.store.clone(), wanted).await;
+        let mut known = known.map_err(|error| RouteError::unavailable(error.to_string()))?;
+        let state = known.cold.remove(&id).map_or(Ok(None), |(state, _)| state);
+        let row = state.map_err(|failure| failure.to_caller())?;
+        let snapshot = guarded("decode_state", || kind.snapshot(&id.key, row.as_ref()));
+        let snapshot = snapshot.map_err(|_| RouteError::Failed)?.map_err(|error| {
+            tracing::error!(aggregate = %id, %error, "a stored state could not be read by this build");
+            RouteError::Failed
+        })?;
+        let now = self.clock.now();
+        let body: Bytes =
+            guarded("encode_reply", || kind.reply(&id.key, &snapshot, now)).map_err(|_| RouteError::Failed)?;
         Ok(ReadAnswer { version: snapshot.version, exists: snapshot.version > 0, body, strong: false })
     }
 }

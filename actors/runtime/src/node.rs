@@ -28,11 +28,13 @@ use crate::{
     context::{BoundedContext, Emit},
     effects::Effects,
     fetch::Fetcher,
+    gauges::{Gauges, Keeper},
     growth::{Homes, Watcher},
     history::History,
     lane::{Environment, Lane},
     mutant::Mutant,
     ownership::{Handles, LaneEnds, Ownership, owned_count},
+    progress::{Board, Stalled},
     relay::Relay,
     telemetry::Trace,
 };
@@ -82,6 +84,7 @@ pub struct Node {
     stop: CancellationToken,
     ownership: std::sync::Mutex<Option<JoinHandle<()>>>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
+    board: Board,
     root: ActorRef<()>,
     drain: Duration,
     mutant: Option<Mutant>,
@@ -117,6 +120,8 @@ impl Node {
     pub async fn start(context: BoundedContext, config: Config, ports: Ports) -> Result<Arc<Self>, StartError> {
         let context = Arc::new(context);
         let config = Arc::new(config);
+        let stop = CancellationToken::new();
+        let board = Board::new(ports.clock.clone());
         let (watcher, homes) =
             Watcher::start(context.clone(), config.clone(), ports.log.clone(), ports.store.clone()).await?;
         let emit = Arc::new(Emit::new(&context, &config, ports.trace.clone()));
@@ -124,8 +129,10 @@ impl Node {
         let (reports, reported) = mpsc::unbounded_channel();
         let mut lanes = Vec::new();
         let slots = Arc::new(Semaphore::new(config.effects_max));
-        let mut tasks = vec![tokio::spawn(watcher.run())];
-        for _ in 0..config.lanes.max(1) {
+        let watching = watcher.run(board.add("watcher", ""));
+        let mut tasks = vec![tokio::spawn(board.watch("watcher", "", watching))];
+        for number in 0..config.lanes.max(1) {
+            let name = number.to_string();
             let (inputs, inputs_end) = mpsc::channel(config.batch_items_max * 2);
             let (control, control_end) = mpsc::unbounded_channel();
             let (relay, relay_end) = mpsc::unbounded_channel();
@@ -148,32 +155,56 @@ impl Node {
                 homes: homes.clone(),
                 effects,
             };
-            let lane = Lane::new(environment, inputs_end, control_end, reports.clone(), relay.clone());
-            tasks.push(tokio::spawn(lane.run()));
+            let lane = Lane::new(
+                environment,
+                inputs_end,
+                control_end,
+                reports.clone(),
+                relay.clone(),
+                board.add("lane", &*name),
+            );
+            tasks.push(tokio::spawn(board.watch("lane", &*name, lane.run())));
             let publishing = Relay::new(
                 context.name(),
                 ports.store.clone(),
                 ports.publisher.clone(),
                 ports.trace.clone(),
                 config.relay_rows_max,
+                board.add("relay", &*name),
             );
-            tasks.push(tokio::spawn(publishing.run(relay_end)));
+            tasks.push(tokio::spawn(board.watch("relay", &*name, publishing.run(relay_end))));
             lanes.push(LaneEnds { inputs, control, relay });
         }
         let history = Arc::new(History::new(context.clone(), emit.clone(), ports.log.clone(), ports.store.clone()));
         let handles: Handles = Arc::new(RwLock::new(HashMap::new()));
-        let stop = CancellationToken::new();
+        let gauges = Arc::new(Gauges::default());
+        let budget = Budget::new(config.memory_bytes_max);
+        let keeper = Keeper {
+            context: context.clone(),
+            address: config.address.clone(),
+            log: ports.log.clone(),
+            store: ports.store.clone(),
+            clock: ports.clock.clone(),
+            homes: homes.clone(),
+            handles: handles.clone(),
+            budget: budget.clone(),
+            board: board.clone(),
+            gauges: gauges.clone(),
+        };
+        tasks.push(tokio::spawn(board.watch("watcher", "gauges", keeper.run())));
         let fetcher = Fetcher {
             context: context.clone(),
             log: ports.log.clone(),
             clock: ports.clock.clone(),
-            budget: Budget::new(config.memory_bytes_max),
+            budget,
             trace: ports.trace.clone(),
             store: ports.store.clone(),
             homes: homes.clone(),
             mutant: config.mutant,
             history: history.clone(),
             stall_after: config.stall_after,
+            board: board.clone(),
+            gauges,
         };
         let ownership = Ownership {
             config: config.clone(),
@@ -191,7 +222,9 @@ impl Node {
             handles: handles.clone(),
             root: root.get_cell(),
             stop: stop.clone(),
+            board: board.clone(),
         };
+        let owning = board.watch("ownership", "", ownership.run());
         Ok(Arc::new(Self {
             context,
             store: ports.store,
@@ -203,8 +236,9 @@ impl Node {
             history,
             calls: Arc::new(Semaphore::new(config.calls_max)),
             stop,
-            ownership: std::sync::Mutex::new(Some(tokio::spawn(ownership.run()))),
+            ownership: std::sync::Mutex::new(Some(tokio::spawn(owning))),
             tasks: std::sync::Mutex::new(tasks),
+            board,
             root,
             drain: config.drain,
             mutant: config.mutant,
@@ -236,15 +270,20 @@ impl Node {
         self.membership.joined()
     }
 
-    /// Whether the loop moves: none of its tasks has ended.
+    /// Whether every loop moves, or waits for something outside the process: none has ended, and none stands at a step of its own.
     pub fn is_live(&self) -> bool {
-        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.iter().all(|task| !task.is_finished())
+        !self.stalled().iter().any(Stalled::is_stuck)
+    }
+
+    /// The loops that make no progress though they have work, the longest first.
+    pub fn stalled(&self) -> Vec<Stalled> {
+        self.board.stalled()
     }
 
     /// Stops in good order: ends strong reads, finishes and publishes what is in flight, releases the partitions, leaves the group. Bounded by
     /// twice the configured drain time.
     pub async fn stop(&self) {
+        self.board.close();
         self.stop.cancel();
         let ownership = self.ownership.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut ownership) = ownership
@@ -258,6 +297,7 @@ impl Node {
 
     /// Stops at once, as a crash would: nothing is finished, published or released.
     pub fn kill(&self) {
+        self.board.close();
         self.handles.write().unwrap_or_else(PoisonError::into_inner).clear();
         if let Some(ownership) = self.ownership.lock().unwrap_or_else(PoisonError::into_inner).take() {
             ownership.abort();

@@ -42,9 +42,10 @@ use crate::{
     fetch::Fetcher,
     growth::Homes,
     history::History,
-    lane::{Control, Report, size},
+    lane::{Control, Loss, Report, size},
     lease::Lease,
     partition::PartitionMessage,
+    progress::Board,
     relay::RelayMessage,
     take_over::{TakeOver, Taking},
     telemetry,
@@ -100,6 +101,7 @@ pub(crate) struct Ownership {
     pub handles: Handles,
     pub root: ractor::ActorCell,
     pub stop: CancellationToken,
+    pub board: Board,
 }
 
 /// A partition that is owned.
@@ -170,9 +172,12 @@ impl Ownership {
         let history = self.history.clone();
         let watching = history.watch();
         tokio::pin!(watching);
+        let pulse = self.board.add("ownership", "");
         loop {
+            pulse.step("reconciling");
             state.assigned = self.with_shared(&state.group);
             self.reconcile(&mut state, &mut work);
+            pulse.idle();
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 assigned = membership.changed() => match assigned {
@@ -185,7 +190,7 @@ impl Ownership {
                         Backoff::infrastructure().wait().await;
                     }
                 },
-                Some(report) = self.reports.recv() => self.fenced(&mut state, report),
+                Some(report) = self.reports.recv() => self.lost(&mut state, report),
                 () = homes.changed() => {}
                 Some(done) = work.next(), if !work.is_empty() => match done {
                     Ok(done) => self.done(&mut state, &mut work, done).await,
@@ -251,6 +256,7 @@ impl Ownership {
                 homes: self.homes.clone(),
                 beats: self.beats.clone(),
                 partition,
+                pulse: self.board.add("taker", partition.to_string()),
                 remembered: state.remembered.entry(partition).or_default().clone(),
                 unwanted,
             };
@@ -300,6 +306,13 @@ impl Ownership {
 
     /// A task panicked: a bug, which must not cost a partition for good. What it was for is begun again, no faster than the group confirms.
     fn failed(&self, state: &mut State, chore: Chore) {
+        let (class, name) = match chore {
+            Chore::Take(partition) => ("taker", partition.to_string()),
+            Chore::Release(partition, _) => ("ownership", format!("release of {partition}")),
+            Chore::Confirm(partition) => ("ownership", format!("confirmation of {partition}")),
+            Chore::Renew => ("ownership", "renewal of leases".to_owned()),
+        };
+        self.board.ended(class, name, "it panicked");
         match chore {
             Chore::Take(partition) => {
                 state.taking.remove(&partition);
@@ -320,18 +333,25 @@ impl Ownership {
         &self.lanes[partition.0 as usize % self.lanes.len()]
     }
 
-    fn fenced(&self, state: &mut State, report: Report) {
-        let Report::Fenced { partition, term } = report;
+    /// Takes in that an ownership has ended without an order.
+    fn lost(&self, state: &mut State, report: Report) {
+        let Report { partition, term, cause } = report;
         if state.held.get(&partition).is_some_and(|held| held.term == term)
             && let Some(held) = state.held.remove(&partition)
         {
             self.close(partition, &held);
             self.lane_of(partition).forget(partition, term);
-            metrics::counter!(telemetry::FENCED_TOTAL, "context" => self.fetcher.context.name()).increment(1);
+            let (context, partition_index) = (self.fetcher.context.name(), partition.0);
+            if cause == Loss::Fenced {
+                metrics::counter!(telemetry::FENCED_TOTAL, "context" => context).increment(1);
+            }
+            metrics::counter!(telemetry::LOST_TOTAL, "context" => context, "cause" => cause.as_str()).increment(1);
+            let cause = cause.as_str();
             tracing::warn!(
-                context = self.fetcher.context.name(),
-                partition = partition.0,
-                "fenced: another owner has taken this partition"
+                context,
+                partition = partition_index,
+                cause,
+                "partition given up; it is taken again if it is assigned still"
             );
             state.doubt(partition);
         }

@@ -6,13 +6,15 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use holdfast_core::{AggregateId, codec::StateError, port::store::StateRow};
+use holdfast_core::{AggregateId, port::store::StateRow};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::mpsc;
 
 use crate::{
     entity::{Entity, EntityArguments, EntityMessage, Settled, Shared},
+    guard::guarded,
     kind::Kind,
+    router::RouteError,
     telemetry,
     work::{Delivery, Failure, ReadReply, Snapshot, Verdict},
 };
@@ -168,11 +170,16 @@ impl PartitionState {
         if let Some(row) = &post.activation
             && !self.children.contains_key(&id)
         {
-            match post.kind.snapshot(&id.key, row.as_ref()) {
+            let snapshot = guarded("decode_state", || post.kind.snapshot(&id.key, row.as_ref()));
+            match snapshot.map_err(|panicked| panicked.to_string()).and_then(|it| it.map_err(|error| error.to_string()))
+            {
                 Ok(snapshot) => self.spawn(myself, id.clone(), post.kind, Arc::new(snapshot)).await?,
                 Err(error) => {
-                    unreadable(&id, &error);
-                    let failed = Some(Failure::Handler(error.to_string()));
+                    tracing::error!(aggregate = %id, error, "a stored state could not be read by this build; its messages become dead letters");
+                    for reply in post.readers {
+                        let _ = reply.send(Err(RouteError::Failed));
+                    }
+                    let failed = Some(Failure::Unreadable(error));
                     let verdict =
                         Verdict { delivery: post.index, steps: Vec::new(), outcome: None, failed, unreadable: true };
                     let _ = verdicts.send(verdict);
@@ -228,8 +235,4 @@ impl PartitionState {
         child.decide(index, delivery, verdicts);
         Ok(())
     }
-}
-
-fn unreadable(id: &AggregateId, error: &StateError) {
-    tracing::error!(aggregate = %id, %error, "the stored state cannot be read by this build; its messages become dead letters");
 }

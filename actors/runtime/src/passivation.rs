@@ -9,10 +9,14 @@ use std::{
 
 use holdfast_core::AggregateId;
 
+/// Outdated uses that are kept however few the slots, so that a directory of one is not tidied at every second use.
+const USES_SPARE: usize = 64;
+
 #[derive(Default)]
 pub(crate) struct Directory {
     slots: HashMap<AggregateId, Slot>,
-    /// Every use, oldest first; a slot's last use is the one that counts.
+    /// Uses, oldest first; a slot's last use is the one that counts. At most twice as many as slots, and a few: a hot aggregate is used without end
+    /// (I11).
     uses: VecDeque<(AggregateId, u64)>,
     clock: u64,
 }
@@ -43,6 +47,10 @@ impl Directory {
             }
         }
         self.uses.push_back((id.clone(), self.clock));
+        if self.uses.len() > 2 * self.slots.len() + USES_SPARE {
+            let slots = &self.slots;
+            self.uses.retain(|(id, used)| slots.get(id).is_some_and(|slot| slot.used == *used));
+        }
     }
 
     pub fn waiting(&self, id: &AggregateId) -> Option<u64> {
@@ -98,6 +106,20 @@ mod tests {
 
     fn id(n: u32) -> AggregateId {
         AggregateId { kind: "k", key: n.to_string().into() }
+    }
+
+    #[test]
+    fn hot_aggregate_keeps_directory_small() {
+        let mut directory = Directory::default();
+        for n in 0..10 {
+            directory.touch(&id(n), Duration::from_secs(u64::from(n)), || 0);
+        }
+        for n in 0..100_000 {
+            directory.touch(&id(3), Duration::from_secs(100 + n), || 0);
+            assert!(directory.uses.len() <= 2 * 10 + USES_SPARE);
+        }
+        let gone = directory.passivate(Duration::from_secs(5), 100, &HashSet::new());
+        assert_eq!(gone, [id(0), id(1), id(2), id(4)], "the order of the others is kept");
     }
 
     #[test]

@@ -11,11 +11,12 @@ use std::{
 
 use holdfast_core::{
     AggregateId, PartitionId, Timestamp,
-    batch::{Condition, Entry, MailboxWrite, TimerWrite, Writes},
+    batch::{Condition, Entry, MailboxWrite, TimerWrite, Unfiled, Writes},
     dedup::Answer,
     disposition::{DeadLetterReason, WaitReason},
     retry::RetryPolicy,
 };
+use uuid::Uuid;
 
 use crate::{
     context::Emit,
@@ -23,7 +24,9 @@ use crate::{
     lane::Owned,
     router::RouteError,
     spans, telemetry,
-    work::{Delivery, Failure, Input, Item, Origin, RefusedRecord, Snapshot, Step, Verdict, Work},
+    work::{
+        Delivery, Failure, Input, Item, MailRow, Origin, RefusedRecord, Snapshot, Step, UnfiledRecord, Verdict, Work,
+    },
 };
 
 /// One commit's worth.
@@ -201,9 +204,10 @@ impl<'a> Planner<'a> {
         self.late.push(Late { input, why: Why::Strange });
     }
 
-    /// A record that no aggregate sees.
+    /// A record that no aggregate sees. One from the mailbox moves no offset, so it need not wait for any.
     pub fn refuse(&mut self, input: Input) {
-        self.late.push(Late { input, why: Why::Refused });
+        let late = Late { input, why: Why::Refused };
+        if late.input.place().is_some() { self.late.push(late) } else { self.write(late) }
     }
 
     /// Writes what has to go with its offset, or carries it if something before it in its partition is not done yet. `low_after` says how far
@@ -245,12 +249,26 @@ impl<'a> Planner<'a> {
         let Late { input, why } = late;
         match (&input.work, why) {
             (Work::Refused(refused), _) => {
-                let RefusedRecord { record, refused, now, .. } = &**refused;
-                let (first_failed, last_failed) = (*now, *now);
+                let RefusedRecord { record, refused, now, mail, .. } = &**refused;
+                let (first_failed, last_failed) = (mail.as_ref().map_or(*now, |mail| mail.since), *now);
+                let attempts = mail.as_ref().map_or(1, |mail| mail.attempts.max(1));
                 let cause =
-                    Cause { reason: refused.reason, error: &refused.error, attempts: 1, first_failed, last_failed };
+                    Cause { reason: refused.reason, error: &refused.error, attempts, first_failed, last_failed };
                 let mut writes = Writes::default();
                 self.dead(&mut writes, None, record, &cause);
+                remove(&mut writes, &mut self.plain.waiting, mail.as_ref(), input.partition);
+                self.plain.add(input, writes);
+            }
+            (Work::Unfiled(unfiled), _) => {
+                let UnfiledRecord { record, error, mail } = &**unfiled;
+                let row = Unfiled { id: Uuid::now_v7(), error: error.clone(), record: record.clone() };
+                metrics::counter!(telemetry::UNFILED_TOTAL, "context" => self.context).increment(1);
+                tracing::error!(
+                    context = self.context, topic = %record.topic, partition = record.partition.0, offset = record.offset, id = %row.id, error,
+                    "a record was kept in the table unfiled, since its dead letter was refused"
+                );
+                let mut writes = Writes { unfiled: vec![row], ..Writes::default() };
+                remove(&mut writes, &mut self.plain.waiting, mail.as_ref(), input.partition);
                 self.plain.add(input, writes);
             }
             (Work::Item(item), Why::Strange) => {
@@ -318,15 +336,15 @@ impl<'a> Planner<'a> {
     /// How long a message waits after `failure`; `None` if it is not tried again.
     fn wait_after(&self, item: &Item, failure: &Failure) -> Option<Duration> {
         match failure {
-            Failure::Reused => None,
-            Failure::Lookup(_) => Some(self.wait_for_another_context(item)),
+            Failure::Reused | Failure::Refused(_) | Failure::Unreadable(_) => None,
+            Failure::Lookup(_) | Failure::Slow(_) => Some(self.wait_as_long_again(item)),
             Failure::Handler(_) => self.retry.wait_after(item.attempts() + 1),
         }
     }
 
     /// Half as long again as it has waited already, whatever was tried: an outage costs less the longer it lasts. A quarter of that is up to the message's
     /// id, so that what began to wait together doesn't come back together.
-    fn wait_for_another_context(&self, item: &Item) -> Duration {
+    fn wait_as_long_again(&self, item: &Item) -> Duration {
         let Origin::Mail { since, .. } = item.origin else { return self.retry.base };
         let age = Duration::from_millis((self.now.unix_ms() - since.unix_ms()).max(0).unsigned_abs());
         let longest = (age / 2).clamp(self.retry.base, self.retry.max);
@@ -337,17 +355,15 @@ impl<'a> Planner<'a> {
         let attempts = item.attempts() + u32::from(matches!(failure, Failure::Handler(_)));
         let error = match failure {
             Failure::Reused => "the id was used before with another body",
-            Failure::Lookup(error) | Failure::Handler(error) => error.as_str(),
+            Failure::Lookup(error)
+            | Failure::Handler(error)
+            | Failure::Refused(error)
+            | Failure::Unreadable(error)
+            | Failure::Slow(error) => error.as_str(),
         };
         let wait = self.wait_after(item, failure);
         match (&item.origin, wait) {
-            (Origin::Call { .. }, _) => {
-                item.answer(Err(match failure {
-                    Failure::Reused => RouteError::Reused,
-                    Failure::Lookup(error) => RouteError::Downstream(error.clone()),
-                    Failure::Handler(_) => RouteError::Failed,
-                }));
-            }
+            (Origin::Call { .. }, _) => item.answer(Err(failure.to_caller())),
             (Origin::Timer { name }, wait) => {
                 let after = Some(wait.unwrap_or(self.retry.max));
                 let timer = TimerWrite { id: item.aggregate.clone(), hash: item.hash, name: name.clone(), after };
@@ -368,16 +384,20 @@ impl<'a> Planner<'a> {
             }
             (Origin::Log { record, .. } | Origin::Mail { record, .. }, None) => {
                 let reason = match failure {
-                    Failure::Reused => DeadLetterReason::Invalid,
-                    Failure::Lookup(_) | Failure::Handler(_) => DeadLetterReason::Poison,
+                    Failure::Reused | Failure::Refused(_) => DeadLetterReason::Invalid,
+                    Failure::Lookup(_) | Failure::Handler(_) | Failure::Unreadable(_) | Failure::Slow(_) => {
+                        DeadLetterReason::Poison
+                    }
                 };
+                // A key that the store refuses can't stand in the index either.
+                let id = (!matches!(failure, Failure::Refused(_))).then_some(&item.aggregate);
                 let first_failed = match item.origin {
                     Origin::Mail { since, .. } => since,
                     _ => self.now,
                 };
                 let mut writes = Writes::default();
                 let cause = Cause { reason, error, attempts: attempts.max(1), first_failed, last_failed: self.now };
-                self.dead(&mut writes, Some(&item.aggregate), record, &cause);
+                self.dead(&mut writes, id, record, &cause);
                 finish(&mut writes, &mut self.plain.waiting, item, input.partition);
                 self.plain.add(input, writes);
             }
@@ -430,8 +450,15 @@ impl<'a> Planner<'a> {
                 plan.work.push(input);
             }
         }
+        if unreadable {
+            let failure = failed.unwrap_or_else(|| Failure::Unreadable(String::new()));
+            for (input, item) in inputs.zip(&delivery.items[undecided..]) {
+                self.fail(input, item, &failure);
+            }
+            return;
+        }
         let is_unprepared = matches!(failed, Some(Failure::Lookup(_)));
-        let reached_culprit = unreadable || is_unprepared || undecided == delivery.open().len();
+        let reached_culprit = is_unprepared || undecided == delivery.open().len();
         if let Some(failure) = failed.filter(|_| reached_culprit)
             && let Some(input) = inputs.next()
         {
@@ -475,7 +502,9 @@ impl Input {
                 Origin::Log { record, .. } => Some((&record.topic, record.offset)),
                 _ => None,
             },
-            Work::Refused(refused) => Some((&refused.record.topic, refused.record.offset)),
+            Work::Refused(refused) if refused.mail.is_none() => Some((&refused.record.topic, refused.record.offset)),
+            Work::Unfiled(unfiled) if unfiled.mail.is_none() => Some((&unfiled.record.topic, unfiled.record.offset)),
+            Work::Refused(_) | Work::Unfiled(_) => None,
             Work::Ignored { topic, offset } => Some((topic, *offset)),
             Work::Activate { .. } => None,
         }
@@ -530,7 +559,19 @@ fn finish(
     partition: PartitionId,
 ) {
     if let Origin::Mail { position, .. } = item.origin {
-        writes.mailbox.push(MailboxWrite::Remove { position, id: item.aggregate.clone() });
+        writes.mailbox.push(MailboxWrite::Remove { position });
         waiting.push((partition, item.aggregate.clone(), -1));
     }
+}
+
+/// The same for a record that no aggregate sees.
+fn remove(
+    writes: &mut Writes,
+    waiting: &mut Vec<(PartitionId, AggregateId, i64)>,
+    mail: Option<&MailRow>,
+    partition: PartitionId,
+) {
+    let Some(mail) = mail else { return };
+    writes.mailbox.push(MailboxWrite::Remove { position: mail.position });
+    waiting.extend(mail.aggregate.clone().map(|aggregate| (partition, aggregate, -1)));
 }

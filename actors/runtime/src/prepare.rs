@@ -9,6 +9,8 @@ use tracing::{Instrument as _, Span};
 use crate::{
     activation::Known,
     context::BoundedContext,
+    guard::{Panicked, guarded, guarded_future},
+    kind::Kind,
     work::{AnyCommand, Failure, Input, Item, Work},
 };
 
@@ -28,13 +30,16 @@ pub(crate) fn needing(
             continue;
         }
         // A message that is shared with an actor already went through here.
-        if let Work::Item(item) = &mut input.work
-            && let Some(item) = Arc::get_mut(item)
-        {
-            context.recall(item);
-        }
+        let recalled = match &mut input.work {
+            Work::Item(item) => Arc::get_mut(item).map_or(Ok(()), |item| context.recall(item)),
+            _ => Ok(()),
+        };
         let Work::Item(item) = &input.work else { continue };
-        if let Some(asks) = context.looks_up(item) {
+        let asks = recalled.and_then(|()| context.looks_up(item)).unwrap_or_else(|panicked| {
+            let _ = item.failure.set(Failure::Handler(panicked.to_string()));
+            None
+        });
+        if let Some(asks) = asks {
             places.push((place, asks));
         } else if let Work::Item(item) = &mut input.work
             && let Some(item) = Arc::get_mut(item)
@@ -49,12 +54,13 @@ pub(crate) fn needing(
 pub(crate) fn observe(context: &BoundedContext, batch: &[Input], known: &Known) {
     for input in batch {
         if let Work::Item(item) = &input.work
-            && let Some((Some(row), _)) = known.cold.get(&item.aggregate)
+            && let Some((Ok(Some(row)), _)) = known.cold.get(&item.aggregate)
             && !item.prepared
-            && context.looks_up(item).is_some()
+            && let Ok(Some(_)) = context.looks_up(item)
             && let Some(kind) = context.kind(item.aggregate.kind)
         {
-            kind.observe(&item.aggregate.key, row);
+            // Only a hint: where the state can't be read, that shows when it is.
+            let _ = guarded("observe", || kind.observe(&item.aggregate.key, row));
         }
     }
 }
@@ -77,15 +83,40 @@ pub(crate) async fn prepare(context: Arc<BoundedContext>, mut asked: Vec<Placed>
         // One call serves many messages; the first of them that is traced tells of it.
         let traced = items.iter().map(|item| &item.span).find(|span| !span.is_disabled());
         let span = traced.cloned().unwrap_or_else(Span::none);
-        let commands: Vec<&mut AnyCommand> = items.iter_mut().map(|item| &mut item.command).collect();
-        let results = kind.prepare(commands).instrument(span).await;
-        debug_assert_eq!(results.len(), items.len(), "an adapter answers for each command");
-        for (item, result) in items.into_iter().zip(results) {
-            item.prepared = true;
-            if let Err(error) = result {
-                let _ = item.failure.set(Failure::Lookup(error.0));
+        if let Err(panicked) = prepare_all(&**kind, &mut items).instrument(span.clone()).await {
+            // Whose fault it is shows when each is asked for alone.
+            let is_alone = items.len() == 1;
+            for item in items {
+                let alone = match is_alone {
+                    true => Err(panicked),
+                    false => prepare_all(&**kind, &mut [&mut *item]).instrument(span.clone()).await,
+                };
+                if let Err(panicked) = alone {
+                    item.prepared = true;
+                    let _ = item.failure.set(Failure::Handler(panicked.to_string()));
+                }
             }
         }
     }
     asked
+}
+
+/// Makes the look-ups of messages of one kind.
+async fn prepare_all(kind: &dyn Kind, items: &mut [&mut Item]) -> Result<(), Panicked> {
+    let commands: Vec<&mut AnyCommand> = items.iter_mut().map(|item| &mut item.command).collect();
+    let results = guarded_future("prepare", kind.prepare(commands)).await?;
+    let mut results = results.into_iter();
+    for item in items {
+        item.prepared = true;
+        match results.next() {
+            Some(Ok(())) => {}
+            Some(Err(error)) => _ = item.failure.set(Failure::Lookup(error.0)),
+            None => {
+                _ = item
+                    .failure
+                    .set(Failure::Handler("its adapter answered for fewer commands than it was asked".into()))
+            }
+        }
+    }
+    Ok(())
 }

@@ -234,7 +234,11 @@ impl Recovery {
             let claims = chunk.iter().flat_map(|entry| entry.writes.claims.iter().map(|claim| claim.key)).collect();
             let wanted = Wanted { aggregates: Vec::new(), claims };
             let found = self.ports.store.find(&wanted).await?;
-            let known: BTreeSet<_> = found.claims.into_iter().flatten().map(|claim| claim.key).collect();
+            // One that can't be read is there all the same.
+            let is_known = |(key, claim): (&holdfast_core::dedup::ClaimKey, &Result<Option<_>, _>)| {
+                (*claim != Ok(None)).then_some(*key)
+            };
+            let known: BTreeSet<_> = wanted.claims.iter().zip(&found.claims).filter_map(is_known).collect();
             for entry in chunk {
                 entry.writes.claims.retain(|claim| !known.contains(&claim.key));
             }

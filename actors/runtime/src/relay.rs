@@ -26,11 +26,7 @@ use holdfast_core::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{
-    backoff::Backoff,
-    spans,
-    telemetry::{self, Trace},
-};
+use crate::{backoff::Backoff, progress::Pulse, spans, telemetry::Trace};
 
 pub(crate) enum RelayMessage {
     /// Rows of a commit, in order, and whether any message of it is traced.
@@ -86,6 +82,7 @@ pub(crate) struct Relay {
     in_flight: FuturesOrdered<BoxFuture<'static, Published>>,
     rows_in_flight: usize,
     backoff: Backoff,
+    pulse: Pulse,
 }
 
 const FLUSH_EVERY: Duration = Duration::from_millis(250);
@@ -97,8 +94,10 @@ impl Relay {
         publisher: Arc<dyn Publisher>,
         trace: Trace,
         rows_max: usize,
+        pulse: Pulse,
     ) -> Self {
         Self {
+            pulse,
             context,
             store,
             publisher,
@@ -116,6 +115,12 @@ impl Relay {
         let mut tick = tokio::time::interval(FLUSH_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let is_behind = |line: &Line| line.published.load(Ordering::Acquire) < line.head;
+            if self.lines.values().any(is_behind) {
+                self.pulse.waits("the broker")
+            } else {
+                self.pulse.idle()
+            }
             tokio::select! {
                 message = messages.recv() => match message {
                     Some(message) => self.take(message),
@@ -217,6 +222,7 @@ impl Relay {
         match result {
             Ok(landed) => {
                 self.backoff.reset();
+                self.pulse.moved();
                 // A home's events go to the partition of its own number, after all that it wrote before. Their end is noted with the rows' cursor,
                 // and stored with it: below it lie only events of rows that were committed.
                 for landing in landed.0.iter().filter(|landing| landing.topic == self.events_topic) {
@@ -267,11 +273,6 @@ impl Relay {
     async fn store_cursors(&mut self) {
         let mut moved = Vec::new();
         for (partition, line) in &self.lines {
-            let published = line.published.load(Ordering::Acquire);
-            let pending = line.head.saturating_sub(published);
-            let labels = [("context", self.context.to_owned()), ("partition", partition.to_string())];
-            metrics::gauge!(telemetry::OUTBOX_PENDING, &labels)
-                .set(crate::lane::size(usize::try_from(pending).unwrap_or(usize::MAX)));
             moved.extend(line.moved(*partition));
         }
         if moved.is_empty() {

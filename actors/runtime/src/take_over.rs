@@ -33,6 +33,7 @@ use crate::{
     growth::{self, Homes},
     history::{History, Trouble},
     mutant::Mutant,
+    progress::Pulse,
 };
 
 /// How often a halted context is looked at again.
@@ -60,6 +61,7 @@ pub(crate) struct TakeOver {
     pub homes: Homes,
     pub beats: Arc<Beats>,
     pub partition: PartitionId,
+    pub pulse: Pulse,
     /// The last batch that this node committed to it.
     pub remembered: Arc<AtomicU64>,
     /// Cancelled once the assignment has gone.
@@ -70,6 +72,7 @@ impl TakeOver {
     pub async fn run(self) -> Taking {
         let mut backoff = Backoff::infrastructure();
         let patience = Instant::now() + self.config.release_grace;
+        self.pulse.waits("the database");
         while !self.unwanted.is_cancelled() {
             let row = match self.row().await {
                 Ok(Some(row)) => row,
@@ -109,8 +112,10 @@ impl TakeOver {
                     if !taken.released && !waits_first {
                         // Until every lease that an earlier owner may hold is over.
                         let silence = beat.map_or(Duration::ZERO, |beat| self.silence_since(&row, beat));
+                        self.pulse.waits("the last owner's lease");
                         self.pause(self.lease().saturating_sub(silence)).await;
                     }
+                    self.pulse.moved();
                     return self.begin(token).await;
                 }
                 Ok(None) => return Taking::Lost,
@@ -137,6 +142,7 @@ impl TakeOver {
     /// Reads the row as it stands now that nobody else writes it, checks its past and acknowledges its generation.
     async fn begin(&self, token: Token) -> Taking {
         let mut backoff = Backoff::infrastructure();
+        self.pulse.waits("the partition's history");
         while !self.unwanted.is_cancelled() {
             let started = self.clock.boot();
             let row = match self.row_after_beat().await {
@@ -192,6 +198,7 @@ impl TakeOver {
     async fn is_halted(&self, halt: Option<&Halt>) -> bool {
         if let Some(halt) = halt {
             self.history.saw(Some(halt));
+            self.pulse.waits("an operator: the context is halted");
             // What an operator puts right is right, whatever this node remembers.
             self.remembered.store(0, Ordering::Release);
             self.pause(HALTED_PAUSE).await;

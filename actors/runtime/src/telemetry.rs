@@ -27,12 +27,26 @@ pub const MAILBOX_PUT_TOTAL: &str = "holdfast_mailbox_put_total";
 pub const MISROUTED_TOTAL: &str = "holdfast_misrouted_total";
 /// Partitions owned by this node, by `context`.
 pub const OWNED_PARTITIONS: &str = "holdfast_owned_partitions";
-/// Times this node found itself fenced, by `context`.
+/// Times another owner had taken a partition of this node, by `context`.
 pub const FENCED_TOTAL: &str = "holdfast_fenced_total";
 /// Records between the consumed offset and the end of the log, by `context`, `topic` and `partition`.
 pub const LAG_RECORDS: &str = "holdfast_lag_records";
 /// Seconds between the timestamp of the record last consumed and now, by `context`, `topic` and `partition`; 0 when there is no lag.
 pub const LAG_SECONDS: &str = "holdfast_lag_seconds";
+/// Messages in the durable mailbox, by `context` and `partition`.
+pub const MAILBOX_WAITING: &str = "holdfast_mailbox_messages";
+/// Records that no table would take but the one of last resort, by `context`: raise an alarm, and see `holdfast doctor`.
+pub const UNFILED_TOTAL: &str = "holdfast_unfiled_total";
+/// Panics of adapters' code outside `decide`, by `step`.
+pub const PANICS_TOTAL: &str = "holdfast_panics_total";
+/// Timers and effects that fell due and that this build does not know, by `context` and `what` (`timer`, `effect`).
+pub const UNKNOWN_DUE_TOTAL: &str = "holdfast_unknown_due_total";
+/// Owned partitions given up by this node, by `context` and `cause` (`fenced`, `supervisor_died`, `reader_died`, `acknowledgement_failed`, `outcome_unknown`,
+/// `refused`).
+pub const LOST_TOTAL: &str = "holdfast_partitions_lost_total";
+/// Seconds without progress of a loop that has work, the longest of its class, by `context` and `loop` (`lane`, `relay`, `reader`, `taker`, `watcher`,
+/// `ownership`); 0 while all move.
+pub const LOOP_STALLED_SECONDS: &str = "holdfast_loop_stalled_seconds";
 /// Outbox rows not yet acknowledged by the broker, by `context` and `partition`.
 pub const OUTBOX_PENDING: &str = "holdfast_outbox_pending";
 /// Bytes of admission budget in use, by `context`.

@@ -6,86 +6,174 @@
 use std::{
     collections::HashSet,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use holdfast_core::{
     AggregateId, KeyHash, Message, PartitionId,
-    disposition::WaitReason,
-    port::store::{DueTimer, Slice, Waiting},
+    disposition::{DeadLetterReason, Refused, WaitReason},
+    port::store::{DueEffect, DueTimer, MailLimit, Slice, StoreError, Waiting},
 };
 use tracing::Span;
 use uuid::Uuid;
 
 use crate::{
+    context::decoded,
+    guard::guarded,
     lane::Environment,
-    spans,
-    work::{Input, Item, Origin, Work},
+    spans, telemetry,
+    work::{Input, Item, MailRow, Origin, RefusedRecord, Work},
 };
 
-/// How many timers, and how many aggregates with mail, are taken in one go.
+/// How many timers, effects, and aggregates with mail, are taken in one go.
 const LIMIT: u32 = 256;
 
-/// Everything due for `partitions` (with their terms), which are homes under `count`, that `busy` does not hold already.
-pub(crate) async fn due(
+/// What one look at the mailboxes takes, for each lane: the next look comes when this is decided, so this bounds the memory that mail takes
+/// (I11). A node reads mail outside the byte budget, which records that queue behind that very mail may have spent.
+const MAIL: MailLimit =
+    MailLimit { aggregates: LIMIT, each: LIMIT, messages: 4 * LIMIT, bytes_each: 1024 * 1024, bytes: 4 * 1024 * 1024 };
+
+/// What the store has that is due.
+pub(crate) struct Found {
+    timers: Result<Vec<DueTimer>, StoreError>,
+    mail: Result<Vec<Waiting>, StoreError>,
+    effects: Result<Vec<DueEffect>, StoreError>,
+}
+
+/// The inputs that are due, and what no kind of this build knows.
+pub(crate) struct Due {
+    pub inputs: Vec<Input>,
+    pub strange: Strange,
+}
+
+/// What is due and can't be done by this build. Another one may know it, so it is kept; put off, it stands in nobody's way.
+#[derive(Default)]
+pub(crate) struct Strange {
+    timers: Vec<DueTimer>,
+    effects: Vec<DueEffect>,
+}
+
+/// Asks for everything due for `partitions` (with their terms), which are homes under `count`; for no more effects than there is room for.
+pub(crate) fn look(
+    env: &Environment,
+    partitions: &[(PartitionId, u64)],
+    count: u32,
+) -> impl Future<Output = Found> + use<> {
+    let slice = Slice { partitions: partitions.iter().map(|(partition, _)| *partition).collect(), count };
+    let room = if env.effects.are_there() { env.effects.room().min(LIMIT) } else { 0 };
+    let (store, hold) = (env.store.clone(), env.config.effect_hold());
+    async move {
+        let effects = async { if room == 0 { Ok(Vec::new()) } else { store.due_effects(&slice, room, hold).await } };
+        let (timers, mail, effects) =
+            tokio::join!(store.due_timers(&slice, LIMIT), store.due_mail(&slice, MAIL), effects);
+        Found { timers, mail, effects }
+    }
+}
+
+/// Sorts what was found into inputs, leaving out what `busy` holds already, and begins the effects.
+pub(crate) fn sort(
     env: &Environment,
     partitions: &[(PartitionId, u64)],
     count: u32,
     busy: &[&Input],
-) -> Vec<Input> {
-    let slice = Slice { partitions: partitions.iter().map(|(partition, _)| *partition).collect(), count };
-    let (timers, mail) = tokio::join!(env.store.due_timers(&slice, LIMIT), env.store.due_mail(&slice, LIMIT));
-    let mut found = Vec::new();
+    found: Found,
+) -> Due {
+    let Found { timers, mail, effects } = found;
     let busy = Busy::of(busy);
-    match timers {
-        Ok(timers) => found.extend(timers.into_iter().filter_map(|timer| fire(env, &busy, timer))),
-        Err(error) => tracing::warn!(context = env.context.name(), %error, "timers could not be looked up"),
-    }
-    match mail {
-        Ok(mail) => found.extend(mail.into_iter().filter_map(|waiting| open(env, &busy, waiting))),
-        Err(error) => tracing::warn!(context = env.context.name(), %error, "mailboxes could not be looked up"),
-    }
-    let term_of =
-        |home: PartitionId| partitions.iter().find(|(partition, _)| *partition == home).map(|(_, term)| *term);
-    found
-        .into_iter()
-        .filter_map(|item| {
-            let partition = item.hash.home(count);
-            Some(Input { partition, term: term_of(partition)?, work: Work::Item(Arc::new(item)) })
-        })
-        .collect()
-}
-
-/// Begins the effects that are due for `partitions`, as many as there is room for.
-pub(crate) async fn begin_effects(env: &Environment, partitions: &[(PartitionId, u64)], count: u32) {
-    let room = env.effects.room().min(LIMIT);
-    if room == 0 || !env.effects.are_there() {
-        return;
-    }
-    let slice = Slice { partitions: partitions.iter().map(|(partition, _)| *partition).collect(), count };
-    match env.store.due_effects(&slice, room, env.config.effect_hold()).await {
-        Ok(due) => {
-            for effect in due {
-                let home = KeyHash::of(effect.key.as_bytes()).home(count);
-                if let Some((partition, term)) = partitions.iter().find(|(partition, _)| *partition == home) {
-                    env.effects.begin(*partition, *term, effect);
+    let term_of = |hash: KeyHash| partitions.iter().find(|(partition, _)| *partition == hash.home(count));
+    let mut due = Due { inputs: Vec::new(), strange: Strange::default() };
+    for timer in noted(env, "timers", timers) {
+        let home = term_of(KeyHash::of(timer.key.as_bytes()));
+        match fire(env, &timer) {
+            Some(item) => {
+                let is_busy = busy.timers.contains(&(&item.aggregate, timer.name.as_str()));
+                if let Some((partition, term)) = home.filter(|_| !is_busy) {
+                    due.inputs.push(Input { partition: *partition, term: *term, work: Work::Item(Arc::new(item)) });
                 }
             }
+            None => due.strange.timers.push(timer),
         }
-        Err(error) => tracing::warn!(context = env.context.name(), %error, "effects could not be looked up"),
+    }
+    for waiting in noted(env, "mailboxes", mail) {
+        if let Some((partition, term)) = term_of(waiting.hash)
+            && let Some(work) = open(env, &busy, waiting)
+        {
+            due.inputs.push(Input { partition: *partition, term: *term, work });
+        }
+    }
+    for effect in noted(env, "effects", effects) {
+        if env.context.kind(&effect.kind).is_none() {
+            due.strange.effects.push(effect);
+        } else if let Some((partition, term)) = term_of(KeyHash::of(effect.key.as_bytes())) {
+            env.effects.begin(*partition, *term, effect);
+        }
+    }
+    due
+}
+
+/// What was found, or nothing and a word about why.
+fn noted<T>(env: &Environment, what: &'static str, found: Result<Vec<T>, StoreError>) -> Vec<T> {
+    found.unwrap_or_else(|error| {
+        tracing::warn!(context = env.context.name(), what, %error, "what is due could not be looked up");
+        Vec::new()
+    })
+}
+
+/// Puts off what this build does not know, each time for longer.
+pub(crate) fn put_off(env: &Environment, strange: Strange) -> impl Future<Output = ()> + use<> {
+    let (store, context) = (env.store.clone(), env.context.name());
+    async move {
+        let Strange { timers, effects } = strange;
+        for (what, kind, name) in timers
+            .iter()
+            .map(|timer| ("timer", &timer.kind, &timer.name))
+            .chain(effects.iter().map(|effect| ("effect", &effect.kind, &effect.name)))
+        {
+            metrics::counter!(telemetry::UNKNOWN_DUE_TOTAL, "context" => context, "what" => what).increment(1);
+            tracing::error!(
+                context,
+                what,
+                kind,
+                name,
+                "something fell due that this build does not know; it was put off"
+            );
+        }
+        let mut outcome = Ok(());
+        if !timers.is_empty() {
+            outcome = store.put_off_timers(&timers).await;
+        }
+        for effect in effects {
+            let after = EFFECT_PUT_OFF.saturating_mul(1 << effect.attempts.min(6));
+            let error = "this build does not know its kind";
+            outcome = outcome.and(store.put_off_effect(&effect.kind, &effect.key, &effect.name, after, error).await);
+        }
+        if let Err(error) = outcome {
+            tracing::warn!(context, %error, "what this build does not know could not be put off");
+        }
     }
 }
+
+/// How long an effect of an unknown kind is put off, twice as long for each attempt counted, up to about an hour.
+const EFFECT_PUT_OFF: Duration = Duration::from_mins(1);
 
 /// What is on its way already.
 struct Busy<'a> {
     timers: HashSet<(&'a AggregateId, &'a str)>,
     mail: HashSet<&'a AggregateId>,
+    rows: HashSet<i64>,
 }
 
 impl<'a> Busy<'a> {
     fn of(inputs: &[&'a Input]) -> Self {
-        let mut busy = Self { timers: HashSet::new(), mail: HashSet::new() };
+        let mut busy = Self { timers: HashSet::new(), mail: HashSet::new(), rows: HashSet::new() };
         for input in inputs {
+            let row = match &input.work {
+                Work::Refused(refused) => refused.mail.as_ref(),
+                Work::Unfiled(unfiled) => unfiled.mail.as_ref(),
+                _ => None,
+            };
+            busy.rows.extend(row.map(|mail| mail.position));
             let Work::Item(item) = &input.work else { continue };
             match &item.origin {
                 Origin::Timer { name } => {
@@ -101,63 +189,76 @@ impl<'a> Busy<'a> {
     }
 }
 
-fn fire(env: &Environment, busy: &Busy<'_>, timer: DueTimer) -> Option<Item> {
-    let Some(kind) = env.context.kind(&timer.kind) else {
-        tracing::error!(kind = timer.kind, "a timer of a kind that this build does not know");
-        return None;
-    };
+/// The message of a timer; `None` if this build has no such kind or timer.
+fn fire(env: &Environment, timer: &DueTimer) -> Option<Item> {
+    let kind = env.context.kind(&timer.kind)?;
     let aggregate = AggregateId { kind: kind.name(), key: timer.key.clone() };
-    if busy.timers.contains(&(&aggregate, timer.name.as_str())) {
-        return None;
-    }
-    let Some(command) = kind.timer(&timer.name) else {
-        tracing::error!(aggregate = %aggregate, timer = timer.name, "a timer that this build does not know");
-        return None;
-    };
-    let message = Message::new(Uuid::now_v7(), "timer", timer.name.as_str(), timer.key, Bytes::new());
+    let (command, failure) = decoded(
+        guarded("timer", || kind.timer(&timer.name))
+            .map_or_else(|panicked| Some(Err(panicked)), |command| command.map(Ok))?,
+    );
+    let message = Message::new(Uuid::now_v7(), "timer", timer.name.as_str(), timer.key.clone(), Bytes::new());
     let hash = KeyHash::of(aggregate.key.as_bytes());
     Some(Item {
-        origin: Origin::Timer { name: timer.name },
+        origin: Origin::Timer { name: timer.name.clone() },
         aggregate,
         hash,
         message,
         command,
         now: env.clock.now(),
-        failure: OnceLock::new(),
+        prepared: failure.get().is_some(),
+        failure,
         claim: OnceLock::new(),
-        prepared: false,
         span: Span::none(),
         credit: None,
     })
 }
 
-fn open(env: &Environment, busy: &Busy<'_>, waiting: Waiting) -> Option<Item> {
-    let Waiting { position, attempts, since, record, reason, .. } = waiting;
-    let (aggregate, message, command) = match env.context.decode(&record) {
-        Ok(decoded) => decoded,
-        Err(error) => {
-            tracing::error!(topic = %record.topic, partition = record.partition.0, offset = record.offset, %error,
-                "a message in the mailbox that this build cannot read");
-            return None;
+/// The message of a mailbox row; the row itself, to become a dead letter in its turn, if it can't be read; `None` if it is on its way already.
+fn open(env: &Environment, busy: &Busy<'_>, waiting: Waiting) -> Option<Work> {
+    let Waiting { position, kind, key, hash, attempts, since, record, reason, .. } = waiting;
+    let own = record.topic == *env.context.commands_topic();
+    let kind = env.context.kind(&kind).ok_or_else(|| Refused {
+        reason: DeadLetterReason::UnknownType,
+        error: "no kind of this name".to_owned(),
+        field: None,
+    });
+    let aggregate = kind.as_ref().ok().map(|kind| AggregateId { kind: kind.name(), key });
+    let read = reason.map_err(|row| Refused::undecodable(row.to_string()));
+    let read = kind.and(read).and_then(|reason| Ok((reason, env.context.decode(&record)?)));
+    let (reason, (aggregate, message, command)) = match read {
+        Ok(read) => read,
+        Err(refused) => {
+            if busy.rows.contains(&position) || aggregate.as_ref().is_some_and(|id| busy.mail.contains(id)) {
+                return None;
+            }
+            let mail = Some(MailRow { position, since, attempts, aggregate });
+            return Some(Work::Refused(Box::new(RefusedRecord {
+                record,
+                refused,
+                now: env.clock.now(),
+                mail,
+                credit: None,
+            })));
         }
     };
     if busy.mail.contains(&aggregate) {
         return None;
     }
-    let own = record.topic == *env.context.commands_topic();
     // A transferred message was never tried here.
     let attempts = if reason == WaitReason::Transferred { 0 } else { attempts };
-    Some(Item {
-        hash: record.key_hash(),
+    let (command, failure) = decoded(command);
+    Some(Work::Item(Arc::new(Item {
+        hash,
         span: spans::process(env.context.name(), &message, Some(&record), &env.emit.trace),
         origin: Origin::Mail { position, attempts, since, record, own },
         aggregate,
         message,
         command,
         now: env.clock.now(),
-        failure: OnceLock::new(),
+        prepared: failure.get().is_some(),
+        failure,
         claim: OnceLock::new(),
-        prepared: false,
         credit: None,
-    })
+    })))
 }

@@ -116,6 +116,18 @@ impl Item {
         }
     }
 
+    /// The record alone, to be disposed of without a look at its aggregate; `None` if this message is none.
+    pub fn refused(&self, refused: Refused) -> Option<RefusedRecord> {
+        let record = self.record()?.clone();
+        let mail = match self.origin {
+            Origin::Mail { position, attempts, since, .. } => {
+                Some(MailRow { position, since, attempts, aggregate: Some(self.aggregate.clone()) })
+            }
+            _ => None,
+        };
+        Some(RefusedRecord { record, refused, now: self.now, mail, credit: None })
+    }
+
     /// Failures counted so far.
     pub fn attempts(&self) -> u32 {
         match &self.origin {
@@ -134,13 +146,32 @@ pub(crate) enum Failure {
     Lookup(String),
     /// The handler failed, or the store refused its data. Counts against the budget.
     Handler(String),
+    /// The store refuses its key: nothing can be stored for it.
+    Refused(String),
+    /// What is stored for its key can't be read by this build.
+    Unreadable(String),
+    /// Its commit alone took the store too long. That is never counted: a slow store can't be told from a slow message.
+    Slow(String),
 }
 
 impl Failure {
+    /// What the caller of a failed command, or of a read, is told.
+    pub fn to_caller(&self) -> RouteError {
+        match self {
+            Self::Reused => RouteError::Reused,
+            Self::Lookup(error) => RouteError::Downstream(error.clone()),
+            Self::Handler(_) | Self::Unreadable(_) => RouteError::Failed,
+            Self::Refused(error) => RouteError::Refused(Refused::invalid("key", error.as_str())),
+            Self::Slow(_) => RouteError::unavailable("the commit took the store too long"),
+        }
+    }
+
     pub fn wait_reason(&self) -> WaitReason {
         match self {
             Self::Lookup(_) => WaitReason::Downstream,
-            Self::Handler(_) | Self::Reused => WaitReason::Retrying,
+            Self::Handler(_) | Self::Reused | Self::Refused(_) | Self::Unreadable(_) | Self::Slow(_) => {
+                WaitReason::Retrying
+            }
         }
     }
 }
@@ -150,14 +181,34 @@ pub(crate) struct RefusedRecord {
     pub record: Record,
     pub refused: Refused,
     pub now: Timestamp,
+    /// Its row, if it comes from the durable mailbox.
+    pub mail: Option<MailRow>,
     #[expect(dead_code, reason = "held, not read")]
     pub credit: Option<OwnedSemaphorePermit>,
+}
+
+/// A row of the durable mailbox whose message no aggregate sees.
+#[derive(Clone, Debug)]
+pub(crate) struct MailRow {
+    pub position: i64,
+    pub since: Timestamp,
+    pub attempts: u32,
+    /// Whose mailbox, if this build has such a kind.
+    pub aggregate: Option<AggregateId>,
+}
+
+/// A record whose dead letter the store refused too.
+pub(crate) struct UnfiledRecord {
+    pub record: Record,
+    pub error: String,
+    pub mail: Option<MailRow>,
 }
 
 /// What the loop works on, in the order in which it came.
 pub(crate) enum Work {
     Item(Arc<Item>),
     Refused(Box<RefusedRecord>),
+    Unfiled(Box<UnfiledRecord>),
     /// A record that concerns nobody here (an event type not subscribed to), or offsets that hold none, up to this one: it is consumed.
     Ignored {
         topic: Arc<str>,
@@ -175,6 +226,16 @@ pub(crate) struct Input {
     pub partition: PartitionId,
     pub term: u64,
     pub work: Work,
+}
+
+impl Input {
+    /// Whether its commit has failed before while it stood alone, or there is nothing left that could fail.
+    pub fn was_refused(&self) -> bool {
+        match &self.work {
+            Work::Item(item) => item.failure.get().is_some(),
+            Work::Refused(_) | Work::Unfiled(_) | Work::Ignored { .. } | Work::Activate { .. } => true,
+        }
+    }
 }
 
 /// The messages of one batch for one aggregate, shared between the lane, the supervisor and the actor, so that a dying actor takes

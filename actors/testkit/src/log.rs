@@ -76,6 +76,8 @@ struct Client {
     open: Mutex<BTreeMap<(String, PartitionId), Arc<AtomicBool>>>,
     /// Streams opened so far.
     opened: AtomicUsize,
+    /// How many records panic when they are read: a bug in the adapter.
+    read_panics: AtomicUsize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -188,6 +190,11 @@ impl MemoryLog {
     pub fn set_unavailable(&self, unavailable: bool) {
         *lock(&self.client.unavailable) = unavailable;
         self.broker.changes.send_replace(());
+    }
+
+    /// Panics in place of the next `n` records that this client reads: a bug in the adapter.
+    pub fn panic_on_reads(&self, n: usize) {
+        self.client.read_panics.store(n, Ordering::SeqCst);
     }
 
     /// Calls `observer` on everything that happens from now on. It must not call back into the log.
@@ -373,6 +380,10 @@ impl RecordStream for Stream {
                     self.told = false;
                     match self.fetch() {
                         Ok(Some(record)) => {
+                            let fewer = |left: usize| left.checked_sub(1);
+                            let panics = &self.log.client.read_panics;
+                            let is_over = panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer).is_err();
+                            assert!(is_over, "a read panics, as the test asked");
                             self.position = record.offset + 1;
                             return Ok(record);
                         }

@@ -113,10 +113,10 @@ impl World {
         let key = ClaimKey::of(&id, message);
         let wanted = Wanted { aggregates: vec![id], claims: vec![key] };
         let found = self.store.find(&wanted).await.unwrap();
-        if found.claims[0].is_some() {
+        if found.claims[0] != Ok(None) {
             return Writes::default();
         }
-        let version = found.aggregates[0].0.as_ref().map_or(0, |row| row.version);
+        let version = found.aggregates[0].0.as_ref().expect("readable").as_ref().map_or(0, |row| row.version);
         let mut draft = sample::draft("t.events", &message.key, "happened");
         draft.headers = headers(draft.id, &message.key, Some(version + 1), Some(message.id));
         draft.target = sample::hash(&message.key).home(PARTITIONS);

@@ -3,10 +3,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use holdfast_core::{AggregateId, PartitionId, batch::DeadLetter, epoch::Generation, port::store::Store};
+use holdfast_core::{
+    AggregateId, PartitionId,
+    batch::{DeadLetter, Unfiled},
+    epoch::Generation,
+    port::store::Store,
+};
 use holdfast_testkit::{
     MemoryStore,
-    conformance::store::{Features, StoreHarness},
+    conformance::store::{Damage, Features, StoreHarness},
 };
 use serde_json::Value;
 
@@ -28,6 +33,22 @@ impl StoreHarness for Memory {
 
     async fn dead_letters(&self) -> Vec<DeadLetter> {
         self.0.contents().dead_letters
+    }
+
+    async fn unfiled(&self) -> Vec<Unfiled> {
+        self.0.contents().unfiled
+    }
+
+    async fn damage(&self, what: Damage) -> bool {
+        match what {
+            Damage::Claim(id) => self.0.spoil_claim(id),
+            Damage::State(id) => self.0.spoil(&id),
+            Damage::MailReason(id) => self.0.tamper(|contents| {
+                contents.mailbox.values_mut().filter(|mail| mail.id == id).for_each(|mail| mail.reason = None);
+            }),
+            Damage::MailHeaders(_) => return false,
+        }
+        true
     }
 
     async fn set_generation(&self, generation: Generation) {
@@ -128,6 +149,7 @@ fn every_law_is_in_the_list() {
     let list = include_str!("../src/conformance/store/mod.rs");
     let laws = [
         include_str!("../src/conformance/store/commit.rs"),
+        include_str!("../src/conformance/store/narrowing.rs"),
         include_str!("../src/conformance/store/outbox.rs"),
         include_str!("../src/conformance/store/ownership.rs"),
         include_str!("../src/conformance/store/pools.rs"),

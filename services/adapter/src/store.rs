@@ -35,8 +35,7 @@ impl Reads {
     /// The stored states of `aggregates`, in their order.
     pub async fn states(&self, aggregates: Vec<AggregateId>) -> Result<Vec<Option<StateRow>>, Status> {
         let wanted = Wanted { aggregates, claims: Vec::new() };
-        let found = self.read(self.store.find(&wanted)).await?;
-        Ok(found.aggregates.into_iter().map(|(row, _)| row).collect())
+        self.read(async { self.store.find(&wanted).await?.states() }).await
     }
 
     /// The pools of these names that exist.

@@ -27,6 +27,7 @@ use crate::{
     address, admin as operators, contexts,
     failure::Failure,
     infrastructure::{CONTEXTS, Infrastructure},
+    loops,
 };
 
 /// The runtime's view of OpenTelemetry.
@@ -455,9 +456,9 @@ fn watch(health: &Health, context: Context, node: &Arc<Node>, store: &Arc<PgStor
             tokio::time::sleep(Duration::from_secs(2)).await;
         }
     });
-    health.live_when(format!("{context}: loop"), move || {
-        health::Verdict::when(live.is_live(), "a task of the loop has ended; restart the process")
-    });
+    let lanes = node.clone();
+    health.ready_when(format!("{context}: lanes"), move || loops::ready(&lanes.stalled()));
+    health.live_when(format!("{context}: loop"), move || loops::live(&live.stalled()));
 }
 
 /// Makes and drops day tables, now and then.

@@ -9,6 +9,7 @@ pub mod compose;
 pub mod contexts;
 pub mod failure;
 pub mod infrastructure;
+mod loops;
 pub mod operator;
 pub mod people;
 pub mod shelves;

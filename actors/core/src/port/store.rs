@@ -16,7 +16,7 @@ use crate::{
     envelope::Record,
     epoch::{Beat, Epoch, Generation, Halt, PartitionRow, Token},
     growth::Growth,
-    partition::PartitionId,
+    partition::{KeyHash, PartitionId},
     pool::Pool,
     time::Timestamp,
 };
@@ -27,10 +27,23 @@ pub enum StoreError {
     /// It cannot be reached or refuses for now. Held and retried without end; never counted against a message.
     #[error("store unavailable: {0}")]
     Unavailable(String),
+    /// It refuses a value of the question (SQLSTATE class 22). The question is split until that value stands alone.
+    #[error("value refused ({sqlstate}): {message}")]
+    Data {
+        /// The five characters.
+        sqlstate: String,
+        /// The server's message.
+        message: String,
+    },
     /// It answers what it must not. A bug or a damaged schema.
     #[error("store broken: {0}")]
     Broken(String),
 }
+
+/// A stored row that this build can't read. It is the fault of that row alone: the others of the answer stand.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unreadable row: {0}")]
+pub struct Unreadable(pub String);
 
 /// How a commit failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +62,10 @@ pub enum CommitError {
     /// Nothing was written: a stored version is not the expected one.
     #[error("version conflict")]
     Conflict,
+    /// Nothing was written: the server ended a statement for the time it took (SQLSTATE 57014), or it did not answer before COMMIT. A batch of
+    /// several messages is split.
+    #[error("commit took too long: {0}")]
+    Slow(String),
     /// The connection was lost during COMMIT, or COMMIT came with a warning: it may or may not have happened. [`Store::retoken`] tells.
     #[error("commit outcome unknown: {0}")]
     Unknown(String),
@@ -93,9 +110,20 @@ pub struct Wanted {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// For each aggregate its state, and how many messages wait in its durable mailbox.
-    pub aggregates: Vec<(Option<StateRow>, u64)>,
+    pub aggregates: Vec<(Result<Option<StateRow>, Unreadable>, u64)>,
     /// For each claim what is stored.
-    pub claims: Vec<Option<Claim>>,
+    pub claims: Vec<Result<Option<Claim>, Unreadable>>,
+}
+
+impl Found {
+    /// The states alone.
+    ///
+    /// # Errors
+    /// [`StoreError::Broken`] if one of them can't be read.
+    pub fn states(self) -> Result<Vec<Option<StateRow>>, StoreError> {
+        let readable = |(state, _): (Result<_, Unreadable>, u64)| state.map_err(|row| StoreError::Broken(row.0));
+        self.aggregates.into_iter().map(readable).collect()
+    }
 }
 
 /// The partitions whose waiting work is asked for, and the count that `hash % count` is taken by.
@@ -105,6 +133,28 @@ pub struct Slice {
     pub partitions: Vec<PartitionId>,
     /// The count in force.
     pub count: u32,
+}
+
+/// How much mail one question takes. Whatever the bounds, the head of the first mailbox is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MailLimit {
+    /// Mailboxes.
+    pub aggregates: u32,
+    /// Messages of one mailbox.
+    pub each: u32,
+    /// Messages of all.
+    pub messages: u32,
+    /// Bytes of keys, headers and values of one mailbox; its last message may go beyond.
+    pub bytes_each: u64,
+    /// Bytes of all; the last message may go beyond.
+    pub bytes: u64,
+}
+
+impl MailLimit {
+    /// At most `n` messages of each of at most `n` mailboxes.
+    pub const fn of(n: u32) -> Self {
+        Self { aggregates: n, each: n, messages: n.saturating_mul(n), bytes_each: u64::MAX >> 1, bytes: u64::MAX >> 1 }
+    }
 }
 
 /// A timer that is due.
@@ -166,8 +216,13 @@ pub struct Waiting {
     pub position: i64,
     /// The aggregate's kind, as stored.
     pub kind: String,
-    /// Why it waits.
-    pub reason: WaitReason,
+    /// The aggregate's key.
+    pub key: Arc<str>,
+    /// The key's hash.
+    pub hash: KeyHash,
+    /// Why it waits; or what of the row can't be read. Then `record` holds what can be, and nothing is left out: stored headers that are none stand
+    /// in it as the value of one header, [`UNREADABLE_HEADERS`].
+    pub reason: Result<WaitReason, Unreadable>,
     /// Failures so far.
     pub attempts: u32,
     /// When it was put.
@@ -177,6 +232,9 @@ pub struct Waiting {
     /// The message as it came.
     pub record: Record,
 }
+
+/// The header that holds the bytes of stored headers that can't be read.
+pub const UNREADABLE_HEADERS: &str = "dlt-unreadable-headers";
 
 /// How a partition was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -253,7 +311,8 @@ pub trait Store: Send + Sync + 'static {
     /// answer is final.
     async fn retoken(&self, changes: &[(PartitionId, Token, Token)]) -> Result<BTreeMap<PartitionId, u64>, StoreError>;
 
-    /// Reads states, mailbox counts and claims in one round trip.
+    /// Reads states, mailbox counts and claims in one round trip. A row that can't be read is told in its own place; a value that can't be asked for
+    /// fails the question with [`StoreError::Data`].
     async fn find(&self, wanted: &Wanted) -> Result<Found, StoreError>;
 
     /// Commits a batch.
@@ -285,6 +344,9 @@ pub trait Store: Send + Sync + 'static {
     /// Timers that are due by the store's clock, oldest first.
     async fn due_timers(&self, slice: &Slice, limit: u32) -> Result<Vec<DueTimer>, StoreError>;
 
+    /// Puts off timers that this build can't fire: each is due again after a second, twice as long each time it is put off, at most an hour.
+    async fn put_off_timers(&self, timers: &[DueTimer]) -> Result<(), StoreError>;
+
     /// Effects that are due by the store's clock, those due longest. Each counts as attempted once more, and is not due again before `hold`
     /// has passed.
     async fn due_effects(&self, slice: &Slice, limit: u32, hold: Duration) -> Result<Vec<DueEffect>, StoreError>;
@@ -293,14 +355,22 @@ pub trait Store: Send + Sync + 'static {
     /// end stays so.
     async fn put_off_effect(
         &self,
-        id: &AggregateId,
+        kind: &str,
+        key: &str,
         name: &str,
         after: Duration,
         error: &str,
     ) -> Result<(), StoreError>;
 
-    /// The mailboxes whose head is due, whole (at most `limit` messages of each), ordered by position; at most `limit` aggregates.
-    async fn due_mail(&self, slice: &Slice, limit: u32) -> Result<Vec<Waiting>, StoreError>;
+    /// The mailboxes whose head is due, those due longest, each from its head on, ordered by position. Within the limit each mailbox gets its
+    /// first message before any gets its second, and so on.
+    async fn due_mail(&self, slice: &Slice, limit: MailLimit) -> Result<Vec<Waiting>, StoreError>;
+
+    /// How many messages wait in the mailboxes of each partition; one without any is left out.
+    async fn mail_waiting(&self, slice: &Slice) -> Result<BTreeMap<PartitionId, u64>, StoreError>;
+
+    /// Notes which loops of the node at `address` are stalled, for people; empty if none is. Kept until it is noted again.
+    async fn note_stalled(&self, address: &str, stalled: &str) -> Result<(), StoreError>;
 
     /// Shared quantities by name; one that does not exist is left out.
     async fn pools(&self, names: &[String]) -> Result<BTreeMap<String, Pool>, StoreError>;

@@ -6,7 +6,7 @@ use holdfast_core::{
     PartitionId, Timestamp,
     batch::{Entry, MailboxWrite, ViewWrite, Writes},
     pool::{Pool, PoolChange},
-    port::store::CommitError,
+    port::store::{CommitError, MailLimit, Store},
 };
 use holdfast_testkit::sample::{Owner, conditional, entry, hash, id, mail, record, state};
 use serde_json::json;
@@ -69,8 +69,40 @@ async fn what_a_row_can_do_wrong_is_data_and_costs_its_neighbours_nothing() {
     // What looks as bad but is a stranger's right: any timestamp, any delay, a place in the queue.
     owner.write(0, mailbox(put(7))).await;
     owner.write(0, mailbox(mail("b", "x", Some(Duration::MAX)))).await;
-    let waiting = store.due_mail(&holdfast_testkit::sample::everything(1), 10).await.expect("there");
+    let waiting = store.due_mail(&holdfast_testkit::sample::everything(1), MailLimit::of(10)).await.expect("there");
     assert_eq!(waiting.iter().map(|mail| mail.record.timestamp).collect::<Vec<_>>(), [far.timestamp]);
+}
+
+/// A limit of the server is a row's own fault; a statement that it ended for its time is nobody's, and splits the batch alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn limit_is_data_and_timeout_is_slow() {
+    let fresh = Fresh::new().await;
+    let config = fresh.config();
+    let (statement_timeout, lock_timeout) = (Duration::from_millis(500), Duration::from_secs(20));
+    let config = holdfast_postgres::Config { statement_timeout, lock_timeout, ..config };
+    let store: Arc<dyn Store> = Arc::new(holdfast_postgres::PgStore::connect(config).await.expect("connected"));
+    store.register_partitions(1).await.expect("there");
+    let mut owner = Owner::take(&store, [0]).await;
+    let mut admin = fresh.admin().await;
+    let limit = "create function limit_reached() returns trigger language plpgsql as
+        $$ begin if new.key = 'large' then raise exception 'too large' using errcode = '54000'; end if; return new; end $$;
+        create trigger limit_reached before insert on aggregates for each row execute function limit_reached();";
+    fresh.run(&mut admin, limit).await;
+    let write = |key: &str| entry(0, Writes { state: Some(state(key, 0, 1)), ..Writes::default() });
+    let outcome = owner.commit(vec![write("a"), write("large")]).await;
+    assert!(matches!(&outcome, Err(CommitError::Data { sqlstate, .. }) if sqlstate == "54000"), "{outcome:?}");
+    let held = holdfast_testkit::conformance::store::StoreHarness::hold_rows(&fresh, &[PartitionId(0)]).await;
+    for entries in [vec![write("a")], vec![conditional(0, vec![PoolChange::supply("sku", 1)])]] {
+        let outcome = owner.commit(entries).await;
+        assert!(matches!(&outcome, Err(CommitError::Slow(_))), "{outcome:?}");
+    }
+    drop(held);
+    // The server rolls back as soon as it notices.
+    let mut done = owner.commit(vec![write("a")]).await;
+    while matches!(done, Err(CommitError::Slow(_))) {
+        done = owner.commit(vec![write("a")]).await;
+    }
+    assert_eq!(done.expect("nothing was written before").stale, []);
 }
 
 fn wants(partition: u32, n: u64) -> Vec<Entry> {

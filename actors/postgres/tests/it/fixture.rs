@@ -4,13 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use holdfast_core::{
-    AggregateId, KeyHash, PartitionId, batch::DeadLetter, disposition::DeadLetterReason, epoch::Generation,
+    AggregateId, Headers, KeyHash, PartitionId, Record, Timestamp,
+    batch::{DeadLetter, Unfiled},
+    disposition::DeadLetterReason,
+    epoch::Generation,
     port::store::Store,
 };
 use holdfast_postgres::{Config, PgStore, Role, View, migrate};
 use holdfast_stack::{Stack, StackOptions};
 use holdfast_testkit::{
-    conformance::store::{Features, StoreHarness},
+    conformance::store::{Damage, Features, StoreHarness},
     sample,
 };
 use serde_json::Value;
@@ -150,6 +153,41 @@ impl StoreHarness for Fresh {
                 }
             })
             .collect()
+    }
+
+    async fn unfiled(&self) -> Vec<Unfiled> {
+        let mut admin = self.admin().await;
+        let all = "select id, error, topic, partition, \"offset\"::text, record_timestamp, record_key, headers, value from unfiled";
+        let rows = sqlx::query(all).fetch_all(&mut admin).await.expect("readable");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        let bytes = |bytes: Option<Vec<u8>>| bytes.map(Into::into);
+        rows.iter()
+            .map(|row| Unfiled {
+                id: row.get(0),
+                error: text(row.get(1)),
+                record: Record {
+                    topic: text(row.get(2)).into(),
+                    partition: PartitionId(u32::try_from(row.get::<i64, _>(3)).expect("as it was")),
+                    offset: row.get::<String, _>(4).parse().expect("a number"),
+                    timestamp: row.get::<Option<i64>, _>(5).map(Timestamp::from_unix_ms),
+                    key: bytes(row.get(6)),
+                    headers: Headers::from_bytes(&row.get::<Vec<u8>, _>(7)).expect("as they were"),
+                    value: bytes(row.get(8)),
+                },
+            })
+            .collect()
+    }
+
+    async fn damage(&self, what: Damage) -> bool {
+        let mut admin = self.admin().await;
+        let sql = match what {
+            Damage::Claim(id) => format!("update claims set answer = '\\x09' where id = '{id}'"),
+            Damage::State(id) => format!("update aggregates set sources = '[1]' where key = '{}'", id.key),
+            Damage::MailReason(id) => format!("update mailbox set reason = 'parcel' where key = '{}'", id.key),
+            Damage::MailHeaders(id) => format!("update mailbox set headers = '\\x07' where key = '{}'", id.key),
+        };
+        self.run(&mut admin, &sql).await;
+        true
     }
 
     async fn set_generation(&self, generation: Generation) {

@@ -100,7 +100,7 @@ impl Asking {
         for answered in self.answered.drain(..) {
             let (number, mut all) = match answered {
                 Ok(answered) => answered,
-                // A panic in an adapter is this lane's, as if it had waited.
+                // An adapter's panic is caught where it happens; this one is the runtime's own, and ends the lane as if it had waited.
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
                     Err(_) => continue, // only the lane's own end gives one up
@@ -132,6 +132,9 @@ impl Lane {
         self.asking.hold(batch);
         let (owned, is_ignored) = (&self.owned, self.env.config.is(Mutant::MailboxAfterBatch));
         let places = prepare::needing(&self.env.context, batch, |input, item| {
+            if known.unusable(&item.aggregate).is_some() {
+                return false; // it fails without
+            }
             let is_repeat = item.claim_key().is_some_and(|key| known.claims.contains_key(&key));
             let queues = |owned: &Owned| item.queues_behind_mail() && known.waiting(item, &owned.live) > 0;
             !is_repeat && (is_ignored || !owned.get(&input.partition).is_some_and(queues))
@@ -168,6 +171,8 @@ impl Lane {
         let answered = loop {
             tokio::select! {
                 biased;
+                // What is away of a lost partition is found void when it is sorted.
+                Some(control) = self.control.recv() => self.control(control, &mut Vec::new()),
                 asked = &mut looking_up => break Some(asked),
                 end = ended(&mut self.in_flight) => self.settle(end),
                 () = std::future::ready(()), if self.in_flight.is_none() => break None,

@@ -15,7 +15,7 @@ use holdfast_core::{
     port::store::Committed,
 };
 
-use super::{InFlight, Lane, Offsets, Owned, ended};
+use super::{DATABASE, InFlight, Lane, Loss, Offsets, Owned, ended, undone::Refusal};
 use crate::{
     commit::{self, End},
     partition::PartitionMessage,
@@ -23,6 +23,7 @@ use crate::{
     relay::RelayMessage,
     router::RouteError,
     spans, telemetry,
+    work::Input,
 };
 
 impl Lane {
@@ -34,12 +35,13 @@ impl Lane {
             let (fences, done) = self.fences(&plan);
             let entries = std::mem::take(&mut plan.entries);
             let batch = Arc::new(Batch { fences, entries });
+            let is_last = plan.work.len() == 1 && plan.work.iter().all(Input::was_refused);
             let task = if batch.fences.is_empty() {
                 tokio::spawn(async { End::Committed(Committed::default(), BTreeSet::new()) })
             } else {
                 let tokens = self.owned.values().map(|owned| (owned.partition, owned.tokens.clone())).collect();
                 let (store, context) = (self.env.store.clone(), self.env.context.name());
-                tokio::spawn(commit::commit(store, batch.clone(), tokens, context, self.env.config.mutant))
+                tokio::spawn(commit::commit(store, batch.clone(), tokens, context, is_last, self.env.config.mutant))
             };
             let spans = spans::commit(self.env.context.name(), &plan.work);
             self.in_flight = Some(InFlight { task, plan, batch, done, spans });
@@ -80,11 +82,16 @@ impl Lane {
         (fences, done)
     }
 
-    pub(super) async fn settle_all(&mut self) {
-        while self.in_flight.is_some() || !self.ready.is_empty() {
-            self.start_commit();
-            let end = ended(&mut self.in_flight).await;
-            self.settle(end);
+    /// Waits until nothing is in flight and nothing is ready; meanwhile carries out orders.
+    pub(super) async fn settle_all(&mut self, batch: &mut Vec<Input>) {
+        self.start_commit();
+        while self.in_flight.is_some() {
+            self.pulse.waits(DATABASE);
+            tokio::select! {
+                biased;
+                Some(control) = self.control.recv() => self.control(control, batch),
+                end = ended(&mut self.in_flight) => self.settle(end),
+            }
         }
     }
 
@@ -92,11 +99,16 @@ impl Lane {
     pub(super) fn settle(&mut self, end: End) {
         let Some(in_flight) = self.in_flight.take() else { return };
         match end {
-            End::Committed(committed, outdated) => self.committed(in_flight, committed, &outdated),
-            End::Data(error) => self.bisect(in_flight, &error),
-            End::Reloaded(rows) => self.reloaded(in_flight, rows),
+            End::Committed(committed, outdated) => {
+                self.pulse.moved();
+                self.committed(in_flight, committed, &outdated);
+            }
+            End::Data(error) => self.bisect(in_flight, &Refusal::Data(error)),
+            End::Slow(error) => self.bisect(in_flight, &Refusal::Slow(error)),
+            End::Reloaded(reloaded) => self.reloaded(in_flight, reloaded),
         }
         self.start_commit();
+        self.let_go_of_closed();
     }
 
     fn committed(&mut self, in_flight: InFlight, committed: Committed, outdated: &BTreeSet<PartitionId>) {
@@ -104,7 +116,7 @@ impl Lane {
         let traced = !spans.is_empty();
         drop(spans);
         for partition in committed.stale.iter().filter(|partition| !outdated.contains(partition)) {
-            self.lose_if(&plan, *partition);
+            self.lose_if(&plan, *partition, Loss::Fenced);
         }
         self.redo_outdated(&mut plan, outdated);
         for fence in &batch.fences {

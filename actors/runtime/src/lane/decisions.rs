@@ -14,7 +14,7 @@ use holdfast_core::{
 };
 use tokio::sync::mpsc;
 
-use super::{Lane, abandon, size};
+use super::{DATABASE, Lane, Loss, abandon, size};
 use crate::{
     activation::{self, Known},
     backoff::Backoff,
@@ -24,7 +24,7 @@ use crate::{
     prepare,
     router::RouteError,
     telemetry,
-    work::{Delivery, Input, Item, Origin, ReadReply, Work, answer_of},
+    work::{Delivery, Failure, Input, Item, Origin, ReadReply, Work, answer_of},
 };
 
 impl Lane {
@@ -37,7 +37,10 @@ impl Lane {
                 !(is_growing && input.place().is_some())
                     && self.owned.get(&input.partition).is_some_and(|owned| owned.live.contains(id))
             };
-            match activation::look_up(&*self.env.store, batch, is_live).await {
+            let wanted = activation::wanted(batch, is_live);
+            self.pulse.waits(DATABASE);
+            let looking = activation::find(self.env.store.clone(), wanted);
+            match self.hearing(batch, looking).await {
                 Ok(known) => break known,
                 Err(error) => {
                     tracing::warn!(context = self.env.context.name(), %error, "look-up failed; holding");
@@ -46,11 +49,12 @@ impl Lane {
                             item.answer(Err(RouteError::unavailable(error.to_string())));
                         }
                     }
-                    backoff.wait().await;
+                    self.hearing(batch, tokio::time::sleep(backoff.next())).await;
                 }
             }
         };
         prepare::observe(&self.env.context, batch, &known);
+        self.pulse.step("preparing");
         self.ask(batch, &known).await;
         known
     }
@@ -78,6 +82,9 @@ impl Lane {
             Arc::new(self.owned.values().map(|owned| (owned.partition, owned.term)).collect());
         let plans = plans.into_iter().filter(|plan| !plan.is_empty());
         self.ready.extend(plans.map(|plan| Plan { terms: terms.clone(), ..plan }));
+        if self.ready.is_empty() && self.carry.len() < gathered {
+            self.pulse.moved(); // reads, or what others have done already
+        }
         let is_fruitless = self.ready.is_empty() && self.carry.len() == gathered && !self.asking.is_empty();
         self.fruitless = if is_fruitless { self.fruitless.saturating_add(1) } else { 0 };
     }
@@ -95,7 +102,7 @@ impl Lane {
         let mut places: HashMap<AggregateId, usize> = HashMap::new();
         let mut claimed: HashSet<ClaimKey> = HashSet::new();
         for input in batch {
-            let Some(owned) = self.owned.get_mut(&input.partition).filter(|owned| owned.term == input.term) else {
+            let Some(owned) = self.owned.get_mut(&input.partition).filter(|owned| owned.takes(input.term)) else {
                 abandon(input);
                 continue;
             };
@@ -110,7 +117,7 @@ impl Lane {
                     planner.plain.work.push(input);
                     continue;
                 }
-                Work::Refused(_) => {
+                Work::Refused(_) | Work::Unfiled(_) => {
                     planner.refuse(input);
                     continue;
                 }
@@ -119,6 +126,10 @@ impl Lane {
             };
             if self.mailed.contains(&aggregate) {
                 planner.carry(input, &aggregate); // the next batch looks it up again
+                continue;
+            }
+            if let Some(failure @ Failure::Refused(_)) = known.unusable(&aggregate) {
+                fail(planner, input, item.as_ref(), failure); // wherever its home is: no table takes it
                 continue;
             }
             let hash = item.as_ref().map_or_else(|| KeyHash::of(aggregate.key.as_bytes()), |item| item.hash);
@@ -131,6 +142,10 @@ impl Lane {
                 continue;
             }
             let Some(item) = item else {
+                if let Some(failure) = known.unusable(&aggregate) {
+                    fail(planner, input, None, failure);
+                    continue;
+                }
                 owned.live.touch(&aggregate, now, || known.stored_waiting(&aggregate));
                 group(&mut groups, &mut places, input.partition, &aggregate).add_reader(input);
                 continue;
@@ -140,11 +155,15 @@ impl Lane {
                 planner.block_waiting(&aggregate, WaitReason::Retrying);
             }
             let Some(input) = planner.unless_blocked(input, &item) else { continue };
+            if let Some(failure) = known.unusable(&aggregate) {
+                planner.fail(input, &item, failure);
+                continue;
+            }
             if let Some(key) = item.claim_key() {
                 let is_blind = self.env.config.is(Mutant::LookUpIgnoresBatch);
-                let recently = recent.get(&key).filter(|_| !is_blind);
-                if let Some(claim) = recently.or_else(|| known.claims.get(&key)) {
-                    match answer_of(claim, item.body()) {
+                let recently = recent.get(&key).filter(|_| !is_blind).map(Ok);
+                if let Some(claim) = recently.or_else(|| known.claims.get(&key).map(Result::as_ref)) {
+                    match claim.map_err(Clone::clone).and_then(|claim| answer_of(claim, item.body())) {
                         Ok(answer) => planner.repeat(input, &item, Some(answer)),
                         Err(failure) => planner.fail(input, &item, &failure),
                     }
@@ -164,7 +183,7 @@ impl Lane {
                 continue;
             }
             // It was about to queue behind mail, which is gone by now: the next batch looks up what it needs.
-            if !item.prepared && self.env.context.looks_up(&item).is_some() {
+            if !item.prepared && self.env.context.looks_up(&item).map_or(true, |asks| asks.is_some()) {
                 planner.carry(input, &aggregate);
                 continue;
             }
@@ -196,7 +215,7 @@ impl Lane {
                 index,
                 delivery: delivery.clone(),
                 kind: kind.clone(),
-                activation: known.cold.remove(&delivery.aggregate).map(|(row, _)| row),
+                activation: known.cold.remove(&delivery.aggregate).and_then(|(state, _)| state.ok()),
                 readers: group.readers,
             });
             deliveries.push(Some((group.partition, delivery, group.inputs)));
@@ -226,8 +245,19 @@ impl Lane {
         // A partition supervisor died: its partition is given up, its work is undone and comes again to whoever owns it next.
         for (partition, _, inputs) in deliveries.into_iter().flatten() {
             inputs.into_iter().for_each(abandon);
-            self.lose(partition);
+            self.lose(partition, Loss::SupervisorDied);
         }
+    }
+}
+
+/// What asks for an aggregate whose stored state can't be used.
+fn fail(planner: &mut Planner<'_>, input: Input, item: Option<&Arc<Item>>, failure: &Failure) {
+    match (input.work, item) {
+        (Work::Activate { reply, .. }, _) => {
+            let _ = reply.send(Err(failure.to_caller()));
+        }
+        (work, Some(item)) => planner.fail(Input { work, ..input }, item, failure),
+        _ => {}
     }
 }
 

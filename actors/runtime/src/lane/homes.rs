@@ -15,8 +15,8 @@ use holdfast_core::{
     port::store::StoreError,
 };
 
-use super::Lane;
-use crate::{growth, mutant::Mutant, partition::PartitionMessage, relay::RelayMessage};
+use super::{DATABASE, Lane, Loss};
+use crate::{growth, mutant::Mutant, partition::PartitionMessage, relay::RelayMessage, work::Input};
 
 /// A refused commit waits at most so long for the news that explain it, before it is tried again.
 const NEWS_PATIENCE: Duration = Duration::from_secs(1);
@@ -34,11 +34,13 @@ struct Move {
 
 impl Lane {
     /// Brings the owned partitions to the generation in force, and opens those that need wait no longer.
-    pub(super) async fn follow_counts(&mut self) {
+    pub(super) async fn follow_counts(&mut self, batch: &mut Vec<Input>) {
         if std::mem::take(&mut self.is_outdated) {
             let known = self.owned.values().map(|owned| owned.generation).min();
             let is_news = |growth: &Growth| known.is_none_or(|known| growth.current().0 > known);
-            let _ = tokio::time::timeout(NEWS_PATIENCE, self.env.homes.until(is_news)).await;
+            let mut homes = self.env.homes.clone();
+            let news = tokio::time::timeout(NEWS_PATIENCE, async move { homes.until(is_news).await });
+            let _ = self.hearing(batch, news).await;
         }
         let growth = self.env.homes.now();
         let behind = |lane: &Self| -> Vec<PartitionId> {
@@ -46,8 +48,8 @@ impl Lane {
             lane.owned.values().filter(is_behind).map(|owned| owned.partition).collect()
         };
         if !behind(self).is_empty() {
-            self.settle_all().await;
-            self.move_to(behind(self), &growth).await;
+            self.settle_all(batch).await;
+            self.move_to(behind(self), &growth, batch).await;
         }
         let mut is_waiting = false;
         for owned in self.owned.values_mut().filter(|owned| !owned.is_serving()) {
@@ -67,7 +69,7 @@ impl Lane {
     }
 
     /// Lets go of the keys of `partitions` that have moved, and puts that on record, a few at a time.
-    async fn move_to(&mut self, partitions: Vec<PartitionId>, growth: &Growth) {
+    async fn move_to(&mut self, partitions: Vec<PartitionId>, growth: &Growth, batch: &mut Vec<Input>) {
         let (generation, _) = growth.current();
         let moves: Vec<_> = partitions.into_iter().filter_map(|partition| self.let_go(partition, growth)).collect();
         let store = self.env.store.clone();
@@ -76,7 +78,13 @@ impl Lane {
             async move { (partition, token, moved, store.acknowledge(partition, token, generation, mark).await) }
         };
         let mut answers = futures::stream::iter(moves).map(acknowledge).buffered(ACKNOWLEDGED_AT_ONCE);
-        while let Some((partition, token, moved, answer)) = answers.next().await {
+        self.pulse.waits(DATABASE);
+        while let Some((partition, token, moved, answer)) = self.hearing(batch, answers.next()).await {
+            // It may have been dropped meanwhile, and owned again.
+            if self.owned.get(&partition).is_none_or(|owned| owned.token != token) {
+                continue;
+            }
+            self.pulse.moved();
             self.moved(partition, token, moved, growth, answer).await;
         }
     }
@@ -129,11 +137,11 @@ impl Lane {
             }
             // Fenced, or another generation follows at once; and after a lost answer the row is not what we think it is. The next owner,
             // most likely this node, begins with an acknowledgement.
-            Ok(None) => self.lose(partition),
+            Ok(None) => self.lose(partition, Loss::Fenced),
             Err(error) => {
                 tracing::warn!(context = self.env.context.name(), partition = partition.0, %error,
                     "a partition count could not be acknowledged; the partition is given up");
-                self.lose(partition);
+                self.lose(partition, Loss::AcknowledgementFailed);
             }
         }
     }

@@ -3,32 +3,103 @@
 //! It goes round again in its old order, before anything that came later (I3), and is never executed blindly: what was committed after all
 //! shows as consumed, as a claim or as an event sequence (I2).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+};
 
-use holdfast_core::{PartitionId, epoch::PartitionRow};
+use holdfast_core::{
+    PartitionId,
+    disposition::{DeadLetterReason, Refused},
+    epoch::PartitionRow,
+};
 
-use super::{InFlight, Lane};
+use super::{InFlight, Lane, Loss};
 use crate::{
+    commit::Reloaded,
     partition::PartitionMessage,
     plan::Plan,
     relay::RelayMessage,
-    work::{Failure, Input, Work},
+    router::RouteError,
+    work::{Failure, Input, RefusedRecord, UnfiledRecord, Work},
 };
 
+/// Why a batch was refused.
+pub(super) enum Refusal {
+    /// Some row's data.
+    Data(String),
+    /// The time it took.
+    Slow(String),
+}
+
+impl Refusal {
+    fn failure(&self) -> Failure {
+        match self {
+            Self::Data(error) => Failure::Handler(format!("the store refused its data: {error}")),
+            Self::Slow(error) => Failure::Slow(error.clone()),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Data(error) | Self::Slow(error) => f.write_str(error),
+        }
+    }
+}
+
 impl Lane {
-    /// The store refused some row: the batch is cut in halves until the culprit stands alone, which then counts as failed.
-    pub(super) fn bisect(&mut self, in_flight: InFlight, error: &str) {
+    /// The store refused the batch, for some row's data or for the time it took: it is cut in halves until the culprit stands alone.
+    pub(super) fn bisect(&mut self, in_flight: InFlight, refusal: &Refusal) {
         let InFlight { plan, .. } = in_flight;
         self.advance_unchanged(&plan, |_| true);
         let mut work = plan.work;
-        if let [input] = work.as_slice() {
-            if let Work::Item(item) = &input.work {
-                let _ = item.failure.set(Failure::Handler(format!("the store refused its data: {error}")));
-            }
-            return self.redo([work]);
+        if work.len() > 1 {
+            let half = work.split_off(work.len() / 2);
+            return self.redo([work, half]);
         }
-        let half = work.split_off(work.len() / 2);
-        self.redo([work, half]);
+        if let Some(input) = work.pop()
+            && let Some(input) = self.refused_alone(input, refusal)
+        {
+            self.redo([vec![input]]);
+        }
+    }
+
+    /// What becomes of a message whose commit was refused though it stood alone. Each step writes less that could be refused, and none is taken
+    /// twice, so that nothing goes round for ever: the message fails as if its handler had; then its record alone becomes a dead letter of no
+    /// aggregate; then it is kept as raw bytes, where no column refuses anything.
+    ///
+    /// One that took too long goes to the mailbox, to be tried again less and less often, and that is never counted against it. If the store does not
+    /// take that either it is the store that is slow, and the commit is held as in an outage ([`crate::commit`]).
+    fn refused_alone(&mut self, input: Input, refusal: &Refusal) -> Option<Input> {
+        let Input { partition, term, work } = input;
+        let work = match (work, refusal) {
+            (Work::Item(item), refusal) if item.failure.set(refusal.failure()).is_ok() => Work::Item(item),
+            (Work::Item(item), Refusal::Data(error)) => {
+                let error = format!("the store refused its data: {error}");
+                let refused = Refused { reason: DeadLetterReason::Poison, error, field: None };
+                let Some(refused) = item.refused(refused) else {
+                    tracing::error!(aggregate = %item.aggregate, error = %refusal, "what follows from a failed message was refused; it is left as it is");
+                    item.answer(Err(RouteError::Failed));
+                    return None;
+                };
+                Work::Refused(Box::new(refused))
+            }
+            (Work::Refused(refused), Refusal::Data(error)) => {
+                let RefusedRecord { record, refused, mail, .. } = *refused;
+                let error = format!("{}; its dead letter was refused: {error}", refused.error);
+                Work::Unfiled(Box::new(UnfiledRecord { record, error, mail }))
+            }
+            (work @ (Work::Item(_) | Work::Refused(_)), Refusal::Slow(_)) => work,
+            (Work::Unfiled(_) | Work::Ignored { .. } | Work::Activate { .. }, _) => {
+                tracing::error!(context = self.env.context.name(), partition = partition.0, error = %refusal,
+                    "the store refused to consume an offset, whatever was written with it; the partition is given up");
+                self.lose(partition, Loss::Refused);
+                return None;
+            }
+        };
+        Some(Input { partition, term, work })
     }
 
     /// Notes work that a commit left undone; [`Self::reorder`] puts it where it belongs.
@@ -80,11 +151,13 @@ impl Lane {
 
     /// The commit may have happened or not. Actors and counters are read again from the store, and the work goes round again: what
     /// was committed shows as consumed, as a claim or as an event sequence.
-    pub(super) fn reloaded(&mut self, in_flight: InFlight, rows: Vec<PartitionRow>) {
+    pub(super) fn reloaded(&mut self, in_flight: InFlight, reloaded: Reloaded) {
+        let Reloaded { rows, is_known, is_split } = reloaded;
+        let cause = if is_known { Loss::Fenced } else { Loss::OutcomeUnknown };
         let rows: HashMap<PartitionId, PartitionRow> = rows.into_iter().map(|row| (row.partition, row)).collect();
         for fence in &in_flight.batch.fences {
             let Some(row) = rows.get(&fence.partition) else {
-                self.lose_if(&in_flight.plan, fence.partition);
+                self.lose_if(&in_flight.plan, fence.partition, cause);
                 continue;
             };
             let owned = self.owned.get_mut(&fence.partition).filter(|owned| in_flight.plan.is_of(owned));
@@ -115,7 +188,9 @@ impl Lane {
             }
             !consumed
         });
-        let undone: Vec<Input> = undone.collect();
-        self.redo([undone]);
+        let mut undone: Vec<Input> = undone.collect();
+        // It may have been too large to be answered in time.
+        let half = if is_split { undone.split_off(undone.len() / 2) } else { Vec::new() };
+        self.redo([undone, half]);
     }
 }

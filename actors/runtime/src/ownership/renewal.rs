@@ -12,7 +12,11 @@ use holdfast_core::{
 };
 
 use super::{Chore, Done, Ownership, State, Work};
-use crate::{beats::Beats, lane::Report, mutant::Mutant};
+use crate::{
+    beats::Beats,
+    lane::{Loss, Report},
+    mutant::Mutant,
+};
 
 impl Ownership {
     pub(super) fn renew(&self, state: &State, work: &mut Work) {
@@ -55,7 +59,7 @@ impl Ownership {
             } else {
                 // The answer may be older than this ownership; a fence will tell. Only then is it certain.
                 let term = held.term;
-                self.fenced(state, Report::Fenced { partition, term });
+                self.lost(state, Report { partition, term, cause: Loss::Fenced });
             }
         }
     }

@@ -23,7 +23,8 @@ use super::{Handle, Held, Ownership, State};
 use crate::{
     commit::Tokens,
     entity::Shared,
-    lane::{Control, Owned, Report},
+    guard::guarded_future,
+    lane::{Control, Loss, Owned, Report},
     lease::Lease,
     mutant::Mutant,
     partition::{Partition, PartitionArguments},
@@ -88,6 +89,7 @@ impl Ownership {
             cursor_stored: row.outbox_cursor,
             marks: HashMap::new(),
             live: Directory::default(),
+            closing: None,
         };
         let _ = lane.control.send(Control::Own(Box::new(owned)));
         let stop = CancellationToken::new();
@@ -95,14 +97,12 @@ impl Ownership {
             let (fetcher, inputs) = (self.fetcher.clone(), lane.inputs.clone());
             let (serving, stop, from) = (serving.clone(), stop.clone(), row.next_offset(topic));
             let reading = fetcher.run(topic.clone(), partition, term, from, inputs, serving, stop);
-            let (reading, reporter) = (tokio::spawn(reading), self.reporter.clone());
+            let (board, reporter, name) = (self.board.clone(), self.reporter.clone(), format!("{topic}-{partition}"));
             tokio::spawn(async move {
-                // An input nobody reads any more would stop without a word. Taken anew, the partition is read from what was committed.
-                if let Err(error) = reading.await
-                    && error.is_panic()
-                {
-                    tracing::error!(partition = partition.0, %error, "reading an input panicked; its partition is taken again");
-                    let _ = reporter.send(Report::Fenced { partition, term });
+                // An input without a reader would stop without a word. Taken anew, the partition is read from what was committed.
+                if let Err(panicked) = guarded_future("reading", reading).await {
+                    board.ended("reader", name, &panicked.to_string());
+                    let _ = reporter.send(Report { partition, term, cause: Loss::ReaderDied });
                 }
             });
         }

@@ -52,7 +52,7 @@ pub(super) async fn lost(recovery: &Recovery, tail: &mut Tail) -> Result<BTreeMa
     for chunk in ids.chunks(1024) {
         let wanted = Wanted { aggregates: chunk.to_vec(), claims: Vec::new() };
         let found = recovery.ports.store.find(&wanted).await?;
-        states.extend(chunk.iter().cloned().zip(found.aggregates).filter_map(|(id, (row, _))| Some((id, row?))));
+        states.extend(chunk.iter().cloned().zip(found.states()?).filter_map(|(id, row)| Some((id, row?))));
     }
     let mut lost = BTreeMap::new();
     for (id, events) in told {

@@ -9,6 +9,7 @@ use holdfast_core::{
     AggregateId, Message, PartitionId, Record,
     dedup::{ClaimKey, body_digest},
     epoch::PartitionRow,
+    port::store::MailLimit,
 };
 use uuid::Uuid;
 
@@ -66,7 +67,7 @@ pub(super) async fn read(
             .await?;
         }
     }
-    let waiting = recovery.ports.store.due_mail(&recovery.slice(), u32::MAX >> 1).await?;
+    let waiting = recovery.ports.store.due_mail(&recovery.slice(), MailLimit::of(u32::MAX >> 1)).await?;
     for waiting in waiting {
         note(recovery, lost, &mut replays, &waiting.record, false);
     }

@@ -1,9 +1,9 @@
 //! A counter with every trait that a domain can have: rejection, condition, timer, look-up, effect, message to another, panic.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -44,9 +44,16 @@ pub enum Command {
     Charged(i64),
     /// Adds so much to the counter of the same name in upper case.
     Tell(i64),
+    /// Adds the cursed sum, after a look-up.
+    Curse,
+    /// Returns once [`DECISIONS`] is free.
+    Wait,
     /// Fails until this many attempts were made, in all tests' counting.
     Panic,
 }
+
+/// Held by a test whose handler is not to return.
+pub static DECISIONS: Mutex<()> = Mutex::new(());
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Event {
@@ -97,6 +104,11 @@ impl Aggregate for Counter {
             }),
             Command::Charge(n) => Ok(Decision::event(Event::Charging(*n))),
             Command::Charged(n) => Ok(Decision::event(Event::Charged(*n))),
+            Command::Wait => {
+                drop(DECISIONS.lock());
+                Ok(Decision::Done(Effects::none()))
+            }
+            Command::Curse => Ok(Decision::event(Event::Added(CURSED))),
             Command::Tell(n) => Ok(Decision::event(Event::Told(*n))),
             Command::Panic => panic!("this command is poison"),
         }
@@ -123,8 +135,19 @@ pub struct Oracle {
     pub answers_lost: Arc<AtomicUsize>,
     /// The sums that the adapter has observed, by counter.
     pub observed: Arc<Mutex<BTreeMap<String, i64>>>,
-    /// How often decoding an "add" panics from now on: a bug in a codec.
-    pub decode_panics: Arc<AtomicUsize>,
+    /// The steps that panic on something cursed: a "curse", a sum of [`CURSED`], or the key `cursed`.
+    pub panics: Arc<Mutex<BTreeSet<&'static str>>>,
+}
+
+/// The sum at which [`Oracle::panics`] happen.
+pub const CURSED: i64 = 666;
+
+impl Oracle {
+    /// Panics if `step` is to, and what it works on is cursed.
+    fn curse(&self, step: &'static str, is_cursed: bool) {
+        let panics = is_cursed && self.panics.lock().unwrap_or_else(PoisonError::into_inner).contains(step);
+        assert!(!panics, "a secret in {step}");
+    }
 }
 
 #[derive(Clone, Default)]
@@ -142,14 +165,11 @@ impl Adapter for CounterAdapter {
     type Aggregate = Counter;
 
     fn handles(&self) -> Vec<&'static str> {
-        vec!["add", "take", "later", "ask", "recount", "charge", "tell", "panic", "other.added"]
+        vec!["add", "take", "later", "ask", "recount", "charge", "tell", "panic", "curse", "wait", "other.added"]
     }
 
     fn decode(&self, message: &Message) -> Result<Command, Refused> {
-        if &*message.r#type == "add" && self.oracle.decode_panics.load(Ordering::SeqCst) > 0 {
-            self.oracle.decode_panics.fetch_sub(1, Ordering::SeqCst);
-            panic!("decoding panics, as the test asked");
-        }
+        self.oracle.curse("decode", &*message.r#type == "curse");
         match &*message.r#type {
             "add" | "other.added" => {
                 let n = number(&message.payload)?;
@@ -161,16 +181,20 @@ impl Adapter for CounterAdapter {
             "recount" => Ok(Command::Recount { key: message.key.to_string(), answer: None }),
             "charge" => Ok(Command::Charge(number(&message.payload)?)),
             "tell" => Ok(Command::Tell(number(&message.payload)?)),
+            "curse" => Ok(Command::Curse),
+            "wait" => Ok(Command::Wait),
             "panic" => Ok(Command::Panic),
             _ => Err(Refused::unknown_type()),
         }
     }
 
     fn timer(&self, name: &str) -> Option<Command> {
+        self.oracle.curse("timer", true);
         (name == "later").then_some(Command::Fired)
     }
 
     fn encode_event(&self, event: &Event, _: &Context<'_>) -> EncodedEvent {
+        self.oracle.curse("encode_event", *event == Event::Added(CURSED));
         let r#type = match event {
             Event::Added(_) => "added",
             Event::Taken(_) => "taken",
@@ -197,6 +221,7 @@ impl Adapter for CounterAdapter {
 
     async fn perform(&self, attempt: &Attempt) -> Result<Command, Again> {
         self.oracle.bank_calls.fetch_add(1, Ordering::SeqCst);
+        self.oracle.curse("perform", true);
         if self.oracle.is_away.load(Ordering::SeqCst) {
             return Err(Again { reason: "the bank is away".into(), after: None });
         }
@@ -227,15 +252,18 @@ impl Adapter for CounterAdapter {
     }
 
     fn encode_state(&self, state: &Counter) -> Bytes {
+        self.oracle.curse("encode_state", state.sum == CURSED);
         state.sum.to_string().into()
     }
 
     fn decode_state(&self, schema: u32, bytes: &[u8]) -> Result<Counter, StateError> {
         let error = |refused: Refused| StateError { schema, reason: refused.error };
+        self.oracle.curse("decode_state", bytes == CURSED.to_string().as_bytes());
         Ok(Counter { sum: number(bytes).map_err(error)? })
     }
 
     fn encode_reply(&self, state: &Counter, _: &Context<'_>) -> Bytes {
+        self.oracle.curse("encode_reply", state.sum == CURSED);
         state.sum.to_string().into()
     }
 
@@ -244,12 +272,14 @@ impl Adapter for CounterAdapter {
     }
 
     fn view(&self, state: &Counter, context: &Context<'_>) -> Option<serde_json::Value> {
+        self.oracle.curse("view", state.sum == CURSED);
         Some(serde_json::json!({ "key": context.key, "sum": state.sum }))
     }
 
     fn looks_up(&self, command: &Command) -> Option<&'static str> {
+        self.oracle.curse("looks_up", matches!(command, Command::Curse));
         match command {
-            Command::Ask(None) => Some("oracle"),
+            Command::Ask(None) | Command::Curse => Some("oracle"),
             Command::Recount { answer: None, .. } => Some("abacus"),
             _ => None,
         }
@@ -266,7 +296,8 @@ impl Adapter for CounterAdapter {
     }
 
     async fn prepare(&self, commands: &mut [&mut Command]) -> Vec<Result<(), LookupFailed>> {
-        if !commands.is_empty() {
+        self.oracle.curse("prepare", commands.iter().any(|command| matches!(command, Command::Curse)));
+        if commands.iter().any(|command| !matches!(command, Command::Curse)) {
             self.oracle.calls.fetch_add(1, Ordering::SeqCst);
             match self.oracle.takes_ms.load(Ordering::SeqCst) {
                 0 => {}
@@ -274,6 +305,7 @@ impl Adapter for CounterAdapter {
             }
         }
         let answer = |command: &mut &mut Command| match &mut **command {
+            Command::Curse => Ok(()),
             _ if self.oracle.is_away.load(Ordering::SeqCst) => Err(LookupFailed("the oracle is away".into())),
             Command::Ask(answer) => {
                 *answer = Some(42);

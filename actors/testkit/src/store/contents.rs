@@ -11,14 +11,14 @@ use std::{
 
 use holdfast_core::{
     AggregateId, KeyHash, PartitionId,
-    batch::{Batch, DeadLetter, Fence, Intent, MailboxWrite, OutboxRow, StateWrite, Writes},
+    batch::{Batch, DeadLetter, Fence, Intent, MailboxWrite, OutboxRow, StateWrite, Unfiled, Writes},
     dedup::{Claim, ClaimKey},
     disposition::WaitReason,
     envelope::Record,
     epoch::{Beat, Generation, PartitionRow, Token},
     growth::Step,
     pool::Pool,
-    port::store::{CommitError, Committed, DueEffect, DueTimer, Slice, StateRow, Waiting},
+    port::store::{CommitError, Committed, DueEffect, DueTimer, MailLimit, Slice, StateRow, Unreadable, Waiting},
     time::Timestamp,
 };
 use serde_json::Value;
@@ -50,6 +50,10 @@ pub struct Contents {
     pub views: BTreeMap<AggregateId, Value>,
     /// The index of dead letters.
     pub dead_letters: Vec<DeadLetter>,
+    /// Records that could be filed nowhere else.
+    pub unfiled: Vec<Unfiled>,
+    /// What each node has noted of its stalled loops, by address.
+    pub stalled: BTreeMap<String, String>,
     /// Shared quantities.
     pub pools: BTreeMap<String, Pool>,
     /// Counts of topics, with the time at which each was noticed.
@@ -60,6 +64,10 @@ pub struct Contents {
     pub generations: BTreeMap<Generation, u32>,
     /// Outbox heads of acknowledgements.
     pub acknowledged: BTreeMap<(PartitionId, Generation), u64>,
+    /// States that no build can read.
+    pub unreadable: BTreeSet<AggregateId>,
+    /// Ids of messages whose claims no build can read.
+    pub unreadable_claims: BTreeSet<Uuid>,
     /// The marks under which topics were first seen.
     pub topic_ids: BTreeMap<String, String>,
     /// What no sound run brings about, in words.
@@ -94,6 +102,8 @@ pub struct Timer {
     pub hash: KeyHash,
     /// When it fires.
     pub due: Instant,
+    /// How often it was put off.
+    pub misses: u32,
 }
 
 /// A stored message.
@@ -103,8 +113,8 @@ pub struct Mail {
     pub id: AggregateId,
     /// The key's hash.
     pub hash: KeyHash,
-    /// Why it waits.
-    pub reason: WaitReason,
+    /// Why it waits; `None` is a reason that this build doesn't know.
+    pub reason: Option<WaitReason>,
     /// Failures so far.
     pub attempts: u32,
     /// When it may be tried, once it is the head; `None` is at once.
@@ -226,7 +236,7 @@ impl Contents {
         for timer in &writes.timers {
             let key = (timer.id.clone(), timer.name.clone());
             match timer.after {
-                Some(after) => self.timers.insert(key, Timer { hash: timer.hash, due: now + after }),
+                Some(after) => self.timers.insert(key, Timer { hash: timer.hash, due: now + after, misses: 0 }),
                 None => self.timers.remove(&key),
             };
         }
@@ -251,6 +261,7 @@ impl Contents {
             self.views.insert(view.id.clone(), view.row.clone());
         }
         self.dead_letters.extend(writes.dead_letters.iter().cloned());
+        self.unfiled.extend(writes.unfiled.iter().cloned());
     }
 
     fn change_mailbox(&mut self, change: &MailboxWrite, now: Instant) {
@@ -260,7 +271,7 @@ impl Contents {
                 let mail = Mail {
                     id: id.clone(),
                     hash: *hash,
-                    reason: *reason,
+                    reason: Some(*reason),
                     attempts: *attempts,
                     due: after.map(|after| now + after),
                     since: *since,
@@ -271,13 +282,13 @@ impl Contents {
             }
             MailboxWrite::Defer { position, reason, attempts, after, error } => {
                 if let Some(mail) = self.mailbox.get_mut(position) {
-                    (mail.reason, mail.attempts, mail.due) = (*reason, *attempts, Some(now + *after));
+                    (mail.reason, mail.attempts, mail.due) = (Some(*reason), *attempts, Some(now + *after));
                     mail.error.clone_from(error);
                 }
             }
-            MailboxWrite::Remove { position, id } => {
-                self.mailbox.remove(position);
-                if let Some(next) = self.mailbox.values_mut().find(|mail| mail.id == *id) {
+            MailboxWrite::Remove { position } => {
+                let Some(gone) = self.mailbox.remove(position) else { return };
+                if let Some(next) = self.mailbox.values_mut().find(|mail| mail.id == gone.id) {
                     next.due = None;
                 }
             }
@@ -303,6 +314,16 @@ impl Contents {
         found.into_iter().map(|(key, _)| row(key)).collect()
     }
 
+    /// See [`holdfast_core::port::store::Store::put_off_timers`].
+    pub(super) fn put_off_timers(&mut self, timers: &[DueTimer], now: Instant) {
+        for ((id, name), timer) in &mut self.timers {
+            if timers.iter().any(|due| due.kind == id.kind && due.key == id.key && due.name == *name) {
+                timer.due = now + Duration::from_secs((1 << timer.misses.min(12)).min(3600));
+                timer.misses += 1;
+            }
+        }
+    }
+
     /// See [`holdfast_core::port::store::Store::due_effects`].
     pub(super) fn due_effects(&mut self, slice: &Slice, limit: usize, hold: Duration, now: Instant) -> Vec<DueEffect> {
         let due = |effect: &Effect| effect.due <= now && in_slice(slice, effect.hash);
@@ -326,37 +347,72 @@ impl Contents {
     }
 
     /// See [`holdfast_core::port::store::Store::put_off_effect`].
-    pub(super) fn put_off_effect(&mut self, id: &AggregateId, name: &str, after: Duration, error: &str, now: Instant) {
-        if let Some(effect) = self.effects.get_mut(&(id.clone(), name.to_owned())) {
+    pub(super) fn put_off_effect(
+        &mut self,
+        kind: &str,
+        key: &str,
+        name: &str,
+        after: Duration,
+        error: &str,
+        now: Instant,
+    ) {
+        let is_it = |id: &AggregateId, its: &str| id.kind == kind && &*id.key == key && its == name;
+        if let Some((_, effect)) = self.effects.iter_mut().find(|((id, its), _)| is_it(id, its)) {
             effect.due = now + after;
             error.clone_into(&mut effect.error);
         }
     }
 
     /// See [`holdfast_core::port::store::Store::due_mail`].
-    pub(super) fn due_mail(&self, slice: &Slice, limit: usize, now: Instant) -> Vec<Waiting> {
-        let mut seen: BTreeMap<&AggregateId, usize> = BTreeMap::new();
-        let mut chosen: BTreeSet<&AggregateId> = BTreeSet::new();
-        let mut found = Vec::new();
+    pub(super) fn due_mail(&self, slice: &Slice, limit: MailLimit, now: Instant) -> Vec<Waiting> {
+        let mut queues: BTreeMap<&AggregateId, Vec<(i64, &Mail)>> = BTreeMap::new();
         for (position, mail) in self.mailbox.iter().filter(|(_, mail)| in_slice(slice, mail.hash)) {
-            let before = *seen.entry(&mail.id).and_modify(|n| *n += 1).or_insert(1) - 1;
-            if before == 0 && chosen.len() < limit && mail.due.is_none_or(|due| due <= now) {
-                chosen.insert(&mail.id);
-            }
-            if before < limit && chosen.contains(&mail.id) {
-                found.push(Waiting {
-                    position: *position,
-                    kind: mail.id.kind.to_owned(),
-                    reason: mail.reason,
-                    attempts: mail.attempts,
-                    since: mail.since,
-                    error: mail.error.clone(),
-                    record: mail.record.clone(),
-                });
+            queues.entry(&mail.id).or_default().push((*position, mail));
+        }
+        let mut due: Vec<_> =
+            queues.into_values().filter(|queue| queue[0].1.due.is_none_or(|due| due <= now)).collect();
+        due.sort_by_key(|queue| (queue[0].1.due, queue[0].0));
+        due.truncate(limit.aggregates as usize);
+        // By rounds: the heads first, then what stands second.
+        let mut line: Vec<(usize, i64, &Mail)> = Vec::new();
+        for queue in due {
+            let mut before = 0;
+            for (n, (position, mail)) in queue.into_iter().take(limit.each as usize).enumerate() {
+                if before >= limit.bytes_each {
+                    break;
+                }
+                before += size(&mail.record);
+                line.push((n, position, mail));
             }
         }
-        found
+        line.sort_by_key(|(n, position, _)| (*n, *position));
+        let mut before = 0;
+        line.retain(|(.., mail)| {
+            let is_taken = before < limit.bytes;
+            before += size(&mail.record);
+            is_taken
+        });
+        line.truncate(limit.messages as usize);
+        line.sort_by_key(|(_, position, _)| *position);
+        let unknown = || Unreadable("unknown wait reason".to_owned());
+        let waiting = |(_, position, mail): (usize, i64, &Mail)| Waiting {
+            position,
+            kind: mail.id.kind.to_owned(),
+            key: mail.id.key.clone(),
+            hash: mail.hash,
+            reason: mail.reason.ok_or_else(unknown),
+            attempts: mail.attempts,
+            since: mail.since,
+            error: mail.error.clone(),
+            record: mail.record.clone(),
+        };
+        line.into_iter().map(waiting).collect()
     }
+}
+
+fn size(record: &Record) -> u64 {
+    let length = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map_or(0, bytes::Bytes::len);
+    (length(&record.key) + record.headers.to_bytes().len() + length(&record.value)) as u64
 }
 
 fn is_remove(change: &MailboxWrite) -> bool {
@@ -398,7 +454,7 @@ fn refuse_nul(writes: &Writes) -> Result<(), CommitError> {
     let mail = writes.mailbox.iter().flat_map(|change| match change {
         MailboxWrite::Put { id, error, .. } => [&*id.key, error.as_str()],
         MailboxWrite::Defer { error, .. } => [error.as_str(), ""],
-        MailboxWrite::Remove { id, .. } => [&*id.key, ""],
+        MailboxWrite::Remove { .. } => ["", ""],
     });
     if ids.map(|id| &*id.key).chain(errors).chain(mail).any(|text| text.contains('\0')) {
         return Err(CommitError::Data {

@@ -12,7 +12,7 @@ use std::{
 
 use holdfast_core::{
     batch::{Batch, Writes},
-    port::store::{CommitError, StoreError},
+    port::store::{CommitError, StoreError, Wanted},
 };
 
 use crate::gate::Gate;
@@ -84,6 +84,8 @@ struct State {
     beat_latency: Duration,
     commits: VecDeque<CommitFault>,
     refusal: Option<Refusal>,
+    entries_max: Option<usize>,
+    hung: Option<Gate>,
 }
 
 impl fmt::Debug for Faults {
@@ -139,6 +141,22 @@ impl Faults {
         self.state().refusal = refusal;
     }
 
+    pub(super) fn set_entries_max(&self, max: Option<usize>) {
+        self.state().entries_max = max;
+    }
+
+    pub(super) fn hang_reads(&self, gate: Option<Gate>) {
+        self.state().hung = gate;
+    }
+
+    /// Waits as long as reads hang.
+    pub(super) async fn reading(&self) {
+        let gate = self.state().hung.clone();
+        if let Some(gate) = gate {
+            gate.pass().await;
+        }
+    }
+
     pub(super) fn heal(&self) {
         *self.state() = State::default();
     }
@@ -186,6 +204,15 @@ impl Faults {
         Ok(answer)
     }
 
+    /// Postgres has no NUL in text, not even in a question.
+    pub(super) fn finding(&self, wanted: &Wanted) -> Result<(), StoreError> {
+        if wanted.aggregates.iter().any(|id| id.key.contains('\0')) {
+            let message = "invalid byte sequence for encoding \"UTF8\": 0x00".into();
+            return Err(StoreError::Data { sqlstate: "22021".into(), message });
+        }
+        Ok(())
+    }
+
     /// The fault that this commit meets.
     pub(super) fn take_commit(&self) -> Option<CommitFault> {
         self.state().commits.pop_front()
@@ -193,8 +220,16 @@ impl Faults {
 
     /// Refuses a batch for one entry's data, if the test asked for it.
     pub(super) fn check_data(&self, batch: &Batch) -> Result<(), CommitError> {
-        let Some(refusal) = self.state().refusal.clone() else { return Ok(()) };
+        let (refusal, max) = {
+            let state = self.state();
+            (state.refusal.clone(), state.entries_max)
+        };
+        if max.is_some_and(|max| batch.entries.len() > max) {
+            return Err(CommitError::Slow("the batch is too large for this test's store".into()));
+        }
+        let Some(refusal) = refusal else { return Ok(()) };
         match batch.entries.iter().find_map(|entry| refusal(&entry.writes)) {
+            Some((sqlstate, message)) if sqlstate == "57014" => Err(CommitError::Slow(message)),
             Some((sqlstate, message)) => Err(CommitError::Data { sqlstate, message }),
             None => Ok(()),
         }

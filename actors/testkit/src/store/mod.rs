@@ -18,13 +18,13 @@ use async_trait::async_trait;
 use holdfast_core::{
     AggregateId, PartitionId,
     batch::{Batch, OutboxDraft, OutboxRow, Writes},
-    dedup::Claim,
+    dedup::ClaimKey,
     epoch::{Beat, Epoch, Generation, Halt, PartitionRow, Token},
     growth::Growth,
     pool::Pool,
     port::store::{
-        CommitError, Committed, Cursor, DueEffect, DueTimer, Found, Slice, StateRow, Store, StoreError, Taken, Waiting,
-        Wanted,
+        CommitError, Committed, Cursor, DueEffect, DueTimer, Found, MailLimit, Slice, StateRow, Store, StoreError,
+        Taken, Unreadable, Waiting, Wanted,
     },
 };
 use serde_json::Value;
@@ -36,7 +36,7 @@ pub use self::{
     contents::{Contents, Effect, Mail, Timer},
     faults::{CommitFault, Sabotage, Stage},
 };
-use crate::log::MemoryLog;
+use crate::{gate::Gate, log::MemoryLog};
 
 /// A handle on the store. Clones are the same node; [`Self::node`] makes another node's, with faults of its own.
 #[derive(Clone, Debug, Default)]
@@ -117,6 +117,31 @@ impl MemoryStore {
         self.faults.set_refusal(Some(Arc::new(move |writes| {
             bad(writes).then(|| (sqlstate.clone(), "refused as the test asked".to_owned()))
         })));
+    }
+
+    /// Ends this node's commits of more than `max` entries for their time.
+    pub fn end_commits_over(&self, max: Option<usize>) {
+        self.faults.set_entries_max(max);
+    }
+
+    /// Keeps the answers to this node's look-ups, and to its other reads of the loop, back until `gate` opens: a store that hangs.
+    pub fn hang_reads(&self, gate: Option<Gate>) {
+        self.faults.hang_reads(gate);
+    }
+
+    /// Makes the stored state of `id` unreadable, for every node.
+    pub fn spoil(&self, id: &AggregateId) {
+        self.lock().unreadable.insert(id.clone());
+    }
+
+    /// Makes the claims of this message id unreadable, for every node.
+    pub fn spoil_claim(&self, id: Uuid) {
+        self.lock().unreadable_claims.insert(id);
+    }
+
+    /// Changes what is stored, behind every node's back.
+    pub fn tamper(&self, change: impl FnOnce(&mut Contents)) {
+        change(&mut self.lock());
     }
 
     /// Ends [`Self::refuse`].
@@ -414,17 +439,22 @@ impl Store for MemoryStore {
 
     async fn find(&self, wanted: &Wanted) -> Result<Found, StoreError> {
         self.faults.travel().await;
+        self.faults.reading().await;
         self.faults.reach()?;
+        self.faults.finding(wanted)?;
         let forgetful = self.sabotaged().forgetful_claims;
         let contents = self.lock();
-        let claim = |key| contents.claims.get(key).filter(|_| !forgetful).and_then(|all: &Vec<Claim>| all.first());
+        let state = |id: &AggregateId| match contents.unreadable.contains(id) {
+            true => Err(Unreadable("as the test asked".to_owned())),
+            false => Ok(contents.states.get(id).cloned()),
+        };
+        let claimed = |key: &ClaimKey| match contents.unreadable_claims.contains(&key.id) {
+            true => Err(Unreadable("a stored answer is none".to_owned())),
+            false => Ok(contents.claims.get(key).filter(|_| !forgetful).and_then(|all| all.first()).cloned()),
+        };
         Ok(Found {
-            aggregates: wanted
-                .aggregates
-                .iter()
-                .map(|id| (contents.states.get(id).cloned(), contents.waiting(id)))
-                .collect(),
-            claims: wanted.claims.iter().map(|key| claim(key).cloned()).collect(),
+            aggregates: wanted.aggregates.iter().map(|id| (state(id), contents.waiting(id))).collect(),
+            claims: wanted.claims.iter().map(claimed).collect(),
         })
     }
 
@@ -540,12 +570,21 @@ impl Store for MemoryStore {
 
     async fn due_timers(&self, slice: &Slice, limit: u32) -> Result<Vec<DueTimer>, StoreError> {
         self.faults.travel().await;
+        self.faults.reading().await;
         self.faults.reach()?;
         Ok(self.lock().due_timers(slice, limit as usize, Instant::now()))
     }
 
+    async fn put_off_timers(&self, timers: &[DueTimer]) -> Result<(), StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        self.lock().put_off_timers(timers, Instant::now());
+        self.faults.answer(())
+    }
+
     async fn due_effects(&self, slice: &Slice, limit: u32, hold: Duration) -> Result<Vec<DueEffect>, StoreError> {
         self.faults.travel().await;
+        self.faults.reading().await;
         self.faults.reach()?;
         let found = self.lock().due_effects(slice, limit as usize, hold, Instant::now());
         self.faults.answer(found)
@@ -553,25 +592,47 @@ impl Store for MemoryStore {
 
     async fn put_off_effect(
         &self,
-        id: &AggregateId,
+        kind: &str,
+        key: &str,
         name: &str,
         after: Duration,
         error: &str,
     ) -> Result<(), StoreError> {
         self.faults.travel().await;
         self.faults.reach()?;
-        self.lock().put_off_effect(id, name, after, error, Instant::now());
+        self.lock().put_off_effect(kind, key, name, after, error, Instant::now());
         self.faults.answer(())
     }
 
-    async fn due_mail(&self, slice: &Slice, limit: u32) -> Result<Vec<Waiting>, StoreError> {
+    async fn due_mail(&self, slice: &Slice, limit: MailLimit) -> Result<Vec<Waiting>, StoreError> {
         self.faults.travel().await;
+        self.faults.reading().await;
         self.faults.reach()?;
-        let mut found = self.lock().due_mail(slice, limit as usize, Instant::now());
+        let mut found = self.lock().due_mail(slice, limit, Instant::now());
         if self.sabotaged().mailbox_by_offset {
             found.sort_by_key(|waiting| waiting.record.offset);
         }
         Ok(found)
+    }
+
+    async fn mail_waiting(&self, slice: &Slice) -> Result<BTreeMap<PartitionId, u64>, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        let mut waiting = BTreeMap::new();
+        for mail in self.lock().mailbox.values() {
+            let home = mail.hash.home(slice.count);
+            if slice.partitions.contains(&home) {
+                *waiting.entry(home).or_default() += 1;
+            }
+        }
+        Ok(waiting)
+    }
+
+    async fn note_stalled(&self, address: &str, stalled: &str) -> Result<(), StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        self.lock().stalled.insert(address.to_owned(), stalled.to_owned());
+        self.faults.answer(())
     }
 
     async fn pools(&self, names: &[String]) -> Result<BTreeMap<String, Pool>, StoreError> {

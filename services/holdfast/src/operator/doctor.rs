@@ -67,7 +67,7 @@ impl Finding {
 pub type Check = (&'static str, fn(&Facts) -> Vec<Finding>);
 
 /// All of them, in the order in which a person would look.
-pub const CHECKS: [Check; 20] = [
+pub const CHECKS: [Check; 22] = [
     ("brokers answer", kafka::brokers_answer),
     ("databases answer", postgres::databases_answer),
     ("schemas are current", postgres::schemas_are_current),
@@ -84,7 +84,9 @@ pub const CHECKS: [Check; 20] = [
     ("owners can be called", postgres::owners_can_be_called),
     ("offsets are in the log", postgres::offsets_are_in_the_log),
     ("growth comes to its end", growth::growth_comes_to_its_end),
+    ("every loop moves", postgres::every_loop_moves),
     ("outboxes drain", postgres::outboxes_drain),
+    ("every record is filed", postgres::every_record_is_filed),
     ("records lie at home, and none waits for long", postgres::nothing_waits_for_long),
     ("the provider agrees with payments", payments::the_provider_agrees),
     ("clocks agree", kafka::clocks_agree),

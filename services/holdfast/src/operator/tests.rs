@@ -11,7 +11,7 @@ use holdfast_core::{
 use holdfast_kafka::admin::{TopicSpec, TopicState};
 use holdfast_payments::projection::Stopped;
 use holdfast_platform::{Context, config::GroupProtocol};
-use holdfast_postgres::survey::{Mail, Stray};
+use holdfast_postgres::survey::{Mail, Stray, Unfiled};
 
 use super::{
     doctor::{Brokers, ContextFacts, Facts, Finding, Level, Stored, examine},
@@ -155,6 +155,23 @@ fn expect(check: &str, level: Level, words: &[&str], fault: impl FnOnce(&mut Fac
 #[test]
 fn a_healthy_system_has_no_findings() {
     assert_eq!(after(|_| {}), []);
+}
+
+#[test]
+fn stalled_loop_and_unfiled_record_are_wrong() {
+    let text = "lane 0: waits for the database, no progress for 12 s";
+    expect("every loop moves", Level::Wrong, &["node-1:9090", "orders", text], |facts| {
+        stored(facts).stalled = vec![("node-1:9090".to_owned(), text.to_owned())];
+    });
+    expect(
+        "every record is filed",
+        Level::Wrong,
+        &["3 records of orders.commands", "22021", "orders.unfiled"],
+        |facts| {
+            let (topic, error) = ("orders.commands".to_owned(), "22021: NUL".to_owned());
+            stored(facts).unfiled = vec![Unfiled { topic, records: 3, since: ago(Duration::from_mins(1)), error }];
+        },
+    );
 }
 
 /// `topics apply` makes what a context follows, and `partitions grow` leaves alone what nobody serves.

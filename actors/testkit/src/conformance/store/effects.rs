@@ -9,7 +9,7 @@ use holdfast_core::{
 };
 
 use super::{StoreHarness, eventually, registered};
-use crate::sample::{KIND, Owner, effect, everything, hash, id};
+use crate::sample::{KIND, Owner, effect, everything, hash};
 
 const HOUR: Duration = Duration::from_hours(1);
 const SOON: Duration = Duration::from_millis(150);
@@ -62,7 +62,7 @@ pub async fn an_effect_that_has_ended_is_gone_and_stays_so(harness: &dyn StoreHa
     let (store, mut owner) = single(harness).await;
     owner.write(0, effects(&[("a", "e", NOW), ("a", "f", NOW)])).await;
     owner.write(0, effects(&[("a", "e", None), ("a", "none", None), ("b", "f", None)])).await;
-    store.put_off_effect(&id("a"), "e", Duration::ZERO, "an attempt that ended late").await.expect("no error");
+    store.put_off_effect(KIND, "a", "e", Duration::ZERO, "an attempt that ended late").await.expect("no error");
     assert_eq!(names(&due(&store, HOUR).await), ["a/f"]);
 }
 
@@ -71,8 +71,8 @@ pub async fn an_effect_that_was_put_off_is_due_later_with_its_error(harness: &dy
     let (store, mut owner) = single(harness).await;
     owner.write(0, effects(&[("a", "e", NOW), ("a", "f", NOW)])).await;
     assert_eq!(due(&store, HOUR).await.len(), 2);
-    store.put_off_effect(&id("a"), "e", Duration::ZERO, "the bank is away").await.expect("there");
-    store.put_off_effect(&id("a"), "f", HOUR, "the bank is away").await.expect("there");
+    store.put_off_effect(KIND, "a", "e", Duration::ZERO, "the bank is away").await.expect("there");
+    store.put_off_effect(KIND, "a", "f", HOUR, "the bank is away").await.expect("there");
     let found = due(&store, HOUR).await;
     assert_eq!((names(&found), found[0].attempts), (vec!["a/e".to_owned()], 3));
 }

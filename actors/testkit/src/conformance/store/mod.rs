@@ -11,6 +11,7 @@ mod commit;
 mod effects;
 mod growth;
 mod history;
+mod narrowing;
 mod outbox;
 mod ownership;
 mod pools;
@@ -21,13 +22,16 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use holdfast_core::{
     AggregateId, PartitionId,
-    batch::DeadLetter,
+    batch::{DeadLetter, Unfiled},
     epoch::{Generation, PartitionRow},
     port::store::{Found, StateRow, Store, Wanted},
 };
 use serde_json::Value;
+use uuid::Uuid;
 
-pub use self::{commit::*, effects::*, growth::*, history::*, outbox::*, ownership::*, pools::*, waiting::*};
+pub use self::{
+    commit::*, effects::*, growth::*, history::*, narrowing::*, outbox::*, ownership::*, pools::*, waiting::*,
+};
 
 /// What an adapter's harness can do beyond the port itself.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +51,19 @@ impl Features {
     pub const ALL: Self = Self { views: true, dead_letters: true, generations: true, row_locks: true };
 }
 
+/// What a test makes unreadable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// The stored answers of claims with this message id.
+    Claim(Uuid),
+    /// The stored state of an aggregate.
+    State(AggregateId),
+    /// The wait reason of all mail of an aggregate.
+    MailReason(AggregateId),
+    /// The headers of all mail of an aggregate: they become the byte 7.
+    MailHeaders(AggregateId),
+}
+
 /// One fresh, empty store under test.
 #[async_trait]
 pub trait StoreHarness: Send + Sync {
@@ -61,6 +78,12 @@ pub trait StoreHarness: Send + Sync {
 
     /// The index of dead letters, in order of their offsets.
     async fn dead_letters(&self) -> Vec<DeadLetter>;
+
+    /// The records that could be filed nowhere else.
+    async fn unfiled(&self) -> Vec<Unfiled>;
+
+    /// Damages what is stored; `false` if this store can't hold such damage.
+    async fn damage(&self, what: Damage) -> bool;
 
     /// Puts `generation` in force on every partition row.
     async fn set_generation(&self, generation: Generation);
@@ -89,7 +112,7 @@ async fn found(store: &Arc<dyn Store>, keys: &[&str]) -> Found {
 
 /// The state of one sample aggregate.
 async fn stored(store: &Arc<dyn Store>, key: &str) -> Option<StateRow> {
-    found(store, &[key]).await.aggregates.remove(0).0
+    found(store, &[key]).await.aggregates.remove(0).0.expect("readable")
 }
 
 /// The bodies of the outbox rows of `partition`, in order.
@@ -199,6 +222,14 @@ macro_rules! store_conformance {
             found_counts_waiting_messages
             due_mail_keeps_its_limits
             mail_is_found_by_the_home_of_its_key
+
+            key_that_cannot_be_asked_is_named_as_data
+            unreadable_claim_is_told_in_its_place
+            unreadable_state_is_told_in_its_place
+            unreadable_mail_is_told_in_its_place
+            due_mail_keeps_its_bytes
+            timers_put_off_are_due_later
+            unfiled_record_is_kept_whatever_it_holds
         }
     };
     ($fresh:expr) => {

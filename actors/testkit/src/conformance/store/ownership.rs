@@ -6,7 +6,7 @@ use holdfast_core::{
     PartitionId,
     batch::Writes,
     epoch::{Beat, Epoch, Generation, Token},
-    port::store::{CommitError, Cursor},
+    port::store::{CommitError, Cursor, MailLimit},
 };
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -27,10 +27,10 @@ fn something(key: &str) -> Writes {
 }
 
 async fn assert_no_trace(store: &Arc<dyn holdfast_core::port::store::Store>, key: &str, partition: u32) {
-    assert_eq!(found(store, &[key]).await.aggregates, [(None, 0)], "state or mailbox");
+    assert_eq!(found(store, &[key]).await.aggregates, [(Ok(None), 0)], "state or mailbox");
     assert_eq!(published(store, partition).await, [""; 0], "outbox");
     assert_eq!(store.due_timers(&everything(4), 10).await.expect("there"), [], "timers");
-    assert_eq!(store.due_mail(&everything(4), 10).await.expect("there"), [], "mailbox");
+    assert_eq!(store.due_mail(&everything(4), MailLimit::of(10)).await.expect("there"), [], "mailbox");
 }
 
 /// The first owner of a partition has nobody's lease to wait out.
@@ -271,7 +271,7 @@ pub async fn a_partially_stale_batch_commits_only_the_held_partitions(harness: &
         assert_eq!(published(&store, partition).await.len(), usize::from(held), "{key}");
         assert_eq!(row(&store, partition).await.next_offset("t.commands").is_some(), held, "{key}");
     }
-    let mail = store.due_mail(&everything(4), 10).await.expect("there");
+    let mail = store.due_mail(&everything(4), MailLimit::of(10)).await.expect("there");
     assert_eq!((mail.len(), store.due_timers(&everything(4), 10).await.expect("there").len()), (2, 2));
 }
 
@@ -379,7 +379,7 @@ pub async fn plain_reads_and_beats_wait_for_no_lock(harness: &dyn StoreHarness) 
         store.partitions().await.expect("there");
         store.outbox(PartitionId(0), 0, 10).await.expect("there");
         found(&store, &["a"]).await;
-        store.due_mail(&everything(1), 10).await.expect("there");
+        store.due_mail(&everything(1), MailLimit::of(10)).await.expect("there");
         store.due_timers(&everything(1), 10).await.expect("there");
     };
     timeout(Duration::from_secs(10), reads).await.expect("no read waits for the lock");

@@ -6,7 +6,7 @@ use holdfast_core::{PartitionId, Timestamp, growth::Growth, port::clock::Clock a
 use holdfast_kafka::admin::{KafkaAdmin, TopicSpec, TopicState};
 use holdfast_payments::projection::{self, Stopped};
 use holdfast_platform::{Config, Context, config::GroupProtocol};
-use holdfast_postgres::survey::Stray;
+use holdfast_postgres::survey::{Stray, Unfiled};
 use holdfast_runtime::SystemClock;
 
 use crate::{
@@ -92,6 +92,10 @@ pub struct Stored {
     pub growth: Growth,
     /// Partitions whose outbox held rows and did not move.
     pub stuck: Vec<PartitionId>,
+    /// Loops that make no progress, as their nodes say it, by address.
+    pub stalled: Vec<(String, String)>,
+    /// What no other table would take.
+    pub unfiled: Vec<Unfiled>,
     /// Who sent what waits to be taken home.
     pub strays: Vec<Stray>,
     /// Who sent what lies astray among the newest records.
@@ -163,10 +167,15 @@ async fn look(survey: &Survey, brokers_answer: bool) -> Result<Stored, survey::E
     let there = survey.store.clock().await?.unix_ms();
     let here = i64::midpoint(before, SystemClock.now().unix_ms());
     let mut stored = Stored { applied, known, database_ahead_ms: there - here, ..Stored::default() };
-    if survey.context == Context::Payments && stored.is_current() {
+    if !stored.is_current() {
+        return Ok(stored);
+    }
+    stored.stalled = survey.store.stalled().await?;
+    stored.unfiled = survey.store.unfiled().await?;
+    if survey.context == Context::Payments {
         (stored.stopped, stored.stopped_in_all) = projection::stopped(&survey.store, STOPPED_MAX).await?;
     }
-    if !brokers_answer || !stored.is_current() {
+    if !brokers_answer {
         return Ok(stored);
     }
     stored.partitions = survey.partitions().await?;

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use holdfast_core::Timestamp;
+use holdfast_postgres::survey::Unfiled;
 
 use super::{Facts, Finding, Level, list, stored};
 use crate::operator::survey::Partition;
@@ -157,6 +158,32 @@ pub(super) fn outboxes_drain(facts: &Facts) -> Vec<Finding> {
             format!("{rows} events and dead letters of {context} are committed and not published: the outbox of partition {} stands still", list(&stored.stuck)),
             "see whether the partition has an owner, and what its log says of publishing; nothing is lost, the owner goes on by itself",
         ));
+    }
+    findings
+}
+
+pub(super) fn every_loop_moves(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (context, _, stored) in stored(facts) {
+        for (address, stalled) in &stored.stalled {
+            findings.push(Finding::wrong(
+                format!("on {address}, {context} has work and makes no progress: {stalled}"),
+                "mend what it waits for; a loop that waits for nothing outside is ended by the liveness probe of /health/live, so see whether one is set",
+            ));
+        }
+    }
+    findings
+}
+
+pub(super) fn every_record_is_filed(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (context, _, stored) in stored(facts) {
+        for Unfiled { topic, records, since: oldest, error } in &stored.unfiled {
+            findings.push(Finding::wrong(
+                format!("{records} records of {topic} could not even become dead letters of {context}, the oldest since {}; the newest for: {error}", since(Some(*oldest))),
+                format!("they lie in the table {context}.unfiled as raw bytes; look at them, send on what is wanted, and delete the rows"),
+            ));
+        }
     }
     findings
 }

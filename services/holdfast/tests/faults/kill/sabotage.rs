@@ -21,8 +21,8 @@ use holdfast_core::{
     port::{
         log::Publisher,
         store::{
-            CommitError, Committed, Cursor, DueEffect, DueTimer, Found, Slice, Store, StoreError, Taken, Waiting,
-            Wanted,
+            CommitError, Committed, Cursor, DueEffect, DueTimer, Found, MailLimit, Slice, Store, StoreError, Taken,
+            Waiting, Wanted,
         },
     },
 };
@@ -118,7 +118,7 @@ impl Broken {
             .collect();
         let aggregates = states.iter().map(|state| state.id.clone()).collect();
         let found = self.inner.find(&Wanted { aggregates, claims: Vec::new() }).await.map_err(away)?;
-        for (state, (row, _)) in states.iter_mut().zip(found.aggregates) {
+        for (state, row) in states.iter_mut().zip(found.states().map_err(away)?) {
             state.exists = row.is_some();
             state.expected = row.map_or(0, |row| row.version);
         }
@@ -281,16 +281,29 @@ impl Store for Broken {
 
     async fn put_off_effect(
         &self,
-        id: &AggregateId,
+        kind: &str,
+        key: &str,
         name: &str,
         after: Duration,
         error: &str,
     ) -> Result<(), StoreError> {
-        self.inner.put_off_effect(id, name, after, error).await
+        self.inner.put_off_effect(kind, key, name, after, error).await
     }
 
-    async fn due_mail(&self, slice: &Slice, limit: u32) -> Result<Vec<Waiting>, StoreError> {
+    async fn put_off_timers(&self, timers: &[DueTimer]) -> Result<(), StoreError> {
+        self.inner.put_off_timers(timers).await
+    }
+
+    async fn due_mail(&self, slice: &Slice, limit: MailLimit) -> Result<Vec<Waiting>, StoreError> {
         self.inner.due_mail(slice, limit).await
+    }
+
+    async fn mail_waiting(&self, slice: &Slice) -> Result<BTreeMap<PartitionId, u64>, StoreError> {
+        self.inner.mail_waiting(slice).await
+    }
+
+    async fn note_stalled(&self, address: &str, stalled: &str) -> Result<(), StoreError> {
+        self.inner.note_stalled(address, stalled).await
     }
 
     async fn pools(&self, names: &[String]) -> Result<BTreeMap<String, Pool>, StoreError> {
