@@ -30,7 +30,7 @@ use tokio::time::timeout;
 use crate::{
     error::{self, STALE},
     lanes::{Lane, Lanes},
-    notice,
+    maintain, notice,
     rows::Rows,
     statement::{Statement, Statements},
 };
@@ -67,7 +67,26 @@ pub(crate) struct Committer {
 /// Why a commit alone did not happen.
 enum Alone {
     Stale,
+    NoDay(CommitError),
     Failed(CommitError),
+}
+
+/// Why a commit in turn was refused, and whether that is for want of a table.
+struct Refused {
+    error: CommitError,
+    no_day: bool,
+}
+
+impl From<sqlx::Error> for Refused {
+    fn from(error: sqlx::Error) -> Self {
+        Self { no_day: error::is_day_missing(&error), error: error::commit(&error, false) }
+    }
+}
+
+impl From<CommitError> for Refused {
+    fn from(error: CommitError) -> Self {
+        Self { error, no_day: false }
+    }
 }
 
 impl Committer {
@@ -78,6 +97,7 @@ impl Committer {
             match detached(alone(Arc::clone(&self.lanes), statement, self.client_timeout)).await {
                 Ok(Ok(())) => return Ok(committed(batch, settled, &BTreeSet::new())),
                 Ok(Err(Alone::Failed(error))) | Err(error) => return Err(error),
+                Ok(Err(Alone::NoDay(error))) => return Err(self.open_days(error).await),
                 Ok(Err(Alone::Stale)) => {}
             }
         }
@@ -105,8 +125,26 @@ impl Committer {
             }
             Err(refused) => {
                 roll_back(lane, self.client_timeout).await;
-                Err(refused)
+                if refused.no_day { Err(self.open_days(refused.error).await) } else { Err(refused.error) }
             }
+        }
+    }
+
+    /// Opens the days that a commit found no table for, so that its next attempt finds one. Returns `error`,
+    /// or why that failed.
+    async fn open_days(&self, error: CommitError) -> CommitError {
+        tracing::warn!(%error, "a day without a table was found by a commit");
+        let mut lane = match enter(&self.lanes).await {
+            Ok(lane) => lane,
+            Err(error) => return error,
+        };
+        match timeout(self.client_timeout, maintain::open(lane.connection())).await {
+            Ok(Ok(())) => {
+                lane.done();
+                error
+            }
+            Ok(Err(failed)) => error::commit(&failed, false),
+            Err(_) => CommitError::Unavailable(format!("no answer within {:?}", self.client_timeout)),
         }
     }
 
@@ -115,29 +153,28 @@ impl Committer {
         &self,
         connection: &mut PgConnection,
         batch: &'b Batch,
-    ) -> Result<Option<(Settled<'b>, BTreeSet<PartitionId>)>, CommitError> {
-        let refused = |error| error::commit(&error, false);
+    ) -> Result<Option<(Settled<'b>, BTreeSet<PartitionId>)>, Refused> {
         // Not `begin()`: its guard would queue a ROLLBACK on drop, and this connection is closed instead.
-        sqlx::query("begin").execute(&mut *connection).await.map_err(refused)?;
+        sqlx::query("begin").execute(&mut *connection).await?;
         let names: BTreeSet<&str> = batch.pool_names();
-        let (stale, mut pools) = lock(connection, batch, &names).await.map_err(refused)?;
+        let (stale, mut pools) = lock(connection, batch, &names).await?;
         if stale.len() == batch.fences.len() {
             return Ok(None);
         }
         let missing: Vec<&str> = names.iter().copied().filter(|name| !pools.contains_key(*name)).collect();
         if !missing.is_empty() {
-            sqlx::query(MAKE_POOLS).bind(&missing).execute(&mut *connection).await.map_err(refused)?;
+            sqlx::query(MAKE_POOLS).bind(&missing).execute(&mut *connection).await?;
             // Somebody else may have made them meanwhile, and filled them.
-            let (_, found) = lock(connection, batch, &names).await.map_err(refused)?;
+            let (_, found) = lock(connection, batch, &names).await?;
             pools = found;
         }
         let settled = batch.settle(&pools, &stale);
         let statement = self.statement(batch, &settled)?;
-        sqlx::query_with(statement.sql, statement.arguments).execute(&mut *connection).await.map_err(refused)?;
+        sqlx::query_with(statement.sql, statement.arguments).execute(&mut *connection).await?;
         let empty = |name: &&&str| pools.get(**name) == Some(&Pool::default()) && !settled.pools.contains_key(**name);
         let unmade: Vec<&str> = missing.iter().filter(empty).copied().collect();
         if !unmade.is_empty() {
-            sqlx::query(UNMAKE_POOLS).bind(&unmade).execute(&mut *connection).await.map_err(refused)?;
+            sqlx::query(UNMAKE_POOLS).bind(&unmade).execute(&mut *connection).await?;
         }
         Ok(Some((settled, stale)))
     }
@@ -209,6 +246,7 @@ async fn alone(lanes: Arc<Lanes>, statement: Statement, patience: Duration) -> R
             }
             match error::code(&failed) {
                 Some(STALE) => Err(Alone::Stale),
+                _ if error::is_day_missing(&failed) => Err(Alone::NoDay(error::commit(&failed, true))),
                 _ => Err(Alone::Failed(error::commit(&failed, true))),
             }
         }

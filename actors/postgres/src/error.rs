@@ -31,7 +31,15 @@ pub(crate) fn code(error: &sqlx::Error) -> Option<&str> {
     server(error).map(PgDatabaseError::code)
 }
 
-fn text(error: &sqlx::Error) -> String {
+/// Whether no table takes rows of this day. Postgres says so by the code of a violated check, but names none.
+pub(crate) fn is_day_missing(error: &sqlx::Error) -> bool {
+    server(error).is_some_and(|error| {
+        error.code() == "23514" && error.constraint().is_none() && matches!(error.table(), Some("outbox" | "claims"))
+    })
+}
+
+/// What is wrong, for a person.
+pub(crate) fn text(error: &sqlx::Error) -> String {
     match server(error) {
         Some(server) => format!("{} ({})", server.message(), server.code()),
         None => error.to_string(),
@@ -46,6 +54,7 @@ pub(crate) fn store(error: &sqlx::Error) -> StoreError {
     }
     let text = text(error);
     let broken = match server(error) {
+        _ if is_day_missing(error) => false,
         // 08 connection, 25 read-only (a standby after failover), 28 logins (passwords get rotated), 40 deadlock, 53 resources, 55 lock not
         // to be had, 57 shutdown or timeout, 58 its disk.
         Some(server) => !matches!(server.code().get(..2), Some("08" | "25" | "28" | "40" | "53" | "55" | "57" | "58")),
@@ -78,6 +87,8 @@ pub(crate) fn commit(error: &sqlx::Error, decisive: bool) -> CommitError {
     }
     match server(error) {
         Some(server) if server.code() == CONFLICT => CommitError::Conflict,
+        // The fault of no row: see `maintain`.
+        _ if is_day_missing(error) => CommitError::Unavailable(text(error)),
         Some(server) if server.code() == STATEMENT_ENDED => CommitError::Slow(text(error)),
         Some(server) if matches!(server.code().get(..2), Some("22" | "23" | "54")) => {
             CommitError::Data { sqlstate: server.code().to_owned(), message: server.message().to_owned() }

@@ -26,7 +26,7 @@ mod store;
 pub mod survey;
 
 pub use config::{Config, View};
-pub use maintain::{Maintained, Retention};
+pub use maintain::{Maintained, Postponed, Retention, STEP_TIMEOUT};
 pub use migrate::{MigrateError, Role, migrate};
 pub use query::Query;
 pub use store::PgStore;

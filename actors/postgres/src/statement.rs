@@ -79,14 +79,14 @@ staged as (
     insert into outbox (partition, sequence, id, topic, target, key, headers, value)
     select * from unnest(?::int[], ?::bigint[], ?::uuid[], ?::text[], ?::int[], ?::bytea[], ?::bytea[], ?::bytea[]))";
 
-/// `made` is the day inside the id (see [`crate::days`]): a claim is filed under today, or later if its id says so.
+/// `made` is the day inside the id (see [`crate::days`]): a claim is filed under today, under tomorrow if its
+/// id says so, else under an early day.
 const CLAIMS: &str = ",
 claimed as (
     insert into claims (id, scope, body, answer, day)
     select id, scope, body, answer, case
-        when date '1970-01-01' + made <= current_date then current_date
-        when date '1970-01-01' + made = current_date + 1 then current_date + 1
-        else date 'infinity' end
+        when date '1970-01-01' + made <= current_date + 1 then greatest(current_date, date '1970-01-01' + made)
+        else early(current_date) end
     from unnest(?::uuid[], ?::uuid[], ?::uuid[], ?::bytea[], ?::int[]) as u(id, scope, body, answer, made))";
 
 const TIMERS_SET: &str = ",

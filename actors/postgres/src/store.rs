@@ -39,6 +39,8 @@ pub struct PgStore {
     leases: Arc<Lanes>,
     /// For writes to partition rows outside commits; they may wait for a lock.
     turns: Arc<Lanes>,
+    /// For opening and dropping days.
+    chores: Arc<Lanes>,
     /// For questions to read models, which nothing of the loop may wait for.
     pub(crate) questions: Arc<Lanes>,
     client_timeout: Duration,
@@ -55,6 +57,7 @@ impl PgStore {
             reads: lanes(config.readers),
             leases: lanes(2),
             turns: lanes(2),
+            chores: Lanes::new(maintain::session(&options), 1, config.connect_timeout),
             questions: Lanes::new(query::session(&options), config.readers, config.connect_timeout),
             client_timeout,
             committer: Committer {
@@ -82,11 +85,19 @@ impl PgStore {
         }
     }
 
-    /// Makes the tables of the coming days and drops those of days gone by. To be called every hour or so, by any number of nodes.
+    /// Makes the tables of the coming days, drops those of days gone by, and sweeps what no day holds. To be
+    /// called every hour or so, by any number of nodes. What could not be done is in the answer; an error
+    /// means that the connection was lost.
     pub async fn maintain(&self, retention: Retention) -> Result<Maintained, StoreError> {
-        let mut lane = self.turns.enter().await?;
-        let answer = self.read(maintain::run(lane.connection(), retention)).await;
-        self.leave(lane, answer)
+        let mut lane = self.chores.enter().await?;
+        match maintain::run(lane.connection(), retention, self.client_timeout).await {
+            Ok(done) => {
+                lane.done();
+                Ok(done)
+            }
+            // Closing the connection ends whatever it was at, and lets another node take the turn.
+            Err(failed) => Err(error::store(&failed)),
+        }
     }
 
     /// How many aggregates have another home among `to` partitions than among `from`, and how many there are. Reads the whole table.
@@ -134,7 +145,7 @@ type Answered<T> = Result<Result<T, sqlx::Error>, Elapsed>;
 async fn fitness(connection: &mut PgConnection) -> Result<(i32, String, bool), sqlx::Error> {
     sqlx::query_as(
         "select current_setting('server_version_num')::int, current_setting('synchronous_commit'),
-            to_regclass('unfiled') is not null",
+            to_regclass('unfiled') is not null and to_regprocedure('early(date)') is not null",
     )
     .fetch_one(connection)
     .await

@@ -467,10 +467,14 @@ async fn maintain(context: Context, store: Arc<PgStore>) {
     loop {
         tick.tick().await;
         match store.maintain(holdfast_postgres::Retention::default()).await {
-            Ok(done) if !done.dropped.is_empty() => {
-                tracing::info!(%context, dropped = ?done.dropped, "old tables dropped");
+            Ok(done) => {
+                if !done.dropped.is_empty() {
+                    tracing::info!(%context, dropped = ?done.dropped, "old tables dropped");
+                }
+                if !done.postponed.is_empty() {
+                    tracing::warn!(%context, postponed = ?done.postponed, "maintenance was postponed in part; trying again later");
+                }
             }
-            Ok(_) => {}
             Err(error) => tracing::warn!(%context, %error, "day tables could not be maintained; trying again later"),
         }
     }

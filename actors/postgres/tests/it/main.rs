@@ -2,7 +2,9 @@
 
 mod conformance;
 mod data;
+mod days;
 mod fixture;
+mod load;
 mod outcomes;
 mod schema;
 mod survey;

@@ -1,15 +1,9 @@
-//! Schemas, roles and day tables.
+//! Schemas and roles.
 
 use std::str::FromStr as _;
 
-use holdfast_core::{
-    PartitionId,
-    batch::Writes,
-    dedup::{Claim, ClaimKey},
-    port::store::{Cursor, StoreError, Wanted},
-};
+use holdfast_core::port::store::StoreError;
 use holdfast_postgres::{Config, MigrateError, PgStore, Retention, Role, migrate};
-use holdfast_testkit::sample::{Owner, claim, draft};
 use sqlx::{ConnectOptions as _, postgres::PgConnectOptions};
 use uuid::Uuid;
 
@@ -104,95 +98,4 @@ async fn an_unmigrated_schema_and_a_server_away_are_two_things() {
     assert!(matches!(away, Some(StoreError::Unavailable(_))), "{away:?}");
     let odd = PgStore::connect(Config::new("postgres://x@127.0.0.1:1/x", "x; drop table y")).await.err();
     assert!(matches!(odd, Some(StoreError::Broken(_))), "{odd:?}");
-}
-
-/// Days are made ahead, and dropped when nothing in them can matter any more (I7: never before).
-#[tokio::test(flavor = "multi_thread")]
-async fn old_days_are_dropped_but_no_unpublished_row_with_them() {
-    let fresh = Fresh::new().await;
-    let store = PgStore::connect(fresh.config()).await.expect("connected");
-    let port: std::sync::Arc<dyn holdfast_core::port::store::Store> = std::sync::Arc::new(store.clone());
-    port.register_partitions(1).await.expect("there");
-    let mut owner = Owner::take(&port, [0]).await;
-    for text in ["old", "older", "new"] {
-        owner.write(0, Writes { outbox: vec![draft("t", "k", text)], ..Writes::default() }).await;
-    }
-    let mut admin = fresh.admin().await;
-    // Day tables belong to the role that the store acts as.
-    fresh.run(&mut admin, &format!("set role {}", fresh.schema)).await;
-    fresh.run(&mut admin, "select open_day('outbox', current_date - 20), open_day('outbox', current_date - 30)").await;
-    fresh.run(&mut admin, "select open_day('claims', current_date - 20), open_day('claims', current_date - 3)").await;
-    fresh.run(&mut admin, "update outbox set day = current_date - 20 where value = 'old'").await;
-    fresh.run(&mut admin, "update outbox set day = current_date - 30 where value = 'older'").await;
-    let first = store.maintain(Retention::default()).await.expect("maintained");
-    assert_eq!((first.made.len(), first.dropped.len(), first.kept.len()), (2, 1, 2), "{first:?}");
-    assert!(first.dropped[0].starts_with("claims_"), "{first:?}");
-    port.advance(&[Cursor::new(PartitionId(0), owner.token(0), 2)]).await.expect("there");
-    let second = store.maintain(Retention::default()).await.expect("maintained");
-    assert_eq!((second.made.len(), second.dropped.len(), second.kept.len()), (0, 2, 0), "{second:?}");
-    let left = port.outbox(PartitionId(0), 0, 10).await.expect("there");
-    assert_eq!(left.iter().map(|row| row.sequence).collect::<Vec<_>>(), [3]);
-}
-
-/// Nothing fails for want of a day's table; its rows move in when it is made.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_day_without_a_table_loses_nothing() {
-    let fresh = Fresh::new().await;
-    let store = PgStore::connect(fresh.config()).await.expect("connected");
-    let port: std::sync::Arc<dyn holdfast_core::port::store::Store> = std::sync::Arc::new(store.clone());
-    port.register_partitions(1).await.expect("there");
-    let mut admin = fresh.admin().await;
-    fresh.run(&mut admin, "do $$ declare t text; begin for t in select c.oid::regclass from pg_inherits join pg_class c on c.oid = inhrelid
-        where relname like any (array['outbox\\_2%', 'claims\\_2%']) and relkind = 'r' and relnamespace = current_schema()::regnamespace
-        loop execute 'drop table ' || t; end loop; end $$").await;
-    let mut owner = Owner::take(&port, [0]).await;
-    let kept = claim(1);
-    owner
-        .write(0, Writes { outbox: vec![draft("t", "k", "x")], claims: vec![kept.clone()], ..Writes::default() })
-        .await;
-    assert_eq!(fresh.number("select count(*) from outbox_default").await, 1);
-    assert_eq!(store.maintain(Retention::default()).await.expect("maintained").made.len(), 6);
-    assert_eq!(fresh.number("select count(*) from outbox_default").await, 0);
-    assert_eq!(fresh.number("select count(*) from claims_default").await, 0);
-    owner.write(0, Writes { outbox: vec![draft("t", "k", "y")], ..Writes::default() }).await;
-    assert_eq!(port.outbox(PartitionId(0), 0, 10).await.expect("there").len(), 2);
-    let found = port.find(&Wanted { aggregates: vec![], claims: vec![kept.key] }).await.expect("there");
-    assert_eq!(found.claims, [Ok(Some(kept))]);
-}
-
-/// The rule that look-ups prune by: a claim's day is never before the day its id tells, whatever the producer's clock.
-#[tokio::test(flavor = "multi_thread")]
-async fn claims_are_filed_no_earlier_than_their_ids_say() {
-    let fresh = Fresh::new().await;
-    let store = fresh.store().await;
-    store.register_partitions(1).await.expect("there");
-    let mut owner = Owner::take(&store, [0]).await;
-    let now_ms =
-        u64::try_from(fresh.number("select (extract(epoch from now()) * 1000)::bigint").await).expect("after 1970");
-    let day_ms = 86_400_000;
-    let at = |ms: u64| {
-        let id = Uuid::from_u128(
-            u128::from(ms) << 80 | 0x7 << 76 | 0x8 << 60 | u128::from(Uuid::new_v4().as_u64_pair().0 >> 8),
-        );
-        Claim { key: ClaimKey { id, scope: Uuid::new_v4() }, ..claim(1) }
-    };
-    let claims: Vec<Claim> =
-        [now_ms, now_ms - 40 * day_ms, now_ms + day_ms, now_ms + 2 * day_ms, now_ms + 400 * day_ms, (1 << 48) - 1, 0]
-            .map(at)
-            .into();
-    owner.write(0, Writes { claims: claims.clone(), ..Writes::default() }).await;
-    assert_eq!(fresh.number("select count(*) from claims where day < uuid_extract_timestamp(id)::date").await, 0);
-    assert_eq!(fresh.number("select count(*) from claims where day = current_date").await, 3);
-    assert_eq!(fresh.number("select count(*) from claims_default").await, 3);
-    for asked in [claims.iter().collect::<Vec<_>>(), claims.iter().rev().take(2).collect(), vec![&claims[4]]] {
-        let keys = asked.iter().map(|claim| claim.key).collect();
-        let found = store.find(&Wanted { aggregates: vec![], claims: keys }).await.expect("there");
-        assert!(
-            found
-                .claims
-                .iter()
-                .zip(asked)
-                .all(|(found, asked)| found.as_ref().is_ok_and(|found| found.as_ref() == Some(asked)))
-        );
-    }
 }
