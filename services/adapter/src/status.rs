@@ -104,6 +104,11 @@ pub fn store(error: &StoreError) -> Status {
             tracing::warn!(%error, "a read failed");
             Problem::unavailable("UNAVAILABLE", "the database can't be reached just now", RETRY_AFTER).into_status()
         }
+        // A value that a question holds is refused by the database: a key that got past every check here.
+        StoreError::Data { .. } => {
+            tracing::warn!(%error, "a read was refused for a value in it");
+            Problem::invalid("INVALID", "a value of the request can't be stored, and so can't be looked for").into_status()
+        }
         StoreError::Broken(_) => internal(error),
     }
 }
