@@ -195,7 +195,7 @@ impl Lane {
 }
 
 /// The aggregate that this is mail of, if it is any.
-fn mail_of(input: &Input) -> Option<&AggregateId> {
+pub(super) fn mail_of(input: &Input) -> Option<&AggregateId> {
     match &input.work {
         Work::Item(item) if matches!(item.origin, Origin::Mail { .. }) => Some(&item.aggregate),
         _ => None,

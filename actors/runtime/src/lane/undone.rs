@@ -4,7 +4,7 @@
 //! shows as consumed, as a claim or as an event sequence (I2).
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
 };
 
@@ -14,7 +14,7 @@ use holdfast_core::{
     epoch::PartitionRow,
 };
 
-use super::{InFlight, Lane, Loss};
+use super::{InFlight, Lane, Loss, asking::mail_of};
 use crate::{
     commit::Reloaded,
     partition::PartitionMessage,
@@ -56,6 +56,9 @@ impl Lane {
         self.advance_unchanged(&plan, |_| true);
         let mut work = plan.work;
         if work.len() > 1 {
+            // What stands behind other mail may not pass it in a part of its own. It is in its table still, and comes again in its turn.
+            let mut heads = HashSet::new();
+            work.retain(|input| mail_of(input).is_none_or(|aggregate| heads.insert(aggregate.clone())));
             let half = work.split_off(work.len() / 2);
             return self.redo([work, half]);
         }

@@ -55,6 +55,7 @@ async fn recover(cluster: &Cluster) -> Summary {
     let contents = || {
         let mut contents = cluster.store.contents();
         contents.beats.clear(); // nodes live on
+        contents.stalled.clear(); // and say what they wait for
         format!("{contents:?}")
     };
     let before = contents();

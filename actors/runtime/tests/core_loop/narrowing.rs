@@ -74,6 +74,8 @@ async fn unreadable_claim_fails_its_message_alone() {
     let (cluster, member) = owned().await;
     let repeated = cluster.send("a", "add", "1");
     cluster.assert_converged().await;
+    cluster.send("a", "add", "1"); // the lane's own memory of the first claim ends with the next batch
+    cluster.assert_converged().await;
     cluster.store.spoil_claim(repeated);
     cluster.send_as(repeated, "a", "add", "1");
     cluster.send("a", "add", "2");
@@ -82,7 +84,7 @@ async fn unreadable_claim_fails_its_message_alone() {
     let called = within("an answer", member.node.command(again)).await;
     assert_eq!(called, Err(RouteError::Failed));
     cluster.assert_converged().await;
-    assert_eq!(cluster.sum("a"), Some(3));
+    assert_eq!(cluster.sum("a"), Some(4));
     assert_eq!(cluster.dead_letters().iter().map(|letter| text(letter, "dlt-reason")).collect::<Vec<_>>(), ["POISON"]);
     assert_every_partition_answers(&cluster, &member).await;
 }
@@ -108,7 +110,7 @@ async fn unreadable_state_fails_its_aggregate_alone() {
     assert_every_partition_answers(&cluster, &member).await;
     eventually("the letters are written", || cluster.dead_letters().len() == 3).await;
     assert!(cluster.dead_letters().iter().all(|letter| text(letter, "dlt-error").contains("unreadable")));
-    assert_eq!(cluster.unrest(), "");
+    eventually("at rest", || cluster.is_at_rest()).await;
 }
 
 /// A row as another build, or a damaged table, may hold it.
@@ -141,7 +143,7 @@ async fn unreadable_mail_becomes_dead_letter_in_its_turn() {
     let waits = Some(WaitReason::Retrying);
     // Before all others by position, and more than one look takes.
     for n in 0..300 {
-        mail(&cluster, -1_000 + n + 700, KIND, &format!("u{n}"), None, sound(&format!("u{n}")));
+        mail(&cluster, n + 1, KIND, &format!("u{n}"), None, sound(&format!("u{n}")));
     }
     mail(&cluster, 1_001, KIND, "a", waits, sound("a"));
     mail(&cluster, 1_002, KIND, "a", waits, Headers::default());
@@ -235,11 +237,10 @@ async fn message_that_takes_too_long_waits_and_is_not_poison() {
 }
 
 /// Where the store stands still.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Hangs {
     LookUp,
     Commit,
-    Away,
 }
 
 async fn hung(how: Hangs) -> (Cluster, Member, Gate) {
@@ -250,12 +251,6 @@ async fn hung(how: Hangs) -> (Cluster, Member, Gate) {
     match how {
         Hangs::LookUp => member.store.hang_reads(Some(gate.clone())),
         Hangs::Commit => member.store.next_commit(CommitFault::Slow(Stage::BeforeFence, gate.clone())),
-        Hangs::Away => {}
-    }
-    cluster.send("a", "add", "1");
-    match how {
-        Hangs::Away => member.store.fail_after(0),
-        _ => within("it hangs", gate.arrivals(1)).await,
     }
     (cluster, member, gate)
 }
@@ -264,11 +259,12 @@ async fn hung(how: Hangs) -> (Cluster, Member, Gate) {
 async fn release_is_heard_while_store_hangs() {
     for how in [Hangs::LookUp, Hangs::Commit] {
         let (cluster, member, gate) = hung(how).await;
-        // All but the one partition that something waits for.
+        cluster.send("a", "add", "1");
+        within("it hangs", gate.arrivals(1)).await;
         let second = cluster.start().await;
         let began = Instant::now();
-        let moved = || second.node.owned_partitions() >= 1;
-        eventually("partitions have moved", moved).await;
+        // A partition that no commit is under way for is handed over without a lease to wait out.
+        eventually("a partition has moved", || second.node.owned_partitions() >= 1).await;
         assert!(began.elapsed() < Duration::from_secs(3), "{how:?}: {:?}, a release was not heard", began.elapsed());
         gate.open();
         member.store.hang_reads(None);
@@ -278,18 +274,22 @@ async fn release_is_heard_while_store_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn callers_are_told_when_partition_drops_while_store_hangs() {
-    for how in [Hangs::LookUp, Hangs::Commit, Hangs::Away] {
+async fn caller_is_answered_when_partition_leaves_hung_lane() {
+    for how in [Hangs::LookUp, Hangs::Commit] {
         let (cluster, member, gate) = hung(how).await;
+        if how == Hangs::Commit {
+            cluster.send("a", "add", "1");
+            within("it hangs", gate.arrivals(1)).await;
+        }
         let node = member.node.clone();
         let called = tokio::spawn(async move { node.command(call("a", "add", "5")).await });
+        within("it hangs", gate.arrivals(1)).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
-        cluster.group.expel(&member.membership);
         let began = Instant::now();
+        cluster.group.expel(&member.membership);
         let answer = within("an answer", called).await.expect("runs");
-        assert!(matches!(answer, Err(RouteError::NotOwner(_) | RouteError::Unavailable { .. })), "{how:?}: {answer:?}");
-        // A release, and at the end of its patience a drop.
-        assert!(began.elapsed() < Duration::from_secs(7), "{how:?}: {:?}", began.elapsed());
+        assert!(matches!(answer, Err(RouteError::NotOwner(_))), "{how:?}: {answer:?}");
+        assert!(began.elapsed() < Duration::from_secs(1), "{how:?}: {:?}", began.elapsed());
         gate.open();
         member.node.kill();
     }
