@@ -35,6 +35,7 @@ mod growth;
 mod history;
 mod kind;
 mod lane;
+mod limits;
 mod local;
 mod owners;
 mod ownership;

@@ -10,7 +10,7 @@ use holdfast_core::{
     epoch::Halt,
     port::{
         clock::Clock,
-        log::{Log, LogError, Membership, Publisher},
+        log::{Log, LogError, Membership, Publishers},
         store::{Store, StoreError},
     },
 };
@@ -44,8 +44,8 @@ pub struct Ports {
     pub log: Arc<dyn Log>,
     /// The group that shares the partitions.
     pub membership: Arc<dyn Membership>,
-    /// Where events and dead letters go.
-    pub publisher: Arc<dyn Publisher>,
+    /// Where events and dead letters go: each lane has a publisher of its own.
+    pub publishers: Arc<dyn Publishers>,
     /// Where everything is kept.
     pub store: Arc<dyn Store>,
     /// Time.
@@ -117,6 +117,8 @@ impl Node {
     pub async fn start(context: BoundedContext, config: Config, ports: Ports) -> Result<Arc<Self>, StartError> {
         let context = Arc::new(context);
         let config = Arc::new(config);
+        let publishers = (0..config.lanes.max(1)).map(|_| ports.publishers.publisher());
+        let publishers: Vec<_> = publishers.collect::<Result<_, _>>()?;
         let (watcher, homes) =
             Watcher::start(context.clone(), config.clone(), ports.log.clone(), ports.store.clone()).await?;
         let emit = Arc::new(Emit::new(&context, &config, ports.trace.clone()));
@@ -124,8 +126,8 @@ impl Node {
         let (reports, reported) = mpsc::unbounded_channel();
         let mut lanes = Vec::new();
         let slots = Arc::new(Semaphore::new(config.effects_max));
-        let mut tasks = vec![tokio::spawn(watcher.run())];
-        for _ in 0..config.lanes.max(1) {
+        let mut tasks = vec![tokio::spawn(watcher.run()), tokio::spawn(emit.limits.clone().watch(ports.log.clone()))];
+        for publisher in publishers {
             let (inputs, inputs_end) = mpsc::channel(config.batch_items_max * 2);
             let (control, control_end) = mpsc::unbounded_channel();
             let (relay, relay_end) = mpsc::unbounded_channel();
@@ -150,13 +152,7 @@ impl Node {
             };
             let lane = Lane::new(environment, inputs_end, control_end, reports.clone(), relay.clone());
             tasks.push(tokio::spawn(lane.run()));
-            let publishing = Relay::new(
-                context.name(),
-                ports.store.clone(),
-                ports.publisher.clone(),
-                ports.trace.clone(),
-                config.relay_rows_max,
-            );
+            let publishing = Relay::new(context.name(), ports.store.clone(), publisher, ports.trace.clone(), &config);
             tasks.push(tokio::spawn(publishing.run(relay_end)));
             lanes.push(LaneEnds { inputs, control, relay });
         }

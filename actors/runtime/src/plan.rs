@@ -13,7 +13,7 @@ use holdfast_core::{
     AggregateId, PartitionId, Timestamp,
     batch::{Condition, Entry, MailboxWrite, TimerWrite, Writes},
     dedup::Answer,
-    disposition::{DeadLetterReason, WaitReason},
+    disposition::{DeadLetterReason, Refused, WaitReason},
     retry::RetryPolicy,
 };
 
@@ -318,7 +318,7 @@ impl<'a> Planner<'a> {
     /// How long a message waits after `failure`; `None` if it is not tried again.
     fn wait_after(&self, item: &Item, failure: &Failure) -> Option<Duration> {
         match failure {
-            Failure::Reused => None,
+            Failure::Reused | Failure::TooLarge(_) => None,
             Failure::Lookup(_) => Some(self.wait_for_another_context(item)),
             Failure::Handler(_) => self.retry.wait_after(item.attempts() + 1),
         }
@@ -337,7 +337,7 @@ impl<'a> Planner<'a> {
         let attempts = item.attempts() + u32::from(matches!(failure, Failure::Handler(_)));
         let error = match failure {
             Failure::Reused => "the id was used before with another body",
-            Failure::Lookup(error) | Failure::Handler(error) => error.as_str(),
+            Failure::Lookup(error) | Failure::TooLarge(error) | Failure::Handler(error) => error.as_str(),
         };
         let wait = self.wait_after(item, failure);
         match (&item.origin, wait) {
@@ -345,6 +345,11 @@ impl<'a> Planner<'a> {
                 item.answer(Err(match failure {
                     Failure::Reused => RouteError::Reused,
                     Failure::Lookup(error) => RouteError::Downstream(error.clone()),
+                    Failure::TooLarge(error) => RouteError::Refused(Refused {
+                        reason: DeadLetterReason::TooLarge,
+                        error: error.clone(),
+                        field: None,
+                    }),
                     Failure::Handler(_) => RouteError::Failed,
                 }));
             }
@@ -369,6 +374,7 @@ impl<'a> Planner<'a> {
             (Origin::Log { record, .. } | Origin::Mail { record, .. }, None) => {
                 let reason = match failure {
                     Failure::Reused => DeadLetterReason::Invalid,
+                    Failure::TooLarge(_) => DeadLetterReason::TooLarge,
                     Failure::Lookup(_) | Failure::Handler(_) => DeadLetterReason::Poison,
                 };
                 let first_failed = match item.origin {
@@ -435,7 +441,8 @@ impl<'a> Planner<'a> {
             && let Some(input) = inputs.next()
         {
             let item = &delivery.items[undecided];
-            self.fail(input, item, &Failure::Handler(error));
+            let failure = item.failure.get().cloned().unwrap_or(Failure::Handler(error));
+            self.fail(input, item, &failure);
         }
         let is_carried = self.blocked.get(&delivery.aggregate) == Some(&Block::Carried);
         let before = self.carry.len();

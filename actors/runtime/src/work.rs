@@ -132,6 +132,8 @@ pub(crate) enum Failure {
     Reused,
     /// A look-up in another context failed.
     Lookup(String),
+    /// What it causes is larger than its topic takes. It is not tried again.
+    TooLarge(String),
     /// The handler failed, or the store refused its data. Counts against the budget.
     Handler(String),
 }
@@ -140,7 +142,7 @@ impl Failure {
     pub fn wait_reason(&self) -> WaitReason {
         match self {
             Self::Lookup(_) => WaitReason::Downstream,
-            Self::Handler(_) | Self::Reused => WaitReason::Retrying,
+            Self::Handler(_) | Self::TooLarge(_) | Self::Reused => WaitReason::Retrying,
         }
     }
 }

@@ -3,6 +3,7 @@
 mod conformance;
 mod data;
 mod fixture;
+mod outbox;
 mod outcomes;
 mod schema;
 mod survey;

@@ -130,7 +130,7 @@ async fn old_days_are_dropped_but_no_unpublished_row_with_them() {
     port.advance(&[Cursor::new(PartitionId(0), owner.token(0), 2)]).await.expect("there");
     let second = store.maintain(Retention::default()).await.expect("maintained");
     assert_eq!((second.made.len(), second.dropped.len(), second.kept.len()), (0, 2, 0), "{second:?}");
-    let left = port.outbox(PartitionId(0), 0, 10).await.expect("there");
+    let left = port.outbox(PartitionId(0), 0, 10, usize::MAX).await.expect("there");
     assert_eq!(left.iter().map(|row| row.sequence).collect::<Vec<_>>(), [3]);
 }
 
@@ -155,7 +155,7 @@ async fn a_day_without_a_table_loses_nothing() {
     assert_eq!(fresh.number("select count(*) from outbox_default").await, 0);
     assert_eq!(fresh.number("select count(*) from claims_default").await, 0);
     owner.write(0, Writes { outbox: vec![draft("t", "k", "y")], ..Writes::default() }).await;
-    assert_eq!(port.outbox(PartitionId(0), 0, 10).await.expect("there").len(), 2);
+    assert_eq!(port.outbox(PartitionId(0), 0, 10, usize::MAX).await.expect("there").len(), 2);
     let found = port.find(&Wanted { aggregates: vec![], claims: vec![kept.key] }).await.expect("there");
     assert_eq!(found.claims, [Some(kept)]);
 }

@@ -28,7 +28,7 @@ use crate::{
     mutant::Mutant,
     partition::{Partition, PartitionArguments},
     passivation::Directory,
-    relay::RelayMessage,
+    relay::{Home, RelayMessage},
     work::{Input, ReadReply, Work},
 };
 
@@ -70,6 +70,7 @@ impl Ownership {
             head: row.outbox_head,
             published: published.clone(),
             known,
+            home: Home { count, serves: serving.load(Ordering::Acquire) },
         });
         let owned = Owned {
             partition,

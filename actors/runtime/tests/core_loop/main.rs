@@ -13,4 +13,5 @@ mod mutants;
 mod ownership;
 mod routing;
 mod simulation;
+mod stuck;
 mod take_over;

@@ -66,7 +66,7 @@ impl Finding {
 pub type Check = (&'static str, fn(&Facts) -> Vec<Finding>);
 
 /// All of them, in the order in which a person would look.
-pub const CHECKS: [Check; 19] = [
+pub const CHECKS: [Check; 20] = [
     ("brokers answer", kafka::brokers_answer),
     ("databases answer", postgres::databases_answer),
     ("schemas are current", postgres::schemas_are_current),
@@ -84,6 +84,7 @@ pub const CHECKS: [Check; 19] = [
     ("offsets are in the log", postgres::offsets_are_in_the_log),
     ("growth comes to its end", growth::growth_comes_to_its_end),
     ("outboxes drain", postgres::outboxes_drain),
+    ("topics take what is published", postgres::topics_take_what_is_published),
     ("records lie at home, and none waits for long", postgres::nothing_waits_for_long),
     ("clocks agree", kafka::clocks_agree),
 ];

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use holdfast_core::{PartitionId, Timestamp, growth::Growth, port::clock::Clock as _, port::store::Store as _};
 use holdfast_kafka::admin::{KafkaAdmin, TopicSpec, TopicState};
 use holdfast_platform::{Config, Context, config::GroupProtocol};
-use holdfast_postgres::survey::Stray;
+use holdfast_postgres::{
+    outbox::{StuckRecord, Which},
+    survey::Stray,
+};
 use holdfast_runtime::SystemClock;
 
 use crate::{
@@ -19,6 +22,9 @@ use crate::contexts;
 
 /// An outbox that has not moved within this time does not drain: a relay stores its cursors four times a second.
 const OUTBOX_MAX: Duration = Duration::from_secs(3);
+
+/// Stuck records that are looked at.
+const STUCK_MAX: u32 = 1000;
 
 /// The settings of brokers that matter to a group.
 pub(super) const BROKER_SETTINGS: [&str; 4] = [
@@ -88,6 +94,8 @@ pub struct Stored {
     pub growth: Growth,
     /// Partitions whose outbox held rows and did not move.
     pub stuck: Vec<PartitionId>,
+    /// Records that the brokers refuse, and those that queue behind them; the first [`STUCK_MAX`].
+    pub refused: Vec<StuckRecord>,
     /// Who sent what waits to be taken home.
     pub strays: Vec<Stray>,
     /// Who sent what lies astray among the newest records.
@@ -161,6 +169,8 @@ async fn look(survey: &Survey, brokers_answer: bool) -> Result<Stored, survey::E
     stored.partitions = survey.partitions().await?;
     stored.growth = survey.store.growth().await?;
     stored.stuck = stuck(survey, &stored.partitions).await?;
+    let (_, count) = stored.growth.current();
+    stored.refused = survey.store.stuck_records(&Which::default(), count, STUCK_MAX).await?;
     stored.strays = survey.store.strays().await?;
     let records = survey.sample(&stored.partitions).await?;
     stored.misrouted = survey::misrouted(&records, &survey.counts().await?);
