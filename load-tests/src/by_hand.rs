@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use rdkafka::{
-    Message as _,
+    ClientConfig, Message as _,
     message::{BorrowedMessage, Header, Headers as _, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
@@ -71,13 +71,33 @@ pub async fn send_astray(brokers: &str, topic: &str, partition: i32, records: &[
     send_to(brokers, topic, Some(partition), records).await
 }
 
-async fn send_to(brokers: &str, topic: &str, partition: Option<i32>, records: &[Raw]) -> Result<Vec<Place>, Error> {
+/// The same, compressed: a broker measures them so, and takes what is larger than its topics' limits.
+pub async fn send_compressed(brokers: &str, topic: &str, records: &[Raw]) -> Result<Vec<Place>, Error> {
+    let mut config = producer(brokers);
+    config.set("compression.codec", "zstd").set("message.max.bytes", "100000000");
+    send_by(&config, topic, None, records).await
+}
+
+fn producer(brokers: &str) -> ClientConfig {
     let mut config = kafka::client(brokers, "holdfast-by-hand");
     config
         .set("acks", "all")
         .set("partitioner", "murmur2_random")
         .set("linger.ms", "0")
         .set("message.max.bytes", "9000000");
+    config
+}
+
+async fn send_to(brokers: &str, topic: &str, partition: Option<i32>, records: &[Raw]) -> Result<Vec<Place>, Error> {
+    send_by(&producer(brokers), topic, partition, records).await
+}
+
+async fn send_by(
+    config: &ClientConfig,
+    topic: &str,
+    partition: Option<i32>,
+    records: &[Raw],
+) -> Result<Vec<Place>, Error> {
     let producer: FutureProducer = config.create().map_err(kafka::failed("producer"))?;
     let mut places = Vec::with_capacity(records.len());
     for record in records {

@@ -34,7 +34,7 @@ pub fn body_digest(message: &Message) -> Uuid {
 }
 
 /// The first 128 bits of SHA-256 over the parts, each preceded by its length.
-fn digest(parts: &[&[u8]]) -> Uuid {
+pub(crate) fn digest(parts: &[&[u8]]) -> Uuid {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_le_bytes());

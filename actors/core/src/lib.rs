@@ -17,6 +17,8 @@ pub mod partition;
 pub mod pool;
 pub mod port;
 pub mod retry;
+pub mod size;
+pub mod stuck;
 pub mod time;
 pub mod watermark;
 

@@ -24,6 +24,8 @@ use crate::{
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 const MIB: u64 = 1024 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// Kafka's own default, said explicitly: a cluster's default may be another. Subscribers refuse bodies over 1 MiB anyway.
+const EVENT_BYTES_MAX: u64 = holdfast_core::size::TOPIC_BYTES_DEFAULT as u64;
 
 /// A topic as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +60,7 @@ impl TopicSpec {
         };
         vec![
             spec("commands", None, Some(8 * MIB)),
-            spec("events", Some(7 * DAY_MS), None),
+            spec("events", Some(7 * DAY_MS), Some(EVENT_BYTES_MAX)),
             // What was too large for the events' limits still fits, with the headers that say why.
             spec("dlq", Some(30 * DAY_MS), Some(9 * MIB)),
         ]
@@ -212,6 +214,12 @@ impl KafkaAdmin {
             state.config = self.topic_config(&state.name).await?;
         }
         Ok(found)
+    }
+
+    /// The largest record batch that a topic takes.
+    pub(crate) async fn bytes_max(&self, topic: &str) -> Result<Option<u64>, LogError> {
+        let config = self.topic_config(topic).await?;
+        Ok(config.get("max.message.bytes").and_then(|bytes| bytes.parse().ok()))
     }
 
     async fn topic_config(&self, topic: &str) -> Result<BTreeMap<String, String>, LogError> {

@@ -10,7 +10,9 @@ use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 use crate::error::ConfigError;
 
 /// Records of this size pass: dead letters of too large commands (8 MiB and their headers) included.
-const MESSAGE_BYTES_MAX: usize = 9 * 1024 * 1024;
+const MESSAGE_BYTES_MAX: usize = holdfast_core::size::CLIENT_BYTES_MAX;
+/// A batch of several records is no larger than this: a little less than what Kafka's topics take by default.
+pub(crate) const BATCH_BYTES: usize = 1_000_000;
 
 /// Who assigns partitions to members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,6 +95,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("session.timeout.ms", "set the session timeout instead"),
     ("queued.max.messages.kbytes", "set the prefetch instead"),
     ("queue.buffering.max.kbytes", "set the window instead"),
+    ("message.max.bytes", "the client must send what topics take: dead letters are up to 9 MiB"),
+    ("batch.size", "a batch must fit in what topics take by default"),
 ];
 
 impl KafkaConfig {
@@ -111,7 +115,7 @@ impl KafkaConfig {
             fetch_wait: Duration::from_millis(50),
             linger: Duration::from_millis(1),
             compression: Compression::None,
-            window_bytes: 64 * 1024 * 1024,
+            window_bytes: 32 * 1024 * 1024,
             request_timeout: Duration::from_secs(5),
         }
     }
@@ -250,7 +254,7 @@ impl KafkaConfig {
             .set("max.in.flight.requests.per.connection", "5")
             .set("linger.ms", self.linger.as_millis().to_string())
             .set("batch.num.messages", "10000")
-            .set("batch.size", (1024 * 1024).to_string())
+            .set("batch.size", BATCH_BYTES.to_string())
             .set("queue.buffering.max.kbytes", (self.window_bytes / 1024).to_string())
             .set("queue.buffering.max.messages", "200000")
             .set("retry.backoff.ms", "50")

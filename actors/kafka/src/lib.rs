@@ -26,6 +26,7 @@ mod describe;
 mod error;
 pub mod headers;
 mod hints;
+mod limits;
 mod log;
 mod membership;
 mod native;
@@ -40,5 +41,5 @@ pub use crate::{
     error::ConfigError,
     log::KafkaLog,
     membership::KafkaMembership,
-    publisher::KafkaPublisher,
+    publisher::{KafkaPublisher, KafkaPublishers},
 };

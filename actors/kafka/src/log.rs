@@ -31,6 +31,7 @@ use rdkafka::{
 use tokio::sync::Notify;
 
 use crate::{
+    admin::KafkaAdmin,
     client::{blocking, log_line},
     config::KafkaConfig,
     describe,
@@ -222,6 +223,8 @@ pub struct KafkaLog {
     config: KafkaConfig,
     /// The client of the moment: one that failed for good is replaced when the next stream is opened.
     shared: Mutex<Arc<Shared>>,
+    /// For what topics take, made when first asked.
+    admin: OnceLock<KafkaAdmin>,
 }
 
 impl KafkaLog {
@@ -237,7 +240,7 @@ impl KafkaLog {
 
     fn make(config: &KafkaConfig, member: Option<(String, Arc<Hints>)>) -> Result<Self, ConfigError> {
         config.validate()?;
-        Ok(Self { config: config.clone(), shared: Mutex::new(Self::client(config, member)?) })
+        Ok(Self { config: config.clone(), shared: Mutex::new(Self::client(config, member)?), admin: OnceLock::new() })
     }
 
     fn client(config: &KafkaConfig, member: Option<(String, Arc<Hints>)>) -> Result<Arc<Shared>, ConfigError> {
@@ -352,6 +355,17 @@ impl Log for KafkaLog {
         let (consumer, timeout) = (Arc::clone(&shared.consumer), shared.timeout);
         blocking("reading the topic's id", timeout * 2, move || describe::topic_id(consumer.client(), &name, timeout))
             .await
+    }
+
+    async fn bytes_max(&self, topic: &str) -> Result<Option<u64>, LogError> {
+        let admin = match self.admin.get() {
+            Some(admin) => admin,
+            None => {
+                let admin = KafkaAdmin::new(&self.config)?;
+                self.admin.get_or_init(|| admin)
+            }
+        };
+        admin.bytes_max(topic).await
     }
 
     fn store_offset(&self, topic: &str, partition: PartitionId, next: u64) {

@@ -8,11 +8,15 @@
 //! is the order in which they take the lock that is held while rows are enqueued. A future dropped while it enqueues leaves a call half sent, so
 //! that counts as an error too. Dropping it later is harmless.
 //!
+//! *Refused rows.* A batch that a broker refuses leaves a gap, and a broker that knows nothing of the producer takes what was in flight behind
+//! it: so a row that may be refused goes alone, with nothing in flight, and batches stay below what their topic takes. A row may be refused
+//! if it is larger than its topic takes, uncompressed, or if a batch with it was refused before (its topic's limit was lowered, or another row of
+//! its batch is at fault). Refused alone, it is at fault itself ([`PublishError::Refused`]).
+//!
 //! Deliberately absent: choosing partitions; Kafka transactions; a timeout for rows (a broker that is away is waited for).
-//! Known limit: a row that the *broker* refuses for good (too large for its topic) may be overtaken by rows already in
-//! flight, at most five requests. A row too large for the client is refused before anything behind it is sent.
 
 use std::{
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -20,7 +24,9 @@ use std::{
 use async_trait::async_trait;
 use holdfast_core::{
     batch::OutboxRow,
-    port::log::{Landed, PublishError, Publisher},
+    partition::PartitionId,
+    port::log::{Landed, LogError, PublishError, Publisher, Publishers},
+    size,
 };
 use rdkafka::{
     ClientConfig, ClientContext, Message as _, Statistics,
@@ -32,9 +38,10 @@ use rdkafka::{
 
 use crate::{
     client::log_line,
-    config::KafkaConfig,
+    config::{BATCH_BYTES, KafkaConfig},
     error::ConfigError,
     headers,
+    limits::TopicLimits,
     window::{Call, Window},
 };
 
@@ -46,9 +53,21 @@ const CHUNK: usize = 256;
 /// How long `flush` waits at most.
 const FLUSH: Duration = Duration::from_secs(10);
 
+/// Rows of batches that were refused: each is sent alone from then on.
+type Suspects = Arc<Mutex<BTreeSet<(PartitionId, u64)>>>;
+
 /// The callbacks of one producer.
 struct Context {
     window: Arc<Window>,
+    suspects: Suspects,
+}
+
+/// What a delivery report is about.
+struct Sent {
+    call: Arc<Call>,
+    partition: PartitionId,
+    sequence: u64,
+    is_alone: bool,
 }
 
 impl ClientContext for Context {
@@ -60,26 +79,62 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(%error, reason, "kafka producer");
-        if matches!(error, KafkaError::Global(RDKafkaErrorCode::Fatal)) {
+        // A lone row's report follows, and says whether the row is at fault.
+        if matches!(error, KafkaError::Global(RDKafkaErrorCode::Fatal)) && !self.window.has_lone_row() {
             self.window.fail(format!("fatal: {reason}"));
         }
     }
 }
 
 impl ProducerContext<NoCustomPartitioner> for Context {
-    type DeliveryOpaque = Arc<Call>;
+    type DeliveryOpaque = Box<Sent>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, call: Arc<Call>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
+        let place = (sent.partition, sent.sequence);
         match result {
             Ok(message) => {
-                call.landed(message.topic(), message.partition(), message.offset());
-                self.window.count_down(&call);
+                sent.call.landed(message.topic(), message.partition(), message.offset());
+                if sent.is_alone {
+                    suspects(&self.suspects).remove(&place);
+                }
+                self.window.acknowledged(&sent.call);
             }
             Err((error, message)) => {
-                self.window.fail(format!("{}-{}: {}", message.topic(), message.partition(), describe(error)));
+                let text = format!("{}-{}: {}", message.topic(), message.partition(), describe(error));
+                match is_refusal(error) {
+                    true if sent.is_alone => {
+                        suspects(&self.suspects).remove(&place);
+                        self.window.refuse(refused(place, text));
+                    }
+                    true => {
+                        suspects(&self.suspects).insert(place);
+                        self.window.fail(text);
+                    }
+                    false => self.window.fail(text),
+                }
             }
         }
     }
+}
+
+fn suspects(suspects: &Suspects) -> std::sync::MutexGuard<'_, BTreeSet<(PartitionId, u64)>> {
+    suspects.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the broker, or the client, refuses a record, or one of its batch, for its own sake.
+const fn is_refusal(error: &KafkaError) -> bool {
+    matches!(
+        error,
+        KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord)
+    )
+}
+
+fn refused((partition, sequence): (PartitionId, u64), error: String) -> PublishError {
+    PublishError::Refused { partition, sequence, error }
+}
+
+fn stopped(reason: impl Into<String>) -> PublishError {
+    PublishError::Stopped(reason.into())
 }
 
 fn describe(error: &KafkaError) -> String {
@@ -99,58 +154,84 @@ type Client = ThreadedProducer<Context>;
 struct Session {
     client: Client,
     window: Arc<Window>,
+    suspects: Suspects,
+    limits: Arc<TopicLimits>,
+    /// Bytes sent to topics that take less than a batch may hold, since nothing was in flight.
+    grouped: Mutex<HashMap<Arc<str>, usize>>,
 }
 
 impl Session {
-    fn new(config: &ClientConfig) -> Result<Arc<Self>, KafkaError> {
+    fn new(config: &ClientConfig, suspects: Suspects, limits: Arc<TopicLimits>) -> Result<Arc<Self>, KafkaError> {
         let window = Arc::<Window>::default();
-        let client = Client::from_config_and_context(config, Context { window: Arc::clone(&window) })?;
-        Ok(Arc::new(Self { client, window }))
+        let context = Context { window: Arc::clone(&window), suspects: Arc::clone(&suspects) };
+        let client = Client::from_config_and_context(config, context)?;
+        Ok(Arc::new(Self { client, window, suspects, limits, grouped: Mutex::default() }))
     }
 
     /// Hands the row to librdkafka; `false` if its queue is full.
-    fn send(&self, row: &OutboxRow, call: &Arc<Call>) -> Result<bool, PublishError> {
+    fn send(&self, row: &OutboxRow, call: &Arc<Call>, is_alone: bool) -> Result<bool, PublishError> {
         let draft = &row.draft;
         let partition = i32::try_from(draft.target.0)
-            .map_err(|_| PublishError(format!("{}-{}: no such partition", draft.topic, draft.target)))?;
-        let record = BaseRecord::<[u8], [u8], Arc<Call>> {
+            .map_err(|_| stopped(format!("{}-{}: no such partition", draft.topic, draft.target)))?;
+        let place = (row.partition, row.sequence);
+        let sent = Sent { call: Arc::clone(call), partition: place.0, sequence: place.1, is_alone };
+        let record = BaseRecord::<[u8], [u8], Box<Sent>> {
             topic: &draft.topic,
             partition: Some(partition),
             payload: draft.value.as_deref(),
             key: draft.key.as_deref(),
             timestamp: None,
             headers: headers::to_kafka(&draft.headers),
-            delivery_opaque: Arc::clone(call),
+            delivery_opaque: Box::new(sent),
         };
-        match self.client.send(record) {
-            Ok(()) => Ok(true),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(false),
-            Err((error, _)) => Err(PublishError(format!(
-                "row {} of partition {} for {}-{}: {}",
-                row.sequence,
-                row.partition,
-                draft.topic,
-                draft.target,
-                describe(&error)
-            ))),
+        self.window.hand_over(is_alone);
+        let Err((error, _)) = self.client.send(record) else { return Ok(true) };
+        self.window.take_back();
+        if matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
+            return Ok(false);
         }
+        let text = format!(
+            "row {} of partition {} for {}-{}: {}",
+            row.sequence,
+            row.partition,
+            draft.topic,
+            draft.target,
+            describe(&error)
+        );
+        if !is_refusal(&error) {
+            return Err(stopped(text));
+        }
+        if is_alone {
+            return Err(refused(place, text));
+        }
+        suspects(&self.suspects).insert(place);
+        Err(stopped(text))
     }
 
     /// Hands over all rows, waiting for room where there is none.
     async fn enqueue(&self, rows: &[OutboxRow], call: &Arc<Call>) -> Result<(), PublishError> {
-        let mut full_since: Option<Instant> = None;
+        // There are new ones only once this session is broken.
+        let suspects = suspects(&self.suspects).clone();
+        // Few topics, and next to one another mostly.
+        let mut limit: Option<(&Arc<str>, usize)> = None;
         for chunk in rows.chunks(CHUNK) {
             for row in chunk {
-                while !self.send(row, call)? {
-                    if full_since.get_or_insert_with(Instant::now).elapsed() > FULL_MAX {
-                        return Err(PublishError(format!("the window stayed full for {FULL_MAX:?}")));
+                let topic = &row.draft.topic;
+                let max = match limit.filter(|(known, _)| *known == topic) {
+                    Some((_, max)) => max,
+                    None => limit.insert((topic, self.limits.of(topic).await)).1,
+                };
+                let bytes = size::of_draft(&row.draft);
+                if bytes > max || suspects.contains(&(row.partition, row.sequence)) {
+                    self.settle().await?;
+                    self.send_patiently(row, call, true).await?;
+                    self.settle().await?;
+                } else {
+                    if max < BATCH_BYTES {
+                        self.make_room(topic, bytes, max).await?;
                     }
-                    tokio::time::sleep(FULL_PAUSE).await;
-                    if let Some(error) = self.window.broken() {
-                        return Err(error);
-                    }
+                    self.send_patiently(row, call, false).await?;
                 }
-                full_since = None;
             }
             if let Some(error) = self.window.broken() {
                 return Err(error);
@@ -159,9 +240,53 @@ impl Session {
         Ok(())
     }
 
+    async fn send_patiently(&self, row: &OutboxRow, call: &Arc<Call>, is_alone: bool) -> Result<(), PublishError> {
+        let mut full_since: Option<Instant> = None;
+        while !self.send(row, call, is_alone)? {
+            if full_since.get_or_insert_with(Instant::now).elapsed() > FULL_MAX {
+                return Err(stopped(format!("the window stayed full for {FULL_MAX:?}")));
+            }
+            tokio::time::sleep(FULL_PAUSE).await;
+            if let Some(error) = self.window.broken() {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing is in flight.
+    async fn settle(&self) -> Result<(), PublishError> {
+        self.window.settled().await?;
+        self.grouped.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(())
+    }
+
+    /// No more is in flight than `topic` takes in one batch.
+    async fn make_room(&self, topic: &Arc<str>, bytes: usize, max: usize) -> Result<(), PublishError> {
+        let grouped = |add: usize| {
+            let mut grouped = self.grouped.lock().unwrap_or_else(PoisonError::into_inner);
+            let sum = grouped.entry(Arc::clone(topic)).or_default();
+            *sum += add;
+            *sum
+        };
+        if grouped(bytes) > max {
+            self.settle().await?;
+            grouped(bytes);
+        }
+        Ok(())
+    }
+
     /// Ends the session: nothing that is still queued goes out.
     fn fail(&self, reason: impl Into<String>) {
-        self.window.fail(reason);
+        self.end(stopped(reason));
+    }
+
+    /// The same, for this error.
+    fn end(&self, error: PublishError) {
+        match error {
+            PublishError::Stopped(reason) => self.window.fail(reason),
+            PublishError::Refused { .. } => self.window.refuse(error),
+        }
         self.client.purge(PurgeConfig::default().queue().non_blocking());
     }
 }
@@ -180,6 +305,26 @@ impl Drop for Whole<'_> {
     }
 }
 
+/// Makes a [`KafkaPublisher`] for each lane. They share what is known of topics, and nothing else.
+pub struct KafkaPublishers {
+    config: KafkaConfig,
+    limits: Arc<TopicLimits>,
+}
+
+impl KafkaPublishers {
+    /// Checks the configuration. Does not wait for a broker.
+    pub fn new(config: &KafkaConfig) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(Self { config: config.clone(), limits: TopicLimits::new(config)? })
+    }
+}
+
+impl Publishers for KafkaPublishers {
+    fn publisher(&self) -> Result<Arc<dyn Publisher>, LogError> {
+        Ok(Arc::new(KafkaPublisher::make(&self.config, Arc::clone(&self.limits))?))
+    }
+}
+
 /// The [`Publisher`] port on Kafka.
 pub struct KafkaPublisher {
     config: ClientConfig,
@@ -187,15 +332,28 @@ pub struct KafkaPublisher {
     /// Held while rows are enqueued: taken in the order of first polls, since tokio's lock is fair.
     order: tokio::sync::Mutex<()>,
     session: Mutex<Arc<Session>>,
+    suspects: Suspects,
+    limits: Arc<TopicLimits>,
 }
 
 impl KafkaPublisher {
     /// Makes the producer. Does not wait for a broker.
     pub fn new(config: &KafkaConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        let client = config.producer();
-        let session = Mutex::new(Session::new(&client)?);
-        Ok(Self { config: client, context: config.context.clone(), order: tokio::sync::Mutex::default(), session })
+        Self::make(config, TopicLimits::new(config)?)
+    }
+
+    fn make(config: &KafkaConfig, limits: Arc<TopicLimits>) -> Result<Self, ConfigError> {
+        let (client, suspects) = (config.producer(), Suspects::default());
+        let session = Mutex::new(Session::new(&client, Arc::clone(&suspects), Arc::clone(&limits))?);
+        Ok(Self {
+            config: client,
+            context: config.context.clone(),
+            order: tokio::sync::Mutex::default(),
+            session,
+            suspects,
+            limits,
+        })
     }
 
     fn session(&self) -> Arc<Session> {
@@ -215,15 +373,15 @@ impl Publisher for KafkaPublisher {
             whole.done = true;
             match enqueued {
                 Ok(()) => session.window.count_down(&call),
-                Err(error) => session.fail(error.0),
+                Err(error) => session.end(error),
             }
             drop(whole);
             (session, answered)
         };
-        let answer = answered.await.unwrap_or_else(|_| Err(PublishError("the producer was dropped".to_owned())));
+        let answer = answered.await.unwrap_or_else(|_| Err(stopped("the producer was dropped")));
         if let Err(error) = &answer {
             // The error may come from a delivery report; what is queued behind it must not go out.
-            session.fail(error.0.clone());
+            session.end(error.clone());
             tracing::warn!(%error, context = self.context, rows = rows.len(), "rows were not published");
         }
         answer
@@ -234,7 +392,11 @@ impl Publisher for KafkaPublisher {
         self.session().fail("the producer was replaced");
         let _order = self.order.lock().await;
         metrics::counter!("holdfast_kafka_producer_replaced_total", "context" => self.context.clone()).increment(1);
-        match Session::new(&self.config) {
+        if !suspects(&self.suspects).is_empty() {
+            // A batch was refused: its topic may take less than it did.
+            self.limits.read_all().await;
+        }
+        match Session::new(&self.config, Arc::clone(&self.suspects), Arc::clone(&self.limits)) {
             Ok(next) => {
                 let last = std::mem::replace(&mut *self.session.lock().unwrap_or_else(PoisonError::into_inner), next);
                 close_apart(last);

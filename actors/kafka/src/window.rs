@@ -9,7 +9,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -77,6 +77,12 @@ pub(crate) struct Window {
     state: Mutex<State>,
     /// Woken when the window empties or breaks.
     idle: Notify,
+    /// Rows handed to librdkafka and not acknowledged.
+    outstanding: AtomicUsize,
+    /// Woken when no row is outstanding, or the window breaks.
+    settled: Notify,
+    /// Whether a row is out alone: its own report tells more than any other error.
+    has_lone_row: AtomicBool,
 }
 
 /// A call just opened, and where its end will be told.
@@ -120,14 +126,70 @@ impl Window {
         }
     }
 
+    /// A row is about to be handed over; `is_alone` if nothing else is out, and nothing follows before it is acknowledged.
+    pub(crate) fn hand_over(&self, is_alone: bool) {
+        self.has_lone_row.store(is_alone, Ordering::Release);
+        self.outstanding.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// It was not taken.
+    pub(crate) fn take_back(&self) {
+        self.outstanding.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// A row is acknowledged.
+    pub(crate) fn acknowledged(&self, call: &Call) {
+        self.has_lone_row.store(false, Ordering::Release);
+        if self.outstanding.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.settled.notify_waiters();
+        }
+        self.count_down(call);
+    }
+
+    /// Whether a row is out alone.
+    pub(crate) fn has_lone_row(&self) -> bool {
+        self.has_lone_row.load(Ordering::Acquire)
+    }
+
+    /// Waits until every row handed over is acknowledged.
+    pub(crate) async fn settled(&self) -> Result<(), PublishError> {
+        loop {
+            let settled = self.settled.notified();
+            if let Some(error) = self.broken() {
+                return Err(error);
+            }
+            if self.outstanding.load(Ordering::Acquire) == 0 {
+                return Ok(());
+            }
+            settled.await;
+        }
+    }
+
     /// Fails all open calls and those to come.
     pub(crate) fn fail(&self, reason: impl Into<String>) {
+        self.break_with(PublishError::Stopped(reason.into()));
+    }
+
+    /// Fails the first open call, whose row was out alone, with `refused`, and all others.
+    pub(crate) fn refuse(&self, refused: PublishError) {
+        self.break_with(refused);
+    }
+
+    /// The first error counts. Only the first open call is told of a refused row: it is that one's.
+    fn break_with(&self, error: PublishError) {
         let mut state = self.lock();
-        let error = state.broken.get_or_insert_with(|| PublishError(reason.into())).clone();
+        let is_first = state.broken.is_none();
+        let stopped = match &error {
+            PublishError::Stopped(_) => error.clone(),
+            PublishError::Refused { .. } => PublishError::Stopped(error.to_string()),
+        };
+        let stopped = state.broken.get_or_insert(stopped).clone();
+        let mut own = is_first.then_some(error);
         for (_, answer) in state.calls.drain(..) {
-            let _ = answer.send(Err(error.clone()));
+            let _ = answer.send(Err(own.take().unwrap_or_else(|| stopped.clone())));
         }
         self.idle.notify_waiters();
+        self.settled.notify_waiters();
     }
 
     /// Why nothing succeeds any more, if so.
@@ -204,9 +266,33 @@ mod tests {
         let (second, mut second_answer) = window.open(&[]).expect("open");
         window.fail("row refused");
         window.count_down(&second);
-        assert_eq!(first_answer.try_recv(), Ok(Err(PublishError("row refused".to_owned()))));
+        assert_eq!(first_answer.try_recv(), Ok(Err(PublishError::Stopped("row refused".to_owned()))));
         assert!(matches!(second_answer.try_recv(), Ok(Err(_))));
         window.fail("later");
-        assert_eq!(window.open(&rows(1)).map(|_| ()), Err(PublishError("row refused".to_owned())));
+        assert_eq!(window.open(&rows(1)).map(|_| ()), Err(PublishError::Stopped("row refused".to_owned())));
+    }
+
+    #[test]
+    fn refused_row_fails_its_own_call_alone_with_its_name() {
+        let window = Window::default();
+        let (_first, mut first_answer) = window.open(&rows(1)).expect("open");
+        let (_second, mut second_answer) = window.open(&rows(1)).expect("open");
+        let refused = PublishError::Refused { partition: PartitionId(0), sequence: 1, error: "too large".to_owned() };
+        window.refuse(refused.clone());
+        assert_eq!(first_answer.try_recv(), Ok(Err(refused)));
+        assert!(matches!(second_answer.try_recv(), Ok(Err(PublishError::Stopped(_)))));
+    }
+
+    #[tokio::test]
+    async fn window_settles_once_every_row_is_acknowledged() {
+        let window = Window::default();
+        let (call, _answer) = window.open(&rows(2)).expect("open");
+        (0..2).for_each(|_| window.hand_over(false));
+        window.acknowledged(&call);
+        let waiting = window.settled();
+        tokio::pin!(waiting);
+        assert!(futures::poll!(&mut waiting).is_pending());
+        window.acknowledged(&call);
+        assert_eq!(waiting.await, Ok(()));
     }
 }

@@ -17,12 +17,14 @@ mod lanes;
 mod maintain;
 mod migrate;
 mod notice;
+pub mod outbox;
 mod ownership;
 pub mod query;
 mod read;
 mod rows;
 mod statement;
 mod store;
+mod stuck;
 pub mod survey;
 
 pub use config::{Config, View};

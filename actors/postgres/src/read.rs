@@ -164,18 +164,24 @@ fn state(row: &PgRow) -> Result<StateRow, sqlx::Error> {
     })
 }
 
+/// As many rows as fit in `$4` bytes, and one more. Lengths are read without the values.
 const OUTBOX: &str = "
-select sequence, id, topic, target, key, headers, value from outbox
-where partition = $1 and sequence > $2 order by sequence limit $3";
+select sequence, id, topic, target, key, headers, value from (
+    select *, coalesce(sum(octet_length(headers) + coalesce(octet_length(key), 0) + coalesce(octet_length(value), 0))
+        over (order by sequence rows between unbounded preceding and 1 preceding), 0) as before
+    from (select * from outbox where partition = $1 and sequence > $2 order by sequence limit $3) as next) as measured
+where before < $4 order by sequence";
 
 pub(crate) async fn outbox(
     connection: &mut PgConnection,
     partition: PartitionId,
     after: u64,
     limit: u32,
+    bytes_max: usize,
 ) -> Result<Vec<OutboxRow>, sqlx::Error> {
     let after = i64::try_from(after).unwrap_or(i64::MAX);
-    let asked = sqlx::query(OUTBOX).bind(partition.0.cast_signed()).bind(after).bind(i64::from(limit));
+    let bytes_max = i64::try_from(bytes_max.max(1)).unwrap_or(i64::MAX);
+    let asked = sqlx::query(OUTBOX).bind(partition.0.cast_signed()).bind(after).bind(i64::from(limit)).bind(bytes_max);
     let rows = asked.fetch_all(connection).await?;
     // A backlog is mostly of one topic.
     let mut topics: HashMap<String, Arc<str>> = HashMap::new();
@@ -203,11 +209,11 @@ fn shared(known: &mut HashMap<String, Arc<str>>, topic: &str) -> Arc<str> {
     new
 }
 
-fn bytes(row: &PgRow, column: usize) -> Result<Option<Bytes>, sqlx::Error> {
+pub(crate) fn bytes(row: &PgRow, column: usize) -> Result<Option<Bytes>, sqlx::Error> {
     Ok(row.try_get::<Option<&[u8]>, _>(column)?.map(Bytes::copy_from_slice))
 }
 
-fn headers(row: &PgRow, column: usize) -> Result<Headers, sqlx::Error> {
+pub(crate) fn headers(row: &PgRow, column: usize) -> Result<Headers, sqlx::Error> {
     Headers::from_bytes(row.try_get(column)?).ok_or_else(|| sqlx::Error::Decode("stored headers are none".into()))
 }
 
@@ -294,7 +300,7 @@ pub(crate) async fn put_off_effect(
     asked.execute(connection).await.map(drop)
 }
 
-fn numbers(slice: &Slice) -> Vec<i32> {
+pub(crate) fn numbers(slice: &Slice) -> Vec<i32> {
     slice.partitions.iter().map(|partition| partition.0.cast_signed()).collect()
 }
 

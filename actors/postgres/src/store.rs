@@ -15,6 +15,7 @@ use holdfast_core::{
         CommitError, Committed, Cursor, DueEffect, DueTimer, Found, MailLimit, Slice, Store, StoreError, Taken,
         Waiting, Wanted,
     },
+    stuck::{Queue, Release, SetAside, Stuck},
 };
 use sqlx::PgConnection;
 use tokio::time::{error::Elapsed, timeout};
@@ -27,6 +28,7 @@ use crate::{
     maintain::{self, Maintained, Retention},
     notice, ownership, query, read,
     statement::Statements,
+    stuck,
 };
 
 /// One context's store. Clones share connections.
@@ -38,7 +40,7 @@ pub struct PgStore {
     /// For what a lease hangs on, plain reads and beats: never behind a stuck commit.
     leases: Arc<Lanes>,
     /// For writes to partition rows outside commits; they may wait for a lock.
-    turns: Arc<Lanes>,
+    pub(crate) turns: Arc<Lanes>,
     /// For opening and dropping days.
     chores: Arc<Lanes>,
     /// For questions to read models, which nothing of the loop may wait for.
@@ -131,7 +133,7 @@ impl PgStore {
     }
 
     /// Waits for `work`, a write whose answer something durable is concluded from: one that comes with a warning is no answer.
-    async fn write<T>(&self, work: impl Future<Output = Result<T, sqlx::Error>>) -> Answered<T> {
+    pub(crate) async fn write<T>(&self, work: impl Future<Output = Result<T, sqlx::Error>>) -> Answered<T> {
         match notice::watch(timeout(self.client_timeout, work)).await {
             (Ok(Ok(_)), true) => Ok(Err(sqlx::Error::Protocol("committed with a warning".into()))),
             (answer, _) => answer,
@@ -273,9 +275,45 @@ impl Store for PgStore {
         self.committer.commit(batch).await
     }
 
-    async fn outbox(&self, partition: PartitionId, after: u64, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
+    async fn outbox(
+        &self,
+        partition: PartitionId,
+        after: u64,
+        limit: u32,
+        bytes_max: usize,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
         let mut lane = self.reads.enter().await?;
-        let answer = self.read(read::outbox(lane.connection(), partition, after, limit)).await;
+        let answer = self.read(read::outbox(lane.connection(), partition, after, limit, bytes_max)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn set_aside(&self, partition: PartitionId, token: Token, rows: &[SetAside]) -> Result<bool, StoreError> {
+        let mut lane = self.turns.enter().await?;
+        let answer = self.write(stuck::set_aside(lane.connection(), partition, token, rows)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn stuck(&self) -> Result<BTreeMap<Queue, u64>, StoreError> {
+        let mut lane = self.reads.enter().await?;
+        let answer = self.read(stuck::queues(lane.connection())).await;
+        self.leave(lane, answer)
+    }
+
+    async fn released(&self, slice: &Slice, limit: u32) -> Result<Vec<Stuck>, StoreError> {
+        let mut lane = self.reads.enter().await?;
+        let answer = self.read(stuck::released(lane.connection(), slice, limit)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn end_release(
+        &self,
+        partition: PartitionId,
+        token: Token,
+        position: i64,
+        end: &Release,
+    ) -> Result<bool, StoreError> {
+        let mut lane = self.turns.enter().await?;
+        let answer = self.write(stuck::end_release(lane.connection(), partition, token, position, end)).await;
         self.leave(lane, answer)
     }
 

@@ -110,7 +110,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// Wires the context to a broker and a database, creating topics and tables.
 pub async fn serve(brokers: &str, database: &str) -> Result<Arc<holdfast_runtime::Node>, Box<dyn std::error::Error>> {
-    use holdfast_kafka::{KafkaConfig, KafkaLog, KafkaMembership, KafkaPublisher, admin};
+    use holdfast_kafka::{KafkaConfig, KafkaLog, KafkaMembership, KafkaPublishers, admin};
     use holdfast_runtime::{BoundedContext, Config, Node, Ports, SystemClock, telemetry::NoTrace};
 
     let kafka = KafkaConfig { session_timeout: Duration::from_secs(6), ..KafkaConfig::new(brokers, "counter") };
@@ -124,7 +124,7 @@ pub async fn serve(brokers: &str, database: &str) -> Result<Arc<holdfast_runtime
     let ports = Ports {
         log: Arc::new(KafkaLog::with_member(&kafka, &membership)?),
         membership: Arc::new(membership),
-        publisher: Arc::new(KafkaPublisher::new(&kafka)?),
+        publishers: Arc::new(KafkaPublishers::new(&kafka)?),
         store: Arc::new(
             holdfast_postgres::PgStore::connect(holdfast_postgres::Config::new(database, "counter")).await?,
         ),

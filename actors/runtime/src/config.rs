@@ -41,6 +41,8 @@ pub struct Config {
     pub effect_timeout: Duration,
     /// Outbox rows on their way to the broker, at most, for each lane.
     pub relay_rows_max: usize,
+    /// Bytes of outbox rows on their way to the broker, at most, for each lane; a single commit's, or one record's, may be more (I11).
+    pub relay_bytes_max: usize,
     /// An input that delivered nothing for so long, though its log goes on, is opened again.
     pub stall_after: Duration,
     /// How long a graceful stop may take.
@@ -96,6 +98,7 @@ impl Default for Config {
             effects_max: 256,
             effect_timeout: Duration::from_secs(10),
             relay_rows_max: 8192,
+            relay_bytes_max: 16 * 1024 * 1024,
             stall_after: Duration::from_secs(10),
             drain: Duration::from_secs(30),
             producers_max_age: Duration::from_mins(7),

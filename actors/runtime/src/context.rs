@@ -13,6 +13,7 @@ use crate::{
     config::Config,
     guard::{Panicked, guarded},
     kind::{Kind, Typed},
+    limits::Limits,
     spans,
     telemetry::Trace,
     work::{AnyCommand, Failure, Item, Origin, RefusedRecord, Work},
@@ -156,6 +157,7 @@ pub(crate) struct Emit {
     /// How long whoever intends an effect has for the first attempt.
     pub effect_hold: Duration,
     pub dlq_topic: Arc<str>,
+    pub limits: Arc<Limits>,
     pub trace: Trace,
     pub consumer: Arc<str>,
     sources: Vec<(&'static str, String)>,
@@ -164,12 +166,16 @@ pub(crate) struct Emit {
 impl Emit {
     pub fn new(context: &BoundedContext, config: &Config, trace: Trace) -> Self {
         let name = context.name();
+        let (events_topic, dlq_topic): (Arc<str>, Arc<str>) =
+            (format!("{name}.events").into(), format!("{name}.dlq").into());
+        let commands_topic = context.commands_topic().clone();
         Self {
             context: name,
-            events_topic: format!("{name}.events").into(),
-            commands_topic: context.commands_topic().clone(),
+            limits: Arc::new(Limits::new(events_topic.clone(), commands_topic.clone(), dlq_topic.clone())),
+            events_topic,
+            commands_topic,
             effect_hold: config.effect_hold(),
-            dlq_topic: format!("{name}.dlq").into(),
+            dlq_topic,
             trace,
             consumer: format!("holdfast-{name}").into(),
             sources: context

@@ -20,6 +20,7 @@ use holdfast_core::{
     envelope::EnvelopeOut,
     pool::PoolChange,
     port::store::StateRow,
+    stuck::DISCARDED_TYPE,
 };
 use uuid::Uuid;
 
@@ -126,6 +127,7 @@ impl<A: Adapter> Kind for Typed<A> {
                 let _span = spans::decide(emit.context, A::Aggregate::KIND, item);
                 fold.state().decide(command, &fold.context(item))
             };
+            let staged = fold.writes.outbox.len();
             match decision {
                 Err(rejection) => steps.push(Step::Answered(fold.reject(item, &rejection))),
                 Ok(Decision::Done(effects)) => steps.push(Step::Answered(fold.apply(item, &effects))),
@@ -137,14 +139,22 @@ impl<A: Adapter> Kind for Typed<A> {
                     };
                     let granted = fold.apply(item, &granted);
                     steps.push(Step::Conditional { granted, refused });
+                    if let Some(error) = other.oversize(staged) {
+                        return self.decide_without(emit, delivery, work, committed, at, error);
+                    }
                     condition = Some((wants, other.branch()));
-                    break; // what follows depends on the grant: the next batch decides it
                 }
                 Ok(Decision::Unprepared(lacking)) => {
                     self.0.observe(&work.aggregate.key, fold.state());
                     failed = Some(Failure::Lookup(lacking.to_owned()));
                     break; // what follows waits with it
                 }
+            }
+            if let Some(error) = fold.oversize(staged) {
+                return self.decide_without(emit, delivery, work, committed, at, error);
+            }
+            if condition.is_some() {
+                break; // what follows depends on the grant: the next batch decides it
             }
         }
         let changed = condition.is_some() || fold.is_changed();
@@ -200,12 +210,17 @@ impl<A: Adapter> Kind for Typed<A> {
         let (mut pools, mut timers, mut replies) = (Vec::new(), Vec::new(), Vec::new());
         let (mut effects, mut commands) = (Vec::new(), Vec::new());
         for (at, message) in events.enumerate() {
+            version += 1;
+            let context = Context { key, version, now };
+            // What the event changed is lost; its version is not.
+            if &*message.r#type == DISCARDED_TYPE {
+                replies.push(self.0.encode_reply(&state, &context));
+                continue;
+            }
             let event = self.0.decode_event(message).map_err(|refused| {
                 (at, format!("this build can't apply the event {}: {}", message.r#type, refused.error))
             })?;
             state.evolve(&event);
-            version += 1;
-            let context = Context { key, version, now };
             let aftermath = self.0.aftermath(&event, &context);
             pools.extend(aftermath.pools);
             timers.extend(aftermath.timers);
@@ -217,6 +232,23 @@ impl<A: Adapter> Kind for Typed<A> {
         let view = self.0.view(&state, &Context { key, version, now: Timestamp::default() });
         let (schema, bytes) = (A::Aggregate::SCHEMA, self.0.encode_state(&state));
         Ok(Refolded { schema, bytes, view, pools, timers, effects, commands, replies })
+    }
+}
+
+impl<A: Adapter> Typed<A> {
+    /// Decides what comes before the item at `at`, which causes more than its topic takes.
+    fn decide_without(
+        &self,
+        emit: &Emit,
+        delivery: usize,
+        work: &Delivery,
+        committed: &Arc<Snapshot>,
+        at: usize,
+        error: String,
+    ) -> Verdict {
+        work.cut_at_culprit(&error);
+        let _ = work.items[at].failure.set(Failure::TooLarge(error));
+        self.decide(emit, delivery, work, committed)
     }
 }
 
@@ -267,6 +299,11 @@ impl<'a, A: Adapter> Fold<'a, A> {
 
     fn seen(&self, source: &str) -> u64 {
         self.sources.as_ref().unwrap_or(&self.committed.sources).get(source).copied().unwrap_or(0)
+    }
+
+    /// What is wrong with the records staged from the one at `from` on, if one of them is too large.
+    fn oversize(&self, from: usize) -> Option<String> {
+        self.writes.outbox[from..].iter().find_map(|draft| self.emit.limits.oversize(draft))
     }
 
     fn is_changed(&self) -> bool {

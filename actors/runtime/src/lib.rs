@@ -37,6 +37,7 @@ mod guard;
 mod history;
 mod kind;
 mod lane;
+mod limits;
 mod local;
 mod owners;
 mod ownership;

@@ -48,4 +48,8 @@ pub enum Mutant {
     AcknowledgedAtBump,
     /// Actors whose keys have moved stop after the acknowledgement.
     PassivatedAfterwards,
+    /// A refused outbox row counts as published before it is stored as stuck.
+    CursorBeforeStuck,
+    /// A taker, and a home that is new, sends without having read the stuck queues.
+    StuckNotRead,
 }

@@ -10,7 +10,7 @@ use holdfast_core::{
     epoch::Halt,
     port::{
         clock::Clock,
-        log::{Log, LogError, Membership, Publisher},
+        log::{Log, LogError, Membership, Publishers},
         store::{Store, StoreError},
     },
 };
@@ -46,8 +46,8 @@ pub struct Ports {
     pub log: Arc<dyn Log>,
     /// The group that shares the partitions.
     pub membership: Arc<dyn Membership>,
-    /// Where events and dead letters go.
-    pub publisher: Arc<dyn Publisher>,
+    /// Where events and dead letters go: each lane has a publisher of its own.
+    pub publishers: Arc<dyn Publishers>,
     /// Where everything is kept.
     pub store: Arc<dyn Store>,
     /// Time.
@@ -122,6 +122,8 @@ impl Node {
         let config = Arc::new(config);
         let stop = CancellationToken::new();
         let board = Board::new(ports.clock.clone());
+        let publishers = (0..config.lanes.max(1)).map(|_| ports.publishers.publisher());
+        let publishers: Vec<_> = publishers.collect::<Result<_, _>>()?;
         let (watcher, homes) =
             Watcher::start(context.clone(), config.clone(), ports.log.clone(), ports.store.clone()).await?;
         let emit = Arc::new(Emit::new(&context, &config, ports.trace.clone()));
@@ -130,8 +132,11 @@ impl Node {
         let mut lanes = Vec::new();
         let slots = Arc::new(Semaphore::new(config.effects_max));
         let watching = watcher.run(board.add("watcher", ""));
-        let mut tasks = vec![tokio::spawn(board.watch("watcher", "", watching))];
-        for number in 0..config.lanes.max(1) {
+        let mut tasks = vec![
+            tokio::spawn(board.watch("watcher", "", watching)),
+            tokio::spawn(board.watch("limits", "", emit.limits.clone().watch(ports.log.clone()))),
+        ];
+        for (number, publisher) in publishers.into_iter().enumerate() {
             let name = number.to_string();
             let (inputs, inputs_end) = mpsc::channel(config.batch_items_max * 2);
             let (control, control_end) = mpsc::unbounded_channel();
@@ -164,14 +169,9 @@ impl Node {
                 board.add("lane", &*name),
             );
             tasks.push(tokio::spawn(board.watch("lane", &*name, lane.run())));
-            let publishing = Relay::new(
-                context.name(),
-                ports.store.clone(),
-                ports.publisher.clone(),
-                ports.trace.clone(),
-                config.relay_rows_max,
-                board.add("relay", &*name),
-            );
+            let pulse = board.add("relay", &*name);
+            let publishing =
+                Relay::new(context.name(), ports.store.clone(), publisher, ports.trace.clone(), &config, pulse);
             tasks.push(tokio::spawn(board.watch("relay", &*name, publishing.run(relay_end))));
             lanes.push(LaneEnds { inputs, control, relay });
         }

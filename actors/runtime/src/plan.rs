@@ -13,7 +13,7 @@ use holdfast_core::{
     AggregateId, PartitionId, Timestamp,
     batch::{Condition, Entry, MailboxWrite, TimerWrite, Unfiled, Writes},
     dedup::Answer,
-    disposition::{DeadLetterReason, WaitReason},
+    disposition::{DeadLetterReason, Refused, WaitReason},
     retry::RetryPolicy,
 };
 use uuid::Uuid;
@@ -336,7 +336,7 @@ impl<'a> Planner<'a> {
     /// How long a message waits after `failure`; `None` if it is not tried again.
     fn wait_after(&self, item: &Item, failure: &Failure) -> Option<Duration> {
         match failure {
-            Failure::Reused | Failure::Refused(_) | Failure::Unreadable(_) => None,
+            Failure::Reused | Failure::TooLarge(_) | Failure::Refused(_) | Failure::Unreadable(_) => None,
             Failure::Lookup(_) | Failure::Slow(_) => Some(self.wait_as_long_again(item)),
             Failure::Handler(_) => self.retry.wait_after(item.attempts() + 1),
         }
@@ -356,6 +356,7 @@ impl<'a> Planner<'a> {
         let error = match failure {
             Failure::Reused => "the id was used before with another body",
             Failure::Lookup(error)
+            | Failure::TooLarge(error)
             | Failure::Handler(error)
             | Failure::Refused(error)
             | Failure::Unreadable(error)
@@ -385,6 +386,7 @@ impl<'a> Planner<'a> {
             (Origin::Log { record, .. } | Origin::Mail { record, .. }, None) => {
                 let reason = match failure {
                     Failure::Reused | Failure::Refused(_) => DeadLetterReason::Invalid,
+                    Failure::TooLarge(_) => DeadLetterReason::TooLarge,
                     Failure::Lookup(_) | Failure::Handler(_) | Failure::Unreadable(_) | Failure::Slow(_) => {
                         DeadLetterReason::Poison
                     }
@@ -463,6 +465,7 @@ impl<'a> Planner<'a> {
             && let Some(input) = inputs.next()
         {
             let item = &delivery.items[undecided];
+            let failure = item.failure.get().cloned().unwrap_or(failure);
             self.fail(input, item, &failure);
         }
         let is_carried = self.blocked.get(&delivery.aggregate) == Some(&Block::Carried);

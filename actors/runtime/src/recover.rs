@@ -126,6 +126,8 @@ pub struct Summary {
     pub topics: Vec<String>,
     /// Rows of the outbox that may be published a second time, under their old ids.
     pub repeated: u64,
+    /// Events among those folded back that an operator had discarded: what they changed is lost.
+    pub discarded: u64,
 }
 
 /// What is to be written.

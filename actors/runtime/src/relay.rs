@@ -2,7 +2,10 @@
 //!
 //! Upholds I3: a row goes out only after all rows before it in its partition have gone out. In normal running rows come straight from the
 //! commit that wrote them; after a take-over, an error or a flood they are read from the store, from the cursor on. The cursor only
-//! passes what the broker has acknowledged, so a crash repeats rows and never skips one.
+//! passes what the broker has acknowledged, or what is kept elsewhere by the statement that moves it ([`stuck`]), so a crash repeats rows and never
+//! skips one. What is in flight is bounded in rows and in bytes (I11).
+
+mod stuck;
 
 use std::{
     collections::BTreeMap,
@@ -21,19 +24,34 @@ use holdfast_core::{
     invariant::Invariant,
     port::{
         log::{Landed, PublishError, Publisher},
-        store::{Cursor, Store},
+        store::{Cursor, Store, StoreError},
     },
+    size,
+    stuck::SetAside,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
-use crate::{backoff::Backoff, progress::Pulse, spans, telemetry::Trace};
+use crate::{backoff::Backoff, config::Config, mutant::Mutant, progress::Pulse, spans, telemetry::Trace};
 
 pub(crate) enum RelayMessage {
     /// Rows of a commit, in order, and whether any message of it is traced.
     Rows { rows: Arc<[OutboxRow]>, traced: bool },
     /// A partition is owned: rows after `cursor` up to `head` are in the store.
-    /// `known` is the end of what is known of the partition of the events topic.
-    Own { partition: PartitionId, token: Token, cursor: u64, head: u64, published: Arc<AtomicU64>, known: Option<u64> },
+    /// `known` is the end of what is known of the partition of the events topic. `home` says which keys are at home there.
+    Own {
+        partition: PartitionId,
+        token: Token,
+        cursor: u64,
+        head: u64,
+        published: Arc<AtomicU64>,
+        known: Option<u64>,
+        home: Home,
+    },
+    /// Other keys are at home at the partition now, or those that are there are served from now on. Comes before any row of theirs.
+    Home { partition: PartitionId, home: Home },
     /// Rows up to `head` may be in the store without having come here; the token may be new.
     Reload { partition: PartitionId, token: Token, head: u64 },
     /// The partition is lost.
@@ -42,13 +60,23 @@ pub(crate) enum RelayMessage {
     Finish { partition: PartitionId, token: Token, head: u64, done: oneshot::Sender<()> },
 }
 
+/// Which keys are at home at a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Home {
+    /// By this count.
+    pub count: u32,
+    /// Whether they are served: the cursors of their earlier homes are past all that was written there.
+    pub serves: bool,
+}
+
 struct Line {
     token: Token,
+    home: Home,
     /// Rows up to here were handed to the publisher.
     sent: u64,
     /// Rows up to here are in the store.
     head: u64,
-    /// Rows up to here are acknowledged.
+    /// Rows up to here are acknowledged, or set aside.
     published: Arc<AtomicU64>,
     /// The cursor as last stored here.
     stored: u64,
@@ -57,6 +85,14 @@ struct Line {
     /// The same as last stored here.
     known_stored: Option<u64>,
     finish: Option<oneshot::Sender<()>>,
+    /// Nothing is sent before the stuck queues are read.
+    must_look: bool,
+    /// The rows after the published ones, which are being set aside. Nothing is sent meanwhile.
+    aside: Vec<SetAside>,
+    /// A row that is to be set aside once all before it are acknowledged.
+    waits: Option<u64>,
+    /// Nothing is sent until then: the topic is at fault.
+    held_until: Option<Instant>,
 }
 
 impl Line {
@@ -68,24 +104,42 @@ impl Line {
     }
 }
 
-/// The rows of one call, and how it ended.
-type Published = (Arc<[OutboxRow]>, Result<Landed, PublishError>);
+/// One call of the publisher.
+struct Sent {
+    rows: Arc<[OutboxRow]>,
+    bytes: usize,
+    /// The stuck record that it releases, with its home; none of a partition's order then.
+    release: Option<(PartitionId, i64)>,
+}
+
+/// How a call ended.
+type Published = (Sent, Result<Landed, PublishError>);
 
 pub(crate) struct Relay {
-    pub context: &'static str,
-    pub store: Arc<dyn Store>,
-    pub publisher: Arc<dyn Publisher>,
-    pub trace: Trace,
-    pub rows_max: usize,
+    context: &'static str,
+    store: Arc<dyn Store>,
+    publisher: Arc<dyn Publisher>,
+    trace: Trace,
+    rows_max: usize,
+    bytes_max: usize,
+    mutant: Option<Mutant>,
     events_topic: Arc<str>,
     lines: BTreeMap<PartitionId, Line>,
     in_flight: FuturesOrdered<BoxFuture<'static, Published>>,
     rows_in_flight: usize,
+    bytes_in_flight: usize,
+    stuck: stuck::Queues,
     backoff: Backoff,
     pulse: Pulse,
 }
 
 const FLUSH_EVERY: Duration = Duration::from_millis(250);
+/// Rows read from the store at a time.
+const READ_ROWS: u32 = 1024;
+
+fn bytes(rows: &[OutboxRow]) -> usize {
+    rows.iter().map(|row| size::of_draft(&row.draft)).sum()
+}
 
 impl Relay {
     pub fn new(
@@ -93,7 +147,7 @@ impl Relay {
         store: Arc<dyn Store>,
         publisher: Arc<dyn Publisher>,
         trace: Trace,
-        rows_max: usize,
+        config: &Config,
         pulse: Pulse,
     ) -> Self {
         Self {
@@ -102,11 +156,15 @@ impl Relay {
             store,
             publisher,
             trace,
-            rows_max,
+            rows_max: config.relay_rows_max,
+            bytes_max: config.relay_bytes_max,
+            mutant: config.mutant,
             events_topic: format!("{context}.events").into(),
             lines: BTreeMap::new(),
             in_flight: FuturesOrdered::new(),
             rows_in_flight: 0,
+            bytes_in_flight: 0,
+            stuck: stuck::Queues::default(),
             backoff: Backoff::infrastructure(),
         }
     }
@@ -126,8 +184,11 @@ impl Relay {
                     Some(message) => self.take(message),
                     None => return,
                 },
-                Some((rows, result)) = self.in_flight.next(), if !self.in_flight.is_empty() => self.acknowledged(&rows, result).await,
-                _ = tick.tick() => self.store_cursors().await,
+                Some((sent, result)) = self.in_flight.next(), if !self.in_flight.is_empty() => self.ended(sent, result).await,
+                _ = tick.tick() => {
+                    self.store_cursors().await;
+                    self.release_stuck().await;
+                }
             }
             self.catch_up().await;
         }
@@ -136,11 +197,29 @@ impl Relay {
     fn take(&mut self, message: RelayMessage) {
         match message {
             RelayMessage::Rows { rows, traced } => self.rows(rows, traced),
-            RelayMessage::Own { partition, token, cursor, head, published, known } => {
+            RelayMessage::Own { partition, token, cursor, head, published, known, home } => {
                 published.store(cursor, Ordering::Release);
-                let (stored, known_stored) = (cursor, None);
-                let line = Line { token, sent: cursor, head, published, stored, known, known_stored, finish: None };
+                let line = Line {
+                    token,
+                    home,
+                    sent: cursor,
+                    head,
+                    published,
+                    stored: cursor,
+                    known,
+                    known_stored: None,
+                    finish: None,
+                    must_look: self.mutant != Some(Mutant::StuckNotRead),
+                    aside: Vec::new(),
+                    waits: None,
+                    held_until: None,
+                };
                 self.lines.insert(partition, line);
+            }
+            RelayMessage::Home { partition, home } => {
+                if let Some(line) = self.lines.get_mut(&partition) {
+                    (line.home, line.must_look) = (home, self.mutant != Some(Mutant::StuckNotRead));
+                }
             }
             RelayMessage::Reload { partition, token, head } => {
                 if let Some(line) = self.lines.get_mut(&partition) {
@@ -160,30 +239,36 @@ impl Relay {
         }
     }
 
+    /// Whether so many bytes may be sent beside what is in flight.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.rows_in_flight < self.rows_max && self.bytes_in_flight + bytes <= self.bytes_max
+    }
+
     /// Sends the rows of a commit on, unless their partition is behind: then they are read from the store when their turn comes.
     fn rows(&mut self, rows: Arc<[OutboxRow]>, traced: bool) {
-        let is_free = self.rows_in_flight < self.rows_max;
+        let is_free = self.has_room(bytes(&rows));
         let mut all_in_turn = is_free;
         let mut turn: BTreeMap<PartitionId, u64> = BTreeMap::new();
         for row in rows.iter() {
+            let is_stuck = self.stuck.holds(row);
             let Some(line) = self.lines.get_mut(&row.partition) else {
                 all_in_turn = false;
                 continue;
             };
             line.head = line.head.max(row.sequence);
             let sent = turn.entry(row.partition).or_insert(line.sent);
-            all_in_turn &= row.sequence == *sent + 1;
+            all_in_turn &= row.sequence == *sent + 1 && !line.must_look && !is_stuck;
             *sent = row.sequence;
         }
         if all_in_turn {
             self.send(rows, traced);
         } else if is_free {
             let in_turn: Vec<OutboxRow> = {
-                let mut sent: BTreeMap<PartitionId, u64> =
-                    self.lines.iter().map(|(id, line)| (*id, line.sent)).collect();
+                let open = self.lines.iter().filter(|(_, line)| !line.must_look);
+                let mut sent: BTreeMap<PartitionId, u64> = open.map(|(id, line)| (*id, line.sent)).collect();
                 let is_next = |row: &&OutboxRow| {
                     sent.get_mut(&row.partition).is_some_and(|sent| {
-                        let is_next = row.sequence == *sent + 1;
+                        let is_next = row.sequence == *sent + 1 && !self.stuck.holds(row);
                         *sent += u64::from(is_next);
                         is_next
                     })
@@ -206,68 +291,151 @@ impl Relay {
                 line.sent = row.sequence;
             }
         }
+        self.call(rows, None, traced);
+    }
+
+    /// Hands `rows` to the publisher.
+    fn call(&mut self, rows: Arc<[OutboxRow]>, release: Option<(PartitionId, i64)>, traced: bool) {
+        let sent = Sent { bytes: bytes(&rows), rows: rows.clone(), release };
         self.rows_in_flight += rows.len();
+        self.bytes_in_flight += sent.bytes;
         let publisher = self.publisher.clone();
         let spans = if traced { spans::publish(self.context, &rows, &self.trace) } else { Vec::new() };
         // Polled once at least before any later one, so that rows are handed over in this order.
         self.in_flight.push_back(Box::pin(async move {
-            let result = publisher.publish(rows.clone()).await;
+            let result = publisher.publish(rows).await;
             drop(spans);
-            (rows, result)
+            (sent, result)
         }));
     }
 
-    async fn acknowledged(&mut self, rows: &Arc<[OutboxRow]>, result: Result<Landed, PublishError>) {
-        self.rows_in_flight -= rows.len();
+    async fn ended(&mut self, sent: Sent, result: Result<Landed, PublishError>) {
+        self.rows_in_flight -= sent.rows.len();
+        self.bytes_in_flight -= sent.bytes;
         match result {
             Ok(landed) => {
                 self.backoff.reset();
                 self.pulse.moved();
-                // A home's events go to the partition of its own number, after all that it wrote before. Their end is noted with the rows' cursor,
-                // and stored with it: below it lie only events of rows that were committed.
-                for landing in landed.0.iter().filter(|landing| landing.topic == self.events_topic) {
-                    if let Some(line) = self.lines.get_mut(&landing.partition) {
-                        line.known = line.known.max(Some(landing.offset + 1));
-                    }
-                }
-                for row in rows.iter() {
-                    if let Some(line) = self.lines.get(&row.partition) {
-                        line.published.fetch_max(row.sequence, Ordering::AcqRel);
-                    }
+                self.landed(&landed);
+                match sent.release {
+                    Some((home, position)) => self.released(home, position).await,
+                    None => self.acknowledged(&sent.rows),
                 }
                 self.finish().await;
             }
-            Err(error) => {
+            Err(PublishError::Stopped(error)) => {
                 tracing::warn!(context = self.context, %error, "publishing failed; starting again at the first unacknowledged row");
-                // Nothing sent after the failed rows may count: everything in flight is abandoned, and read again from the store.
-                self.in_flight = FuturesOrdered::new();
-                self.rows_in_flight = 0;
-                self.publisher.reset().await;
-                for line in self.lines.values_mut() {
-                    line.sent = line.published.load(Ordering::Acquire);
-                }
+                self.start_again().await;
                 self.backoff.wait().await;
             }
+            Err(PublishError::Refused { partition, sequence, error }) => {
+                if let Some((home, position)) = sent.release {
+                    self.start_again().await;
+                    return self.refused_again(home, position, error).await;
+                }
+                let culprit = sent.rows.iter().position(|row| (row.partition, row.sequence) == (partition, sequence));
+                // All before it are acknowledged: it was sent alone.
+                self.acknowledged(&sent.rows[..culprit.unwrap_or_default()]);
+                self.start_again().await;
+                if let Some(culprit) = culprit {
+                    self.refused(&sent.rows[culprit], error);
+                }
+            }
+        }
+    }
+
+    /// A home's events go to the partition of its own number, after all that it wrote before. Their end is noted with the rows' cursor,
+    /// and stored with it: below it lie only events of rows that were committed.
+    fn landed(&mut self, landed: &Landed) {
+        for landing in landed.0.iter().filter(|landing| landing.topic == self.events_topic) {
+            if let Some(line) = self.lines.get_mut(&landing.partition) {
+                line.known = line.known.max(Some(landing.offset + 1));
+            }
+        }
+    }
+
+    fn acknowledged(&self, rows: &[OutboxRow]) {
+        for row in rows {
+            if let Some(line) = self.lines.get(&row.partition) {
+                line.published.fetch_max(row.sequence, Ordering::AcqRel);
+            }
+        }
+    }
+
+    /// Nothing sent after failed rows may count: everything in flight is abandoned, and read again from the store.
+    async fn start_again(&mut self) {
+        self.in_flight = FuturesOrdered::new();
+        (self.rows_in_flight, self.bytes_in_flight) = (0, 0);
+        self.stuck.abandon();
+        self.publisher.reset().await;
+        for line in self.lines.values_mut() {
+            (line.sent, line.waits) = (line.published.load(Ordering::Acquire), None);
         }
     }
 
     /// Reads rows that did not come in turn.
     async fn catch_up(&mut self) {
-        let behind: Vec<(PartitionId, u64)> =
-            self.lines.iter().filter(|(_, line)| line.sent < line.head).map(|(id, line)| (*id, line.sent)).collect();
-        for (partition, sent) in behind {
-            if self.rows_in_flight >= self.rows_max {
-                return;
-            }
-            match self.store.outbox(partition, sent, 1024).await {
-                Ok(rows) => self.send(rows.into(), true),
-                Err(error) => {
-                    tracing::warn!(context = self.context, %error, "outbox rows could not be read; holding");
-                    self.backoff.wait().await;
-                    return;
-                }
+        if self.lines.values().any(|line| line.must_look) && !self.look().await {
+            return self.backoff.wait().await;
+        }
+        let now = Instant::now();
+        let is_behind = |line: &Line| line.sent < line.head && line.held_until.is_none_or(|until| until <= now);
+        let behind: Vec<PartitionId> =
+            self.lines.iter().filter(|(_, line)| is_behind(line)).map(|(id, _)| *id).collect();
+        for partition in behind {
+            match self.go_on(partition).await {
+                Ok(()) => {}
+                Err(StoreError::Unavailable(_)) => return self.backoff.wait().await,
+                // Something of this partition alone is not as it must be.
+                Err(StoreError::Broken(_)) => self.hold(partition),
             }
         }
+    }
+
+    /// Sends the next rows of a partition, or sets them aside. Fails if the store does.
+    async fn go_on(&mut self, partition: PartitionId) -> Result<(), StoreError> {
+        loop {
+            if self.lines.get(&partition).is_some_and(|line| !line.aside.is_empty()) {
+                if self.store_aside(partition).await? {
+                    continue;
+                }
+                return Ok(());
+            }
+            let has_room = self.has_room(1);
+            let Some(line) = self.lines.get_mut(&partition) else { return Ok(()) };
+            let published = line.published.load(Ordering::Acquire);
+            if line.waits.is_some_and(|row| published + 1 < row) || line.sent >= line.head || !has_room {
+                return Ok(());
+            }
+            line.waits = None;
+            let sent = line.sent;
+            let free = self.bytes_max.saturating_sub(self.bytes_in_flight);
+            let mut rows = self.read(partition, sent, free).await?;
+            let stuck = rows.iter().take_while(|row| self.stuck.holds(row)).count();
+            let Some(line) = self.lines.get_mut(&partition) else { return Ok(()) };
+            if stuck == 0 {
+                rows.truncate(rows.iter().take_while(|row| !self.stuck.holds(row)).count());
+                self.send(rows.into(), true);
+                return Ok(());
+            }
+            if published < sent {
+                line.waits = Some(sent + 1);
+                return Ok(());
+            }
+            line.aside = rows[..stuck].iter().map(stuck::behind).collect();
+        }
+    }
+
+    async fn read(
+        &mut self,
+        partition: PartitionId,
+        after: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        let rows = self.store.outbox(partition, after, READ_ROWS, bytes_max).await;
+        rows.inspect_err(
+            |error| tracing::warn!(context = self.context, %error, "outbox rows could not be read; holding"),
+        )
     }
 
     async fn store_cursors(&mut self) {

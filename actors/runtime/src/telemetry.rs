@@ -49,6 +49,8 @@ pub const LOST_TOTAL: &str = "holdfast_partitions_lost_total";
 pub const LOOP_STALLED_SECONDS: &str = "holdfast_loop_stalled_seconds";
 /// Outbox rows not yet acknowledged by the broker, by `context` and `partition`.
 pub const OUTBOX_PENDING: &str = "holdfast_outbox_pending";
+/// Outbox records set aside because the broker refuses them, or one before them of their topic and key, by `context`: raise an alarm.
+pub const OUTBOX_STUCK: &str = "holdfast_outbox_stuck";
 /// Bytes of admission budget in use, by `context`.
 pub const MEMORY_BYTES: &str = "holdfast_memory_bytes";
 /// 1 while some input topic of this context is in transition to another partition count, by `context`.

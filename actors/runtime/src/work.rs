@@ -144,6 +144,8 @@ pub(crate) enum Failure {
     Reused,
     /// A look-up in another context failed.
     Lookup(String),
+    /// What it causes is larger than its topic takes. It is not tried again.
+    TooLarge(String),
     /// The handler failed, or the store refused its data. Counts against the budget.
     Handler(String),
     /// The store refuses its key: nothing can be stored for it.
@@ -162,6 +164,9 @@ impl Failure {
             Self::Lookup(error) => RouteError::Downstream(error.clone()),
             Self::Handler(_) | Self::Unreadable(_) => RouteError::Failed,
             Self::Refused(error) => RouteError::Refused(Refused::invalid("key", error.as_str())),
+            Self::TooLarge(error) => {
+                RouteError::Refused(Refused { reason: DeadLetterReason::TooLarge, error: error.clone(), field: None })
+            }
             Self::Slow(_) => RouteError::unavailable("the commit took the store too long"),
         }
     }
@@ -169,9 +174,12 @@ impl Failure {
     pub fn wait_reason(&self) -> WaitReason {
         match self {
             Self::Lookup(_) => WaitReason::Downstream,
-            Self::Handler(_) | Self::Reused | Self::Refused(_) | Self::Unreadable(_) | Self::Slow(_) => {
-                WaitReason::Retrying
-            }
+            Self::Handler(_)
+            | Self::TooLarge(_)
+            | Self::Reused
+            | Self::Refused(_)
+            | Self::Unreadable(_)
+            | Self::Slow(_) => WaitReason::Retrying,
         }
     }
 }

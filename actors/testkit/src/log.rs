@@ -47,6 +47,8 @@ type Observer = Arc<dyn Fn(&Observation<'_>) + Send + Sync>;
 
 struct Broker {
     topics: Mutex<BTreeMap<String, Vec<Partition>>>,
+    /// The largest record batch of topics that have such a limit.
+    bytes_max: Mutex<BTreeMap<String, u64>>,
     /// How often each topic was created.
     creations: Mutex<BTreeMap<String, u64>>,
     stored: Mutex<BTreeMap<(String, PartitionId), u64>>,
@@ -89,6 +91,7 @@ impl MemoryLog {
     pub fn new() -> Self {
         let broker = Broker {
             topics: Mutex::default(),
+            bytes_max: Mutex::default(),
             creations: Mutex::default(),
             stored: Mutex::default(),
             observers: Mutex::default(),
@@ -111,6 +114,16 @@ impl MemoryLog {
         list.resize(list.len().max(partitions as usize), Partition::default());
         drop(topics);
         self.broker.changes.send_replace(());
+    }
+
+    /// Sets the largest record batch that publishers may append to `topic`. What a test appends itself is not measured: a compressed batch passes.
+    pub fn set_bytes_max(&self, topic: &str, bytes: u64) {
+        lock(&self.broker.bytes_max).insert(topic.to_owned(), bytes);
+    }
+
+    /// What [`Self::set_bytes_max`] set.
+    pub(crate) fn takes(&self, topic: &str) -> Option<u64> {
+        lock(&self.broker.bytes_max).get(topic).copied()
     }
 
     /// Appends a record to `partition`, or where murmur2 of the key says; returns where it is.
@@ -318,6 +331,11 @@ impl Log for MemoryLog {
     async fn incarnation(&self, topic: &str) -> Result<Option<String>, LogError> {
         self.partition_count(topic).await?;
         Ok(Some(lock(&self.broker.creations).get(topic).copied().unwrap_or_default().to_string()))
+    }
+
+    async fn bytes_max(&self, topic: &str) -> Result<Option<u64>, LogError> {
+        self.partition_count(topic).await?;
+        Ok(lock(&self.broker.bytes_max).get(topic).copied())
     }
 
     fn store_offset(&self, topic: &str, partition: PartitionId, next: u64) {

@@ -5,6 +5,7 @@
 //! Deliberately absent: batching and retries; an outage of the log only makes it wait.
 
 use std::{
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -12,7 +13,8 @@ use std::{
 use async_trait::async_trait;
 use holdfast_core::{
     batch::OutboxRow,
-    port::log::{Landed, Landing, PublishError, Publisher},
+    port::log::{Landed, Landing, LogError, PublishError, Publisher, Publishers},
+    size,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -29,14 +31,25 @@ pub struct MemoryPublisher {
     client: Arc<Mutex<Option<Client>>>,
 }
 
-#[derive(Debug, Default)]
+type Refusal = Arc<dyn Fn(&OutboxRow) -> bool + Send + Sync>;
+
+#[derive(Default)]
 struct Faults {
+    refusal: Option<Refusal>,
+    /// What was called behind a refused row goes out all the same.
+    sends_behind: bool,
     rows_left: Option<u64>,
     acks_lost: u32,
     ack_latency: Duration,
     acks: Option<Gate>,
     sends: Option<Gate>,
     zombie: Option<Gate>,
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Faults").finish_non_exhaustive()
+    }
 }
 
 /// One incarnation of the underlying client.
@@ -72,7 +85,7 @@ impl Drop for Counted {
 }
 
 fn failure(why: impl Into<String>) -> PublishError {
-    PublishError(why.into())
+    PublishError::Stopped(why.into())
 }
 
 impl MemoryPublisher {
@@ -84,6 +97,21 @@ impl MemoryPublisher {
     /// Fails for good (until the reset) after `n` more rows.
     pub fn fail_after(&self, n: u64) {
         self.faults().rows_left = Some(n);
+    }
+
+    /// Refuses the rows for which `bad` is true, for their own sake.
+    pub fn refuse(&self, bad: impl Fn(&OutboxRow) -> bool + Send + Sync + 'static) {
+        self.faults().refusal = Some(Arc::new(bad));
+    }
+
+    /// Ends [`Self::refuse`].
+    pub fn refuse_nothing(&self) {
+        self.faults().refusal = None;
+    }
+
+    /// Lets what is called behind a refused row out: the mutant of an adapter that has more in flight than a record that may be refused (I9).
+    pub fn send_behind_refused(&self) {
+        self.faults().sends_behind = true;
     }
 
     /// Lets the rows of the next `n` calls out, but answers with an error.
@@ -179,6 +207,13 @@ impl Publisher for MemoryPublisher {
     }
 }
 
+/// Each publisher has a client of its own, and the faults of the one it was made of.
+impl Publishers for MemoryPublisher {
+    fn publisher(&self) -> Result<Arc<dyn Publisher>, LogError> {
+        Ok(Arc::new(Self { log: self.log.clone(), faults: Arc::clone(&self.faults), client: Arc::default() }))
+    }
+}
+
 /// Sends the rows of one incarnation.
 struct Worker {
     log: MemoryLog,
@@ -197,7 +232,10 @@ impl Worker {
             let Ok(result) = self.send(&job.rows).await else { return };
             match result {
                 Err(error) => {
-                    self.failed = Some(error.clone());
+                    let is_refused = matches!(error, PublishError::Refused { .. });
+                    if !(is_refused && self.faults().sends_behind) {
+                        self.failed = Some(failure(error.to_string()));
+                    }
                     let _ = job.answer.send(Err(error));
                 }
                 Ok(landed) => self.acknowledge(job, landed),
@@ -214,7 +252,19 @@ impl Worker {
         if let Some(error) = &self.failed {
             return Ok(Err(error.clone()));
         }
+        let mut refused = None;
         for row in rows {
+            if refused.is_none() {
+                refused = self.refused(row);
+            }
+            if let Some(error) = &refused
+                && (!self.faults().sends_behind || self.is_refused(row))
+            {
+                if self.faults().sends_behind {
+                    continue;
+                }
+                return Ok(Err(error.clone()));
+            }
             let gate = self.faults().sends.clone().filter(|_| !self.undead);
             let log = self.log.clone();
             self.unless_replaced(async move {
@@ -239,7 +289,19 @@ impl Worker {
                 None => landed.0.push(Landing { topic: draft.topic.clone(), partition, offset }),
             }
         }
-        Ok(Ok(landed))
+        Ok(refused.map_or(Ok(landed), Err))
+    }
+
+    /// Whether the log does not take `row`.
+    fn is_refused(&self, row: &OutboxRow) -> bool {
+        let refusal = self.faults().refusal.clone();
+        let is_too_large = |max| size::of_draft(&row.draft) as u64 > max;
+        refusal.is_some_and(|refusal| refusal(row)) || self.log.takes(&row.draft.topic).is_some_and(is_too_large)
+    }
+
+    fn refused(&self, row: &OutboxRow) -> Option<PublishError> {
+        let (partition, sequence, error) = (row.partition, row.sequence, "too large for its topic".to_owned());
+        self.is_refused(row).then_some(PublishError::Refused { partition, sequence, error })
     }
 
     /// Counts down to the failure that the test asked for.

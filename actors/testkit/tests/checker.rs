@@ -131,7 +131,7 @@ impl World {
         let publisher = MemoryPublisher::new(self.log.node());
         for p in (0..PARTITIONS).map(PartitionId) {
             let row = self.store.partition(p).unwrap();
-            let rows = self.store.outbox(p, row.outbox_cursor, 1_000).await.unwrap();
+            let rows = self.store.outbox(p, row.outbox_cursor, 1_000, usize::MAX).await.unwrap();
             publisher.publish(rows.into()).await.unwrap();
             self.store.advance(&[Cursor::new(p, row.token.unwrap(), row.outbox_head)]).await.unwrap();
         }
@@ -239,7 +239,7 @@ async fn i3_published_out_of_order() {
     world.work().await;
     let p = sample::hash("a").home(PARTITIONS);
     let row = world.store.partition(p).unwrap();
-    let mut rows = world.store.outbox(p, row.outbox_cursor, 10).await.unwrap();
+    let mut rows = world.store.outbox(p, row.outbox_cursor, 10, usize::MAX).await.unwrap();
     rows.reverse();
     MemoryPublisher::new(world.log.node()).publish(rows.into()).await.unwrap();
     world.store.advance(&[Cursor::new(p, row.token.unwrap(), row.outbox_head)]).await.unwrap();

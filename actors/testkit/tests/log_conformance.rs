@@ -86,6 +86,10 @@ impl PublisherHarness for Memory {
         self.create(partitions)
     }
 
+    async fn set_bytes_max(&self, topic: &str, bytes: u64) {
+        self.log.set_bytes_max(topic, bytes);
+    }
+
     async fn read(&self, topic: &str, partition: PartitionId) -> Vec<Record> {
         self.log.records(topic, partition)
     }

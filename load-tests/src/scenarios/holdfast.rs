@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast_kafka::{KafkaConfig, KafkaLog, KafkaMembership, KafkaPublisher};
+use holdfast_kafka::{KafkaConfig, KafkaLog, KafkaMembership, KafkaPublishers};
 use holdfast_postgres::{PgStore, View, migrate};
 use holdfast_runtime::{BoundedContext, Config, Node, Ports, SystemClock, telemetry::NoTrace};
 
@@ -54,7 +54,7 @@ impl Serving {
         let ports = Ports {
             log: Arc::new(log),
             membership: Arc::new(member),
-            publisher: Arc::new(KafkaPublisher::new(&kafka).map_err(failed("publisher"))?),
+            publishers: Arc::new(KafkaPublishers::new(&kafka).map_err(failed("publisher"))?),
             store: Arc::new(PgStore::connect(store).await.map_err(failed("store"))?),
             clock: Arc::new(SystemClock),
             trace: Arc::new(NoTrace),

@@ -107,7 +107,8 @@ pub fn store(error: &StoreError) -> Status {
         // A value that a question holds is refused by the database: a key that got past every check here.
         StoreError::Data { .. } => {
             tracing::warn!(%error, "a read was refused for a value in it");
-            Problem::invalid("INVALID", "a value of the request can't be stored, and so can't be looked for").into_status()
+            Problem::invalid("INVALID", "a value of the request can't be stored, and so can't be looked for")
+                .into_status()
         }
         StoreError::Broken(_) => internal(error),
     }

@@ -42,6 +42,9 @@ pub enum Verb {
     /// Who owns which partition, and how far each is; and growing them, live.
     #[command(subcommand)]
     Partitions(Partitions),
+    /// What is committed and not published, and what the brokers refuse.
+    #[command(subcommand)]
+    Outbox(Outbox),
     /// After a database was restored from a backup, or a topic was lost: folds what was published back, and lets the context go on. Only
     /// says what it would do, unless `--yes`.
     Recover(Recover),
@@ -209,6 +212,82 @@ pub enum Partitions {
     },
     /// Grows the topics of all contexts to a multiple of their count, under full load, and shows how the homes move.
     Grow(Grow),
+}
+
+/// See [`Verb::Outbox`].
+#[derive(Debug, Subcommand)]
+pub enum Outbox {
+    /// Unpublished rows, their age and bytes, and stuck records of each partition; the worst first.
+    Status {
+        /// A context such as `orders`, several separated by commas, or `all`.
+        #[arg(default_value = "all")]
+        context: String,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Records that the brokers refuse for their own sake, and those of their topic and key that queue behind them.
+    #[command(subcommand)]
+    Stuck(Stuck),
+}
+
+/// See [`Outbox::Stuck`].
+#[derive(Debug, Subcommand)]
+pub enum Stuck {
+    /// Lists them; the longest stuck first.
+    List {
+        #[command(flatten)]
+        which: StuckWhich,
+        /// At most so many of each context.
+        #[arg(long, default_value_t = 1000, value_name = "N")]
+        limit: u32,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Publishes refused records once more, and what queues behind them. Only says which, unless `--yes` or `--id`.
+    Retry {
+        #[command(flatten)]
+        which: StuckWhich,
+        /// Why, for the record.
+        #[arg(long, default_value = "")]
+        why: String,
+        /// Does it without an `--id`.
+        #[arg(long)]
+        yes: bool,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Gives refused records up, and publishes what queues behind them. An event's place is taken by a placeholder with its id and sequence.
+    /// Only says which, unless `--yes` or `--id`.
+    Discard {
+        #[command(flatten)]
+        which: StuckWhich,
+        /// Why, for the record and for consumers.
+        #[arg(long)]
+        why: String,
+        /// Does it without an `--id`.
+        #[arg(long)]
+        yes: bool,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Which stuck records are meant.
+#[derive(Debug, Clone, clap::Args)]
+pub struct StuckWhich {
+    /// A context such as `orders`, several separated by commas, or `all`.
+    #[arg(default_value = "all")]
+    pub context: String,
+    /// The record with this id alone.
+    #[arg(long, value_name = "UUID")]
+    pub id: Option<uuid::Uuid>,
+    /// Records for this topic alone.
+    #[arg(long, value_name = "TOPIC")]
+    pub topic: Option<String>,
 }
 
 /// See [`Partitions::Grow`].

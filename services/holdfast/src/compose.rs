@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::Context as _;
 use holdfast_adapter::peers::{self, PeerNodes};
-use holdfast_kafka::{GroupProtocol, KafkaConfig, KafkaLog, KafkaMembership, KafkaPublisher, admin};
+use holdfast_kafka::{GroupProtocol, KafkaConfig, KafkaLog, KafkaMembership, KafkaPublishers, admin};
 use holdfast_platform::{
     Config, Context, Health, Shutdown, config, grpc::Server, health, http, metrics::Metrics, telemetry::OtelLink,
 };
@@ -426,7 +426,7 @@ fn ports(config: &Config, at: &Infrastructure, context: Context, store: Arc<PgSt
     Ok(Ports {
         log: Arc::new(log),
         membership: Arc::new(membership),
-        publisher: Arc::new(KafkaPublisher::new(&kafka).map_err(Failure::usage)?),
+        publishers: Arc::new(KafkaPublishers::new(&kafka).map_err(Failure::usage)?),
         store,
         clock: Arc::new(SystemClock),
         trace: Arc::new(Tracing),

@@ -58,6 +58,10 @@ pub trait Log: Send + Sync + 'static {
     /// What tells this topic from another of the same name, made after it was deleted; `None` where the log has no such mark.
     async fn incarnation(&self, topic: &str) -> Result<Option<String>, LogError>;
 
+    /// The largest record batch that `topic` takes, in bytes as the broker measures it, asked of the brokers now; `None` where the log has no such
+    /// limit.
+    async fn bytes_max(&self, topic: &str) -> Result<Option<u64>, LogError>;
+
     /// Notes that everything below `next` is consumed, for lag tools. Never blocks, may be lost.
     fn store_offset(&self, topic: &str, partition: PartitionId, next: u64);
 }
@@ -109,15 +113,30 @@ pub struct Landing {
 
 /// Why rows were not all acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("publishing stopped: {0}")]
-pub struct PublishError(pub String);
+pub enum PublishError {
+    /// Not for the sake of a row: the broker is away, a partition is unknown, the client failed.
+    #[error("publishing stopped: {0}")]
+    Stopped(String),
+    /// The brokers refuse this row for its own sake: too large, or invalid, with nothing else in its batch and nothing of its partition in
+    /// flight. All rows of its call before it are acknowledged, nothing behind it went out.
+    #[error("row {sequence} of partition {partition} was refused for its own sake: {error}")]
+    Refused {
+        /// The row's partition.
+        partition: PartitionId,
+        /// The row's sequence.
+        sequence: u64,
+        /// What the broker said.
+        error: String,
+    },
+}
 
 /// Publishes outbox rows.
 #[async_trait]
 pub trait Publisher: Send + Sync + 'static {
     /// Sends `rows` in order, each to the partition written in it, after all rows of earlier calls; waits until all are acknowledged by
     /// the brokers that must (acks=all). Calls may overlap: rows go out in call order. On an error some rows may be out; the caller
-    /// calls [`Self::reset`] and starts again at the first row not known to be acknowledged.
+    /// calls [`Self::reset`] and starts again at the first row not known to be acknowledged. A row that the brokers may refuse for its own sake is
+    /// sent alone: first occurrences of a partition stay in order whatever is refused.
     async fn publish(&self, rows: Arc<[OutboxRow]>) -> Result<Landed, PublishError>;
 
     /// Replaces the underlying client; whatever it still holds is abandoned.
@@ -125,4 +144,10 @@ pub trait Publisher: Send + Sync + 'static {
 
     /// Waits until nothing is in flight, or the adapter's own deadline has passed.
     async fn flush(&self);
+}
+
+/// Makes publishers.
+pub trait Publishers: Send + Sync + 'static {
+    /// A publisher with a client of its own: its errors and its reset are no other's.
+    fn publisher(&self) -> Result<Arc<dyn Publisher>, LogError>;
 }

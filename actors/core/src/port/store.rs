@@ -18,6 +18,7 @@ use crate::{
     growth::Growth,
     partition::{KeyHash, PartitionId},
     pool::Pool,
+    stuck::{Queue, Release, SetAside, Stuck},
     time::Timestamp,
 };
 
@@ -318,8 +319,35 @@ pub trait Store: Send + Sync + 'static {
     /// Commits a batch.
     async fn commit(&self, batch: &Batch) -> Result<Committed, CommitError>;
 
-    /// Outbox rows of `partition` after sequence `after`, in order, at most `limit`.
-    async fn outbox(&self, partition: PartitionId, after: u64, limit: u32) -> Result<Vec<OutboxRow>, StoreError>;
+    /// Outbox rows of `partition` after sequence `after`, in order: at most `limit`, and no further ones once those before hold `bytes_max` bytes
+    /// of keys, headers and values (I11).
+    async fn outbox(
+        &self,
+        partition: PartitionId,
+        after: u64,
+        limit: u32,
+        bytes_max: usize,
+    ) -> Result<Vec<OutboxRow>, StoreError>;
+
+    /// Copies these outbox rows of `partition`, which follow one another, behind their queues' stuck records and moves the cursor to the last of
+    /// them, in one statement. Changes nothing if the cursor is there already. `false`, and nothing is changed, if `token` is not its token.
+    async fn set_aside(&self, partition: PartitionId, token: Token, rows: &[SetAside]) -> Result<bool, StoreError>;
+
+    /// All queues of stuck records, whoever set them aside, with their lengths.
+    async fn stuck(&self) -> Result<BTreeMap<Queue, u64>, StoreError>;
+
+    /// The first records of the queues that are at home in `slice` and may go: those that no broker has refused, and those of which an operator
+    /// has spoken. Longest stuck first.
+    async fn released(&self, slice: &Slice, limit: u32) -> Result<Vec<Stuck>, StoreError>;
+
+    /// Notes how the release of the stuck record at `position` ended; `false`, and nothing is changed, if `token` is not the token of `partition`.
+    async fn end_release(
+        &self,
+        partition: PartitionId,
+        token: Token,
+        position: i64,
+        end: &Release,
+    ) -> Result<bool, StoreError>;
 
     /// Stores the relay's cursors where the token still matches. Neither number ever goes back.
     async fn advance(&self, cursors: &[Cursor]) -> Result<(), StoreError>;

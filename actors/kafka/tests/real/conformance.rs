@@ -152,6 +152,10 @@ impl PublisherHarness for Kafka {
         self.topic(partitions).await
     }
 
+    async fn set_bytes_max(&self, topic: &str, bytes: u64) {
+        crate::rig::set_bytes_max(&self.config, topic, bytes).await;
+    }
+
     async fn read(&self, topic: &str, partition: PartitionId) -> Vec<Record> {
         let (mut client, topic) = (self.client(), Arc::<str>::from(topic));
         let reading = tokio::task::spawn_blocking(move || {

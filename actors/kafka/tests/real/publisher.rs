@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use holdfast_core::{batch::OutboxRow, port::log::Publisher};
-use holdfast_kafka::{KafkaLog, KafkaPublisher};
+use holdfast_core::{
+    batch::OutboxRow,
+    port::log::{Log as _, PublishError, Publisher, Publishers as _},
+    size,
+};
+use holdfast_kafka::{KafkaLog, KafkaPublisher, KafkaPublishers};
 
 use crate::rig::{broker, context, number, open, patiently, row, rows, take};
 
@@ -52,7 +56,7 @@ async fn nothing_counts_behind_a_failed_row() {
     })
     .await;
     let error = failing.expect_err("there is no such partition");
-    assert!(error.0.contains("not known"), "{error}");
+    assert!(error.to_string().contains("not known"), "{error}");
     behind.expect_err("it was called later");
     patiently(publisher.publish(rows(&topic, 0, 20..21))).await.expect_err("no reset yet");
     publisher.reset().await;
@@ -61,23 +65,55 @@ async fn nothing_counts_behind_a_failed_row() {
 }
 
 #[tokio::test]
-async fn a_row_too_large_stops_what_follows_it_before_it_is_sent() {
+async fn row_too_large_for_the_client_is_refused_before_what_follows() {
     let config = context(broker().await.brokers(), 1).await;
     let topic = config.commands_topic();
     let publisher = KafkaPublisher::new(&config).expect("publisher");
     let mut all = rows(&topic, 0, 0..10).to_vec();
     all[5].draft.value = Some(Bytes::from(vec![0; 20 * 1024 * 1024]));
     let error = patiently(publisher.publish(all.into())).await.expect_err("too large");
-    assert!(error.0.contains("row 5"), "{error}");
+    assert!(matches!(error, PublishError::Refused { sequence: 5, .. }), "{error}");
     publisher.reset().await;
     patiently(publisher.publish(rows(&topic, 0, 100..101))).await.expect("published");
     let log = KafkaLog::new(&config).expect("log");
     let mut stream = open(&log, &topic, 0, Some(0)).await;
-    let mut seen = Vec::new();
-    while seen.last() != Some(&100) {
-        seen.extend(take(&mut stream, 1).await.iter().map(number));
-    }
-    assert!(seen.iter().all(|n| *n < 5 || *n == 100), "{seen:?}");
+    let seen = take(&mut stream, 6).await.iter().map(number).collect::<Vec<_>>();
+    assert_eq!(seen, [0, 1, 2, 3, 4, 100]);
+}
+
+/// Incompressible, and larger than a producer's batch: the DLQ takes it, and records around it keep their order.
+#[tokio::test]
+async fn large_record_that_its_topic_takes_goes_out() {
+    let config = context(broker().await.brokers(), 1).await;
+    let topic = format!("{}.dlq", config.context);
+    let publisher = KafkaPublisher::new(&config).expect("publisher");
+    let mut all = rows(&topic, 0, 0..10).to_vec();
+    let mut state = 1_u32;
+    let noise = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    });
+    let left = size::CLIENT_BYTES_MAX - size::of_draft(&all[5].draft) - 16;
+    all[5].draft.headers.0.push(("noise".into(), Some(noise.take(left).collect::<Vec<u8>>().into())));
+    patiently(publisher.publish(all.into())).await.expect("published");
+    let log = KafkaLog::new(&config).expect("log");
+    assert_eq!(log.bytes_max(&topic).await, Ok(Some(9 * 1024 * 1024)));
+    let mut stream = open(&log, &topic, 0, Some(0)).await;
+    assert!(take(&mut stream, 10).await.iter().map(number).eq(0..10));
+}
+
+/// One lane's failure is no other's.
+#[tokio::test]
+async fn reset_of_one_publisher_leaves_others_alone() {
+    let config = context(broker().await.brokers(), 1).await;
+    let topic = config.commands_topic();
+    let publishers = KafkaPublishers::new(&config).expect("publishers");
+    let (one, other) = (publishers.publisher().expect("one"), publishers.publisher().expect("other"));
+    patiently(one.publish(rows(&topic, 7, 0..1))).await.expect_err("there is no such partition");
+    patiently(other.publish(rows(&topic, 0, 0..10))).await.expect("published");
+    one.reset().await;
+    patiently(other.publish(rows(&topic, 0, 10..20))).await.expect("published");
+    patiently(one.publish(rows(&topic, 0, 20..21))).await.expect("published");
 }
 
 /// A future dropped while it waits for acknowledgements leaves the order as it is.

@@ -17,6 +17,10 @@ use holdfast_kafka::{
     admin::{KafkaAdmin, TopicSpec, plan},
 };
 use holdfast_stack::{Stack, StackOptions};
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier},
+    client::DefaultClientContext,
+};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -130,4 +134,26 @@ pub async fn until(what: &str, mut check: impl AsyncFnMut() -> bool) {
         }
     };
     tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+}
+
+/// Sets the largest record batch that `topic` takes, and waits until the broker says so.
+pub async fn set_bytes_max(config: &KafkaConfig, topic: &str, bytes: u64) {
+    let mut client = rdkafka::ClientConfig::new();
+    let admin: AdminClient<DefaultClientContext> =
+        client.set("bootstrap.servers", &config.brokers).create().expect("admin");
+    let bytes = bytes.to_string();
+    let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &bytes);
+    admin.alter_configs([&change], &AdminOptions::new()).await.expect("asked").remove(0).expect("altered");
+    let own = KafkaAdmin::new(config).expect("admin");
+    let holds = async {
+        let names = [topic.to_owned()];
+        loop {
+            let states = own.describe(&names).await.expect("described");
+            if states[0].config.get("max.message.bytes") == Some(&bytes) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, holds).await.expect("the limit holds");
 }

@@ -168,7 +168,7 @@ async fn a_hot_pool_conserves_under_fire() {
     }
     // Numbers and outbox agree whatever died: no gap, no double.
     for row in store.partitions().await.expect("there") {
-        let rows = store.outbox(row.partition, 0, 10_000).await.expect("there");
+        let rows = store.outbox(row.partition, 0, 10_000, usize::MAX).await.expect("there");
         assert!(rows.iter().map(|row| row.sequence).eq(1..=row.outbox_head), "partition {}", row.partition);
         assert_eq!(rows.len() as u64, if row.partition.0 == 2 { 1 } else { row.batch * 4 });
     }
@@ -218,7 +218,7 @@ async fn two_nodes_on_one_partition_never_both_commit_a_batch() {
     }
     assert!(lost > 0, "they never met");
     let row = store.partitions().await.expect("there").remove(0);
-    let rows = store.outbox(PartitionId(0), 0, 10_000).await.expect("there");
+    let rows = store.outbox(PartitionId(0), 0, 10_000, usize::MAX).await.expect("there");
     assert_eq!((row.batch, row.outbox_head, rows.len() as u64), (total, total, total));
     assert!(rows.iter().map(|row| row.sequence).eq(1..=total));
 }

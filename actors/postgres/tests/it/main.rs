@@ -5,6 +5,7 @@ mod data;
 mod days;
 mod fixture;
 mod load;
+mod outbox;
 mod outcomes;
 mod schema;
 mod survey;

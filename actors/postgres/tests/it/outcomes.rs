@@ -310,11 +310,11 @@ async fn acknowledged_commits_survive_a_killed_server() {
     while let Err(error) = store.partitions().await {
         assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
     }
-    while let Err(error) = store.outbox(PartitionId(0), 0, 1).await {
+    while let Err(error) = store.outbox(PartitionId(0), 0, 1, usize::MAX).await {
         assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
     }
     assert_eq!(batch_of(&store, 0).await, 20);
-    assert_eq!(store.outbox(PartitionId(0), 0, 100).await.expect("there").len(), 20);
+    assert_eq!(store.outbox(PartitionId(0), 0, 100, usize::MAX).await.expect("there").len(), 20);
     owner.write(0, writes("after")).await;
     stack.stop().await.expect("stops");
 }

@@ -16,7 +16,13 @@ use holdfast_core::{
 };
 
 use super::{DATABASE, Lane, Loss};
-use crate::{growth, mutant::Mutant, partition::PartitionMessage, relay::RelayMessage, work::Input};
+use crate::{
+    growth,
+    mutant::Mutant,
+    partition::PartitionMessage,
+    relay::{Home, RelayMessage},
+    work::Input,
+};
 
 /// A refused commit waits at most so long for the news that explain it, before it is tried again.
 const NEWS_PATIENCE: Duration = Duration::from_secs(1);
@@ -55,6 +61,8 @@ impl Lane {
         for owned in self.owned.values_mut().filter(|owned| !owned.is_serving()) {
             if self.env.config.serves(&growth, owned.partition, owned.generation) {
                 owned.serving.store(true, Ordering::Release);
+                let home = Home { count: owned.count, serves: true };
+                let _ = self.relay.send(RelayMessage::Home { partition: owned.partition, home });
                 if !owned.held.is_empty() {
                     self.undone.push(std::mem::take(&mut owned.held));
                     self.is_disturbed = true;
@@ -123,6 +131,8 @@ impl Lane {
                 owned.generation = generation;
                 owned.outbox_head = row.outbox_head;
                 let _ = self.relay.send(RelayMessage::Reload { partition, token, head: row.outbox_head });
+                let home = Home { count, serves: owned.is_serving() };
+                let _ = self.relay.send(RelayMessage::Home { partition, home });
                 if self.env.config.is(Mutant::PassivatedAfterwards) {
                     tokio::time::sleep(Duration::from_secs(5)).await;
                     let _ = owned.supervisor.send_message(PartitionMessage::Passivate { ids: moved });

@@ -29,7 +29,7 @@ use crate::{
     mutant::Mutant,
     partition::{Partition, PartitionArguments},
     passivation::Directory,
-    relay::RelayMessage,
+    relay::{Home, RelayMessage},
     work::{Input, ReadReply, Work},
 };
 
@@ -71,6 +71,7 @@ impl Ownership {
             head: row.outbox_head,
             published: published.clone(),
             known,
+            home: Home { count, serves: serving.load(Ordering::Acquire) },
         });
         let owned = Owned {
             partition,

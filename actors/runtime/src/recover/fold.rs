@@ -14,6 +14,7 @@ use holdfast_core::{
     envelope::EnvelopeOut,
     pool::PoolChange,
     port::store::{StateRow, Wanted},
+    stuck::DISCARDED_TYPE,
 };
 use uuid::Uuid;
 
@@ -111,6 +112,8 @@ fn entry(
         let place = lost.events.values().nth(at).map_or_else(|| id.to_string(), |event| place(&event.record));
         Error::Unreadable { place, reason }
     })?;
+    let discarded = lost.events.values().filter(|event| &*event.message.r#type == DISCARDED_TYPE);
+    summary.discarded += discarded.count() as u64;
     let hash = KeyHash::of(id.key.as_bytes());
     let mut sources = lost.row.as_ref().map(|row| row.sources.clone()).unwrap_or_default();
     let claims = claims(recovery, &id, &lost, replays, &folded, &mut sources, summary);

@@ -140,7 +140,7 @@ pub(super) async fn ends(
             behind: row.outbox_head.saturating_sub(row.outbox_cursor),
         };
         'rows: while done.cursor < row.outbox_head {
-            let staged = recovery.ports.store.outbox(row.partition, done.cursor, 1024).await?;
+            let staged = recovery.ports.store.outbox(row.partition, done.cursor, 1024, 16 * 1024 * 1024).await?;
             done.all &= !staged.is_empty();
             if staged.is_empty() {
                 break;

@@ -81,7 +81,7 @@ impl Cluster {
         let ports = Ports {
             log: Arc::new(log.clone()),
             membership: Arc::new(membership.clone()),
-            publisher: Arc::new(publisher.clone()),
+            publishers: Arc::new(publisher.clone()),
             store: Arc::new(store.clone()),
             clock: Arc::new(VirtualClock::start()),
             trace: Arc::new(NoTrace),

@@ -16,4 +16,5 @@ mod panics;
 mod progress;
 mod routing;
 mod simulation;
+mod stuck;
 mod take_over;

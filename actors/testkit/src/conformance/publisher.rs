@@ -32,6 +32,9 @@ pub trait PublisherHarness: Send + Sync {
     /// Creates a topic with a name never used before, and waits until it is usable.
     async fn create_topic(&self, partitions: u32) -> Arc<str>;
 
+    /// Sets the largest record batch that `topic` takes, and waits until that holds.
+    async fn set_bytes_max(&self, topic: &str, bytes: u64);
+
     /// Everything that is in the partition now, from its start.
     async fn read(&self, topic: &str, partition: PartitionId) -> Vec<Record>;
 }
@@ -193,6 +196,75 @@ pub async fn flush_waits_for_what_is_in_flight(harness: &dyn PublisherHarness) {
     .expect("published");
 }
 
+/// What no topic of [`OTHERS_MAX`] takes, as row `at` of `rows`.
+fn with_large(rows: &[OutboxRow], at: usize) -> Vec<OutboxRow> {
+    let mut rows = rows.to_vec();
+    rows[at].draft.headers.push("large", "x".repeat(2 * OTHERS_MAX));
+    rows
+}
+
+/// Enough for every other row.
+const OTHERS_MAX: usize = 10_000;
+
+/// Publishes all of `rows` as a relay does, and returns the sequences of those that were refused; they are left out.
+async fn publish_all(publisher: &Arc<dyn Publisher>, rows: &[OutboxRow]) -> Vec<u64> {
+    let (mut refused, mut next) = (Vec::new(), 0);
+    let publishing = async {
+        while next < rows.len() {
+            match publisher.publish(rows[next..].into()).await {
+                Ok(_) => break,
+                Err(PublishError::Stopped(_)) => {}
+                Err(PublishError::Refused { sequence, .. }) => {
+                    refused.push(sequence);
+                    next = rows.iter().position(|row| row.sequence == sequence).expect("one of them") + 1;
+                }
+            }
+            publisher.reset().await;
+        }
+    };
+    timeout(PATIENCE, publishing).await.expect("it ends");
+    refused
+}
+
+/// I7: the one at fault is named, what is before it is out, what is behind it is not.
+pub async fn a_row_larger_than_its_topic_takes_is_refused_alone(harness: &dyn PublisherHarness) {
+    let (publisher, topic) = (harness.connect().await, harness.create_topic(1).await);
+    harness.set_bytes_max(&topic, OTHERS_MAX as u64).await;
+    let all = with_large(&rows(&topic, 1, 0, 20), 7);
+    let (answer, behind) = tokio::join!(publish(&publisher, all.into()), publish(&publisher, rows(&topic, 1, 20, 5)));
+    let refused = answer.expect_err("it is too large");
+    assert!(matches!(&refused, PublishError::Refused { sequence: 7, partition: PartitionId(0), .. }), "{refused:?}");
+    assert!(matches!(behind, Err(PublishError::Stopped(_))), "{behind:?}");
+    assert_eq!(read(harness, &topic, 0).await, (0..7).collect::<Vec<u64>>());
+    publisher.reset().await;
+    publish(&publisher, rows(&topic, 1, 8, 17)).await.expect("published");
+    assert_eq!(read(harness, &topic, 0).await, (0..7).chain(8..25).collect::<Vec<u64>>());
+}
+
+/// A topic's limit may be lowered while rows go there: the row at fault is found among those of its batch, and no other is refused.
+pub async fn a_row_that_a_topic_takes_no_longer_is_found(harness: &dyn PublisherHarness) {
+    const N: u64 = 200;
+    let (publisher, topic) = (harness.connect().await, harness.create_topic(1).await);
+    assert_eq!(publish_all(&publisher, &rows(&topic, 1, 0, 5)).await, [] as [u64; 0]);
+    harness.set_bytes_max(&topic, OTHERS_MAX as u64).await;
+    let mut all = with_large(&rows(&topic, 1, 5, N), 100);
+    all = with_large(&all, 150);
+    assert_eq!(publish_all(&publisher, &all).await, [105, 155]);
+    let mut seen = std::collections::BTreeSet::new();
+    let firsts: Vec<u64> = read(harness, &topic, 0).await.into_iter().filter(|n| seen.insert(*n)).collect();
+    assert_eq!(firsts, (0..N + 5).filter(|n| *n != 105 && *n != 155).collect::<Vec<u64>>());
+}
+
+/// A topic that takes less than a batch of a producer: every row fits, so every row goes out.
+pub async fn batches_fit_in_what_a_topic_takes(harness: &dyn PublisherHarness) {
+    let (publisher, topic) = (harness.connect().await, harness.create_topic(1).await);
+    harness.set_bytes_max(&topic, 1_000).await;
+    for first in [0, 300] {
+        publish(&publisher, rows(&topic, 1, first, 300)).await.expect("published");
+    }
+    assert_eq!(read(harness, &topic, 0).await, (0..600).collect::<Vec<u64>>());
+}
+
 /// Makes one test of each law of [`holdfast_core::port::log::Publisher`]. Takes the attribute of the tests (`#[tokio::test]` if left out) and something to
 /// call without arguments whose future gives a [`PublisherHarness`].
 #[macro_export]
@@ -208,6 +280,9 @@ macro_rules! publisher_conformance {
             publishing_goes_on_after_a_reset
             a_reset_answers_what_is_under_way
             flush_waits_for_what_is_in_flight
+            a_row_larger_than_its_topic_takes_is_refused_alone
+            a_row_that_a_topic_takes_no_longer_is_found
+            batches_fit_in_what_a_topic_takes
         }
     };
     ($fresh:expr) => {

@@ -19,6 +19,7 @@ use holdfast_core::{
     growth::Step,
     pool::Pool,
     port::store::{CommitError, Committed, DueEffect, DueTimer, MailLimit, Slice, StateRow, Unreadable, Waiting},
+    stuck::Stuck,
     time::Timestamp,
 };
 use serde_json::Value;
@@ -40,6 +41,8 @@ pub struct Contents {
     pub claims: HashMap<ClaimKey, Vec<Claim>>,
     /// Outbox rows by partition and sequence.
     pub outbox: BTreeMap<(PartitionId, u64), OutboxRow>,
+    /// Stuck records by position.
+    pub stuck: BTreeMap<i64, Stuck>,
     /// Effects that have not come to their end, by aggregate and name.
     pub effects: BTreeMap<(AggregateId, String), Effect>,
     /// Timers by aggregate and name.
@@ -72,7 +75,7 @@ pub struct Contents {
     pub topic_ids: BTreeMap<String, String>,
     /// What no sound run brings about, in words.
     pub breaches: Vec<String>,
-    last_position: i64,
+    pub(super) last_position: i64,
     pub(super) staged: HashSet<Uuid>,
     /// Tokens that a sabotaged `retoken` failed to make invalid.
     pub(super) ghosts: HashSet<(PartitionId, Token)>,

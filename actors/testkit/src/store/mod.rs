@@ -7,6 +7,7 @@
 mod contents;
 mod faults;
 mod growth;
+mod stuck;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,6 +27,7 @@ use holdfast_core::{
         CommitError, Committed, Cursor, DueEffect, DueTimer, Found, MailLimit, Slice, StateRow, Store, StoreError,
         Taken, Unreadable, Waiting, Wanted,
     },
+    stuck::{Order, Queue, Release, SetAside, Stuck},
 };
 use serde_json::Value;
 use tokio::{sync::OwnedMutexGuard, time::Instant};
@@ -197,6 +199,11 @@ impl MemoryStore {
     /// Sets a shared quantity.
     pub fn set_pool(&self, name: impl Into<String>, pool: Pool) {
         self.lock().pools.insert(name.into(), pool);
+    }
+
+    /// What an operator says of the first stuck record of each queue; returns how many there are.
+    pub fn order_stuck(&self, order: &Order) -> usize {
+        self.lock().order_stuck(order)
     }
 
     /// Puts another generation in force on every row.
@@ -484,13 +491,49 @@ impl Store for MemoryStore {
         }
     }
 
-    async fn outbox(&self, partition: PartitionId, after: u64, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
+    async fn outbox(
+        &self,
+        partition: PartitionId,
+        after: u64,
+        limit: u32,
+        bytes_max: usize,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
         self.faults.travel().await;
         self.faults.reach()?;
-        let contents = self.lock();
-        let from = after.saturating_add(1);
-        let rows = contents.outbox.range((partition, from)..=(partition, u64::MAX));
-        Ok(rows.take(limit as usize).map(|(_, row)| row.clone()).collect())
+        Ok(self.lock().outbox(partition, after, limit, bytes_max))
+    }
+
+    async fn set_aside(&self, partition: PartitionId, token: Token, rows: &[SetAside]) -> Result<bool, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        let _row = self.lock_rows([partition]).await;
+        let done = self.lock().set_aside(partition, token, rows)?;
+        self.faults.answer(done)
+    }
+
+    async fn stuck(&self) -> Result<BTreeMap<Queue, u64>, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        Ok(self.lock().queues())
+    }
+
+    async fn released(&self, slice: &Slice, limit: u32) -> Result<Vec<Stuck>, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        Ok(self.lock().released(slice, limit))
+    }
+
+    async fn end_release(
+        &self,
+        partition: PartitionId,
+        token: Token,
+        position: i64,
+        end: &Release,
+    ) -> Result<bool, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        let done = self.lock().end_release(partition, token, position, end);
+        self.faults.answer(done)
     }
 
     async fn advance(&self, cursors: &[Cursor]) -> Result<(), StoreError> {

@@ -67,7 +67,7 @@ impl Finding {
 pub type Check = (&'static str, fn(&Facts) -> Vec<Finding>);
 
 /// All of them, in the order in which a person would look.
-pub const CHECKS: [Check; 22] = [
+pub const CHECKS: [Check; 23] = [
     ("brokers answer", kafka::brokers_answer),
     ("databases answer", postgres::databases_answer),
     ("schemas are current", postgres::schemas_are_current),
@@ -86,6 +86,7 @@ pub const CHECKS: [Check; 22] = [
     ("growth comes to its end", growth::growth_comes_to_its_end),
     ("every loop moves", postgres::every_loop_moves),
     ("outboxes drain", postgres::outboxes_drain),
+    ("topics take what is published", postgres::topics_take_what_is_published),
     ("every record is filed", postgres::every_record_is_filed),
     ("records lie at home, and none waits for long", postgres::nothing_waits_for_long),
     ("the provider agrees with payments", payments::the_provider_agrees),

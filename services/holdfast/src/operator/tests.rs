@@ -11,7 +11,10 @@ use holdfast_core::{
 use holdfast_kafka::admin::{TopicSpec, TopicState};
 use holdfast_payments::projection::Stopped;
 use holdfast_platform::{Context, config::GroupProtocol};
-use holdfast_postgres::survey::{Mail, Stray, Unfiled};
+use holdfast_postgres::{
+    outbox::StuckRecord,
+    survey::{Mail, Stray, Unfiled},
+};
 
 use super::{
     doctor::{Brokers, ContextFacts, Facts, Finding, Level, Stored, examine},
@@ -316,6 +319,25 @@ fn every_fault_of_the_tables_is_found_by_its_check() {
     });
     expect(log, Wrong, &["inventory.events-1", "offset 101 is next", "ends at 100"], |facts| {
         stored(facts).partitions[1].inputs[1].consumed = Some(101);
+    });
+    let words = ["orders.events refuses 1 records of orders", "1 of the same keys", "outbox stuck discard orders"];
+    expect("topics take what is published", Wrong, &words, |facts| {
+        let record = |attempts: u32| StuckRecord {
+            id: uuid::Uuid::nil(),
+            topic: "orders.events".into(),
+            key: Some("a".to_owned()),
+            r#type: "holdfast.orders.v1.OrderPlaced".to_owned(),
+            partition: PartitionId(0),
+            sequence: 7,
+            home: PartitionId(0),
+            place: 1,
+            attempts,
+            error: "too large".to_owned(),
+            bytes: 2_000_000,
+            since: ago(Duration::from_mins(2)),
+            ordered: None,
+        };
+        stored(facts).refused = vec![record(1), record(0)];
     });
     expect("outboxes drain", Wrong, &["2 events and dead letters of orders", "partition 1"], |facts| {
         stored(facts).stuck = vec![PartitionId(1)];

@@ -9,6 +9,7 @@ mod grow;
 mod load;
 mod migrate;
 mod order;
+mod outbox;
 mod partitions;
 mod reconcile;
 mod recover;
@@ -57,6 +58,7 @@ pub async fn run(arguments: Arguments) -> Result<u8, Failure> {
         Verb::Partitions(Partitions::Grow(grow)) => grow::run(&config, grow).await,
         Verb::Config { json } => Ok(config::run(&config, json)),
         Verb::Partitions(Partitions::Show { context, json }) => partitions::show(&config, &context, json).await,
+        Verb::Outbox(verb) => outbox::run(&config, verb).await,
         Verb::Doctor(doctor) => doctor::run(&config, doctor).await,
         Verb::Actor(verb) => actor::run(&config, verb).await,
         Verb::Order(verb) => Box::pin(order::run(&config, verb)).await,

@@ -95,6 +95,12 @@ fn print(summary: &Summary, done: bool) {
         "  commands decided before without an event, which stay without effect: {}",
         summary.decided_without_event
     );
+    if summary.discarded > 0 {
+        println!(
+            "  of the events, discarded by an operator before, so that what they changed is lost: {}",
+            summary.discarded
+        );
+    }
     if summary.repeated > 0 {
         println!("  outbox rows that may be published a second time, under the same ids: {}", summary.repeated);
     }

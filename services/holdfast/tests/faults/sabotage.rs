@@ -149,6 +149,10 @@ impl Log for Empty {
         self.0.incarnation(topic).await
     }
 
+    async fn bytes_max(&self, topic: &str) -> Result<Option<u64>, LogError> {
+        self.0.bytes_max(topic).await
+    }
+
     fn store_offset(&self, topic: &str, partition: PartitionId, next: u64) {
         self.0.store_offset(topic, partition, next);
     }

@@ -1,6 +1,6 @@
 //! Every row of "bad record" in the contracts: the exact dead letter, and the partition goes on.
 
-use holdfast_load_tests::by_hand::{Place, Raw};
+use holdfast_load_tests::by_hand::{self, Place, Raw};
 use holdfast_proto::orders::v1::{AddItem, CreateOrder};
 use libtest_mimic::Failed;
 use uuid::Uuid;
@@ -126,6 +126,25 @@ pub async fn each_is_a_dead_letter_with_its_bytes_and_its_partition_goes_on(shop
     let count = ids.iter().filter(done).count();
     if (count, reached.len()) != (ids.len(), 12) {
         return Err(format!("{count} of {} orders were created, on {} partitions", ids.len(), reached.len()).into());
+    }
+    Ok(())
+}
+
+/// Larger than any topic takes, and entered compressed: its dead letter is cut, and its partition's publishing goes on.
+pub async fn compressed_record_larger_than_any_topic_takes_is_cut(shop: &Shop) -> Result<(), Failed> {
+    const BYTES: usize = 12 * 1024 * 1024;
+    let id = Uuid::now_v7().to_string();
+    let bomb = Raw { value: Some(vec![0; BYTES]), ..record(&id, &create(&id)) };
+    let places = by_hand::send_compressed(shop.brokers(), "orders.commands", &[bomb]).await?;
+    shop.order(&[record(&id, &create(&id))]).await?;
+    let letter = dead(shop, &places).await?.remove(0);
+    let (cut, left) = (letter.header("dlt-cut").to_owned(), letter.value.as_ref().map_or(0, Vec::len));
+    if letter.header("dlt-reason") != "TOO_LARGE" || !cut.contains(&format!("value={BYTES} ")) || left == 0 {
+        return Err(format!("{} `{cut}`, {left} bytes left", letter.header("dlt-reason")).into());
+    }
+    let events = shop.read("orders.events").await?;
+    if !events.iter().any(|(_, event)| event.key.as_deref() == Some(id.as_bytes())) {
+        return Err("the order sent behind it was not created".into());
     }
     Ok(())
 }

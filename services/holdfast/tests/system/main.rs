@@ -65,6 +65,7 @@ fn trials(open: Option<(Arc<Shop>, Arc<Runtime>)>) -> Vec<Trial> {
         trial!(command_line => an_unreachable_dependency_exits_3),
         trial!(command_line => a_taken_port_is_named),
         trial!(bad_records => each_is_a_dead_letter_with_its_bytes_and_its_partition_goes_on),
+        trial!(bad_records => compressed_record_larger_than_any_topic_takes_is_cut),
         trial!(bad_records => an_identical_repeat_does_nothing_and_another_body_is_invalid),
         trial!(calls => malformed_input_is_an_invalid_argument_with_its_field),
         trial!(calls => kafka_and_grpc_reach_the_same_actor_through_the_same_claims),

@@ -45,7 +45,7 @@ impl Shop {
         let store = MemoryStore::new();
         let node_log = log.node();
         let ports = Ports {
-            publisher: Arc::new(MemoryPublisher::new(node_log.clone())),
+            publishers: Arc::new(MemoryPublisher::new(node_log.clone())),
             log: Arc::new(node_log),
             membership: Arc::new(MemoryGroup::new(PARTITIONS).join()),
             store: Arc::new(store.clone()),

@@ -151,7 +151,7 @@ impl Shop {
         let ports = Ports {
             log: Arc::new(log.node()),
             membership: Arc::new(MemoryGroup::new(PARTITIONS).join()),
-            publisher: Arc::new(MemoryPublisher::new(log.node())),
+            publishers: Arc::new(MemoryPublisher::new(log.node())),
             store,
             clock: Arc::new(SystemClock),
             trace: Arc::new(NoTrace),

@@ -51,7 +51,7 @@ impl Office {
             log.create_topic(topic, PARTITIONS);
         }
         let ports = Ports {
-            publisher: Arc::new(MemoryPublisher::new(log.node())),
+            publishers: Arc::new(MemoryPublisher::new(log.node())),
             log: Arc::new(log.node()),
             membership: Arc::new(MemoryGroup::new(PARTITIONS).join()),
             store: Arc::new(MemoryStore::new()),

@@ -15,6 +15,7 @@ mod narrowing;
 mod outbox;
 mod ownership;
 mod pools;
+mod stuck;
 mod waiting;
 
 use std::{sync::Arc, time::Duration};
@@ -30,7 +31,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub use self::{
-    commit::*, effects::*, growth::*, history::*, narrowing::*, outbox::*, ownership::*, pools::*, waiting::*,
+    commit::*, effects::*, growth::*, history::*, narrowing::*, outbox::*, ownership::*, pools::*, stuck::*, waiting::*,
 };
 
 /// What an adapter's harness can do beyond the port itself.
@@ -117,7 +118,7 @@ async fn stored(store: &Arc<dyn Store>, key: &str) -> Option<StateRow> {
 
 /// The bodies of the outbox rows of `partition`, in order.
 async fn published(store: &Arc<dyn Store>, partition: u32) -> Vec<String> {
-    let rows = store.outbox(PartitionId(partition), 0, u32::MAX >> 1).await.expect("the store is there");
+    let rows = store.outbox(PartitionId(partition), 0, u32::MAX >> 1, usize::MAX).await.expect("the store is there");
     rows.iter()
         .map(|row| String::from_utf8_lossy(row.draft.value.as_deref().unwrap_or_default()).into_owned())
         .collect()
@@ -190,6 +191,13 @@ macro_rules! store_conformance {
             a_batch_without_entries_moves_number_and_offsets
             a_cursor_never_goes_back
             a_cursor_needs_the_current_token
+
+            outbox_is_read_up_to_so_many_bytes
+            rows_are_set_aside_with_the_cursor
+            setting_aside_needs_the_current_token
+            stuck_queues_are_released_in_order
+            ending_a_release_needs_the_current_token
+            stuck_records_are_found_by_the_home_of_their_key
 
             the_known_end_of_the_events_topic_is_stored_with_the_cursor
             a_halt_takes_every_partition_from_its_owner

@@ -30,7 +30,7 @@ pub async fn outbox_rows_are_numbered_in_batch_order_without_gaps(harness: &dyn 
     let of = |p, n, text: &str| (p, n, text.to_owned());
     assert_eq!(listed(&first.outbox), [of(0, 1, "a"), of(0, 2, "b"), of(1, 1, "c"), of(0, 3, "d")]);
     assert_eq!(listed(&second.outbox), [of(1, 2, "e"), of(0, 4, "f")]);
-    let stored = store.outbox(PartitionId(0), 0, 100).await.expect("there");
+    let stored = store.outbox(PartitionId(0), 0, 100, usize::MAX).await.expect("there");
     assert_eq!(listed(&stored), [of(0, 1, "a"), of(0, 2, "b"), of(0, 3, "d"), of(0, 4, "f")]);
     assert_eq!((row(&store, 0).await.outbox_head, row(&store, 1).await.outbox_head), (4, 2));
     assert_eq!(second.heads.values().copied().collect::<Vec<_>>(), [4, 2]);
@@ -58,7 +58,7 @@ pub async fn outbox_rows_come_back_byte_for_byte(harness: &dyn StoreHarness) {
     let empty = OutboxDraft { key: Some(Bytes::new()), value: Some(Bytes::new()), id: Uuid::now_v7(), ..bare.clone() };
     let drafts = vec![full, bare, empty];
     let committed = owner.write(0, Writes { outbox: drafts.clone(), ..Writes::default() }).await;
-    let rows = store.outbox(PartitionId(0), 0, 10).await.expect("there");
+    let rows = store.outbox(PartitionId(0), 0, 10, usize::MAX).await.expect("there");
     assert_eq!(rows.iter().map(|row| row.draft.clone()).collect::<Vec<_>>(), drafts);
     assert_eq!(rows, committed.outbox);
 }
@@ -70,7 +70,7 @@ pub async fn outbox_is_read_after_a_sequence_up_to_a_limit(harness: &dyn StoreHa
     owner.write(0, texts(&["a", "b", "c", "d", "e"])).await;
     owner.write(1, texts(&["x"])).await;
     for (after, limit, expected) in [(0, 2, vec![1, 2]), (2, 10, vec![3, 4, 5]), (5, 10, vec![]), (9, 10, vec![])] {
-        let rows = store.outbox(PartitionId(0), after, limit).await.expect("there");
+        let rows = store.outbox(PartitionId(0), after, limit, usize::MAX).await.expect("there");
         assert_eq!(rows.iter().map(|row| row.sequence).collect::<Vec<_>>(), expected, "after {after}");
     }
 }

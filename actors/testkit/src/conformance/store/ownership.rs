@@ -377,7 +377,7 @@ pub async fn plain_reads_and_beats_wait_for_no_lock(harness: &dyn StoreHarness) 
         store.beat("http://here", Beat { run: Uuid::new_v4(), count: 1 }).await.expect("there");
         store.tokens(&[PartitionId(0)]).await.expect("there");
         store.partitions().await.expect("there");
-        store.outbox(PartitionId(0), 0, 10).await.expect("there");
+        store.outbox(PartitionId(0), 0, 10, usize::MAX).await.expect("there");
         found(&store, &["a"]).await;
         store.due_mail(&everything(1), MailLimit::of(10)).await.expect("there");
         store.due_timers(&everything(1), 10).await.expect("there");
@@ -415,7 +415,7 @@ pub async fn a_take_over_amid_commits_loses_and_doubles_nothing(harness: &dyn St
     let mut expected = committing.await.expect("no panic");
     expected.push("new".into());
     assert_eq!(published(&store, 0).await, expected);
-    let rows = store.outbox(PartitionId(0), 0, 20_000).await.expect("there");
+    let rows = store.outbox(PartitionId(0), 0, 20_000, usize::MAX).await.expect("there");
     assert!(rows.iter().zip(1..).all(|(row, n)| row.sequence == n), "numbered without gaps");
     assert_eq!(row(&store, 0).await.batch, expected.len() as u64);
 }

@@ -6,7 +6,10 @@ use holdfast_core::{PartitionId, Timestamp, growth::Growth, port::clock::Clock a
 use holdfast_kafka::admin::{KafkaAdmin, TopicSpec, TopicState};
 use holdfast_payments::projection::{self, Stopped};
 use holdfast_platform::{Config, Context, config::GroupProtocol};
-use holdfast_postgres::survey::{Stray, Unfiled};
+use holdfast_postgres::{
+    outbox::{StuckRecord, Which},
+    survey::{Stray, Unfiled},
+};
 use holdfast_runtime::SystemClock;
 
 use crate::{
@@ -23,6 +26,8 @@ const OUTBOX_MAX: Duration = Duration::from_secs(3);
 
 /// Stopped payments that are shown one by one.
 const STOPPED_MAX: u32 = 20;
+/// Stuck records that are looked at.
+const STUCK_MAX: u32 = 1000;
 
 /// The settings of brokers that matter to a group.
 pub(super) const BROKER_SETTINGS: [&str; 4] = [
@@ -96,6 +101,8 @@ pub struct Stored {
     pub stalled: Vec<(String, String)>,
     /// What no other table would take.
     pub unfiled: Vec<Unfiled>,
+    /// Records that the brokers refuse, and those that queue behind them; the first [`STUCK_MAX`].
+    pub refused: Vec<StuckRecord>,
     /// Who sent what waits to be taken home.
     pub strays: Vec<Stray>,
     /// Who sent what lies astray among the newest records.
@@ -181,6 +188,8 @@ async fn look(survey: &Survey, brokers_answer: bool) -> Result<Stored, survey::E
     stored.partitions = survey.partitions().await?;
     stored.growth = survey.store.growth().await?;
     stored.stuck = stuck(survey, &stored.partitions).await?;
+    let (_, count) = stored.growth.current();
+    stored.refused = survey.store.stuck_records(&Which::default(), count, STUCK_MAX).await?;
     stored.strays = survey.store.strays().await?;
     let records = survey.sample(&stored.partitions).await?;
     stored.misrouted = survey::misrouted(&records, &survey.counts().await?);

@@ -188,6 +188,33 @@ pub(super) fn every_record_is_filed(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
+pub(super) fn topics_take_what_is_published(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (context, _, stored) in stored(facts) {
+        let topics: BTreeSet<&str> = stored.refused.iter().map(|record| &*record.topic).collect();
+        for topic in topics {
+            let of = || stored.refused.iter().filter(|record| &*record.topic == topic);
+            let Some(first) = of().find(|record| record.attempts > 0) else { continue };
+            let (refused, behind) =
+                (of().filter(|record| record.attempts > 0).count(), of().filter(|record| record.attempts == 0).count());
+            findings.push(Finding::wrong(
+                format!(
+                    "{topic} refuses {refused} records of {context}, and {behind} of the same keys queue behind them; the first, {} of {} bytes, since {}: {}",
+                    first.id,
+                    first.bytes,
+                    first.since.rfc3339(),
+                    first.error
+                ),
+                format!(
+                    "see `holdfast outbox stuck list {context}`; raise the topic's max.message.bytes and `holdfast outbox stuck retry {context}`, \
+                     or `holdfast outbox stuck discard {context} --why ...`"
+                ),
+            ));
+        }
+    }
+    findings
+}
+
 fn since(at: Option<Timestamp>) -> String {
     at.map_or_else(|| "unknown".to_owned(), holdfast_core::Timestamp::rfc3339)
 }

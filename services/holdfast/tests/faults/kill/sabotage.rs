@@ -25,6 +25,7 @@ use holdfast_core::{
             Waiting, Wanted,
         },
     },
+    stuck::{Queue, Release, SetAside, Stuck},
 };
 use holdfast_runtime::Ports;
 
@@ -71,7 +72,8 @@ impl fmt::Display for Sabotage {
 }
 
 fn broken(ports: Ports, how: Sabotage) -> Ports {
-    let store = Broken { inner: ports.store, publisher: ports.publisher.clone(), how, extra: Mutex::default() };
+    let publisher = ports.publishers.publisher().expect("the configuration was used before");
+    let store = Broken { inner: ports.store, publisher, how, extra: Mutex::default() };
     Ports { store: Arc::new(store), ..ports }
 }
 
@@ -245,8 +247,36 @@ impl Store for Broken {
         self.inner.find(wanted).await
     }
 
-    async fn outbox(&self, partition: PartitionId, after: u64, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
-        self.inner.outbox(partition, after, limit).await
+    async fn outbox(
+        &self,
+        partition: PartitionId,
+        after: u64,
+        limit: u32,
+        bytes_max: usize,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        self.inner.outbox(partition, after, limit, bytes_max).await
+    }
+
+    async fn set_aside(&self, partition: PartitionId, token: Token, rows: &[SetAside]) -> Result<bool, StoreError> {
+        self.inner.set_aside(partition, token, rows).await
+    }
+
+    async fn stuck(&self) -> Result<BTreeMap<Queue, u64>, StoreError> {
+        self.inner.stuck().await
+    }
+
+    async fn released(&self, slice: &Slice, limit: u32) -> Result<Vec<Stuck>, StoreError> {
+        self.inner.released(slice, limit).await
+    }
+
+    async fn end_release(
+        &self,
+        partition: PartitionId,
+        token: Token,
+        position: i64,
+        end: &Release,
+    ) -> Result<bool, StoreError> {
+        self.inner.end_release(partition, token, position, end).await
     }
 
     async fn advance(&self, cursors: &[Cursor]) -> Result<(), StoreError> {

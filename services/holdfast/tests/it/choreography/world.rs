@@ -93,7 +93,7 @@ impl World {
         let ports = Ports {
             log: Arc::new(log),
             membership: Arc::new(membership.clone()),
-            publisher: Arc::new(publisher.clone()),
+            publishers: Arc::new(publisher.clone()),
             store: Arc::new(store.clone()),
             clock: Arc::new(self.clock.clone()),
             trace: Arc::new(NoTrace),
