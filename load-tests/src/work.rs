@@ -25,7 +25,7 @@ pub const HOT_SKU: &str = "hot";
 /// A sku that nobody has ever priced.
 pub const UNKNOWN_SKU: &str = "no-such-sku";
 /// The `ce_source` of all commands made here.
-pub const SOURCE: &str = "holdfast/load";
+pub const SOURCE: &str = "load";
 
 /// What to make.
 #[derive(Clone, Debug)]

@@ -19,6 +19,7 @@ const RUNTIME: &[(i64, &str, &str)] = &[
     (3, "history", include_str!("../../../migrations/runtime/0003_history.sql")),
     (4, "effects", include_str!("../../../migrations/runtime/0004_effects.sql")),
     (5, "beats", include_str!("../../../migrations/runtime/0005_beats.sql")),
+    (9, "seal", include_str!("../../../migrations/runtime/0009_seal.sql")),
 ];
 
 /// Versions below are the runtime's; a context's version 1 is stored as 1001.

@@ -14,6 +14,7 @@ use holdfast_core::{
     port::store::{
         CommitError, Committed, Cursor, DueEffect, DueTimer, Found, Slice, Store, StoreError, Taken, Waiting, Wanted,
     },
+    seal::Seal,
 };
 use sqlx::PgConnection;
 use tokio::time::{error::Elapsed, timeout};
@@ -330,6 +331,12 @@ impl Store for PgStore {
     async fn pools(&self, names: &[String]) -> Result<BTreeMap<String, Pool>, StoreError> {
         let mut lane = self.reads.enter().await?;
         let answer = self.read(read::pools(lane.connection(), names)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn seal(&self) -> Result<Seal, StoreError> {
+        let mut lane = self.reads.enter().await?;
+        let answer = self.read(read::seal(lane.connection())).await;
         self.leave(lane, answer)
     }
 }

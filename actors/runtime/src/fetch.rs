@@ -284,7 +284,7 @@ impl Fetcher {
         ];
         metrics::gauge!(telemetry::LAG_RECORDS, &labels).set(size(usize::try_from(lag).unwrap_or(usize::MAX)));
         let age_ms = match timestamp {
-            Some(timestamp) if lag > 0 => (self.clock.now().unix_ms() - timestamp.unix_ms()).max(0),
+            Some(timestamp) if lag > 0 => self.clock.now().unix_ms().saturating_sub(timestamp.unix_ms()).max(0),
             _ => 0,
         };
         metrics::gauge!(telemetry::LAG_SECONDS, &labels).set(size(usize::try_from(age_ms).unwrap_or(0)) / 1000.0);

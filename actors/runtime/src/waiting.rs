@@ -12,6 +12,7 @@ use bytes::Bytes;
 use holdfast_core::{
     AggregateId, KeyHash, Message, PartitionId,
     disposition::WaitReason,
+    origin::Arrival,
     port::store::{DueTimer, Slice, Waiting},
 };
 use tracing::Span;
@@ -110,7 +111,8 @@ fn fire(env: &Environment, busy: &Busy<'_>, timer: DueTimer) -> Option<Item> {
     if busy.timers.contains(&(&aggregate, timer.name.as_str())) {
         return None;
     }
-    let Some(command) = kind.timer(&timer.name) else {
+    let is_declared = env.context.declares(kind.name(), &Arrival::Timer(&timer.name));
+    let Some(command) = kind.timer(&timer.name).filter(|_| is_declared) else {
         tracing::error!(aggregate = %aggregate, timer = timer.name, "a timer that this build does not know");
         return None;
     };

@@ -33,7 +33,7 @@ pub const FOLLOWS: &[&str] = &["inventory.events", "payments.events", "fulfillme
 pub const FILE_DESCRIPTOR_SET: &[u8] = holdfast_proto::FILE_DESCRIPTOR_SET;
 
 /// `ce_source` of what comes by gRPC, under which its claims are found.
-pub const CALL_SOURCE: &str = holdfast_adapter::call::SOURCE;
+pub const CALL_SOURCE: &str = holdfast_core::origin::CALL_SOURCE;
 
 /// The context, asking `prices` what things cost.
 pub fn context(prices: impl PriceSource) -> BoundedContext {

@@ -18,6 +18,7 @@ use crate::{
     growth::Growth,
     partition::PartitionId,
     pool::Pool,
+    seal::Seal,
     time::Timestamp,
 };
 
@@ -301,6 +302,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The mailboxes whose head is due, whole (at most `limit` messages of each), ordered by position; at most `limit` aggregates.
     async fn due_mail(&self, slice: &Slice, limit: u32) -> Result<Vec<Waiting>, StoreError>;
+
+    /// The context's seal, whose key was drawn at random with the schema and never changes.
+    async fn seal(&self) -> Result<Seal, StoreError>;
 
     /// Shared quantities by name; one that does not exist is left out.
     async fn pools(&self, names: &[String]) -> Result<BTreeMap<String, Pool>, StoreError>;

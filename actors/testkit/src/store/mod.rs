@@ -10,7 +10,7 @@ mod growth;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -26,6 +26,7 @@ use holdfast_core::{
         CommitError, Committed, Cursor, DueEffect, DueTimer, Found, Slice, StateRow, Store, StoreError, Taken, Waiting,
         Wanted,
     },
+    seal::{KEY_BYTES, Seal},
 };
 use serde_json::Value;
 use tokio::{sync::OwnedMutexGuard, time::Instant};
@@ -51,6 +52,7 @@ struct Shared {
     sabotage: Mutex<Sabotage>,
     publish_first: Mutex<Option<MemoryLog>>,
     rows: Mutex<BTreeMap<PartitionId, Arc<tokio::sync::Mutex<()>>>>,
+    seal: OnceLock<Seal>,
 }
 
 /// Row locks held by a test.
@@ -579,5 +581,18 @@ impl Store for MemoryStore {
         self.faults.reach()?;
         let contents = self.lock();
         Ok(names.iter().filter_map(|name| Some((name.clone(), *contents.pools.get(name)?))).collect())
+    }
+
+    async fn seal(&self) -> Result<Seal, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        let draw = || {
+            let mut key = [0; KEY_BYTES];
+            for half in key.chunks_mut(16) {
+                half.copy_from_slice(Uuid::new_v4().as_bytes());
+            }
+            Seal::new(key)
+        };
+        Ok(self.shared.seal.get_or_init(draw).clone())
     }
 }

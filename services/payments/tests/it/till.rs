@@ -14,7 +14,7 @@ use holdfast_core::{
 use holdfast_money::{Currency, Money};
 use holdfast_payments::{
     app::Settings,
-    codec::{PaymentAdapter, effects_after, encode_command},
+    codec::{PaymentAdapter, effects_after},
     perform::perform,
     provider::Provider,
     rates::TableRates,
@@ -105,7 +105,7 @@ impl Till {
             async move {
                 let Some(till) = till else { return };
                 for report in webhook(&[SECRET.to_owned()], &headers, &body, now()).expect("signed") {
-                    till.deliver(&report.order_id, &report.message()).await;
+                    till.deliver(&report.order_id, &report.call().into_message().expect("sound")).await;
                 }
             }
         };
@@ -192,9 +192,7 @@ impl Till {
                 Ok(command) => {
                     // As the runtime has it: with the decision on its outcome the call is over.
                     self.drawers.lock().unwrap().get_mut(order_id).unwrap().calls.remove(&call.name);
-                    let sent = encode_command(&command, order_id).expect("a command of its own");
-                    let message = Message::new(Uuid::now_v7(), "effect", sent.r#type, order_id, sent.payload);
-                    self.deliver(order_id, &message).await;
+                    self.decide(order_id, command).await;
                 }
                 Err(Again { after, .. }) => {
                     let pause = after.unwrap_or(Duration::from_millis(10)).min(Duration::from_millis(30));

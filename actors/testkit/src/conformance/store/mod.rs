@@ -14,6 +14,7 @@ mod history;
 mod outbox;
 mod ownership;
 mod pools;
+mod seal;
 mod waiting;
 
 use std::{sync::Arc, time::Duration};
@@ -27,7 +28,7 @@ use holdfast_core::{
 };
 use serde_json::Value;
 
-pub use self::{commit::*, effects::*, growth::*, history::*, outbox::*, ownership::*, pools::*, waiting::*};
+pub use self::{commit::*, effects::*, growth::*, history::*, outbox::*, ownership::*, pools::*, seal::*, waiting::*};
 
 /// What an adapter's harness can do beyond the port itself.
 #[derive(Clone, Copy, Debug)]
@@ -179,6 +180,7 @@ macro_rules! store_conformance {
             pools_that_do_not_exist_are_left_out
             grants_never_oversell
             batches_that_want_the_same_pools_in_another_order_all_end
+            seal_is_the_same_for_every_node
 
             a_timer_is_due_after_its_delay_and_not_before
             timer_set_again_replaces
