@@ -27,7 +27,7 @@ pub const UNKNOWN_SKU: &str = "no-such-sku";
 /// How many customers share the orders of a mix that brings none of its own ([`Mix::life`]): so few that whoever asks for them may remember all.
 pub const REGULARS: u32 = 100;
 /// The `ce_source` of all commands made here.
-pub const SOURCE: &str = "holdfast/load";
+pub const SOURCE: &str = "load";
 
 /// What to make.
 #[derive(Clone, Debug)]

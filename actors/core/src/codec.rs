@@ -12,6 +12,7 @@ use crate::{
     dedup::Rejection,
     disposition::Refused,
     envelope::Message,
+    origin::Handled,
     pool::PoolChange,
     time::Timestamp,
 };
@@ -102,10 +103,14 @@ pub trait Adapter: Send + Sync + 'static {
     /// What it adapts.
     type Aggregate: Aggregate;
 
-    /// The full names of the messages it handles: its own commands, and events of other contexts.
-    fn handles(&self) -> Vec<&'static str>;
+    /// The messages it handles, each with where it may come from: its own commands, events of other contexts, its timers and effects.
+    fn handles(&self) -> Vec<Handled>;
 
-    /// Decodes a message whose type is one of [`Self::handles`], and checks every field. `message.key` must be checked too.
+    /// Refuses a key that no aggregate of this kind can have, before a read of it reaches the store.
+    fn check_key(&self, key: &str) -> Result<(), Refused>;
+
+    /// Decodes a message whose type is one of [`Self::handles`] and which came from where that says, and checks every field. `message.key` must be
+    /// checked too.
     fn decode(&self, message: &Message) -> Result<<Self::Aggregate as Aggregate>::Command, Refused>;
 
     /// The command that a fired timer stands for; `None` if this kind has no timer of that name.

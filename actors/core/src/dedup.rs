@@ -3,7 +3,7 @@
 //! A claim is kept for each command: who it was for, who sent it and under which id, a digest of its body, and the
 //! answer it got. Same id and body: the first answer again. Same id, other body: a conflict. Uniqueness is
 //! look-up-then-insert under the owner's fence, so the table needs no unique index and can be cut by day.
-//! Events need no claim: their `ce_sequence` is compared with the last one applied from their source.
+//! Events with a `ce_sequence` need no claim: it is compared with the last one applied from their source. One without is claimed like a command.
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};

@@ -1,8 +1,9 @@
 //! A record as the log holds it, and the message that its headers and value spell.
 //!
 //! CloudEvents 1.0 in Kafka's binary mode: the attributes are headers (`ce_*`), the value is the body alone.
-//! Every bad record has one outcome, named by [`Refused`]; nothing here panics on foreign bytes. Deliberately absent:
-//! decoding the body, which is the domain's (see [`crate::codec`]).
+//! Every bad record has one outcome, named by [`Refused`]; nothing here panics on foreign bytes. Of a header that comes more than once the last one
+//! counts, as in Kafka's `lastHeader`. Deliberately absent: decoding the body, which is the domain's (see [`crate::codec`]), and where a message may
+//! come from ([`crate::origin`]).
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -10,13 +11,11 @@ use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
 use crate::{
-    disposition::{DeadLetterReason, Refused},
+    disposition::Refused,
+    door,
     partition::{KeyHash, PartitionId},
     time::Timestamp,
 };
-
-/// Bodies above this many bytes are dead letters.
-pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// Header names, as they appear on the wire.
 pub mod header {
@@ -46,10 +45,12 @@ pub mod header {
     pub const TRACEPARENT: &str = "traceparent";
     /// W3C trace context.
     pub const TRACESTATE: &str = "tracestate";
+    /// On messages that a context sends to itself: what shows that it did ([`crate::seal`]).
+    pub const SEAL: &str = "ce_holdfastseal";
 
     /// The constant of this name, if it is one of the above: most headers are, and then a name needs no memory of its own.
     pub fn known(name: &[u8]) -> Option<&'static str> {
-        const ALL: [&str; 13] = [
+        const ALL: [&str; 14] = [
             SPEC_VERSION,
             ID,
             SOURCE,
@@ -63,6 +64,7 @@ pub mod header {
             CONTENT_TYPE,
             TRACEPARENT,
             TRACESTATE,
+            SEAL,
         ];
         ALL.into_iter().find(|known| known.as_bytes() == name)
     }
@@ -79,6 +81,11 @@ impl Headers {
     /// The last value of `name`, as Kafka's `lastHeader` does.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.0.iter().rev().find(|(key, _)| key == name).and_then(|(_, value)| value.as_deref())
+    }
+
+    /// Bytes of all names and values.
+    pub fn size_bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len)).sum()
     }
 
     /// Appends a header with a text value.
@@ -261,18 +268,13 @@ impl Message {
     /// Reads the envelope of `record`.
     pub fn decode(record: &Record) -> Result<Self, Refused> {
         let payload = record.value.clone().unwrap_or_default();
-        if payload.len() > BODY_BYTES_MAX {
-            return Err(Refused {
-                reason: DeadLetterReason::TooLarge,
-                error: format!("body of {} bytes; at most {BODY_BYTES_MAX} are accepted", payload.len()),
-                field: None,
-            });
-        }
+        door::body(payload.len())?;
+        door::headers(record.headers.size_bytes())?;
         let headers = Named::of(&record.headers)?;
         if headers.required(header::SPEC_VERSION)? != "1.0" {
             return Err(Refused::undecodable("header ce_specversion is not 1.0"));
         }
-        headers.required(header::TIME)?;
+        door::time(header::TIME, headers.required(header::TIME)?)?;
         let id = headers.required(header::ID)?;
         let source = headers.required(header::SOURCE)?;
         let r#type = headers.required(header::TYPE)?;
@@ -289,15 +291,11 @@ impl Message {
             .as_deref()
             .ok_or_else(|| Refused::invalid("key", "the record has no key; it must be the aggregate id"))?;
         let key = std::str::from_utf8(key).map_err(|_| Refused::invalid("key", "the record key is not UTF-8 text"))?;
+        door::key(key)?;
         if headers.get(header::SUBJECT).is_some_and(|subject| subject != key) {
             return Err(Refused::invalid(header::SUBJECT, "the record key and header ce_subject differ"));
         }
-        let sequence = headers
-            .get(header::SEQUENCE)
-            .map(|text| {
-                text.parse().map_err(|_| Refused::invalid(header::SEQUENCE, "header ce_sequence is not a whole number"))
-            })
-            .transpose()?;
+        let sequence = headers.get(header::SEQUENCE).map(sequence).transpose()?;
         let owned = |name: &str| headers.get(name).map(str::to_owned);
         Ok(Self {
             id,
@@ -315,12 +313,19 @@ impl Message {
     }
 }
 
+/// Versions count from 1 and are stored as 64 bits with a sign.
+fn sequence(text: &str) -> Result<u64, Refused> {
+    let number = text.parse::<u64>().ok().filter(|number| (1..=i64::MAX.unsigned_abs()).contains(number));
+    let error = "header ce_sequence is not a whole number from 1 to 9223372036854775807; leave it out if there is none";
+    number.ok_or_else(|| Refused::invalid(header::SEQUENCE, error))
+}
+
 /// The headers this module reads, as text, looked up in one pass.
 struct Named<'a> {
     values: [Option<&'a str>; NAMES.len()],
 }
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 14] = [
     header::SPEC_VERSION,
     header::ID,
     header::SOURCE,
@@ -330,24 +335,24 @@ const NAMES: [&str; 12] = [
     header::SEQUENCE,
     header::CORRELATION,
     header::CAUSATION,
+    header::SCHEMA,
     header::CONTENT_TYPE,
     header::TRACEPARENT,
     header::TRACESTATE,
+    header::SEAL,
 ];
 
 impl<'a> Named<'a> {
     fn of(headers: &'a Headers) -> Result<Self, Refused> {
-        let mut values = [None; NAMES.len()];
+        let mut last = [None; NAMES.len()];
         for (name, value) in &headers.0 {
             if let Some(at) = NAMES.iter().position(|known| known == name) {
-                values[at] = match value {
-                    None => None,
-                    Some(bytes) => Some(
-                        std::str::from_utf8(bytes)
-                            .map_err(|_| Refused::undecodable(format!("header {name} is not UTF-8 text")))?,
-                    ),
-                };
+                last[at] = value.as_deref();
             }
+        }
+        let mut values = [None; NAMES.len()];
+        for ((value, name), last) in values.iter_mut().zip(NAMES).zip(last) {
+            *value = last.map(|bytes| door::header(name, bytes)).transpose()?;
         }
         Ok(Self { values })
     }
@@ -446,6 +451,7 @@ impl<'a> EnvelopeOut<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disposition::DeadLetterReason;
     use proptest::prelude::*;
 
     fn sound() -> Record {
@@ -504,13 +510,43 @@ mod tests {
         assert_eq!(with(header::SPEC_VERSION, "0.3"), DeadLetterReason::Undecodable);
         assert_eq!(with(header::ID, "seven"), DeadLetterReason::Invalid);
         assert_eq!(with(header::SUBJECT, "another"), DeadLetterReason::Invalid);
-        assert_eq!(with(header::SEQUENCE, "-1"), DeadLetterReason::Invalid);
-        let large = Record { value: Some(Bytes::from(vec![0; BODY_BYTES_MAX + 1])), ..sound() };
+        for sequence in ["-1", "0", "", "1.0", "9223372036854775808", "99999999999999999999"] {
+            assert_eq!(with(header::SEQUENCE, sequence), DeadLetterReason::Invalid, "{sequence}");
+        }
+        assert_eq!(with(header::TIME, "yesterday"), DeadLetterReason::Invalid);
+        assert_eq!(with(header::CORRELATION, "a\0b"), DeadLetterReason::Invalid);
+        assert_eq!(with(header::CORRELATION, &"a".repeat(1025)), DeadLetterReason::TooLarge);
+        assert_eq!(with("x-large", &"a".repeat(64 * 1024)), DeadLetterReason::TooLarge);
+        let large = Record { value: Some(Bytes::from(vec![0; door::BODY_BYTES_MAX + 1])), ..sound() };
         assert_eq!(Message::decode(&large).expect_err("large").reason, DeadLetterReason::TooLarge);
         let keyless = Record { key: None, ..sound() };
         assert_eq!(Message::decode(&keyless).expect_err("no key").reason, DeadLetterReason::Invalid);
+        for key in ["", "\0x", "a\nb"] {
+            let record = Record { key: Some(Bytes::from(key)), ..sound() };
+            assert_eq!(Message::decode(&record).expect_err(key).reason, DeadLetterReason::Invalid);
+        }
         let tombstone = Record { value: None, ..sound() };
         assert_eq!(Message::decode(&tombstone).expect_err("tombstone").reason, DeadLetterReason::Undecodable);
+    }
+
+    #[test]
+    fn last_header_of_a_name_counts() {
+        let mut record = sound();
+        record.headers.0.insert(0, (header::SOURCE.into(), Some(Bytes::from_static(b"\xff"))));
+        record.headers.push(header::SOURCE, "last");
+        assert_eq!(Message::decode(&record).map(|message| message.source), Ok("last".into()));
+        record.headers.0.push((header::SOURCE.into(), None));
+        let refused = Message::decode(&record).expect_err("its last value is null");
+        assert_eq!((refused.reason, &*refused.error), (DeadLetterReason::Undecodable, "header ce_source is missing"));
+    }
+
+    #[test]
+    fn times_long_ago_and_far_ahead_are_accepted() {
+        for time in ["1970-01-01T00:00:00Z", "2300-01-01T00:00:00Z"] {
+            let mut record = sound();
+            record.headers.push(header::TIME, time);
+            assert!(Message::decode(&record).is_ok(), "{time}");
+        }
     }
 
     proptest! {

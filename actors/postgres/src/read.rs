@@ -19,6 +19,7 @@ use holdfast_core::{
     port::store::{
         DueEffect, DueTimer, Found, MailLimit, Slice, StateRow, UNREADABLE_HEADERS, Unreadable, Waiting, Wanted,
     },
+    seal::Seal,
 };
 use sqlx::{
     Arguments as _, AssertSqlSafe, PgConnection, Row as _, SqlSafeStr as _, SqlStr,
@@ -394,4 +395,12 @@ pub(crate) async fn pools(
 ) -> Result<BTreeMap<String, Pool>, sqlx::Error> {
     let rows = sqlx::query(POOLS).bind(names).fetch_all(connection).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, Pool { total: row.try_get(1)?, held: row.try_get(2)? }))).collect()
+}
+
+const SEAL: &str = "select key from seal";
+
+pub(crate) async fn seal(connection: &mut PgConnection) -> Result<Seal, sqlx::Error> {
+    let key: Vec<u8> = sqlx::query_scalar(SEAL).fetch_one(connection).await?;
+    let key = key.try_into().map_err(|_| sqlx::Error::Decode("the seal's key is not 32 bytes".into()))?;
+    Ok(Seal::new(key))
 }

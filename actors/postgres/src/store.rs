@@ -15,6 +15,7 @@ use holdfast_core::{
         CommitError, Committed, Cursor, DueEffect, DueTimer, Found, MailLimit, Slice, Store, StoreError, Taken,
         Waiting, Wanted,
     },
+    seal::Seal,
     stuck::{Queue, Release, SetAside, Stuck},
 };
 use sqlx::PgConnection;
@@ -399,6 +400,12 @@ impl Store for PgStore {
     async fn pools(&self, names: &[String]) -> Result<BTreeMap<String, Pool>, StoreError> {
         let mut lane = self.reads.enter().await?;
         let answer = self.read(read::pools(lane.connection(), names)).await;
+        self.leave(lane, answer)
+    }
+
+    async fn seal(&self) -> Result<Seal, StoreError> {
+        let mut lane = self.reads.enter().await?;
+        let answer = self.read(read::seal(lane.connection())).await;
         self.leave(lane, answer)
     }
 }

@@ -5,10 +5,11 @@
 use std::{sync::Arc, time::Duration};
 
 use holdfast_core::{
-    Aggregate, Context, Decision, Message,
+    Aggregate, CallEnvelope, Context, Decision, Message,
     codec::{Adapter, EncodedEvent, StateError},
     dedup::Rejection,
     disposition::Refused,
+    origin::{Handled, MessageOrigin},
 };
 
 /// The state, and the two functions that a domain consists of.
@@ -51,8 +52,13 @@ pub struct CounterAdapter;
 impl Adapter for CounterAdapter {
     type Aggregate = Counter;
 
-    fn handles(&self) -> Vec<&'static str> {
-        vec!["example.v1.Add"]
+    fn handles(&self) -> Vec<Handled> {
+        vec![Handled::new("example.v1.Add", &[MessageOrigin::Commands, MessageOrigin::Call])]
+    }
+
+    /// Any text.
+    fn check_key(&self, _: &str) -> Result<(), Refused> {
+        Ok(())
     }
 
     fn decode(&self, message: &Message) -> Result<Command, Refused> {
@@ -135,18 +141,6 @@ pub async fn serve(brokers: &str, database: &str) -> Result<Arc<holdfast_runtime
 }
 
 /// A command as a caller would send it.
-pub fn add(key: &str, n: i64) -> Message {
-    Message {
-        id: uuid::Uuid::now_v7(),
-        source: "example".into(),
-        r#type: "example.v1.Add".into(),
-        key: key.into(),
-        content_type: holdfast_core::envelope::ContentType::Protobuf,
-        sequence: None,
-        correlation: None,
-        causation: None,
-        traceparent: None,
-        tracestate: None,
-        payload: n.to_string().into(),
-    }
+pub fn add(key: &str, n: i64) -> CallEnvelope {
+    CallEnvelope::new(uuid::Uuid::now_v7(), "example.v1.Add", key, n.to_string().into())
 }

@@ -17,8 +17,10 @@ pub struct Config {
     pub lanes: usize,
     /// Bytes of records held in memory by this node and context, at most (I11).
     pub memory_bytes_max: usize,
-    /// Callers' commands in flight, at most; further ones are told `RESOURCE_EXHAUSTED`.
+    /// Callers' commands and reads in flight, at most; further ones are told `RESOURCE_EXHAUSTED`.
     pub calls_max: usize,
+    /// Bytes of callers' commands and reads in flight, at most; beyond them as beyond `calls_max` (I11).
+    pub calls_bytes_max: usize,
     /// Attempts at a message whose handler fails.
     pub retry: RetryPolicy,
     /// How long after a renewal this node may answer strong reads.
@@ -87,6 +89,7 @@ impl Default for Config {
             lanes: 2,
             memory_bytes_max: 64 * 1024 * 1024,
             calls_max: 4096,
+            calls_bytes_max: 64 * 1024 * 1024,
             retry: RetryPolicy::default(),
             lease: Duration::from_secs(5),
             renew_every: Duration::from_secs(1),

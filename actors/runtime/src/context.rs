@@ -1,4 +1,7 @@
-//! A bounded context: its kinds of aggregates, its topics, and which message goes to which kind.
+//! A bounded context: its kinds of aggregates, its topics, which message goes to which kind, and where each may come from.
+//!
+//! Invariant: records, mail, calls and forwards reach a kind's decoder only through [`BoundedContext::decode`] and
+//! [`BoundedContext::decode_call`], which are the one door.
 
 use std::{
     collections::HashMap,
@@ -6,7 +9,17 @@ use std::{
     time::Duration,
 };
 
-use holdfast_core::{AggregateId, Message, Record, Timestamp, codec::Adapter, disposition::Refused, envelope::header};
+use holdfast_core::{
+    AggregateId, CallEnvelope, Message, Record, Timestamp,
+    batch::OutboxDraft,
+    codec::Adapter,
+    disposition::Refused,
+    door,
+    envelope::header,
+    origin::{Arrival, Handled, MessageOrigin, WEBHOOK_SUFFIX, producers_source},
+    port::store::{Store, StoreError},
+    seal::Seal,
+};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
@@ -14,6 +27,7 @@ use crate::{
     guard::{Panicked, guarded},
     kind::{Kind, Typed},
     limits::Limits,
+    router::RouteError,
     spans,
     telemetry::Trace,
     work::{AnyCommand, Failure, Item, Origin, RefusedRecord, Work},
@@ -23,29 +37,48 @@ use crate::{
 pub struct BoundedContext {
     name: &'static str,
     kinds: Vec<Arc<dyn Kind>>,
-    by_type: HashMap<&'static str, usize>,
+    by_type: HashMap<&'static str, (usize, Handled)>,
     inputs: Vec<Arc<str>>,
+    /// `None` until the store was asked: then nothing counts as sealed.
+    seal: Option<Seal>,
 }
 
 impl BoundedContext {
     /// A context of this name, reading `<name>.commands`. The name is used in topics, in storage and as a metric label.
     pub fn new(name: &'static str) -> Self {
-        Self { name, kinds: Vec::new(), by_type: HashMap::new(), inputs: vec![format!("{name}.commands").into()] }
+        let inputs = vec![format!("{name}.commands").into()];
+        Self { name, kinds: Vec::new(), by_type: HashMap::new(), inputs, seal: None }
     }
 
     /// Adds a kind of aggregate.
     ///
     /// # Panics
-    /// If a message type is handled by two kinds: that is a mistake in the program.
+    /// If a message type is declared twice, or has an origin that can't be: that is a mistake in the program.
     #[must_use]
     pub fn with(mut self, adapter: impl Adapter) -> Self {
         let kind = Typed(adapter);
-        for name in kind.handles() {
-            let before = self.by_type.insert(name, self.kinds.len());
-            assert!(before.is_none(), "{name} is handled by two kinds of {}", self.name);
+        for handled in kind.handles() {
+            let (name, of) = (handled.r#type, self.name);
+            for origin in handled.origins {
+                match origin {
+                    MessageOrigin::Timer(timer) => assert!(kind.timer(timer).is_some(), "{of} has no timer {timer}"),
+                    MessageOrigin::Webhook(source) => {
+                        assert!(source.ends_with(WEBHOOK_SUFFIX), "{source} does not end in {WEBHOOK_SUFFIX}");
+                    }
+                    _ => {}
+                }
+            }
+            let before = self.by_type.insert(name, (self.kinds.len(), handled));
+            assert!(before.is_none(), "{name} is declared twice in {of}");
         }
         self.kinds.push(Arc::new(kind));
         self
+    }
+
+    /// The same with the seal that its store keeps.
+    pub(crate) async fn sealed(mut self, store: &dyn Store) -> Result<Self, StoreError> {
+        self.seal = Some(store.seal().await?);
+        Ok(self)
     }
 
     /// Also reads another context's events topic. Events whose type no kind handles are passed over.
@@ -90,9 +123,8 @@ impl BoundedContext {
         &self.kinds
     }
 
-    /// The kind that handles messages of this type.
-    pub(crate) fn kind_of_type(&self, name: &str) -> Option<&Arc<dyn Kind>> {
-        self.by_type.get(name).map(|at| &self.kinds[*at])
+    pub(crate) const fn seal(&self) -> Option<&Seal> {
+        self.seal.as_ref()
     }
 
     /// Decodes a record of one of the inputs.
@@ -122,13 +154,52 @@ impl BoundedContext {
         }
     }
 
-    /// Decodes a record down to the command it carries.
+    /// Decodes a record down to the command it carries. Its place, not its headers, says where it comes from: so mail keeps its origin.
     pub(crate) fn decode(&self, record: &Record) -> Result<(AggregateId, Message, Decoded), Refused> {
         let message = Message::decode(record)?;
-        let kind = self.kind_of_type(&message.r#type).ok_or_else(Refused::unknown_type)?;
+        let arrival = self.arrival(record, &message)?;
+        let (at, handled) = self.by_type.get(&*message.r#type).ok_or_else(Refused::unknown_type)?;
+        handled.check(&arrival)?;
+        let kind = &self.kinds[*at];
         let command =
             guarded("decode", || kind.decode(&message)).map_or_else(|panicked| Ok(Err(panicked)), |it| it.map(Ok))?;
         Ok((AggregateId { kind: kind.name(), key: message.key.clone() }, message, command))
+    }
+
+    /// Decodes a call down to the command it carries. The message's source is this node's word, whatever the caller is.
+    pub(crate) fn decode_call(&self, call: CallEnvelope) -> Result<(&Arc<dyn Kind>, Message, AnyCommand), RouteError> {
+        let origin = call.origin.clone();
+        let message = call.into_message()?;
+        let (at, handled) = self.by_type.get(&*message.r#type).ok_or_else(Refused::unknown_type)?;
+        handled.check(&origin.arrival()).map_err(|refused| RouteError::Forbidden(refused.error))?;
+        let kind = &self.kinds[*at];
+        let command = guarded("decode", || kind.decode(&message)).map_err(|_| RouteError::Failed)??;
+        Ok((kind, message, command))
+    }
+
+    /// Refuses a key that no aggregate of this kind can have.
+    pub(crate) fn check_key(&self, kind: &str, key: &str) -> Result<(), Refused> {
+        door::key(key)?;
+        let Some(kind) = self.kind(kind) else { return Ok(()) };
+        let unreadable = |_| Err(Refused::invalid("key", "this key can't be checked by this build"));
+        guarded("check_key", || kind.check_key(key)).unwrap_or_else(unreadable)
+    }
+
+    /// Whether the context declares what came by `arrival`, a timer or an effect, for `kind`.
+    pub(crate) fn declares(&self, kind: &str, arrival: &Arrival<'_>) -> bool {
+        self.by_type.values().any(|(at, handled)| self.kinds[*at].name() == kind && handled.admits(arrival))
+    }
+
+    /// How `record` came.
+    fn arrival<'a>(&self, record: &'a Record, message: &'a Message) -> Result<Arrival<'a>, Refused> {
+        if record.topic != *self.commands_topic() {
+            return Ok(Arrival::Events { topic: &record.topic, source: &message.source });
+        }
+        let shown = record.headers.get(header::SEAL);
+        if shown.zip(self.seal.as_ref()).is_some_and(|(shown, seal)| seal.is_sent(message, shown)) {
+            return Ok(Arrival::Sent);
+        }
+        producers_source(&message.source).map(|()| Arrival::Commands)
     }
 
     /// Whether a record of another context's topic has a type that nobody here subscribed to.
@@ -160,6 +231,7 @@ pub(crate) struct Emit {
     pub limits: Arc<Limits>,
     pub trace: Trace,
     pub consumer: Arc<str>,
+    seal: Option<Seal>,
     sources: Vec<(&'static str, String)>,
 }
 
@@ -178,11 +250,19 @@ impl Emit {
             dlq_topic,
             trace,
             consumer: format!("holdfast-{name}").into(),
+            seal: context.seal().cloned(),
             sources: context
                 .kinds()
                 .iter()
                 .map(|kind| (kind.name(), format!("holdfast/{name}/{}", kind.name())))
                 .collect(),
+        }
+    }
+
+    /// Seals a message to the context itself.
+    pub fn seal(&self, draft: &mut OutboxDraft, message: &Message) {
+        if let Some(seal) = &self.seal {
+            draft.headers.push(header::SEAL, seal.of_sent(message));
         }
     }
 

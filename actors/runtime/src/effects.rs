@@ -16,6 +16,7 @@ use holdfast_core::{
     AggregateId, KeyHash, Message, PartitionId,
     batch::Writes,
     codec::{Again, Attempt},
+    origin::Arrival,
     port::{
         clock::Clock,
         store::{DueEffect, Store},
@@ -95,12 +96,9 @@ impl Effects {
 
     /// Begins an attempt. One that finds no room in time is left to fall due again.
     pub fn begin(&self, partition: PartitionId, term: u64, effect: DueEffect) {
-        let Some(kind) = self.context.kind(&effect.kind).cloned() else {
-            tracing::error!(
-                kind = effect.kind,
-                name = effect.name,
-                "an effect of a kind that this build does not know"
-            );
+        let is_declared = self.context.declares(&effect.kind, &Arrival::Effect(&effect.name));
+        let Some(kind) = self.context.kind(&effect.kind).filter(|_| is_declared).cloned() else {
+            tracing::error!(kind = effect.kind, name = effect.name, "an effect that this build does not know");
             return;
         };
         let aggregate = AggregateId { kind: kind.name(), key: effect.key.clone() };

@@ -18,6 +18,7 @@ use holdfast_core::{
     dedup::{Answer, Claim},
     disposition::Refused,
     envelope::EnvelopeOut,
+    origin::Handled,
     pool::PoolChange,
     port::store::StateRow,
     stuck::DISCARDED_TYPE,
@@ -35,7 +36,8 @@ use crate::{
 #[async_trait]
 pub(crate) trait Kind: Send + Sync + 'static {
     fn name(&self) -> &'static str;
-    fn handles(&self) -> Vec<&'static str>;
+    fn handles(&self) -> Vec<Handled>;
+    fn check_key(&self, key: &str) -> Result<(), Refused>;
     fn decode(&self, message: &Message) -> Result<AnyCommand, Refused>;
     fn timer(&self, name: &str) -> Option<AnyCommand>;
     /// The snapshot of a stored state, or of none.
@@ -86,8 +88,12 @@ impl<A: Adapter> Kind for Typed<A> {
         A::Aggregate::KIND
     }
 
-    fn handles(&self) -> Vec<&'static str> {
+    fn handles(&self) -> Vec<Handled> {
         self.0.handles()
+    }
+
+    fn check_key(&self, key: &str) -> Result<(), Refused> {
+        self.0.check_key(key)
     }
 
     fn decode(&self, message: &Message) -> Result<AnyCommand, Refused> {
@@ -448,14 +454,15 @@ impl<'a, A: Adapter> Fold<'a, A> {
             tracestate: trace.and_then(|(_, state)| state.as_deref()),
         }
         .headers();
-        self.writes.outbox.push(OutboxDraft {
-            id,
-            topic,
-            target,
-            key: Some(Bytes::copy_from_slice(key.as_bytes())),
-            headers,
-            value: Some(payload),
-        });
+        let is_sent = topic == self.emit.commands_topic;
+        let value = Some(payload.clone());
+        let mut draft =
+            OutboxDraft { id, topic, target, key: Some(Bytes::copy_from_slice(key.as_bytes())), headers, value };
+        if is_sent {
+            let source = self.emit.source_of(A::Aggregate::KIND);
+            self.emit.seal(&mut draft, &Message::new(id, source, r#type, key, payload));
+        }
+        self.writes.outbox.push(draft);
     }
 
     fn branch(self) -> Branch {

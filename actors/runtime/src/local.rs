@@ -11,20 +11,20 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_core::{
-    AggregateId, KeyHash, Message, PartitionId, dedup::Answer, disposition::Refused, port::store::Wanted,
+    AggregateId, CallEnvelope, KeyHash, PartitionId, dedup::Answer, disposition::Refused, port::store::Wanted,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{
     activation,
     guard::guarded,
-    kind::Kind,
     node::Node,
     ownership::Handle,
     partition::PartitionMessage,
+    peers::Forward,
     router::{Consistency, ReadAnswer, RouteError, Router},
     spans,
-    work::{AnyCommand, Input, Item, Origin, Work},
+    work::{Input, Item, Origin, Work},
 };
 
 /// How long a read waits for `min_version`.
@@ -46,15 +46,31 @@ impl Node {
         self.context.kind(name).map(|kind| kind.name())
     }
 
-    /// Says what is wrong with `message`, if anything is, without asking any aggregate.
-    pub(crate) fn check(&self, message: &Message) -> Result<(), RouteError> {
-        self.decode(message).map(drop)
+    /// Says what is wrong with `call`, if anything is, without asking any aggregate.
+    pub(crate) fn check(&self, call: &CallEnvelope) -> Result<(), RouteError> {
+        self.context.decode_call(call.clone()).map(drop)
     }
 
-    fn decode(&self, message: &Message) -> Result<(&Arc<dyn Kind>, AnyCommand), RouteError> {
-        let kind = self.context.kind_of_type(&message.r#type).ok_or_else(Refused::unknown_type)?;
-        let command = guarded("decode", || kind.decode(message)).map_err(|_| RouteError::Failed)??;
-        Ok((kind, command))
+    /// Says what is wrong with a key that is to be read, if anything is.
+    pub(crate) fn check_key(&self, kind: &str, key: &str) -> Result<(), Refused> {
+        self.context.check_key(kind, key)
+    }
+
+    /// The call with the context's seal, for another node.
+    pub(crate) fn forward(&self, call: &CallEnvelope) -> Forward {
+        let seal = self.context.seal().map(|seal| seal.of_forward(call)).unwrap_or_default();
+        Forward { call: call.clone(), seal: seal.into() }
+    }
+
+    /// The call in `forward`, if it carries the context's seal.
+    pub(crate) fn unseal(&self, forward: Forward) -> Option<CallEnvelope> {
+        let is_sealed = self.context.seal().is_some_and(|seal| seal.is_forward(&forward.call, &forward.seal));
+        is_sealed.then_some(forward.call)
+    }
+
+    /// Takes a call's bytes from the budget of calls. Each takes at least its share of `calls_max`, so that their number is bounded too (I11).
+    fn admit(&self, bytes: usize) -> Result<OwnedSemaphorePermit, RouteError> {
+        self.calls.try_take(bytes).ok_or(RouteError::Overloaded)
     }
 
     /// Nobody answers strongly for a context that is halted, and there is nothing to look for.
@@ -107,10 +123,10 @@ impl Node {
 /// A node is the router of what it owns, and refuses the rest.
 #[async_trait]
 impl Router for Node {
-    async fn command(&self, message: Message) -> Result<Answer, RouteError> {
-        let (kind, command) = self.decode(&message)?;
+    async fn command(&self, call: CallEnvelope) -> Result<Answer, RouteError> {
+        let permit = self.admit(call.size_bytes())?;
+        let (kind, message, command) = self.context.decode_call(call)?;
         let aggregate = AggregateId { kind: kind.name(), key: message.key.clone() };
-        let permit = self.calls.clone().try_acquire_owned().map_err(|_| RouteError::Overloaded)?;
         let (partition, handle) = self.handle(&message.key)?;
         let (reply, answer) = oneshot::channel();
         let item = Item {
@@ -138,12 +154,16 @@ impl Router for Node {
         consistency: Consistency,
         min_version: u64,
     ) -> Result<ReadAnswer, RouteError> {
+        self.check_key(kind, key)?;
         let id = AggregateId { kind, key: key.into() };
         let deadline = tokio::time::Instant::now() + MIN_VERSION_WAIT;
         loop {
-            let answer = match consistency {
-                Consistency::Strong => self.read_strong(id.clone()).await?,
-                Consistency::Local => self.read_local(id.clone()).await?,
+            let answer = {
+                let _permit = self.admit(key.len())?;
+                match consistency {
+                    Consistency::Strong => self.read_strong(id.clone()).await?,
+                    Consistency::Local => self.read_local(id.clone()).await?,
+                }
             };
             if answer.version >= min_version {
                 return Ok(answer);

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::Budget,
+    admission::{Budget, CallBudget},
     beats::Beats,
     config::Config,
     context::{BoundedContext, Emit},
@@ -80,7 +80,7 @@ pub struct Node {
     homes: Homes,
     pub(crate) handles: Handles,
     history: Arc<History>,
-    pub(crate) calls: Arc<Semaphore>,
+    pub(crate) calls: CallBudget,
     stop: CancellationToken,
     ownership: std::sync::Mutex<Option<JoinHandle<()>>>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
@@ -118,7 +118,7 @@ impl Actor for Root {
 impl Node {
     /// Starts serving. The topics must exist.
     pub async fn start(context: BoundedContext, config: Config, ports: Ports) -> Result<Arc<Self>, StartError> {
-        let context = Arc::new(context);
+        let context = Arc::new(context.sealed(&*ports.store).await?);
         let config = Arc::new(config);
         let stop = CancellationToken::new();
         let board = Board::new(ports.clock.clone());
@@ -234,7 +234,7 @@ impl Node {
             homes,
             handles,
             history,
-            calls: Arc::new(Semaphore::new(config.calls_max)),
+            calls: CallBudget::new(config.calls_max, config.calls_bytes_max),
             stop,
             ownership: std::sync::Mutex::new(Some(tokio::spawn(owning))),
             tasks: std::sync::Mutex::new(tasks),

@@ -1,12 +1,14 @@
 //! The port to the other nodes of a context, and what a node answers them.
 //!
 //! A node asks the one that it takes for the owner ([`Peers`]); that one answers for what it owns itself ([`Local`]) and forwards nothing, so
-//! that no ring can form. Deliberately absent: any transport.
+//! that no ring can form. A forward is a hop, not an origin: it carries a call as it came, under the seal of the context, so that only a node that
+//! reads the context's schema can say where a call began. Deliberately absent: any transport.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use holdfast_core::{Message, PartitionId, dedup::Answer, epoch::Epoch};
+use bytes::Bytes;
+use holdfast_core::{CallEnvelope, PartitionId, dedup::Answer, epoch::Epoch};
 
 use crate::router::{ReadAnswer, RouteError};
 
@@ -35,6 +37,9 @@ pub enum PeerError {
         /// Whom that node takes for the owner, if for anybody else.
         owner: Option<Place>,
     },
+    /// The forward does not carry the context's seal: it does not come from a node of the context.
+    #[error("the forward does not carry the seal of this context")]
+    Unsealed,
     /// The node answers this, as the owner.
     #[error(transparent)]
     Answered(#[from] RouteError),
@@ -47,6 +52,15 @@ pub enum PeerError {
     /// The caller's time ran out. The call may have arrived.
     #[error("the caller's time ran out")]
     Late,
+}
+
+/// A call on its way to the node that owns its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// The call, as it came.
+    pub call: CallEnvelope,
+    /// Made by [`holdfast_core::seal::Seal::of_forward`].
+    pub seal: Bytes,
 }
 
 /// Which aggregates are to be read, from their live actors.
@@ -70,7 +84,7 @@ pub type Answers = Vec<Result<ReadAnswer, PeerError>>;
 #[async_trait]
 pub trait Peers: Send + Sync + 'static {
     /// Has the node at `address` run a command.
-    async fn command(&self, address: &str, hop: u32, message: &Message) -> Result<Answer, PeerError>;
+    async fn command(&self, address: &str, hop: u32, forward: &Forward) -> Result<Answer, PeerError>;
 
     /// Has the node at `address` read from its live actors.
     async fn read(&self, address: &str, hop: u32, question: Question<'_>) -> Result<Answers, PeerError>;
@@ -85,8 +99,8 @@ pub trait Peers: Send + Sync + 'static {
 /// What a node answers its peers.
 #[async_trait]
 pub trait Local: Send + Sync + 'static {
-    /// Runs a command if this node owns its home.
-    async fn command_here(&self, message: Message) -> Result<Answer, PeerError>;
+    /// Runs a command if the forward is sealed and this node owns the key's home. It passes the same door as a call that comes here first.
+    async fn command_here(&self, forward: Forward) -> Result<Answer, PeerError>;
 
     /// Reads from this node's live actors.
     async fn read_here(&self, question: Question<'_>) -> Answers;

@@ -158,7 +158,7 @@ impl Recovery {
             _ => ports.log.partition_count(context.commands_topic()).await?,
         };
         ports.store.register_partitions(count).await?;
-        let context = Arc::new(context);
+        let context = Arc::new(context.sealed(&*ports.store).await?);
         let emit = Arc::new(Emit::new(&context, &crate::config::Config::default(), Arc::new(NoTrace)));
         Ok(Self { context, emit, ports, settings, count })
     }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use holdfast_core::{
-    Message,
+    CallEnvelope,
     dedup::Answer,
     disposition::{Refused, WaitReason},
     epoch::Halt,
@@ -43,6 +43,9 @@ pub enum RouteError {
     /// The message itself is at fault.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// Its type is handled, but may not come from there.
+    #[error("forbidden: {0}")]
+    Forbidden(String),
     /// The request id was used before with another body.
     #[error("this request id was used before with another body")]
     Reused,
@@ -52,7 +55,7 @@ pub enum RouteError {
     /// A look-up in another context failed.
     #[error("a look-up in another context failed: {0}")]
     Downstream(String),
-    /// Too many calls in flight.
+    /// Too many calls in flight, or too many bytes of them.
     #[error("too many calls in flight")]
     Overloaded,
     /// Nobody here can answer now; worth trying again.
@@ -93,8 +96,8 @@ impl RouteError {
 /// Reaches aggregates by key.
 #[async_trait]
 pub trait Router: Send + Sync + 'static {
-    /// Runs a command and answers once it is committed. `message.id` and `message.source` make it idempotent.
-    async fn command(&self, message: Message) -> Result<Answer, RouteError>;
+    /// Runs a command and answers once it is committed. Its id and its origin make it idempotent.
+    async fn command(&self, call: CallEnvelope) -> Result<Answer, RouteError>;
 
     /// Reads one aggregate. `min_version`, where it is not 0, asks for at least that version.
     async fn read(

@@ -12,14 +12,18 @@ use std::{collections::HashMap, future::Future, pin::pin, sync::Arc, time::Durat
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
-use holdfast_core::{Message, PartitionId, dedup::Answer, port::store::StoreError};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use holdfast_core::{CallEnvelope, PartitionId, dedup::Answer, port::store::StoreError};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep, timeout, timeout_at},
+};
 
 use crate::{
+    admission::CallBudget,
     backoff::Backoff,
     node::Node,
     owners::Owners,
-    peers::{Answers, HOPS_MAX, Local, PeerError, Peers, Place, Question},
+    peers::{Answers, Forward, HOPS_MAX, Local, PeerError, Peers, Place, Question},
     router::{Consistency, READS_MAX, ReadAnswer, RouteError, Router},
     telemetry,
 };
@@ -68,13 +72,21 @@ pub struct Routed {
     /// This node's own.
     address: Arc<str>,
     limits: Limits,
+    /// Calls that look for an owner or wait for its answer. Those that run here take room of the node's own besides.
+    calls: CallBudget,
 }
 
 impl Routed {
     /// Routes between `node`, which its rows call `address`, and `peers`.
     pub fn new(node: Arc<Node>, peers: Arc<dyn Peers>, address: &str, limits: Limits) -> Arc<Self> {
         let owners = Owners::new(node.store.clone(), limits.refresh_every);
-        Arc::new(Self { node, peers, owners, address: address.into(), limits })
+        let calls = node.calls.twin();
+        Arc::new(Self { node, peers, owners, address: address.into(), limits, calls })
+    }
+
+    /// Room for a call of so many bytes, for as long as it is under way (I11).
+    fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, RouteError> {
+        self.calls.try_take(bytes).ok_or(RouteError::Overloaded)
     }
 
     /// How often the owners' table was read so far.
@@ -128,7 +140,7 @@ impl Routed {
                     failure = RouteError::NotOwner(reason);
                     self.owners.refused(&asked, owner)
                 }
-                Err(error @ (PeerError::Unreached(_) | PeerError::Lost(_))) => {
+                Err(error @ (PeerError::Unreached(_) | PeerError::Lost(_) | PeerError::Unsealed)) => {
                     failure = RouteError::unavailable(error.to_string());
                     self.owners.epoch(home) > asked.epoch
                 }
@@ -160,7 +172,7 @@ impl Routed {
 
     /// Asks the node at `place`, for as long as nobody newer is known to own the home.
     async fn forward<A: Ask>(&self, place: &Place, hop: u32, ask: &A) -> Result<A::Answer, PeerError> {
-        let mut call = pin!(ask.there(&*self.peers, &place.address, hop));
+        let mut call = pin!(ask.there(&self.node, &*self.peers, &place.address, hop));
         let overtaken = async {
             loop {
                 let begun = Instant::now();
@@ -181,7 +193,7 @@ impl Routed {
             Ok(_) => "answered",
             Err(PeerError::Answered(_)) => "refused",
             Err(PeerError::NotOwner { .. }) => "not_owner",
-            Err(PeerError::Unreached(_)) => "unreached",
+            Err(PeerError::Unreached(_) | PeerError::Unsealed) => "unreached",
             Err(PeerError::Lost(_) | PeerError::Late) => "lost",
         };
         metrics::counter!(telemetry::FORWARDS_TOTAL, "context" => self.node.name(), "outcome" => outcome).increment(1);
@@ -223,28 +235,34 @@ trait Ask: Send + Sync {
     /// Of this node.
     fn here(&self, node: &Node) -> impl Future<Output = Result<Self::Answer, RouteError>> + Send;
 
-    /// Of the node at `address`.
+    /// Of the node at `address`, asked by `node`.
     fn there(
         &self,
+        node: &Node,
         peers: &dyn Peers,
         address: &str,
         hop: u32,
     ) -> impl Future<Output = Result<Self::Answer, PeerError>> + Send;
 }
 
-impl Ask for Message {
+/// A command of this node's caller.
+struct OwnersCommand {
+    call: CallEnvelope,
+}
+
+impl Ask for OwnersCommand {
     type Answer = Answer;
 
     fn key(&self) -> &str {
-        &self.key
+        &self.call.key
     }
 
     async fn here(&self, node: &Node) -> Result<Answer, RouteError> {
-        node.command(self.clone()).await
+        node.command(self.call.clone()).await
     }
 
-    async fn there(&self, peers: &dyn Peers, address: &str, hop: u32) -> Result<Answer, PeerError> {
-        peers.command(address, hop, self).await
+    async fn there(&self, node: &Node, peers: &dyn Peers, address: &str, hop: u32) -> Result<Answer, PeerError> {
+        peers.command(address, hop, &node.forward(&self.call)).await
     }
 }
 
@@ -266,7 +284,7 @@ impl Ask for StrongRead {
         node.read(self.kind, &self.key, Consistency::Strong, self.min_version).await
     }
 
-    async fn there(&self, peers: &dyn Peers, address: &str, hop: u32) -> Result<ReadAnswer, PeerError> {
+    async fn there(&self, _: &Node, peers: &dyn Peers, address: &str, hop: u32) -> Result<ReadAnswer, PeerError> {
         let keys = std::slice::from_ref(&self.key);
         let mut answers =
             peers.read(address, hop, Question { kind: self.kind, keys, min_version: self.min_version }).await?;
@@ -279,12 +297,13 @@ impl Ask for StrongRead {
 
 #[async_trait]
 impl Router for Routed {
-    async fn command(&self, message: Message) -> Result<Answer, RouteError> {
-        // What is malformed is told at once, whoever the owner is and even if there is none.
-        if !self.node.owns(self.node.home(&message.key)) {
-            self.node.check(&message)?;
+    async fn command(&self, call: CallEnvelope) -> Result<Answer, RouteError> {
+        let _room = self.room(call.size_bytes())?;
+        // What is malformed is refused at once, whoever the owner is and even if there is none.
+        if !self.node.owns(self.node.home(&call.key)) {
+            self.node.check(&call)?;
         }
-        self.route(&message).await
+        self.route(&OwnersCommand { call }).await
     }
 
     async fn read(
@@ -294,6 +313,8 @@ impl Router for Routed {
         consistency: Consistency,
         min_version: u64,
     ) -> Result<ReadAnswer, RouteError> {
+        self.node.check_key(kind, key)?;
+        let _room = self.room(key.len())?;
         match consistency {
             Consistency::Local => self.node.read(kind, key, Consistency::Local, min_version).await,
             Consistency::Strong => self.route(&StrongRead { kind, key: key.into(), min_version }).await,
@@ -302,8 +323,13 @@ impl Router for Routed {
 
     /// One question for each other owner, all at the same time; keys that are owned here, or that no owner answered for, go one by one.
     async fn read_many(&self, kind: &'static str, keys: &[Arc<str>]) -> Vec<Result<ReadAnswer, RouteError>> {
+        let _room = match self.room(keys.iter().map(|key| key.len()).sum()) {
+            Ok(room) => room,
+            Err(error) => return keys.iter().map(|_| Err(error.clone())).collect(),
+        };
         let mut by_owner: HashMap<Arc<str>, (Vec<usize>, Vec<Arc<str>>)> = HashMap::new();
-        for (at, key) in keys.iter().enumerate() {
+        let sound = keys.iter().enumerate().filter(|(_, key)| self.node.check_key(kind, key).is_ok());
+        for (at, key) in sound {
             let home = self.node.home(key);
             let place = if self.node.owns(home) { None } else { self.owners.place(home) };
             if let Some(place) = place.filter(|place| place.address != self.address) {
@@ -338,9 +364,10 @@ impl Router for Routed {
 
 #[async_trait]
 impl Local for Routed {
-    async fn command_here(&self, message: Message) -> Result<Answer, PeerError> {
-        let home = self.node.home(&message.key);
-        self.node.command(message).await.map_err(|error| self.refusal(home, error))
+    async fn command_here(&self, forward: Forward) -> Result<Answer, PeerError> {
+        let call = self.node.unseal(forward).ok_or(PeerError::Unsealed)?;
+        let home = self.node.home(&call.key);
+        self.node.command(call).await.map_err(|error| self.refusal(home, error))
     }
 
     async fn read_here(&self, question: Question<'_>) -> Answers {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use holdfast_core::{
     AggregateId, KeyHash, Message, PartitionId,
     disposition::{DeadLetterReason, Refused, WaitReason},
+    origin::Arrival,
     port::store::{DueEffect, DueTimer, MailLimit, Slice, StoreError, Waiting},
 };
 use tracing::Span;
@@ -193,6 +194,9 @@ impl<'a> Busy<'a> {
 fn fire(env: &Environment, timer: &DueTimer) -> Option<Item> {
     let kind = env.context.kind(&timer.kind)?;
     let aggregate = AggregateId { kind: kind.name(), key: timer.key.clone() };
+    if !env.context.declares(kind.name(), &Arrival::Timer(&timer.name)) {
+        return None;
+    }
     let (command, failure) = decoded(
         guarded("timer", || kind.timer(&timer.name))
             .map_or_else(|panicked| Some(Err(panicked)), |command| command.map(Ok))?,

@@ -14,7 +14,7 @@ use holdfast_core::{
     AggregateId, KeyHash, Message, PartitionId, Record, Timestamp,
     batch::Writes,
     dedup::{Answer, Claim, ClaimKey, body_digest},
-    disposition::{Refused, WaitReason},
+    disposition::{DeadLetterReason, Refused, WaitReason},
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::Span;
@@ -66,14 +66,15 @@ pub(crate) struct Item {
 }
 
 impl Item {
-    /// The claim to look for; events are recognised by their sequence, timers and effects by their row.
+    /// The claim to look for. Events with a sequence are recognised by it, timers and effects by their row; an event without one is claimed like a
+    /// command.
     pub fn claim_key(&self) -> Option<ClaimKey> {
-        match &self.origin {
-            Origin::Log { own: true, .. } | Origin::Mail { own: true, .. } | Origin::Call { .. } => {
-                Some(*self.claim.get_or_init(|| ClaimKey::of(&self.aggregate, &self.message)))
-            }
-            _ => None,
-        }
+        let is_claimed = match &self.origin {
+            Origin::Log { own, .. } | Origin::Mail { own, .. } => *own || self.message.sequence.is_none(),
+            Origin::Call { .. } => true,
+            Origin::Timer { .. } | Origin::Effect { .. } => false,
+        };
+        is_claimed.then(|| *self.claim.get_or_init(|| ClaimKey::of(&self.aggregate, &self.message)))
     }
 
     /// Whether it is put behind what waits for its aggregate, and not that itself. How a call ended is news to the state, whatever waits.

@@ -11,6 +11,7 @@ pub mod gate;
 pub mod given;
 pub mod group;
 pub mod log;
+pub mod origins;
 pub mod publisher;
 pub mod sample;
 pub mod store;

@@ -8,6 +8,7 @@ use holdfast_core::{
     codec::{Adapter, EncodedEvent, StateError},
     dedup::Rejection,
     disposition::Refused,
+    origin::{Handled, MessageOrigin},
 };
 use holdfast_proto::{
     money::v1::Money,
@@ -154,8 +155,12 @@ const PLACE: &str = "holdfast.orders.v1.PlaceOrder";
 impl Adapter for StandInAdapter {
     type Aggregate = StandIn;
 
-    fn handles(&self) -> Vec<&'static str> {
-        vec![CREATE, ADD, PLACE]
+    fn handles(&self) -> Vec<Handled> {
+        [CREATE, ADD, PLACE].map(|name| Handled::new(name, &[MessageOrigin::Commands, MessageOrigin::Call])).to_vec()
+    }
+
+    fn check_key(&self, _: &str) -> Result<(), Refused> {
+        Ok(())
     }
 
     fn decode(&self, message: &Message) -> Result<Command, Refused> {

@@ -1,13 +1,14 @@
 //! From a gRPC request to an actor and back.
 //!
-//! Invariant: a mutation goes through the same claims as its twin on Kafka: its message id is the request id (or made of it), its
-//! source is [`SOURCE`]. Deliberately absent: deadlines, which the platform's server keeps.
+//! Invariant: a mutation goes through the same door and the same claims as its twin on Kafka: its message id is the request id (or made of it).
+//! Deliberately absent: its source, which the node that runs it sets, and deadlines, which the platform's server keeps.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_core::{
-    Message,
+    CallEnvelope,
+    call::CallOrigin,
     dedup::{Answer, Rejection},
     envelope::ContentType,
 };
@@ -20,9 +21,6 @@ use tracing::Span;
 use uuid::Uuid;
 
 use crate::status;
-
-/// `ce_source` of what comes by gRPC.
-pub const SOURCE: &str = "grpc";
 
 /// Longest request id, in bytes.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -96,27 +94,25 @@ pub struct Applied {
 impl<C: Name> Call<'_, C> {
     /// Runs the command. `rejected` is the context's own map of rejections.
     pub async fn run(self, router: &dyn Router, rejected: fn(&Rejection) -> Status) -> Result<Applied, Status> {
-        let message = self.message()?;
-        match router.command(message).await.map_err(status::routed)? {
+        let call = self.envelope()?;
+        match router.command(call).await.map_err(status::routed)? {
             Answer::Applied { version, reply } => Ok(Applied { version, reply }),
             Answer::Rejected { rejection, .. } => Err(rejected(&rejection)),
         }
     }
 
-    fn message(self) -> Result<Message, Status> {
+    fn envelope(self) -> Result<CallEnvelope, Status> {
         let id = message_id(self.request_id)?;
         let command = self.command.ok_or_else(|| {
             Problem::invalid("INVALID", "command is missing").field("command", "is required").into_status()
         })?;
-        Ok(Message {
+        Ok(CallEnvelope {
+            origin: CallOrigin::Caller,
             id,
-            source: SOURCE.into(),
             r#type: self.r#type.into(),
             key: Arc::from((self.key)(command)),
             content_type: ContentType::Protobuf,
-            sequence: None,
             correlation: Some(self.caller.context.correlation_id),
-            causation: None,
             traceparent: self.caller.traceparent,
             tracestate: self.caller.tracestate,
             payload: command.encode_to_vec().into(),
@@ -137,7 +133,7 @@ pub async fn read(
         match router.read(kind, key, consistency, min_version).await {
             // The router waits for a while each time; the caller may have more.
             Err(RouteError::Stale(_)) if Instant::now() < deadline => {}
-            answer => return answer.map_err(status::routed),
+            answer => return answer.map_err(read_error),
         }
     }
 }
@@ -147,7 +143,15 @@ pub async fn read(
 pub async fn read_many(router: &dyn Router, kind: &'static str, keys: &[String]) -> Result<Vec<ReadAnswer>, Status> {
     let keys: Vec<Arc<str>> = keys.iter().map(|key| key.as_str().into()).collect();
     let answers = router.read_many(kind, &keys).await;
-    answers.into_iter().map(|answer| answer.map_err(status::routed)).collect()
+    answers.into_iter().map(|answer| answer.map_err(read_error)).collect()
+}
+
+/// Of a read, whose fields are the request's own.
+fn read_error(error: RouteError) -> Status {
+    match error {
+        RouteError::Refused(refused) => status::argument(&refused),
+        error => status::routed(error),
+    }
 }
 
 #[cfg(test)]

@@ -51,12 +51,17 @@ pub fn money(field: &str, amount: Option<&WireMoney>) -> Result<Money, Refused> 
     Ok(Money::new(amount.minor, currency(&format!("{field}.currency"), &amount.currency)?))
 }
 
-/// A point in time that must be there.
+/// The seconds of the years 1 to 9999, which is what a `google.protobuf.Timestamp` may hold.
+const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+
+/// A point in time that must be there, in the years 1 to 9999: so it fits every column, and a duration can be added to it.
 pub fn time(field: &str, timestamp: Option<&WireTimestamp>) -> Result<Timestamp, Refused> {
     let timestamp = timestamp.ok_or_else(|| missing(field))?;
-    time::to_unix_ms(timestamp)
+    Some(timestamp)
+        .filter(|timestamp| SECONDS.contains(&timestamp.seconds))
+        .and_then(time::to_unix_ms)
         .map(Timestamp::from_unix_ms)
-        .ok_or_else(|| Refused::invalid(field, format!("{field} is not a valid timestamp")))
+        .ok_or_else(|| Refused::invalid(field, format!("{field} is not a valid timestamp of the years 1 to 9999")))
 }
 
 /// Refuses `field` because it is not there.
@@ -121,5 +126,12 @@ mod tests {
     fn times_that_are_none_are_refused() {
         assert_eq!(field(time("expires_at", None)), "expires_at");
         assert_eq!(field(time("expires_at", Some(&WireTimestamp { seconds: 0, nanos: -1 }))), "expires_at");
+        for seconds in [i64::MIN, -62_135_596_801, 253_402_300_800, i64::MAX / 1_000] {
+            assert_eq!(field(time("expires_at", Some(&WireTimestamp { seconds, nanos: 0 }))), "expires_at");
+        }
+        // 1970 and 2300.
+        for seconds in [0, 10_413_792_000] {
+            assert!(time("expires_at", Some(&WireTimestamp { seconds, nanos: 0 })).is_ok());
+        }
     }
 }

@@ -27,6 +27,7 @@ const RETRY_DOWNSTREAM_AFTER: Duration = Duration::from_secs(2);
 pub fn routed(error: RouteError) -> Status {
     match error {
         RouteError::Refused(refused) => return self::refused(&refused),
+        RouteError::Forbidden(error) => Problem::new(Code::PermissionDenied, "ORIGIN_NOT_ALLOWED", error),
         RouteError::Reused => {
             Problem::already_exists("REQUEST_ID_REUSED", "this request id was used before with another command")
                 .field("request_id", "was used before with another command")
@@ -43,7 +44,9 @@ pub fn routed(error: RouteError) -> Status {
             tracing::debug!(%error, "a look-up failed");
             Problem::unavailable("DOWNSTREAM_UNAVAILABLE", "another context could not be asked", RETRY_DOWNSTREAM_AFTER)
         }
-        RouteError::Overloaded => Problem::exhausted("OVERLOADED", "too many calls in flight", RETRY_AFTER),
+        RouteError::Overloaded => {
+            Problem::exhausted("OVERLOADED", "too many calls in flight, or too many bytes of them", RETRY_AFTER)
+        }
         RouteError::Unavailable { reason, retry_after } => {
             tracing::warn!(reason, "a call found no answer");
             Problem::unavailable("UNAVAILABLE", "nobody can answer just now", retry_after)

@@ -10,34 +10,36 @@ use std::{
     time::Duration,
 };
 
-use holdfast_adapter::peers::{Actors, Admit, PeerNodes, anybody, register};
-use holdfast_core::{Message, PartitionId, dedup::Answer, epoch::Epoch};
+use holdfast_adapter::peers::{Actors, Admit, PeerNodes, anybody, register, wire};
+use holdfast_core::{CallEnvelope, PartitionId, dedup::Answer, epoch::Epoch};
 use holdfast_platform::{
-    Health, Shutdown,
+    Health, Shutdown, errors,
     grpc::{Server, deadline, tls::TlsFiles},
 };
+use holdfast_proto::runtime::v1::{CommandRequest, actor_service_client::ActorServiceClient};
 use holdfast_runtime::{
     ReadAnswer, RouteError,
-    peers::{Answers, Local, PeerError, Peers, Place, Question},
+    peers::{Answers, Forward, Local, PeerError, Peers, Place, Question},
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
-use tonic::{Code, Status};
+use tonic::{Code, Status, transport::Endpoint};
 use uuid::Uuid;
 
 /// Does what the message's type says, and notes what came and how much time there was.
 #[derive(Default)]
 struct Actor {
-    heard: Mutex<Vec<(Message, Option<Duration>)>>,
+    heard: Mutex<Vec<(Forward, Option<Duration>)>>,
 }
 
 #[tonic::async_trait]
 impl Local for Actor {
-    async fn command_here(&self, message: Message) -> Result<Answer, PeerError> {
+    async fn command_here(&self, forward: Forward) -> Result<Answer, PeerError> {
         let left = deadline::current().map(|deadline| deadline - Instant::now());
-        self.heard.lock().unwrap().push((message.clone(), left));
-        match &*message.r#type {
-            "add" => Ok(Answer::Applied { version: 7, reply: message.payload }),
+        self.heard.lock().unwrap().push((forward.clone(), left));
+        match &*forward.call.r#type {
+            "add" => Ok(Answer::Applied { version: 7, reply: forward.call.payload }),
+            "unsealed" => Err(PeerError::Unsealed),
             "hang" => std::future::pending().await,
             "move" => Err(moved()),
             _ => panic!("secret"),
@@ -89,23 +91,24 @@ fn orders(tls: Option<TlsFiles>) -> Arc<dyn Peers> {
     PeerNodes::new(tls).of("orders")
 }
 
-fn message(r#type: &str) -> Message {
-    Message {
+fn forward(r#type: &str) -> Forward {
+    let call = CallEnvelope {
         correlation: Some("flow".into()),
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
-        ..Message::new(Uuid::now_v7(), "grpc", r#type, "a", "body".into())
-    }
+        ..CallEnvelope::new(Uuid::now_v7(), r#type, "a", "body".into())
+    };
+    Forward { call, seal: "seal".into() }
 }
 
 #[tokio::test]
 async fn a_command_and_its_answer_arrive_as_they_are() {
     let node = Node::serve(anybody, None).await;
     let (peers, address) = (orders(None), node.address.to_string());
-    let sent = message("add");
+    let sent = forward("add");
     let answer = peers.command(&address, 1, &sent).await.unwrap();
     assert_eq!(answer, Answer::Applied { version: 7, reply: "body".into() });
     assert_eq!(node.actor.heard.lock().unwrap()[0].0, sent);
-    assert_eq!(peers.command(&address, 2, &message("move")).await, Err(moved()));
+    assert_eq!(peers.command(&address, 2, &forward("move")).await, Err(moved()));
     let keys: Vec<Arc<str>> = ["a", "moved", "none"].map(Arc::from).to_vec();
     let answers = peers.read(&address, 1, Question { kind: "order", keys: &keys, min_version: 3 }).await.unwrap();
     let state =
@@ -114,12 +117,26 @@ async fn a_command_and_its_answer_arrive_as_they_are() {
 }
 
 #[tokio::test]
+async fn forward_without_the_seal_is_permission_denied() {
+    let node = Node::serve(anybody, None).await;
+    let channel = Endpoint::new(format!("http://{}", node.address)).unwrap().connect().await.unwrap();
+    let message = Some(wire::forward_out(&forward("unsealed")));
+    let asked = CommandRequest { context: "orders".into(), hop: 1, message };
+    let status = ActorServiceClient::new(channel).command(asked).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
+    assert_eq!(errors::reason(&status).as_deref(), Some("FORWARD_NOT_SEALED"));
+    // A node takes it as not reached: the other may be of another installation, and its next owner may not be.
+    let refused = orders(None).command(&node.address.to_string(), 1, &forward("unsealed")).await;
+    assert!(matches!(refused, Err(PeerError::Unreached(_))), "{refused:?}");
+}
+
+#[tokio::test]
 async fn the_callers_remaining_time_goes_along_and_its_end_is_told_as_such() {
     let node = Node::serve(anybody, None).await;
     let (peers, address) = (orders(None), node.address.to_string());
     let deadline = Instant::now() + Duration::from_millis(400);
     let (left, answer) =
-        deadline::within(deadline, async { (peers.time_left(), peers.command(&address, 1, &message("hang")).await) })
+        deadline::within(deadline, async { (peers.time_left(), peers.command(&address, 1, &forward("hang")).await) })
             .await;
     assert!(left.is_some_and(|left| left <= Duration::from_millis(400)), "{left:?}");
     assert_eq!(answer, Err(PeerError::Late));
@@ -132,18 +149,18 @@ async fn the_callers_remaining_time_goes_along_and_its_end_is_told_as_such() {
 async fn whoever_is_away_is_not_waited_for_and_nothing_from_inside_leaves() {
     let node = Node::serve(anybody, None).await;
     let (peers, address) = (orders(None), node.address.to_string());
-    let panicked = peers.command(&address, 1, &message("panic")).await.unwrap_err();
+    let panicked = peers.command(&address, 1, &forward("panic")).await.unwrap_err();
     assert!(matches!(&panicked, PeerError::Lost(text) if !text.contains("secret")), "{panicked:?}");
     drop(node);
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
     let mut opened = false;
     for _ in 0..30 {
-        let gone = peers.command(&nobody, 1, &message("add")).await.unwrap_err();
+        let gone = peers.command(&nobody, 1, &forward("add")).await.unwrap_err();
         assert!(matches!(gone, PeerError::Lost(_) | PeerError::Unreached(_)), "{gone:?}");
         opened |= matches!(gone, PeerError::Unreached(_));
     }
     assert!(opened, "the circuit stays closed although nobody ever answers");
-    let nowhere = peers.command("no such address", 1, &message("add")).await.unwrap_err();
+    let nowhere = peers.command("no such address", 1, &forward("add")).await.unwrap_err();
     assert!(matches!(nowhere, PeerError::Unreached(_)), "{nowhere:?}");
 }
 
@@ -152,9 +169,9 @@ async fn refusals_of_the_owner_do_not_open_the_circuit() {
     let node = Node::serve(anybody, None).await;
     let (peers, address) = (orders(None), node.address.to_string());
     for _ in 0..50 {
-        assert_eq!(peers.command(&address, 1, &message("move")).await, Err(moved()));
+        assert_eq!(peers.command(&address, 1, &forward("move")).await, Err(moved()));
     }
-    assert!(peers.command(&address, 1, &message("add")).await.is_ok());
+    assert!(peers.command(&address, 1, &forward("add")).await.is_ok());
 }
 
 #[tokio::test]
@@ -162,10 +179,10 @@ async fn what_is_not_asked_of_a_node_is_refused() {
     let node = Node::serve(anybody, None).await;
     let address = node.address.to_string();
     for hop in [0, 3] {
-        let refused = orders(None).command(&address, hop, &message("add")).await;
+        let refused = orders(None).command(&address, hop, &forward("add")).await;
         assert!(matches!(refused, Err(PeerError::Lost(_))), "{refused:?}");
     }
-    let elsewhere = PeerNodes::new(None).of("inventory").command(&address, 1, &message("add")).await;
+    let elsewhere = PeerNodes::new(None).of("inventory").command(&address, 1, &forward("add")).await;
     assert!(matches!(elsewhere, Err(PeerError::NotOwner { owner: None, .. })), "{elsewhere:?}");
     let empty = orders(None).read(&address, 1, Question { kind: "order", keys: &[], min_version: 0 }).await;
     assert!(empty.is_err());
@@ -175,7 +192,7 @@ async fn what_is_not_asked_of_a_node_is_refused() {
         Err(Status::new(Code::PermissionDenied, "no node"))
     }
     let closed = Node::serve(nobody, None).await;
-    let refused = orders(None).command(&closed.address.to_string(), 1, &message("add")).await;
+    let refused = orders(None).command(&closed.address.to_string(), 1, &forward("add")).await;
     assert!(matches!(refused, Err(PeerError::Unreached(_))), "{refused:?}");
     assert!(closed.actor.heard.lock().unwrap().is_empty());
 }
@@ -186,7 +203,7 @@ async fn overload_is_the_owners_answer() {
         Err(Status::resource_exhausted("full"))
     }
     let node = Node::serve(full, None).await;
-    let answer = orders(None).command(&node.address.to_string(), 1, &message("add")).await;
+    let answer = orders(None).command(&node.address.to_string(), 1, &forward("add")).await;
     assert_eq!(answer, Err(PeerError::Answered(RouteError::Overloaded)));
 }
 
@@ -214,11 +231,11 @@ async fn with_certificates_nodes_call_one_another_under_tls_and_strangers_are_tu
     let ours = issuer();
     let node = Node::serve(anybody, Some(files(&directory, "server", &ours))).await;
     let address = format!("localhost:{}", node.address.port());
-    let answer = orders(Some(files(&directory, "client", &ours))).command(&address, 1, &message("add")).await;
+    let answer = orders(Some(files(&directory, "client", &ours))).command(&address, 1, &forward("add")).await;
     assert!(answer.is_ok(), "{answer:?}");
     let stranger = TlsFiles { ca: files(&directory, "x", &ours).ca, ..files(&directory, "stranger", &issuer()) };
     for tls in [None, Some(stranger)] {
-        let refused = orders(tls).command(&address, 1, &message("add")).await;
+        let refused = orders(tls).command(&address, 1, &forward("add")).await;
         assert!(matches!(refused, Err(PeerError::Lost(_))), "{refused:?}");
     }
 }

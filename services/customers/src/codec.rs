@@ -9,11 +9,13 @@ mod recover;
 mod state;
 
 use bytes::Bytes;
+use holdfast_adapter::check;
 use holdfast_core::{
     Context, Message,
     codec::{Adapter, EncodedEvent, StateError},
     dedup,
     disposition::Refused,
+    origin::Handled,
 };
 use holdfast_customers_domain::{Command, Customer, Event, Rejection};
 use holdfast_proto::customers::v1;
@@ -32,8 +34,12 @@ pub struct CustomerAdapter;
 impl Adapter for CustomerAdapter {
     type Aggregate = Customer;
 
-    fn handles(&self) -> Vec<&'static str> {
-        [commands::PERSONAL, commands::ANYWHERE].concat()
+    fn handles(&self) -> Vec<Handled> {
+        commands::HANDLED.to_vec()
+    }
+
+    fn check_key(&self, key: &str) -> Result<(), Refused> {
+        check::canonical_uuid("customer_id", key).map(drop)
     }
 
     fn decode(&self, message: &Message) -> Result<Command, Refused> {

@@ -15,11 +15,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use holdfast_adapter::check;
 use holdfast_core::{
     Context, Message,
     codec::{Adapter, EncodedEvent, LookupFailed, Outgoing, StateError},
     dedup,
     disposition::Refused,
+    origin::Handled,
 };
 use holdfast_fulfillment_domain::{Booking, Command, Event, Lookup, Rejection, Shipment};
 use prost::Message as _;
@@ -79,8 +81,12 @@ fn wanting(command: &Command) -> Option<Uuid> {
 impl Adapter for ShipmentAdapter {
     type Aggregate = Shipment;
 
-    fn handles(&self) -> Vec<&'static str> {
+    fn handles(&self) -> Vec<Handled> {
         [commands::HANDLED, subscriptions::OF_SHIPMENTS].concat()
+    }
+
+    fn check_key(&self, key: &str) -> Result<(), Refused> {
+        check::canonical_uuid("order_id", key).map(drop)
     }
 
     fn decode(&self, message: &Message) -> Result<Command, Refused> {

@@ -7,7 +7,11 @@
 use std::sync::Arc;
 
 use holdfast_adapter::{body, check};
-use holdfast_core::{Message, disposition::Refused};
+use holdfast_core::{
+    Message,
+    disposition::Refused,
+    origin::{Handled, MessageOrigin},
+};
 use holdfast_fulfillment_domain::{Command, Line, Lookup, recipient};
 use holdfast_proto::{customers::v1::CustomerErased, orders::v1 as orders};
 use uuid::Uuid;
@@ -25,14 +29,24 @@ const RESERVATION_CONFIRMED: &str = "holdfast.inventory.v1.ReservationConfirmed"
 /// `ce_type` of `CustomerErased`.
 const CUSTOMER_ERASED: &str = "holdfast.customers.v1.CustomerErased";
 
-/// The events that shipments follow.
-pub(crate) const OF_SHIPMENTS: &[&str] =
-    &[ORDER_PAID, ORDER_CANCELLATION_REQUESTED, ORDER_CANCELLED, RESERVATION_CONFIRMED];
+const ORDERS: &[MessageOrigin] = &[MessageOrigin::Events { topic: "orders.events", sources: &["holdfast/orders/"] }];
+const INVENTORY: &[MessageOrigin] =
+    &[MessageOrigin::Events { topic: "inventory.events", sources: &["holdfast/inventory/"] }];
+const CUSTOMERS: &[MessageOrigin] =
+    &[MessageOrigin::Events { topic: "customers.events", sources: &["holdfast/customers/"] }];
+
+/// The events that shipments follow, each from its context alone.
+pub(crate) const OF_SHIPMENTS: &[Handled] = &[
+    Handled::new(ORDER_PAID, ORDERS),
+    Handled::new(ORDER_CANCELLATION_REQUESTED, ORDERS),
+    Handled::new(ORDER_CANCELLED, ORDERS),
+    Handled::new(RESERVATION_CONFIRMED, INVENTORY),
+];
 /// The events that recipients follow.
-pub(crate) const OF_RECIPIENTS: &[&str] = &[CUSTOMER_ERASED];
+pub(crate) const OF_RECIPIENTS: &[Handled] = &[Handled::new(CUSTOMER_ERASED, CUSTOMERS)];
 
 /// What a shipment needs of `holdfast.orders.v1.OrderPaid`.
-#[derive(Clone, PartialEq, prost::Message, serde::Deserialize)]
+#[derive(Clone, PartialEq, prost::Message, serde::Deserialize, serde::Serialize)]
 #[serde(default, rename_all = "camelCase")]
 struct OrderPaid {
     #[prost(string, tag = "1")]
@@ -49,7 +63,7 @@ struct OrderPaid {
 }
 
 /// What a shipment needs of `holdfast.orders.v1.OrderCancellationRequested`.
-#[derive(Clone, PartialEq, prost::Message, serde::Deserialize)]
+#[derive(Clone, PartialEq, prost::Message, serde::Deserialize, serde::Serialize)]
 #[serde(default, rename_all = "camelCase")]
 struct OrderCancellationRequested {
     #[prost(string, tag = "1")]
@@ -58,7 +72,7 @@ struct OrderCancellationRequested {
 }
 
 /// What a shipment needs of `holdfast.inventory.v1.ReservationConfirmed`.
-#[derive(Clone, PartialEq, prost::Message, serde::Deserialize)]
+#[derive(Clone, PartialEq, prost::Message, serde::Deserialize, serde::Serialize)]
 #[serde(default, rename_all = "camelCase")]
 struct ReservationConfirmed {
     #[prost(string, tag = "1")]

@@ -95,8 +95,17 @@ impl ActorService for Actors {
             let known: Vec<&str> = kinds(named).iter().map(|known| known.name).collect();
             return Err(invalid("kind", format!("{named} has the kinds {}", known.join(", "))));
         }
+        let kinds = wanted.len();
+        let mut malformed = Vec::new();
         for kind in wanted {
-            let answer = call::read(&**router, deadline, kind.name, &id, Consistency::Strong, 0).await?;
+            let answer = match call::read(&**router, deadline, kind.name, &id, Consistency::Strong, 0).await {
+                // A key of one kind may be none of another.
+                Err(status) if status.code() == Code::InvalidArgument => {
+                    malformed.push(status);
+                    continue;
+                }
+                answer => answer?,
+            };
             if !answer.exists || answer.body.is_empty() {
                 continue;
             }
@@ -104,6 +113,11 @@ impl ActorService for Actors {
             let (version, kind) = (answer.version, kind.name.to_owned());
             let actor = Some(Actor { context, kind, id, version, state_json });
             return Ok(Response::new(GetActorResponse { actor, read: Some(read::info(version, answer.strong)) }));
+        }
+        if malformed.len() == kinds
+            && let Some(status) = malformed.pop()
+        {
+            return Err(status);
         }
         Err(Problem::not_found("ACTOR_NOT_FOUND", format!("{named} has no such aggregate")).into_status())
     }

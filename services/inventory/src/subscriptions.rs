@@ -7,7 +7,11 @@
 use std::time::Duration;
 
 use holdfast_adapter::{body, check};
-use holdfast_core::{Message, disposition::Refused};
+use holdfast_core::{
+    Message,
+    disposition::Refused,
+    origin::{Handled, MessageOrigin},
+};
 use holdfast_inventory_domain::{Line, reservation::Command};
 use holdfast_proto::orders::v1;
 
@@ -22,8 +26,15 @@ const ORDER_SHIPPED: &str = "holdfast.orders.v1.OrderShipped";
 /// `ce_type` of `OrderCancelled`.
 const ORDER_CANCELLED: &str = "holdfast.orders.v1.OrderCancelled";
 
-/// The events that reservations follow.
-pub(crate) const HANDLED: &[&str] = &[ORDER_PLACED, ORDER_PAID, ORDER_SHIPPED, ORDER_CANCELLED];
+const ORDERS: &[MessageOrigin] = &[MessageOrigin::Events { topic: "orders.events", sources: &["holdfast/orders/"] }];
+
+/// The events that reservations follow, from orders alone.
+pub(crate) const HANDLED: &[Handled] = &[
+    Handled::new(ORDER_PLACED, ORDERS),
+    Handled::new(ORDER_PAID, ORDERS),
+    Handled::new(ORDER_SHIPPED, ORDERS),
+    Handled::new(ORDER_CANCELLED, ORDERS),
+];
 
 /// The command that the event in `message` stands for.
 pub(crate) fn decode(message: &Message, hold_for: Duration) -> Result<Command, Refused> {

@@ -8,6 +8,7 @@ use holdfast_core::{
     codec::Adapter,
     disposition::{DeadLetterReason, Refused},
     envelope::ContentType,
+    origin::Arrival,
 };
 use holdfast_inventory::codec::{
     ADJUST_STOCK, RECEIVE_STOCK, ReservationAdapter, SET_PRICE, SET_REORDER_POINT, StockItemAdapter,
@@ -15,6 +16,7 @@ use holdfast_inventory::codec::{
 use holdfast_inventory_domain::{Line, Sku, reservation, stock_item};
 use holdfast_money::{Currency, Money};
 use holdfast_proto::{inventory::v1, money::v1::Money as WireMoney, orders::v1 as orders};
+use holdfast_testkit::origins::assert_origins;
 use uuid::Uuid;
 
 const ORDER_PLACED: &str = "holdfast.orders.v1.OrderPlaced";
@@ -242,6 +244,28 @@ fn an_order_that_was_placed_means_its_lines_whatever_else_it_says() {
 }
 
 #[test]
+fn each_type_is_taken_from_its_own_origins_alone() {
+    let (anyone, timer) = (&[Arrival::Commands, Arrival::Call][..], |name| [Arrival::Timer(name)]);
+    let orders = &[Arrival::Events { topic: "orders.events", source: "holdfast/orders/order" }][..];
+    let handled = [StockItemAdapter.handles(), ReservationAdapter::new(HOLD).handles()].concat();
+    assert_origins(
+        &handled,
+        &[
+            ("holdfast.inventory.v1.ReceiveStock", anyone),
+            ("holdfast.inventory.v1.AdjustStock", anyone),
+            ("holdfast.inventory.v1.SetPrice", anyone),
+            ("holdfast.inventory.v1.SetReorderPoint", anyone),
+            (ORDER_PLACED, orders),
+            (ORDER_PAID, orders),
+            (ORDER_SHIPPED, orders),
+            (ORDER_CANCELLED, orders),
+            (stock_item::REORDER_TIMER, &timer(stock_item::REORDER_TIMER)),
+            (reservation::EXPIRY_TIMER, &timer(reservation::EXPIRY_TIMER)),
+        ],
+    );
+}
+
+#[test]
 fn each_handled_type_is_the_full_name_of_its_message() {
     use prost::Name as _;
     let names = [
@@ -249,15 +273,23 @@ fn each_handled_type_is_the_full_name_of_its_message() {
         v1::AdjustStock::full_name(),
         v1::SetPrice::full_name(),
         v1::SetReorderPoint::full_name(),
-    ];
-    assert_eq!(StockItemAdapter.handles(), names);
-    let names = [
         orders::OrderPlaced::full_name(),
         orders::OrderPaid::full_name(),
         orders::OrderShipped::full_name(),
         orders::OrderCancelled::full_name(),
     ];
-    assert_eq!(ReservationAdapter::new(HOLD).handles(), names);
+    let handled = [StockItemAdapter.handles(), ReservationAdapter::new(HOLD).handles()].concat();
+    assert!(names.iter().all(|name| handled.iter().any(|handled| handled.r#type == name)));
+}
+
+#[test]
+fn keys_of_skus_and_of_reservations_are_told_apart() {
+    let (item, reservation) = (StockItemAdapter, ReservationAdapter::new(HOLD));
+    assert_eq!((item.check_key("A.b_c-1"), reservation.check_key(ORDER)), (Ok(()), Ok(())));
+    for key in ["", "\0x", "a b", &"x".repeat(65)] {
+        assert!(item.check_key(key).is_err() && reservation.check_key(key).is_err(), "{key:?}");
+    }
+    assert!(reservation.check_key("A").is_err());
 }
 
 trait OfType {

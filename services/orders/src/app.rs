@@ -34,7 +34,7 @@ pub const FOLLOWS: &[&str] = &["inventory.events", "payments.events", "fulfillme
 pub const FILE_DESCRIPTOR_SET: &[u8] = holdfast_proto::FILE_DESCRIPTOR_SET;
 
 /// `ce_source` of what comes by gRPC, under which its claims are found.
-pub const CALL_SOURCE: &str = holdfast_adapter::call::SOURCE;
+pub const CALL_SOURCE: &str = holdfast_core::origin::CALL_SOURCE;
 
 /// The context, asking `prices` what things cost and `customers` who may order.
 pub fn context(prices: impl PriceSource, customers: impl CustomerSource) -> BoundedContext {

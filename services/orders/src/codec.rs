@@ -14,11 +14,13 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use holdfast_adapter::check;
 use holdfast_core::{
     Context, Message,
     codec::{Adapter, EncodedEvent, LookupFailed, StateError},
     dedup,
     disposition::Refused,
+    origin::Handled,
 };
 use holdfast_orders_domain::{Command, Event, Order, Quote, Rejection};
 use holdfast_proto::money::v1 as money;
@@ -49,8 +51,12 @@ impl OrderAdapter {
 impl Adapter for OrderAdapter {
     type Aggregate = Order;
 
-    fn handles(&self) -> Vec<&'static str> {
+    fn handles(&self) -> Vec<Handled> {
         [commands::HANDLED, subscriptions::HANDLED].concat()
+    }
+
+    fn check_key(&self, key: &str) -> Result<(), Refused> {
+        check::canonical_uuid("order_id", key).map(drop)
     }
 
     fn decode(&self, message: &Message) -> Result<Command, Refused> {

@@ -4,7 +4,11 @@
 //! change nothing here; the runtime passes over types that nobody handles.
 
 use holdfast_adapter::{body, check};
-use holdfast_core::{Message, disposition::Refused};
+use holdfast_core::{
+    Message,
+    disposition::Refused,
+    origin::{Handled, MessageOrigin},
+};
 use holdfast_orders_domain::{Command, Payment, Shipment, ShipmentCause};
 use holdfast_proto::{fulfillment::v1 as fulfillment, inventory::v1 as inventory, payments::v1 as payments};
 
@@ -27,16 +31,23 @@ const SHIPMENT_DELIVERED: &str = "holdfast.fulfillment.v1.ShipmentDelivered";
 /// `ce_type` of `ShipmentCancelled`.
 const SHIPMENT_CANCELLED: &str = "holdfast.fulfillment.v1.ShipmentCancelled";
 
-/// The events that orders react to.
-pub(crate) const HANDLED: &[&str] = &[
-    STOCK_RESERVED,
-    RESERVATION_REFUSED,
-    RESERVATION_EXPIRED,
-    PAYMENT_CAPTURED,
-    PAYMENT_DECLINED,
-    SHIPMENT_DISPATCHED,
-    SHIPMENT_DELIVERED,
-    SHIPMENT_CANCELLED,
+const INVENTORY: &[MessageOrigin] =
+    &[MessageOrigin::Events { topic: "inventory.events", sources: &["holdfast/inventory/"] }];
+const PAYMENTS: &[MessageOrigin] =
+    &[MessageOrigin::Events { topic: "payments.events", sources: &["holdfast/payments/"] }];
+const FULFILLMENT: &[MessageOrigin] =
+    &[MessageOrigin::Events { topic: "fulfillment.events", sources: &["holdfast/fulfillment/"] }];
+
+/// The events that orders react to, each from its context alone.
+pub(crate) const HANDLED: &[Handled] = &[
+    Handled::new(STOCK_RESERVED, INVENTORY),
+    Handled::new(RESERVATION_REFUSED, INVENTORY),
+    Handled::new(RESERVATION_EXPIRED, INVENTORY),
+    Handled::new(PAYMENT_CAPTURED, PAYMENTS),
+    Handled::new(PAYMENT_DECLINED, PAYMENTS),
+    Handled::new(SHIPMENT_DISPATCHED, FULFILLMENT),
+    Handled::new(SHIPMENT_DELIVERED, FULFILLMENT),
+    Handled::new(SHIPMENT_CANCELLED, FULFILLMENT),
 ];
 
 /// The command that the event in `message` stands for; `None` if it is none of these types.

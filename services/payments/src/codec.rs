@@ -14,18 +14,20 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use holdfast_adapter::check;
 use holdfast_core::{
     Context, Message, Timestamp,
     codec::{Adapter, Again, Attempt, EncodedEffect, EncodedEvent, LookupFailed, StateError},
     dedup,
     disposition::Refused,
+    origin::Handled,
 };
 use holdfast_money::{Currency, FxRate, Money, Ratio};
 use holdfast_payments_domain::{Command, Event, News, Payment, Quote, Rejection};
 use holdfast_proto::{money::v1 as money, payments::v1, time};
 
-pub(crate) use commands::order_id;
-pub use commands::{EncodedCommand, PROVIDER_REPORTED, REFUND_PAYMENT, encode as encode_command};
+pub use commands::{PROVIDER_REPORTED, REFUND_PAYMENT, WEBHOOK_SOURCE};
+pub(crate) use commands::{encode_report, order_id};
 pub use effects::{decode_call, effects_after};
 pub use state::decode as decode_state;
 
@@ -49,8 +51,12 @@ impl PaymentAdapter {
 impl Adapter for PaymentAdapter {
     type Aggregate = Payment;
 
-    fn handles(&self) -> Vec<&'static str> {
+    fn handles(&self) -> Vec<Handled> {
         [commands::HANDLED, subscriptions::HANDLED].concat()
+    }
+
+    fn check_key(&self, key: &str) -> Result<(), Refused> {
+        check::canonical_uuid("order_id", key).map(drop)
     }
 
     fn decode(&self, message: &Message) -> Result<Command, Refused> {
@@ -157,7 +163,6 @@ fn rate(rate: FxRate) -> v1::ExchangeRate {
 }
 
 fn read_rate(field: &str, rate: Option<&v1::ExchangeRate>) -> Result<FxRate, Refused> {
-    use holdfast_adapter::check;
     let rate = rate.ok_or_else(|| check::missing(field))?;
     let from = check::currency(&format!("{field}.from"), &rate.from)?;
     let to = check::currency(&format!("{field}.to"), &rate.to)?;

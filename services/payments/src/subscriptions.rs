@@ -4,11 +4,15 @@
 //! nothing here; the runtime passes over types that nobody handles.
 
 use holdfast_adapter::{body, check};
-use holdfast_core::{Message, disposition::Refused};
+use holdfast_core::{
+    Message,
+    disposition::Refused,
+    origin::{Handled, MessageOrigin},
+};
 use holdfast_payments_domain::{Command, Quote};
 use holdfast_proto::{Timestamp, money::v1::Money, orders::v1};
 use prost::Name;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{app::Settings, codec::order_id};
 
@@ -17,8 +21,10 @@ const ORDER_RESERVED: &str = "holdfast.orders.v1.OrderReserved";
 /// `ce_type` of `OrderCancelled`.
 const ORDER_CANCELLED: &str = "holdfast.orders.v1.OrderCancelled";
 
-/// The events that payments follow.
-pub(crate) const HANDLED: &[&str] = &[ORDER_RESERVED, ORDER_CANCELLED];
+const ORDERS: &[MessageOrigin] = &[MessageOrigin::Events { topic: "orders.events", sources: &["holdfast/orders/"] }];
+
+/// The events that payments follow, from orders alone.
+pub(crate) const HANDLED: &[Handled] = &[Handled::new(ORDER_RESERVED, ORDERS), Handled::new(ORDER_CANCELLED, ORDERS)];
 
 /// Longest token of a payment method, in bytes.
 const PAYMENT_METHOD_BYTES_MAX: usize = 255;
@@ -34,7 +40,7 @@ pub(crate) fn decode(message: &Message, settings: Settings) -> Option<Result<Com
 
 /// `holdfast.orders.v1.OrderReserved` with what payments needs of it. Not the contract's own message, whose JSON refuses
 /// fields it does not know.
-#[derive(Clone, PartialEq, prost::Message, Deserialize)]
+#[derive(Clone, PartialEq, prost::Message, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct OrderReserved {
     /// UUID in canonical form.

@@ -15,8 +15,8 @@ use axum::{
 };
 use bytes::Bytes;
 use hmac::{Hmac, Mac as _};
-use holdfast_core::{Message, Timestamp};
-use holdfast_payments_domain::{Command, News, Quote};
+use holdfast_core::{CallEnvelope, Timestamp, call::CallOrigin};
+use holdfast_payments_domain::{News, Quote};
 use holdfast_runtime::{RouteError, Router};
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
@@ -24,7 +24,7 @@ use sha2::Sha256;
 use uuid::Uuid;
 
 use crate::{
-    codec::{EncodedCommand, encode_command},
+    codec::{PROVIDER_REPORTED, WEBHOOK_SOURCE, encode_report},
     stripe::amount::from_stripe,
 };
 
@@ -33,9 +33,6 @@ pub const SIGNATURE: &str = "stripe-signature";
 
 /// How old a signature may be, and how far ahead of our clock.
 pub const TOLERANCE: Duration = Duration::from_mins(5);
-
-/// `ce_source` of what comes by webhook, under which its claims are found.
-pub const SOURCE: &str = "stripe/webhook";
 
 /// Where [`routes`] listens.
 pub const PATH: &str = "/webhooks/stripe";
@@ -53,15 +50,18 @@ pub struct Report {
     pub order_id: String,
     /// Made of Stripe's id of the event.
     pub id: Uuid,
-    /// The command.
-    pub command: EncodedCommand,
+    /// The body of `ProviderReported`.
+    pub payload: Bytes,
 }
 
 impl Report {
-    /// As a message for the payment's actor.
-    pub fn message(&self) -> Message {
-        let EncodedCommand { r#type, payload } = &self.command;
-        Message::new(self.id, SOURCE, *r#type, self.order_id.as_str(), payload.clone())
+    /// As a call to the payment's actor, which says where it began.
+    pub fn call(&self) -> CallEnvelope {
+        let origin = CallOrigin::Webhook(WEBHOOK_SOURCE.into());
+        CallEnvelope {
+            origin,
+            ..CallEnvelope::new(self.id, PROVIDER_REPORTED, self.order_id.as_str(), self.payload.clone())
+        }
     }
 }
 
@@ -159,10 +159,9 @@ fn report(event: &Value) -> Result<Option<Report>, Refused> {
         "charge.refunded" => News::Refunded { total: money(&object["amount_refunded"])? },
         _ => return Ok(None),
     };
-    let reference = reference.ok_or(Refused::Malformed)?.into();
-    let command = encode_command(&Command::ProviderReported { reference, news }, &order_id);
-    let id = Uuid::new_v5(&EVENTS, id.as_bytes());
-    Ok(command.map(|command| Report { order_id, id, command }))
+    let reference = reference.ok_or(Refused::Malformed)?;
+    let payload = encode_report(&order_id, &reference, &news);
+    Ok(Some(Report { order_id, id: Uuid::new_v5(&EVENTS, id.as_bytes()), payload }))
 }
 
 #[derive(Clone)]
@@ -189,9 +188,9 @@ async fn take(State(door): State<Door>, headers: HeaderMap, body: Body) -> Statu
         }
     };
     for report in reports {
-        match door.router.command(report.message()).await {
+        match door.router.command(report.call()).await {
             Ok(_) => {}
-            Err(error @ (RouteError::Refused(_) | RouteError::Reused)) => {
+            Err(error @ (RouteError::Refused(_) | RouteError::Forbidden(_) | RouteError::Reused)) => {
                 tracing::warn!(%error, "a webhook says what can't be");
                 return StatusCode::BAD_REQUEST;
             }

@@ -18,6 +18,7 @@ use crate::{
     growth::Growth,
     partition::{KeyHash, PartitionId},
     pool::Pool,
+    seal::Seal,
     stuck::{Queue, Release, SetAside, Stuck},
     time::Timestamp,
 };
@@ -399,6 +400,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Notes which loops of the node at `address` are stalled, for people; empty if none is. Kept until it is noted again.
     async fn note_stalled(&self, address: &str, stalled: &str) -> Result<(), StoreError>;
+
+    /// The context's seal, whose key was drawn at random with the schema and never changes.
+    async fn seal(&self) -> Result<Seal, StoreError>;
 
     /// Shared quantities by name; one that does not exist is left out.
     async fn pools(&self, names: &[String]) -> Result<BTreeMap<String, Pool>, StoreError>;

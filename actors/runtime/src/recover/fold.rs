@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use holdfast_core::{
-    AggregateId, KeyHash, TimerChange,
+    AggregateId, KeyHash, Message, TimerChange,
     batch::{Condition, EffectWrite, Entry, Intent, OutboxDraft, StateWrite, TimerWrite, ViewWrite, Writes},
     codec::{EncodedEffect, Outgoing},
     dedup::{ANY_BODY, Answer, Claim, Rejection},
@@ -187,7 +187,12 @@ fn command_draft(recovery: &Recovery, cause: &Event, id: Uuid, command: &Outgoin
     let target = home(recovery, &AggregateId { kind: "", key: command.key.as_str().into() });
     let (topic, key) =
         (recovery.context.commands_topic().clone(), Some(Bytes::copy_from_slice(command.key.as_bytes())));
-    OutboxDraft { id, topic, target, key, headers: out.headers(), value: Some(command.payload.clone()) }
+    let mut draft =
+        OutboxDraft { id, topic, target, key, headers: out.headers(), value: Some(command.payload.clone()) };
+    let sent =
+        Message::new(id, cause.message.source.clone(), command.r#type, command.key.as_str(), command.payload.clone());
+    recovery.emit.seal(&mut draft, &sent);
+    draft
 }
 
 /// What all changes come to, pool by pool.
@@ -232,7 +237,6 @@ fn claims(
                 let seen = sources.entry(source.clone()).or_default();
                 *seen = (*seen).max(*sequence);
             }
-            Mark::None => {}
         }
     }
     summary.claims_of_commands += claims.len() as u64;

@@ -22,7 +22,7 @@ use super::{
 /// A message that will come again.
 pub(super) struct Replay {
     pub id: Uuid,
-    /// Its claim and the digest of its body, if it is a command; its source and sequence, if it is an event.
+    /// Its source and sequence, if it is an event that has one; else its claim and the digest of its body.
     pub mark: Mark,
     /// Its offset, if it lies in the commands topic, in its key's home: there, an aggregate's commands are decided in this order.
     pub order: Option<u64>,
@@ -31,8 +31,6 @@ pub(super) struct Replay {
 pub(super) enum Mark {
     Claim(ClaimKey, Uuid),
     Sequence(String, u64),
-    /// An event without a sequence leaves no mark.
-    None,
 }
 
 /// Per aggregate what will come again, in order.
@@ -98,9 +96,8 @@ fn note(
 
 fn mark(aggregate: &AggregateId, message: &Message, own: bool) -> Mark {
     match message.sequence {
-        _ if own => Mark::Claim(ClaimKey::of(aggregate, message), body_digest(message)),
-        Some(sequence) => Mark::Sequence(message.source.to_string(), sequence),
-        None => Mark::None,
+        Some(sequence) if !own => Mark::Sequence(message.source.to_string(), sequence),
+        _ => Mark::Claim(ClaimKey::of(aggregate, message), body_digest(message)),
     }
 }
 

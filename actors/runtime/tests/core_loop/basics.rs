@@ -50,7 +50,7 @@ async fn a_reused_id_with_another_body_is_a_dead_letter_and_a_conflict_for_a_cal
     let message = call("a", "add", "5");
     let first = member.node.command(message.clone()).await.expect("applied");
     assert_eq!(member.node.command(message.clone()).await.expect("the first answer again"), first);
-    let other = holdfast_core::Message { payload: "6".into(), ..message };
+    let other = holdfast_core::CallEnvelope { payload: "6".into(), ..message };
     assert_eq!(member.node.command(other).await, Err(RouteError::Reused));
     assert_eq!(cluster.sum("a"), Some(6));
 }

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use holdfast_core::{
-    AggregateId, KeyHash, Message, PartitionId, Record, Timestamp,
+    AggregateId, CallEnvelope, KeyHash, PartitionId, Record, Timestamp,
     envelope::{EnvelopeOut, Headers},
 };
 use holdfast_runtime::{BoundedContext, Config, Node, Ports, telemetry::NoTrace};
@@ -211,8 +211,8 @@ pub fn headers(id: Uuid, key: &str, r#type: &str, source: &str, sequence: Option
     EnvelopeOut { sequence, ..EnvelopeOut::new(id, source, r#type, Timestamp::from_unix_ms(0), key) }.headers()
 }
 
-pub fn call(key: &str, r#type: &str, body: &str) -> Message {
-    Message::new(Uuid::now_v7(), "grpc", r#type, key, Bytes::from(body.to_owned()))
+pub fn call(key: &str, r#type: &str, body: &str) -> CallEnvelope {
+    CallEnvelope::new(Uuid::now_v7(), r#type, key, Bytes::from(body.to_owned()))
 }
 
 pub fn text(record: &Record, header: &str) -> String {

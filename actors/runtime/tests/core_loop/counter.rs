@@ -16,6 +16,7 @@ use holdfast_core::{
     codec::{Adapter, Aftermath, Again, Attempt, EncodedEffect, EncodedEvent, LookupFailed, Outgoing, StateError},
     dedup::Rejection,
     disposition::Refused,
+    origin::{Handled, MessageOrigin},
     pool::PoolChange,
 };
 
@@ -150,6 +151,10 @@ impl Oracle {
     }
 }
 
+/// The other context of the tests.
+const OTHER: &[MessageOrigin] =
+    &[MessageOrigin::Events { topic: "other.events", sources: &["other", "holdfast/other/"] }];
+
 #[derive(Clone, Default)]
 pub struct CounterAdapter {
     pub oracle: Oracle,
@@ -164,14 +169,31 @@ fn number(bytes: &[u8]) -> Result<i64, Refused> {
 impl Adapter for CounterAdapter {
     type Aggregate = Counter;
 
-    fn handles(&self) -> Vec<&'static str> {
-        vec!["add", "take", "later", "ask", "recount", "charge", "tell", "panic", "curse", "wait", "other.added"]
+    fn handles(&self) -> Vec<Handled> {
+        const ANY: &[MessageOrigin] = &[MessageOrigin::Commands, MessageOrigin::Call];
+        let mut handled = ["take", "later", "ask", "recount", "charge", "tell", "panic", "curse", "wait"]
+            .map(|name| Handled::new(name, ANY))
+            .to_vec();
+        handled.extend([
+            Handled::new("add", &[MessageOrigin::Commands, MessageOrigin::Sent, MessageOrigin::Call]),
+            Handled::new("other.added", OTHER),
+            Handled::new("private", &[MessageOrigin::Call]),
+            Handled::new("reported", &[MessageOrigin::Webhook("bank/webhook")]),
+            Handled::new("told", &[MessageOrigin::Sent]),
+            Handled::new("fired", &[MessageOrigin::Timer("later")]),
+            Handled::new("charged", &[MessageOrigin::Effect("charge")]),
+        ]);
+        handled
+    }
+
+    fn check_key(&self, key: &str) -> Result<(), Refused> {
+        if key == "no counter" { Err(Refused::invalid("key", "no counter has this key")) } else { Ok(()) }
     }
 
     fn decode(&self, message: &Message) -> Result<Command, Refused> {
         self.oracle.curse("decode", &*message.r#type == "curse");
         match &*message.r#type {
-            "add" | "other.added" => {
+            "add" | "other.added" | "private" | "reported" | "told" | "fired" | "charged" => {
                 let n = number(&message.payload)?;
                 if n < 0 { Err(Refused::invalid("n", "n is negative")) } else { Ok(Command::Add(n)) }
             }

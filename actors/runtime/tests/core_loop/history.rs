@@ -335,7 +335,8 @@ async fn calls_are_answered_again_and_commands_decided_before_stay_without_effec
     assert_eq!(cluster.sum("a"), Some(1111));
     let again = member.node.command(applied.clone()).await.expect("known");
     assert_eq!(again, first, "the same answer, reply and all");
-    let other = member.node.command(holdfast_core::Message { payload: "77".into(), ..applied }).await.expect("known");
+    let other =
+        member.node.command(holdfast_core::CallEnvelope { payload: "77".into(), ..applied }).await.expect("known");
     assert_eq!(other, first, "its body is not known any more, so any is taken for it");
     // What had no event and came last is done again, as it was: the timer.
     eventually("the timer fires", || cluster.sum("a") == Some(2111)).await;
@@ -428,7 +429,7 @@ fn the_counters_events_are_read_as_they_were_written() {
     let context = holdfast_core::Context { key: "a", version: 1, now: holdfast_core::Timestamp::default() };
     for event in [crate::counter::Event::Added(7), crate::counter::Event::Taken(8)] {
         let encoded = adapter.encode_event(&event, &context);
-        let mut message = call("a", encoded.r#type, "");
+        let mut message = call("a", encoded.r#type, "").into_message().expect("sound");
         message.payload = encoded.payload;
         assert_eq!(adapter.decode_event(&message).expect("an event"), event);
     }

@@ -5,6 +5,7 @@ mod counter;
 mod effects;
 
 mod basics;
+mod door;
 mod faults;
 mod growth;
 mod history;

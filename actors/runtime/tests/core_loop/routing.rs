@@ -10,10 +10,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use holdfast_core::{Message, PartitionId, dedup::Answer, epoch::Epoch};
+use bytes::Bytes;
+use holdfast_core::{CallEnvelope, PartitionId, dedup::Answer, epoch::Epoch};
 use holdfast_runtime::{
     Consistency, Local, PeerError, Peers, ReadAnswer, RouteError, Routed, Router,
-    peers::{Answers, HOPS_MAX, Place, Question},
+    peers::{Answers, Forward, HOPS_MAX, Place, Question},
     routing::Limits,
 };
 use tokio::time::Instant;
@@ -70,8 +71,8 @@ impl Network {
 
 #[async_trait]
 impl Peers for Network {
-    async fn command(&self, address: &str, hop: u32, message: &Message) -> Result<Answer, PeerError> {
-        let answer = self.reach(address, hop).await?.command_here(message.clone()).await;
+    async fn command(&self, address: &str, hop: u32, forward: &Forward) -> Result<Answer, PeerError> {
+        let answer = self.reach(address, hop).await?.command_here(forward.clone()).await;
         let losing = |n: u32| n.checked_sub(1);
         if answer.is_ok() && self.faults.lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, losing).is_ok() {
             self.faults.lost.fetch_add(1, Ordering::SeqCst);
@@ -197,7 +198,7 @@ async fn what_the_owner_says_arrives_and_is_not_asked_again() {
     let first = call("a", "add", "1");
     let answer = other.routed.command(first.clone()).await.unwrap();
     assert_eq!(other.routed.command(first.clone()).await.unwrap(), answer, "the first answer");
-    let reused = Message { payload: "2".into(), ..first };
+    let reused = CallEnvelope { payload: "2".into(), ..first };
     assert_eq!(other.routed.command(reused).await, Err(RouteError::Reused));
     world.cluster.oracle.is_away.store(true, Ordering::SeqCst);
     assert!(matches!(other.routed.command(call("a", "ask", "")).await, Err(RouteError::Downstream(_))));
@@ -275,15 +276,15 @@ struct Liar {
 
 #[async_trait]
 impl Local for Liar {
-    async fn command_here(&self, _: Message) -> Result<Answer, PeerError> {
+    async fn command_here(&self, _: Forward) -> Result<Answer, PeerError> {
         let epoch = Epoch(self.first + u64::from(self.term.fetch_add(u32::from(self.first > 0), Ordering::SeqCst)));
         let owner = Some(Place { partition: self.partition, address: self.other.into(), epoch });
         Err(PeerError::NotOwner { reason: "it is the other one".into(), owner })
     }
 
     async fn read_here(&self, question: Question<'_>) -> Answers {
-        let message = call("a", "add", "1");
-        let refusal = self.command_here(message).await.expect_err("a liar");
+        let forward = Forward { call: call("a", "add", "1"), seal: Bytes::new() };
+        let refusal = self.command_here(forward).await.expect_err("a liar");
         question.keys.iter().map(|_| Err(refusal.clone())).collect()
     }
 }

@@ -11,7 +11,7 @@ mod stuck;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -27,6 +27,7 @@ use holdfast_core::{
         CommitError, Committed, Cursor, DueEffect, DueTimer, Found, MailLimit, Slice, StateRow, Store, StoreError,
         Taken, Unreadable, Waiting, Wanted,
     },
+    seal::{KEY_BYTES, Seal},
     stuck::{Order, Queue, Release, SetAside, Stuck},
 };
 use serde_json::Value;
@@ -53,6 +54,7 @@ struct Shared {
     sabotage: Mutex<Sabotage>,
     publish_first: Mutex<Option<MemoryLog>>,
     rows: Mutex<BTreeMap<PartitionId, Arc<tokio::sync::Mutex<()>>>>,
+    seal: OnceLock<Seal>,
 }
 
 /// Row locks held by a test.
@@ -683,5 +685,18 @@ impl Store for MemoryStore {
         self.faults.reach()?;
         let contents = self.lock();
         Ok(names.iter().filter_map(|name| Some((name.clone(), *contents.pools.get(name)?))).collect())
+    }
+
+    async fn seal(&self) -> Result<Seal, StoreError> {
+        self.faults.travel().await;
+        self.faults.reach()?;
+        let draw = || {
+            let mut key = [0; KEY_BYTES];
+            for half in key.chunks_mut(16) {
+                half.copy_from_slice(Uuid::new_v4().as_bytes());
+            }
+            Seal::new(key)
+        };
+        Ok(self.shared.seal.get_or_init(draw).clone())
     }
 }

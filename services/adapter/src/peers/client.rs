@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use holdfast_core::{Message, dedup::Answer};
+use holdfast_core::dedup::Answer;
 use holdfast_platform::{
     errors,
     grpc::{
@@ -23,7 +23,7 @@ use holdfast_platform::{
 use holdfast_proto::runtime::v1::{CommandRequest, ReadRequest, actor_service_client::ActorServiceClient};
 use holdfast_runtime::{
     RouteError,
-    peers::{Answers, PeerError, Peers, Question},
+    peers::{Answers, Forward, PeerError, Peers, Question},
 };
 use tokio::time::Instant;
 use tonic::{Code, Status};
@@ -123,8 +123,8 @@ impl PeersOf {
 
 #[tonic::async_trait]
 impl Peers for PeersOf {
-    async fn command(&self, address: &str, hop: u32, message: &Message) -> Result<Answer, PeerError> {
-        let message = Some(wire::message_out(message));
+    async fn command(&self, address: &str, hop: u32, forward: &Forward) -> Result<Answer, PeerError> {
+        let message = Some(wire::forward_out(forward));
         let request = CommandRequest { context: self.context.to_owned(), hop, message };
         let response = self.client(address)?.command(request).await.map_err(unanswered)?;
         wire::answer_in(response.into_inner())

@@ -1,9 +1,9 @@
 //! The side that answers other nodes.
 //!
-//! Invariant: it asks the runtime for what this node owns, and forwards nothing. Deliberately absent: authentication. The port is the one that
-//! clients use, and [`Admit`] is where a later issue tells nodes from them, by their certificates; with `tls.ca` set, whoever calls has shown one
-//! already, but not whose. Until then a network policy has to keep strangers away: what they could do here, they can do through the
-//! public services as well, but for naming any message id and source.
+//! Invariants: it asks the runtime for what this node owns, and forwards nothing; a command is run only if it carries the seal of the context, which
+//! no stranger can make, and its source is this node's word. Deliberately absent: authentication of readers. The port is the one that clients
+//! use, and [`Admit`] is where a later issue tells nodes from them, by their certificates; with `tls.ca` set, a caller has shown one already, but not
+//! whose. Until then a stranger can read here what the public services show as well.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -13,7 +13,7 @@ use holdfast_proto::runtime::v1::{
     actor_service_server::{ActorService, ActorServiceServer},
 };
 use holdfast_runtime::peers::{HOPS_MAX, Local, PeerError, Question};
-use tonic::{Extensions, Request, Response, Status};
+use tonic::{Code, Extensions, Request, Response, Status};
 use tracing::Span;
 
 use super::wire;
@@ -68,12 +68,19 @@ impl ActorService for Service {
         let actors = self.actors(&request, &asked.context, asked.hop)?;
         let Some(actors) = actors else { return Ok(Response::new(wire::answer_out(Err(not_served())))) };
         let message = request.into_inner().message.ok_or_else(|| missing("message"))?;
-        let mut message = wire::message_in(message).map_err(missing)?;
+        let mut forward = wire::forward_in(message).map_err(missing)?;
         // The way through the loop hangs below this hop; without telemetry here it stays where the sender was.
         if let Some((traceparent, tracestate)) = OtelLink::current(&Span::current()) {
-            (message.traceparent, message.tracestate) = (Some(traceparent), tracestate);
+            (forward.call.traceparent, forward.call.tracestate) = (Some(traceparent), tracestate);
         }
-        Ok(Response::new(wire::answer_out(actors.command_here(message).await)))
+        match actors.command_here(forward).await {
+            Err(error @ PeerError::Unsealed) => {
+                tracing::warn!("a forward without the context's seal was refused");
+                let text = format!("{error}; call the public services instead");
+                Err(Problem::new(Code::PermissionDenied, "FORWARD_NOT_SEALED", text).into_status())
+            }
+            answer => Ok(Response::new(wire::answer_out(answer))),
+        }
     }
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadResponse>, Status> {

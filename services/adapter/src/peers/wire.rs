@@ -5,8 +5,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use holdfast_core::{
-    Message, PartitionId,
+    CallEnvelope, PartitionId,
+    call::CallOrigin,
     dedup::{Answer, Rejection},
     disposition::{DeadLetterReason, Refused, WaitReason},
     envelope::ContentType,
@@ -17,45 +19,47 @@ use holdfast_proto::runtime::v1::{
 };
 use holdfast_runtime::{
     ReadAnswer, RouteError,
-    peers::{PeerError, Place},
+    peers::{Forward, PeerError, Place},
 };
 use uuid::Uuid;
 
 /// When to ask again whoever answered in words that this build does not know.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A message on its way out.
-pub fn message_out(message: &Message) -> CommandMessage {
+/// A call on its way out.
+pub fn forward_out(forward: &Forward) -> CommandMessage {
+    let Forward { call, seal } = forward;
     CommandMessage {
-        id: message.id.into_bytes().to_vec(),
-        source: message.source.to_string(),
-        r#type: message.r#type.to_string(),
-        key: message.key.to_string(),
-        content_type: message.content_type.as_str().to_owned(),
-        sequence: message.sequence,
-        correlation_id: message.correlation.clone(),
-        causation_id: message.causation.clone(),
-        traceparent: message.traceparent.clone(),
-        tracestate: message.tracestate.clone(),
-        payload: message.payload.to_vec(),
+        id: call.id.into_bytes().to_vec(),
+        r#type: call.r#type.to_string(),
+        key: call.key.to_string(),
+        content_type: call.content_type.as_str().to_owned(),
+        correlation_id: call.correlation.clone(),
+        traceparent: call.traceparent.clone(),
+        tracestate: call.tracestate.clone(),
+        payload: call.payload.to_vec(),
+        webhook: match &call.origin {
+            CallOrigin::Caller => None,
+            CallOrigin::Webhook(source) => Some(source.to_string()),
+        },
+        seal: seal.to_vec(),
     }
 }
 
-/// A message that came in, or the field that is wrong with it.
-pub fn message_in(message: CommandMessage) -> Result<Message, &'static str> {
-    Ok(Message {
+/// A call that came in, or the field that is wrong with it.
+pub fn forward_in(message: CommandMessage) -> Result<Forward, &'static str> {
+    let call = CallEnvelope {
+        origin: message.webhook.map_or(CallOrigin::Caller, |source| CallOrigin::Webhook(source.into())),
         id: Uuid::from_slice(&message.id).map_err(|_| "message.id")?,
-        source: message.source.into(),
         r#type: message.r#type.into(),
         key: message.key.into(),
         content_type: ContentType::parse(&message.content_type).ok_or("message.content_type")?,
-        sequence: message.sequence,
         correlation: message.correlation_id,
-        causation: message.causation_id,
         traceparent: message.traceparent,
         tracestate: message.tracestate,
         payload: message.payload.into(),
-    })
+    };
+    Ok(Forward { call, seal: Bytes::from(message.seal) })
 }
 
 /// What became of a command, on its way out.
@@ -117,6 +121,8 @@ fn failure_out(error: PeerError) -> v1::Failure {
             Reason::NotOwner(v1::NotOwner { why, owner: owner.map(place) })
         }
         PeerError::Answered(error) => routed_out(error),
+        // The service answers it by a status.
+        PeerError::Unsealed => routed_out(RouteError::Forbidden("the forward is not sealed".to_owned())),
         // Of a node that forwards nothing neither comes.
         PeerError::Unreached(reason) | PeerError::Lost(reason) => {
             routed_out(RouteError::Unavailable { reason, retry_after: RETRY_AFTER })
@@ -131,6 +137,7 @@ fn routed_out(error: RouteError) -> Reason {
         RouteError::Refused(Refused { reason, error, field }) => {
             Reason::Refused(v1::Refused { reason: reason.as_str().to_owned(), error, field })
         }
+        RouteError::Forbidden(error) => Reason::Forbidden(v1::Forbidden { error }),
         RouteError::Reused => Reason::Reused(v1::Reused {}),
         RouteError::Waiting(reason) => Reason::Waiting(v1::Waiting { reason: reason.as_str().to_owned() }),
         RouteError::Downstream(error) => Reason::Downstream(v1::Downstream { error }),
@@ -161,6 +168,7 @@ fn failure_in(failure: v1::Failure) -> PeerError {
             let reason = DeadLetterReason::ALL.into_iter().find(|known| known.as_str() == reason);
             RouteError::Refused(Refused { reason: reason.unwrap_or(DeadLetterReason::Invalid), error, field })
         }
+        Reason::Forbidden(v1::Forbidden { error }) => RouteError::Forbidden(error),
         Reason::Reused(v1::Reused {}) => RouteError::Reused,
         Reason::Waiting(v1::Waiting { reason }) => match WaitReason::parse(&reason) {
             Some(reason) => RouteError::Waiting(reason),
@@ -187,8 +195,8 @@ fn unknown(field: &str) -> PeerError {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use holdfast_core::epoch::HaltReason;
+    use prost::Message as _;
 
     use super::*;
 
@@ -203,6 +211,7 @@ mod tests {
             })
         };
         let mut answered = vec![
+            RouteError::Forbidden("this ce_type may not come from a call".into()),
             RouteError::Reused,
             RouteError::Waiting(WaitReason::Transferred),
             RouteError::Waiting(WaitReason::Retrying),
@@ -262,35 +271,46 @@ mod tests {
     }
 
     #[test]
-    fn a_message_arrives_as_it_was_sent() {
-        let full = Message {
-            id: Uuid::now_v7(),
-            source: "grpc".into(),
-            r#type: "holdfast.orders.v1.AddItem".into(),
-            key: "0192f0c1-7b1e-7cc3-8000-00000000000a".into(),
-            content_type: ContentType::Json,
-            sequence: Some(0),
-            correlation: Some("flow".into()),
-            causation: Some(String::new()),
-            traceparent: Some("00-0-0-01".into()),
-            tracestate: Some("a=b".into()),
-            payload: Bytes::from_static(b"\x00\xff"),
+    fn forward_arrives_as_it_was_sent() {
+        let full = Forward {
+            call: CallEnvelope {
+                origin: CallOrigin::Webhook("stripe/webhook".into()),
+                id: Uuid::now_v7(),
+                r#type: "holdfast.orders.v1.AddItem".into(),
+                key: "0192f0c1-7b1e-7cc3-8000-00000000000a".into(),
+                content_type: ContentType::Json,
+                correlation: Some("flow".into()),
+                traceparent: Some("00-0-0-01".into()),
+                tracestate: Some("a=b".into()),
+                payload: Bytes::from_static(b"\x00\xff"),
+            },
+            seal: Bytes::from_static(&[7; 32]),
         };
-        let bare = Message {
-            content_type: ContentType::Protobuf,
-            sequence: None,
-            correlation: None,
-            causation: None,
-            traceparent: None,
-            tracestate: None,
-            payload: Bytes::new(),
-            ..full.clone()
+        let bare = Forward {
+            call: CallEnvelope::new(Uuid::now_v7(), "holdfast.orders.v1.AddItem", "a", Bytes::new()),
+            seal: Bytes::new(),
         };
-        for message in [full, bare] {
-            assert_eq!(message_in(over_the_wire(&message_out(&message))), Ok(message));
+        for forward in [full, bare] {
+            assert_eq!(forward_in(over_the_wire(&forward_out(&forward))), Ok(forward));
         }
-        assert_eq!(message_in(CommandMessage::default()), Err("message.id"));
+        assert_eq!(forward_in(CommandMessage::default()), Err("message.id"));
         let nameless = CommandMessage { id: vec![0; 16], ..CommandMessage::default() };
-        assert_eq!(message_in(nameless), Err("message.content_type"));
+        assert_eq!(forward_in(nameless), Err("message.content_type"));
+    }
+
+    #[test]
+    fn source_that_a_stranger_names_in_a_forward_is_ignored() {
+        // Fields 2, 6 and 8 were source, sequence and cause: an older node sends them, and an attacker may.
+        let mut bytes = CommandMessage {
+            id: vec![0; 16],
+            content_type: "application/protobuf".to_owned(),
+            ..CommandMessage::default()
+        }
+        .encode_to_vec();
+        bytes.extend([0x12, 3, b'x', b'/', b'y', 0x30, 9, 0x42, 1, b'c']);
+        let forward = forward_in(CommandMessage::decode(&*bytes).unwrap()).unwrap();
+        assert_eq!(forward.call.origin, CallOrigin::Caller);
+        let message = CallEnvelope { r#type: "t".into(), key: "k".into(), ..forward.call }.into_message().unwrap();
+        assert_eq!((&*message.source, message.sequence, message.causation), ("grpc", None, None));
     }
 }

@@ -1,13 +1,16 @@
 //! Commands from the wire.
 //!
 //! Invariants: each promise that a comment of `customer.proto` or `commands.proto` makes about a field is checked here; what may carry personal
-//! data is taken from calls alone. A record of such a type is of an unknown type, whatever it holds: topics are kept, so nobody may find it a
-//! way to send such data.
+//! data is declared for calls alone: topics are kept, so none may be a way to send such data.
 
 use std::sync::Arc;
 
-use holdfast_adapter::{body, call, check};
-use holdfast_core::{Message, disposition::Refused};
+use holdfast_adapter::{body, check};
+use holdfast_core::{
+    Message,
+    disposition::Refused,
+    origin::{Handled, MessageOrigin},
+};
 use holdfast_customers_domain::{Address, Command, Preferences, Profile};
 use holdfast_proto::customers::v1;
 use uuid::Uuid;
@@ -31,11 +34,21 @@ pub const REACTIVATE_CUSTOMER: &str = "holdfast.customers.v1.ReactivateCustomer"
 /// `ce_type` of `EraseCustomer`.
 pub const ERASE_CUSTOMER: &str = "holdfast.customers.v1.EraseCustomer";
 
-/// The commands that come by gRPC alone.
-pub(super) const PERSONAL: &[&str] =
-    &[CREATE_CUSTOMER, UPDATE_PROFILE, ADD_ADDRESS, CHANGE_ADDRESS, REMOVE_ADDRESS, SET_PREFERENCES];
-/// The commands that come either way.
-pub(super) const ANYWHERE: &[&str] = &[SUSPEND_CUSTOMER, REACTIVATE_CUSTOMER, ERASE_CUSTOMER];
+const PERSONAL: &[MessageOrigin] = &[MessageOrigin::Call];
+const ANYWHERE: &[MessageOrigin] = &[MessageOrigin::Commands, MessageOrigin::Call];
+
+/// The commands of the context.
+pub(super) const HANDLED: &[Handled] = &[
+    Handled::new(CREATE_CUSTOMER, PERSONAL),
+    Handled::new(UPDATE_PROFILE, PERSONAL),
+    Handled::new(ADD_ADDRESS, PERSONAL),
+    Handled::new(CHANGE_ADDRESS, PERSONAL),
+    Handled::new(REMOVE_ADDRESS, PERSONAL),
+    Handled::new(SET_PREFERENCES, PERSONAL),
+    Handled::new(SUSPEND_CUSTOMER, ANYWHERE),
+    Handled::new(REACTIVATE_CUSTOMER, ANYWHERE),
+    Handled::new(ERASE_CUSTOMER, ANYWHERE),
+];
 
 /// Longest name of a person, or line of an address, in bytes.
 const LINE_BYTES_MAX: usize = 200;
@@ -56,9 +69,6 @@ const REASON_BYTES_MAX: usize = 200;
 
 /// The command in `message`.
 pub(super) fn decode(message: &Message) -> Result<Command, Refused> {
-    if PERSONAL.contains(&&*message.r#type) && *message.source != *call::SOURCE {
-        return Err(Refused::unknown_type());
-    }
     match &*message.r#type {
         CREATE_CUSTOMER => {
             let body: v1::CreateCustomer = body::decode(message)?;

@@ -7,10 +7,12 @@ use holdfast_core::{
     codec::Adapter as _,
     disposition::{DeadLetterReason, Refused},
     envelope::ContentType,
+    origin::Arrival,
 };
 use holdfast_customers::codec::CustomerAdapter;
 use holdfast_customers_domain::Command;
 use holdfast_proto::customers::v1;
+use holdfast_testkit::origins::assert_origins;
 use prost::Name;
 use serde::Serialize;
 use uuid::Uuid;
@@ -23,13 +25,13 @@ pub const OTHER: &str = "0192f0c1-7b1e-7cc3-8000-00000000000b";
 /// Stands in every value that is refused, and must stand in no refusal.
 const CANARY: &str = "canary-7f3";
 
-fn message<M: Name>(source: &str, content_type: ContentType, payload: Vec<u8>) -> Message {
-    let message = Message::new(Uuid::from_u128(1), source, M::full_name(), CUSTOMER, payload.into());
+fn message<M: Name>(content_type: ContentType, payload: Vec<u8>) -> Message {
+    let message = Message::new(Uuid::from_u128(1), "test", M::full_name(), CUSTOMER, payload.into());
     Message { content_type, ..message }
 }
 
 fn binary<M: Name>(body: &M) -> Message {
-    message::<M>("grpc", ContentType::Protobuf, body.encode_to_vec())
+    message::<M>(ContentType::Protobuf, body.encode_to_vec())
 }
 
 fn decode(message: &Message) -> Result<Command, Refused> {
@@ -99,7 +101,7 @@ fn every_bad_command_is_refused_and_names_its_field_and_no_value() {
         assert_eq!((refused.reason, refused.field.as_deref()), (DeadLetterReason::Invalid, Some(field)), "row {at}");
         assert!(!refused.error.contains("canary"), "row {at} quotes what it refuses: {refused}");
     }
-    let garbage = message::<v1::CreateCustomer>("grpc", ContentType::Protobuf, CANARY.as_bytes().to_vec());
+    let garbage = message::<v1::CreateCustomer>(ContentType::Protobuf, CANARY.as_bytes().to_vec());
     let refused = decode(&garbage).unwrap_err();
     assert_eq!(refused.reason, DeadLetterReason::Undecodable);
     assert!(!refused.error.contains("canary"), "{refused}");
@@ -124,31 +126,28 @@ fn what_is_just_within_its_bounds_is_accepted() {
 
 #[test]
 fn personal_data_is_taken_from_calls_alone() {
-    let (customer_id, address_id) = (CUSTOMER.to_owned(), OTHER.to_owned());
-    let change = v1::ChangeAddress { customer_id, address_id, address: Some(address("Berlin")) };
-    let personal = [
-        create(|_| {}),
-        binary(&v1::UpdateProfile { customer_id: CUSTOMER.into(), profile: Some(profile("Jane")) }),
-        add(|_| {}),
-        binary(&change),
-        binary(&v1::RemoveAddress { customer_id: CUSTOMER.into(), address_id: OTHER.into() }),
-        prefer("de"),
-    ];
-    for call in personal {
-        assert!(decode(&call).is_ok());
-        let record = Message { source: "crm".into(), ..call };
-        assert_eq!(decode(&record).map_err(|refused| refused.reason), Err(DeadLetterReason::UnknownType));
-        // Whatever it holds: that is not looked at.
-        let garbage = Message { payload: "garbage".into(), ..record };
-        assert_eq!(decode(&garbage).map_err(|refused| refused.reason), Err(DeadLetterReason::UnknownType));
-    }
-    let anywhere = [
-        suspend("unpaid"),
-        binary(&v1::ReactivateCustomer { customer_id: CUSTOMER.into() }),
-        binary(&v1::EraseCustomer { customer_id: CUSTOMER.into() }),
-    ];
-    for call in anywhere {
-        assert!(decode(&Message { source: "crm".into(), ..call }).is_ok());
+    let (call, anyone) = (&[Arrival::Call][..], &[Arrival::Commands, Arrival::Call][..]);
+    assert_origins(
+        &CustomerAdapter.handles(),
+        &[
+            ("holdfast.customers.v1.CreateCustomer", call),
+            ("holdfast.customers.v1.UpdateProfile", call),
+            ("holdfast.customers.v1.AddAddress", call),
+            ("holdfast.customers.v1.ChangeAddress", call),
+            ("holdfast.customers.v1.RemoveAddress", call),
+            ("holdfast.customers.v1.SetPreferences", call),
+            ("holdfast.customers.v1.SuspendCustomer", anyone),
+            ("holdfast.customers.v1.ReactivateCustomer", anyone),
+            ("holdfast.customers.v1.EraseCustomer", anyone),
+        ],
+    );
+}
+
+#[test]
+fn key_of_a_customer_is_a_canonical_uuid() {
+    assert_eq!(CustomerAdapter.check_key(CUSTOMER), Ok(()));
+    for key in ["", "x", "\0x", &CUSTOMER.to_uppercase()] {
+        assert!(CustomerAdapter.check_key(key).is_err(), "{key:?}");
     }
 }
 
@@ -156,7 +155,7 @@ fn personal_data_is_taken_from_calls_alone() {
 fn json_and_protobuf_are_read_alike() {
     fn alike<M: Name + Serialize + Debug>(body: &M) {
         let text = serde_json::to_string(body).unwrap();
-        let json = message::<M>("grpc", ContentType::Json, text.into_bytes());
+        let json = message::<M>(ContentType::Json, text.into_bytes());
         assert_eq!(decode(&json).unwrap(), decode(&binary(body)).unwrap(), "{body:?}");
     }
     alike(&v1::SuspendCustomer { customer_id: CUSTOMER.into(), reason: "unpaid".into() });
@@ -178,5 +177,5 @@ fn each_handled_type_is_the_full_name_of_its_message() {
         v1::ReactivateCustomer::full_name(),
         v1::EraseCustomer::full_name(),
     ];
-    assert_eq!(CustomerAdapter.handles(), names);
+    assert_eq!(CustomerAdapter.handles().iter().map(|handled| handled.r#type).collect::<Vec<_>>(), names);
 }

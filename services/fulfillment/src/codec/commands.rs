@@ -5,7 +5,11 @@
 use std::sync::Arc;
 
 use holdfast_adapter::{body, check};
-use holdfast_core::{Message, disposition::Refused};
+use holdfast_core::{
+    Message,
+    disposition::Refused,
+    origin::{Handled, MessageOrigin},
+};
 use holdfast_fulfillment_domain::{Booking, Command, Parcel, Tracking, shipment_id};
 use holdfast_proto::fulfillment::v1;
 use uuid::Uuid;
@@ -25,9 +29,17 @@ pub const RECORD_TRACKING: &str = "holdfast.fulfillment.v1.RecordTracking";
 /// `ce_type` of `EraseAddress`.
 pub const ERASE_ADDRESS: &str = "holdfast.fulfillment.v1.EraseAddress";
 
-/// The commands to a shipment.
-pub(super) const HANDLED: &[&str] =
-    &[START_PICKING, PACK_SHIPMENT, DISPATCH_SHIPMENT, CANCEL_SHIPMENT, RECORD_TRACKING, ERASE_ADDRESS];
+const COMMAND: &[MessageOrigin] = &[MessageOrigin::Commands, MessageOrigin::Call];
+
+/// The commands to a shipment. An address is erased on the word of the context's own recipient, or of a caller; by no stranger's record.
+pub(super) const HANDLED: &[Handled] = &[
+    Handled::new(START_PICKING, COMMAND),
+    Handled::new(PACK_SHIPMENT, COMMAND),
+    Handled::new(DISPATCH_SHIPMENT, COMMAND),
+    Handled::new(CANCEL_SHIPMENT, COMMAND),
+    Handled::new(RECORD_TRACKING, COMMAND),
+    Handled::new(ERASE_ADDRESS, &[MessageOrigin::Sent, MessageOrigin::Call]),
+];
 
 /// Longest name of a carrier, in bytes.
 const CARRIER_BYTES_MAX: usize = 64;

@@ -7,6 +7,7 @@ use holdfast_core::{
     codec::{Adapter, EncodedEvent, Outgoing, StateError},
     dedup,
     disposition::Refused,
+    origin::{Handled, MessageOrigin},
 };
 use holdfast_fulfillment_domain::{
     Recipient,
@@ -32,8 +33,12 @@ pub struct RecipientAdapter;
 impl Adapter for RecipientAdapter {
     type Aggregate = Recipient;
 
-    fn handles(&self) -> Vec<&'static str> {
-        [&[NOTE_SHIPMENT], subscriptions::OF_RECIPIENTS].concat()
+    fn handles(&self) -> Vec<Handled> {
+        [&[Handled::new(NOTE_SHIPMENT, &[MessageOrigin::Sent])], subscriptions::OF_RECIPIENTS].concat()
+    }
+
+    fn check_key(&self, key: &str) -> Result<(), Refused> {
+        check::canonical_uuid("customer_id", key).map(drop)
     }
 
     fn decode(&self, message: &Message) -> Result<Command, Refused> {

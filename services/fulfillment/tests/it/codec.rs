@@ -7,6 +7,7 @@ use holdfast_core::{
     codec::Adapter as _,
     disposition::{DeadLetterReason, Refused},
     envelope::ContentType,
+    origin::Arrival,
 };
 use holdfast_fulfillment::{
     addresses::StaticAddresses,
@@ -15,6 +16,7 @@ use holdfast_fulfillment::{
 };
 use holdfast_fulfillment_domain::{Booking, Command, Line, Lookup, recipient};
 use holdfast_proto::{customers::v1::CustomerErased, fulfillment::v1, orders::v1 as orders};
+use holdfast_testkit::origins::assert_origins;
 use prost::Name;
 use serde::Serialize;
 use uuid::Uuid;
@@ -192,6 +194,41 @@ fn each_handled_type_is_the_full_name_of_its_message() {
         orders::OrderCancelled::full_name(),
         CONFIRMED.to_owned(),
     ];
-    assert_eq!(adapter().handles(), names);
-    assert_eq!(RecipientAdapter.handles(), [v1::NoteShipment::full_name(), CustomerErased::full_name()]);
+    assert_eq!(adapter().handles().iter().map(|handled| handled.r#type).collect::<Vec<_>>(), names);
+    let names = [v1::NoteShipment::full_name(), CustomerErased::full_name()];
+    assert_eq!(RecipientAdapter.handles().iter().map(|handled| handled.r#type).collect::<Vec<_>>(), names);
+}
+
+#[test]
+fn each_type_is_taken_from_its_own_origins_alone() {
+    let (anyone, sent) = (&[Arrival::Commands, Arrival::Call][..], &[Arrival::Sent][..]);
+    let orders = &[Arrival::Events { topic: "orders.events", source: "holdfast/orders/order" }][..];
+    let inventory = &[Arrival::Events { topic: "inventory.events", source: "holdfast/inventory/reservation" }][..];
+    let customers = &[Arrival::Events { topic: "customers.events", source: "holdfast/customers/customer" }][..];
+    let handled = [adapter().handles(), RecipientAdapter.handles()].concat();
+    assert_origins(
+        &handled,
+        &[
+            ("holdfast.fulfillment.v1.StartPicking", anyone),
+            ("holdfast.fulfillment.v1.PackShipment", anyone),
+            ("holdfast.fulfillment.v1.DispatchShipment", anyone),
+            ("holdfast.fulfillment.v1.CancelShipment", anyone),
+            ("holdfast.fulfillment.v1.RecordTracking", anyone),
+            ("holdfast.fulfillment.v1.EraseAddress", &[Arrival::Sent, Arrival::Call]),
+            ("holdfast.fulfillment.v1.NoteShipment", sent),
+            (ORDER_PAID, orders),
+            (REQUESTED, orders),
+            ("holdfast.orders.v1.OrderCancelled", orders),
+            (CONFIRMED, inventory),
+            ("holdfast.customers.v1.CustomerErased", customers),
+        ],
+    );
+}
+
+#[test]
+fn keys_of_shipments_and_recipients_are_canonical_uuids() {
+    assert_eq!((adapter().check_key(ORDER), RecipientAdapter.check_key(CUSTOMER)), (Ok(()), Ok(())));
+    for key in ["", "x", "\0x"] {
+        assert!(adapter().check_key(key).is_err() && RecipientAdapter.check_key(key).is_err(), "{key:?}");
+    }
 }

@@ -126,7 +126,10 @@ impl Shop {
     }
 
     fn append(&self, topic: &str, r#type: &str, key: &str, sequence: Option<u64>, body: Vec<u8>) {
-        let source = format!("test/{topic}");
+        let source = match topic.strip_suffix(".events") {
+            Some(context) => format!("holdfast/{context}/test"),
+            None => "test".to_owned(),
+        };
         let headers = EnvelopeOut {
             sequence,
             ..EnvelopeOut::new(Uuid::now_v7(), &source, r#type, Timestamp::from_unix_ms(0), key)

@@ -53,6 +53,10 @@ fn between_contexts(story: &Story, order: &Order) -> Vec<String> {
                 .push(format!("the order is {}, but {what}", status.as_str_name().trim_start_matches("ORDER_STATUS_")));
         }
     };
+    if let Some(paid) = order.mismatched_payment.as_ref().and_then(|payment| payment.amount.as_ref()) {
+        let (total, currency) = order.total.as_ref().map_or((0, ""), |total| (total.minor, total.currency.as_str()));
+        check(false, format!("{} {} was paid of {total} {currency}: no payment of it", paid.minor, paid.currency));
+    }
     let is_paid = matches!(status, OrderStatus::Paid | OrderStatus::Shipped | OrderStatus::Delivered);
     check(is_paid || kept(story) == 0, format!("payments keeps {} of its money", kept(story)));
     if is_paid {
@@ -125,6 +129,7 @@ mod tests {
     use holdfast_proto::{
         fulfillment::v1::Shipment,
         inventory::v1::Reservation,
+        orders::v1::{Order, OrderPayment},
         payments::v1::{ContradictionSubject, Payment},
     };
 
@@ -151,6 +156,14 @@ mod tests {
             }),
             shipment: shipment.map(|status| Shipment { status: status.into(), ..Shipment::default() }),
         }
+    }
+
+    /// The same after a payment over one cent.
+    fn mismatched(mut story: Story) -> Story {
+        if let Some(order) = &mut story.order {
+            order.mismatched_payment = Some(OrderPayment { amount: Some(euro(1)), ..OrderPayment::default() });
+        }
+        story
     }
 
     #[test]
@@ -195,6 +208,10 @@ mod tests {
                 "its shipment is SHIPPED",
             ),
             (story(O::Paid, Some(R::Confirmed), Some((P::Captured, 0)), None), "its shipment is not there"),
+            (
+                mismatched(story(O::Placed, Some(R::Held), Some((P::Requested, 0)), None)),
+                "1 EUR was paid of 100 EUR: no payment of it",
+            ),
             (
                 Story { order: None, ..story(O::Draft, None, Some((P::Captured, 0)), None) },
                 "there is a payment, but no order",

@@ -1,7 +1,11 @@
 //! Every row of "bad record" in the contracts: the exact dead letter, and the partition goes on.
 
 use holdfast_load_tests::by_hand::{self, Place, Raw};
-use holdfast_proto::orders::v1::{AddItem, CreateOrder};
+use holdfast_proto::{
+    money::v1::Money,
+    orders::v1::{AddItem, CancelOrder, CreateOrder, PlaceOrder},
+    payments::v1::PaymentCaptured,
+};
 use libtest_mimic::Failed;
 use uuid::Uuid;
 
@@ -51,6 +55,27 @@ pub fn table() -> Vec<(String, Raw, &'static str)> {
         let body = CreateOrder { currency: currency.to_owned(), ..create(&order) };
         row(&format!("currency `{currency}`"), record(&order, &body), "INVALID");
     }
+    for source in ["grpc", "stripe/webhook", "holdfast/orders/order", "holdfast/payments/payment"] {
+        row(&format!("source {source}"), good().with("ce_source", Some(source)), "UNKNOWN_TYPE");
+    }
+    row(
+        "a false seal",
+        good().with("ce_source", Some("holdfast/orders/order")).with("ce_holdfastseal", Some("00")),
+        "UNKNOWN_TYPE",
+    );
+    let order = id();
+    let cent = Some(Money { minor: 1, currency: "EUR".to_owned() });
+    let paid = PaymentCaptured { order_id: order.clone(), amount: cent, ..PaymentCaptured::default() };
+    row("another context's event", record(&order, &paid), "UNKNOWN_TYPE");
+    row("ce_sequence 0", good().with("ce_sequence", Some("0")), "INVALID");
+    row("ce_time malformed", good().with("ce_time", Some("yesterday")), "INVALID");
+    row("NUL in a header", good().with("ce_correlationid", Some("a\0b")), "INVALID");
+    let order = id();
+    let nul = CancelOrder { order_id: order.clone(), reason: "a\0b".to_owned() };
+    row("NUL in the body", record(&order, &nul), "INVALID");
+    row("NUL in the key", record("\0x", &create("\0x")), "INVALID");
+    row("a header over 1 KiB", good().with("ce_correlationid", Some(&"x".repeat(1025))), "TOO_LARGE");
+    row("headers over 64 KiB", good().with("x-large", Some(&"x".repeat(64 * 1024))), "TOO_LARGE");
     row("over 1 MiB", Raw { value: Some(vec![b'x'; 1024 * 1024 + 1]), ..good() }, "TOO_LARGE");
     rows
 }

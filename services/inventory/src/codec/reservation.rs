@@ -5,11 +5,13 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use holdfast_adapter::check;
 use holdfast_core::{
     Aggregate, Context, Message,
     codec::{Adapter, Aftermath, EncodedEvent, StateError},
     dedup,
     disposition::Refused,
+    origin::{Handled, MessageOrigin},
 };
 use holdfast_inventory_domain::{
     Line, Reservation, Sku,
@@ -44,8 +46,13 @@ impl ReservationAdapter {
 impl Adapter for ReservationAdapter {
     type Aggregate = Reservation;
 
-    fn handles(&self) -> Vec<&'static str> {
-        subscriptions::HANDLED.to_vec()
+    fn handles(&self) -> Vec<Handled> {
+        let timer = Handled::new(EXPIRY_TIMER, &[MessageOrigin::Timer(EXPIRY_TIMER)]);
+        [subscriptions::HANDLED, &[timer]].concat()
+    }
+
+    fn check_key(&self, key: &str) -> Result<(), Refused> {
+        check::canonical_uuid("order_id", key).map(drop)
     }
 
     fn decode(&self, message: &Message) -> Result<Command, Refused> {

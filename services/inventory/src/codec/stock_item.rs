@@ -9,6 +9,7 @@ use holdfast_core::{
     codec::{Adapter, Aftermath, EncodedEvent, StateError},
     dedup,
     disposition::Refused,
+    origin::{Handled, MessageOrigin},
 };
 use holdfast_inventory_domain::{
     Sku, StockItem,
@@ -45,8 +46,16 @@ pub struct StockItemAdapter;
 impl Adapter for StockItemAdapter {
     type Aggregate = StockItem;
 
-    fn handles(&self) -> Vec<&'static str> {
-        vec![RECEIVE_STOCK, ADJUST_STOCK, SET_PRICE, SET_REORDER_POINT]
+    fn handles(&self) -> Vec<Handled> {
+        let mut handled = [RECEIVE_STOCK, ADJUST_STOCK, SET_PRICE, SET_REORDER_POINT]
+            .map(|name| Handled::new(name, &[MessageOrigin::Commands, MessageOrigin::Call]))
+            .to_vec();
+        handled.push(Handled::new(REORDER_TIMER, &[MessageOrigin::Timer(REORDER_TIMER)]));
+        handled
+    }
+
+    fn check_key(&self, key: &str) -> Result<(), Refused> {
+        sku_or_refused("sku", key).map(drop)
     }
 
     fn decode(&self, message: &Message) -> Result<Command, Refused> {

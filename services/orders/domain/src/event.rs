@@ -81,6 +81,15 @@ pub enum Event {
         /// What is to be shipped.
         lines: Arc<[Line]>,
     },
+    /// The order learned of a payment over another amount, or in another currency, than its total. It is not paid by it; an operator has to see to it.
+    OrderPaymentMismatched {
+        /// When it learned it.
+        at: Timestamp,
+        /// What was paid.
+        payment: Payment,
+        /// What was to be paid.
+        total: Money,
+    },
     /// The customer wants a paid order cancelled: fulfillment decides whether it is in time.
     OrderCancellationRequested {
         /// When.
@@ -119,6 +128,7 @@ impl Event {
             | Self::OrderPlaced { at, .. }
             | Self::OrderReserved { at, .. }
             | Self::OrderPaid { at, .. }
+            | Self::OrderPaymentMismatched { at, .. }
             | Self::OrderCancellationRequested { at, .. }
             | Self::OrderShipped { at, .. }
             | Self::OrderDelivered { at }

@@ -1,8 +1,8 @@
 //! The Order aggregate: its state, its decisions, its evolution.
 //!
 //! Invariants: lines change in DRAFT only; an order is placed at most once, with at least one line, and for an ACTIVE customer who has the address
-//! (nobody is charged for what can't be sent); CANCELLED and DELIVERED are final; it is paid
-//! at most once, and shipped only when paid. Other contexts' news never errs, whatever state it meets: contexts react to one another,
+//! (nobody is charged for what can't be sent); CANCELLED and DELIVERED are final; it is paid at most once, by an amount that equals its total in its
+//! currency, and shipped only when paid. Other contexts' news never errs, whatever state it meets: contexts react to one another,
 //! so their events cross, and what comes too late changes nothing here ([`crate::process`]) because whoever sent it, told of
 //! the cancellation, undoes what it did. A paid order is cancelled by fulfillment's word alone, for only fulfillment knows whether the
 //! goods have left.
@@ -42,6 +42,8 @@ pub struct Details {
     pub address_id: Option<Arc<str>>,
     /// What was paid, once it was.
     pub payment: Option<Payment>,
+    /// A payment over another amount than the total, or in another currency: the first one that the order learned of. It stays for an operator to see.
+    pub mismatched_payment: Option<Payment>,
     /// Why the customer wants it cancelled, while fulfillment has not said whether it is in time.
     pub cancellation_requested: Option<Arc<str>>,
     /// What is on its way, or has arrived.
@@ -114,13 +116,7 @@ impl Order {
         let order = self.0.as_ref()?;
         match (process::reaction(news, order.status.stage())?, command) {
             (Reaction::Reserve, Command::StockReserved { until }) => order.reserve(*until, at),
-            (Reaction::Pay, Command::PaymentCaptured(payment)) => Some(Event::OrderPaid {
-                at,
-                payment: payment.clone(),
-                customer: order.customer,
-                address_id: order.address_id.clone(),
-                lines: order.lines.as_slice().into(),
-            }),
+            (Reaction::Pay, Command::PaymentCaptured(payment)) => order.pay(payment, at),
             (Reaction::Ship, Command::ShipmentDispatched(shipment)) => {
                 Some(Event::OrderShipped { at, shipment: shipment.clone() })
             }
@@ -180,6 +176,7 @@ impl Aggregate for Order {
                 payment_method: None,
                 address_id: None,
                 payment: None,
+                mismatched_payment: None,
                 cancellation_requested: None,
                 shipment: None,
                 created_at: *at,
@@ -258,6 +255,16 @@ impl Details {
         Some(Event::OrderReserved { at, until, customer, total, payment_method })
     }
 
+    /// By its total alone. Of payments over other amounts the first is an event.
+    fn pay(&self, payment: &Payment, at: Timestamp) -> Option<Event> {
+        let (payment, total) = (payment.clone(), self.lines.total());
+        if payment.amount == total {
+            let (customer, address_id) = (self.customer, self.address_id.clone());
+            return Some(Event::OrderPaid { at, payment, customer, address_id, lines: self.lines.as_slice().into() });
+        }
+        self.mismatched_payment.is_none().then_some(Event::OrderPaymentMismatched { at, payment, total })
+    }
+
     fn cancel_as_told(&self, cause: ShipmentCause, at: Timestamp) -> Event {
         let cause = match cause {
             ShipmentCause::CancellationRequested => CancellationCause::Requested,
@@ -315,6 +322,7 @@ impl Details {
                 self.status = Status::Paid;
                 self.payment = Some(payment.clone());
             }
+            Event::OrderPaymentMismatched { payment, .. } => self.mismatched_payment = Some(payment.clone()),
             Event::OrderCancellationRequested { reason, .. } => self.cancellation_requested = Some(reason.clone()),
             Event::OrderShipped { shipment, .. } => {
                 self.status = Status::Shipped;

@@ -49,7 +49,8 @@ pub enum News {
 pub enum Reaction {
     /// `OrderReserved`, once: now the customer is to pay.
     Reserve,
-    /// `OrderPaid`: inventory keeps the stock for good, fulfillment prepares a shipment.
+    /// `OrderPaid`, if the amount is the order's total: inventory keeps the stock for good, fulfillment prepares a shipment. Another amount is
+    /// `OrderPaymentMismatched`, once, and the order stays where it is.
     Pay,
     /// `OrderShipped`: the stock leaves.
     Ship,

@@ -3,8 +3,9 @@
 mod given;
 
 use given::{NOW, add, at, cancel, captured, create, dispatched, eur, given, payment, place, reserved, sku, when};
+use holdfast_money::{Currency, Money};
 use holdfast_orders_domain::{
-    Cancellation, CancellationCause, Command, Event, Line, Order, Rejection, ShipmentCause,
+    Cancellation, CancellationCause, Command, Event, Line, Order, Payment, Rejection, ShipmentCause,
     process::{News, Reaction, Stage, TABLE, reaction},
 };
 
@@ -82,6 +83,26 @@ fn payment_is_pinned_with_its_rate_and_tells_others_what_to_ship() {
     let paid = Event::OrderPaid { at: NOW, payment: payment(), customer, address_id, lines: [line].into() };
     assert_eq!(when(&order, captured()), Ok(vec![paid]));
     assert_eq!(at(Stage::Delivered).details().and_then(|details| details.payment.clone()), Some(payment()));
+}
+
+#[test]
+fn payment_over_another_amount_is_an_event_and_no_payment() {
+    let other = |amount| Command::PaymentCaptured(Payment { amount, ..payment() });
+    for amount in [eur(0), eur(2), eur(-1), eur(i64::MAX), Money::new(1, Currency::USD)] {
+        let mut order = at(Stage::Placed);
+        let mismatched =
+            Event::OrderPaymentMismatched { at: NOW, payment: Payment { amount, ..payment() }, total: eur(1) };
+        assert_eq!(given::handle(&mut order, &other(amount)), Ok(vec![mismatched]), "{amount:?}");
+        let details = order.details().expect("exists");
+        assert_eq!((details.status.stage(), &details.payment), (Stage::Placed, &None), "{amount:?}");
+        assert_eq!(details.mismatched_payment.as_ref().map(|payment| payment.amount), Some(amount));
+        assert_eq!(when(&order, other(amount)), Ok(vec![]), "the same again");
+        assert_eq!(when(&order, other(eur(7))), Ok(vec![]), "another one");
+        assert_eq!(after(&order, captured()), Stage::Paid, "the total is still taken");
+    }
+    for stage in Stage::ALL.into_iter().filter(|stage| *stage != Stage::Placed) {
+        assert_eq!(when(&at(stage), other(eur(2))), Ok(vec![]), "{stage:?}");
+    }
 }
 
 #[test]

@@ -4,7 +4,11 @@
 //! customer may order.
 
 use holdfast_adapter::{body, check};
-use holdfast_core::{Message, disposition::Refused};
+use holdfast_core::{
+    Message,
+    disposition::Refused,
+    origin::{Handled, MessageOrigin},
+};
 use holdfast_orders_domain::{Command, Quote, Sku, TOKEN_BYTES_MAX};
 use holdfast_proto::orders::v1;
 use uuid::Uuid;
@@ -20,8 +24,16 @@ pub const PLACE_ORDER: &str = "holdfast.orders.v1.PlaceOrder";
 /// `ce_type` of `CancelOrder`.
 pub const CANCEL_ORDER: &str = "holdfast.orders.v1.CancelOrder";
 
-/// The commands of the context.
-pub(super) const HANDLED: &[&str] = &[CREATE_ORDER, ADD_ITEM, REMOVE_ITEM, PLACE_ORDER, CANCEL_ORDER];
+const COMMAND: &[MessageOrigin] = &[MessageOrigin::Commands, MessageOrigin::Call];
+
+/// The commands of the context: anyone's who may write its commands topic or call it.
+pub(super) const HANDLED: &[Handled] = &[
+    Handled::new(CREATE_ORDER, COMMAND),
+    Handled::new(ADD_ITEM, COMMAND),
+    Handled::new(REMOVE_ITEM, COMMAND),
+    Handled::new(PLACE_ORDER, COMMAND),
+    Handled::new(CANCEL_ORDER, COMMAND),
+];
 
 /// Longest text that is taken as the id of an address, in bytes.
 const ADDRESS_ID_BYTES_MAX: usize = 255;

@@ -19,6 +19,8 @@ pub(super) const ORDER_PLACED: &str = "holdfast.orders.v1.OrderPlaced";
 pub(super) const ORDER_RESERVED: &str = "holdfast.orders.v1.OrderReserved";
 /// `ce_type` of `OrderPaid`.
 pub(super) const ORDER_PAID: &str = "holdfast.orders.v1.OrderPaid";
+/// `ce_type` of `OrderPaymentMismatched`.
+pub(super) const ORDER_PAYMENT_MISMATCHED: &str = "holdfast.orders.v1.OrderPaymentMismatched";
 /// `ce_type` of `OrderCancellationRequested`.
 pub(super) const ORDER_CANCELLATION_REQUESTED: &str = "holdfast.orders.v1.OrderCancellationRequested";
 /// `ce_type` of `OrderShipped`.
@@ -88,6 +90,11 @@ pub(super) fn encode(event: &Event, key: &str) -> EncodedEvent {
                 payment: Some(parts::payment(payment)),
             };
             (ORDER_PAID, body.encode_to_vec())
+        }
+        Event::OrderPaymentMismatched { payment, total, .. } => {
+            let (total, payment) = (Some(amount(*total)), Some(parts::payment(payment)));
+            let body = v1::OrderPaymentMismatched { order_id, occurred_at, total, payment };
+            (ORDER_PAYMENT_MISMATCHED, body.encode_to_vec())
         }
         Event::OrderCancellationRequested { reason, .. } => {
             let reason = reason.as_ref().to_owned();

@@ -13,7 +13,7 @@ use holdfast_proto::{money::v1::Money as WireMoney, orders::v1};
 use super::{
     events::{
         ITEM_ADDED, ITEM_REMOVED, ORDER_CANCELLATION_REQUESTED, ORDER_CANCELLED, ORDER_CREATED, ORDER_DELIVERED,
-        ORDER_PAID, ORDER_PLACED, ORDER_RESERVED, ORDER_SHIPPED,
+        ORDER_PAID, ORDER_PAYMENT_MISMATCHED, ORDER_PLACED, ORDER_RESERVED, ORDER_SHIPPED,
     },
     parts,
 };
@@ -65,6 +65,14 @@ pub(super) fn decode(message: &Message) -> Result<Event, Refused> {
                 customer: check::canonical_uuid("customer_id", &event.customer_id)?,
                 address_id: text(&event.address_id),
                 lines: lines.collect::<Result<_, _>>()?,
+            }
+        }
+        ORDER_PAYMENT_MISMATCHED => {
+            let event: v1::OrderPaymentMismatched = body::decode(message)?;
+            Event::OrderPaymentMismatched {
+                at: at(event.occurred_at.as_ref())?,
+                payment: parts::payment_back(event.payment.as_ref())?,
+                total: check::money("total", event.total.as_ref())?,
             }
         }
         ORDER_CANCELLATION_REQUESTED => {

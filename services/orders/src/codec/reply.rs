@@ -38,6 +38,7 @@ pub fn order(state: &Order, key: &str, version: u64) -> Option<v1::Order> {
         payment: details.payment.as_ref().map(parts::payment),
         cancellation_requested: details.cancellation_requested.as_deref().unwrap_or_default().to_owned(),
         shipment: details.shipment.as_ref().map(parts::shipment),
+        mismatched_payment: details.mismatched_payment.as_ref().map(parts::payment),
     })
 }
 

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use holdfast_core::{Aggregate, Timestamp, codec::StateError};
 use holdfast_money::{Currency, Money};
-use holdfast_orders_domain::{Cancellation, Details, Line, Lines, Order, Sku, Status};
+use holdfast_orders_domain::{Cancellation, Details, Line, Lines, Order, Payment, Sku, Status};
 use holdfast_proto::{orders::v1, time};
 use prost::Message as _;
 use uuid::Uuid;
@@ -35,6 +35,7 @@ pub fn encode(state: &Order) -> Bytes {
         payment: details.payment.as_ref().map(parts::payment),
         cancellation_requested: details.cancellation_requested.as_deref().unwrap_or_default().to_owned(),
         shipment: details.shipment.as_ref().map(parts::shipment),
+        mismatched_payment: details.mismatched_payment.as_ref().map(parts::payment),
     }
     .encode_to_vec()
     .into()
@@ -74,12 +75,8 @@ fn rehydrate(stored: v1::OrderState) -> Result<Details, &'static str> {
         status: status(&stored)?,
         payment_method: text(stored.payment_method),
         address_id: text(stored.address_id),
-        payment: stored
-            .payment
-            .as_ref()
-            .map(|wire| parts::payment_back(Some(wire)))
-            .transpose()
-            .map_err(|_| "a payment that is none")?,
+        payment: payment(stored.payment.as_ref())?,
+        mismatched_payment: payment(stored.mismatched_payment.as_ref())?,
         cancellation_requested: text(stored.cancellation_requested),
         shipment: stored
             .shipment
@@ -90,6 +87,10 @@ fn rehydrate(stored: v1::OrderState) -> Result<Details, &'static str> {
         created_at: stamp(stored.created_at.as_ref())?,
         updated_at: stamp(stored.updated_at.as_ref())?,
     })
+}
+
+fn payment(stored: Option<&v1::OrderPayment>) -> Result<Option<Payment>, &'static str> {
+    stored.map(|wire| parts::payment_back(Some(wire))).transpose().map_err(|_| "a payment that is none")
 }
 
 fn rehydrated(line: &v1::OrderLineState, currency: Currency) -> Result<Line, &'static str> {

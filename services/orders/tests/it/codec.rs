@@ -8,6 +8,7 @@ use holdfast_core::{
     codec::Adapter as _,
     disposition::{DeadLetterReason, Refused},
     envelope::{EnvelopeOut, header},
+    origin::Arrival,
 };
 use holdfast_money::{Currency, Money};
 use holdfast_orders::{
@@ -21,6 +22,7 @@ use holdfast_proto::{
     inventory::v1::{ReservationExpired, ReservationRefused, StockReserved},
     orders::v1::{AddItem, CancelOrder, CreateOrder, PlaceOrder, RemoveItem},
 };
+use holdfast_testkit::origins::assert_origins;
 use prost::Name;
 use serde::Serialize;
 use uuid::Uuid;
@@ -288,5 +290,39 @@ fn a_refusal_holds_no_value_of_the_payload() {
     ] {
         let refused = read(&record).unwrap_err();
         assert!(!refused.error.contains("canary"), "{refused}");
+    }
+}
+
+#[test]
+fn each_type_is_taken_from_its_own_origins_alone() {
+    let anyone = &[Arrival::Commands, Arrival::Call][..];
+    let inventory = &[Arrival::Events { topic: "inventory.events", source: "holdfast/inventory/reservation" }][..];
+    let payments = &[Arrival::Events { topic: "payments.events", source: "holdfast/payments/payment" }][..];
+    let fulfillment = &[Arrival::Events { topic: "fulfillment.events", source: "holdfast/fulfillment/shipment" }][..];
+    assert_origins(
+        &adapter().handles(),
+        &[
+            ("holdfast.orders.v1.CreateOrder", anyone),
+            ("holdfast.orders.v1.AddItem", anyone),
+            ("holdfast.orders.v1.RemoveItem", anyone),
+            ("holdfast.orders.v1.PlaceOrder", anyone),
+            ("holdfast.orders.v1.CancelOrder", anyone),
+            ("holdfast.inventory.v1.StockReserved", inventory),
+            ("holdfast.inventory.v1.ReservationRefused", inventory),
+            ("holdfast.inventory.v1.ReservationExpired", inventory),
+            ("holdfast.payments.v1.PaymentCaptured", payments),
+            ("holdfast.payments.v1.PaymentDeclined", payments),
+            ("holdfast.fulfillment.v1.ShipmentDispatched", fulfillment),
+            ("holdfast.fulfillment.v1.ShipmentDelivered", fulfillment),
+            ("holdfast.fulfillment.v1.ShipmentCancelled", fulfillment),
+        ],
+    );
+}
+
+#[test]
+fn key_of_an_order_is_a_canonical_uuid() {
+    assert_eq!(adapter().check_key(ORDER), Ok(()));
+    for key in ["", "x", "\0x", "0192F0C1-7B1E-7CC3-8000-000000000001"] {
+        assert!(adapter().check_key(key).is_err(), "{key:?}");
     }
 }

@@ -48,7 +48,7 @@ const EVENT: &str =
 const STATE: &str = "0a2430313932663063312d376231652d376363332d383030302d3030303030303030633030311203455552";
 
 /// Every kind of event, its type and its bytes after [`EVENT`].
-fn events() -> [(Event, &'static str, &'static str); 10] {
+fn events() -> [(Event, &'static str, &'static str); 11] {
     let total = Money::new(3_150, Currency::EUR);
     [
         (
@@ -99,6 +99,11 @@ fn events() -> [(Event, &'static str, &'static str); 10] {
             },
             "holdfast.orders.v1.OrderPaid",
             "1a2430313932663063312d376231652d376363332d383030302d3030303030303030633030312203615f312a1b0a03412d3110021a0808e2091203455552220808c4131203455552322c0a0470695f31120808ce1812034555521a100a03455552120355534418d55420904e220808d61a1203555344",
+        ),
+        (
+            Event::OrderPaymentMismatched { at: AT, payment: payment(), total: Money::new(5_000, Currency::EUR) },
+            "holdfast.orders.v1.OrderPaymentMismatched",
+            "1a080888271203455552222c0a0470695f31120808ce1812034555521a100a03455552120355534418d55420904e220808d61a1203555344",
         ),
         (
             Event::OrderCancellationRequested { at: AT, reason: "too late".into() },
@@ -158,6 +163,7 @@ fn order(status: Status) -> Order {
     let is_shipped = is_paid && status != Status::Paid;
     Order::rehydrate(Details {
         payment: is_paid.then(payment),
+        mismatched_payment: None,
         cancellation_requested: (status == Status::Paid).then(|| "too late".into()),
         shipment: is_shipped.then(shipment),
         customer: CUSTOMER,
@@ -211,6 +217,19 @@ fn states_of_schema_1_are_written_as_ever_and_read_back() {
         assert_eq!(hex(&adapter().encode_state(&order)), golden);
         assert_eq!(adapter().decode_state(1, &unhex(&golden)), Ok(order));
     }
+}
+
+#[test]
+fn state_with_a_mismatched_payment_is_read_back() {
+    let placed = order(Status::Placed { reserved_until: None });
+    let details = placed.details().cloned().unwrap();
+    let mismatched = Order::rehydrate(Details { mismatched_payment: Some(payment()), ..details });
+    let golden = format!(
+        "{}722c0a0470695f31120808ce1812034555521a100a03455552120355534418d55420904e220808d61a1203555344",
+        hex(&adapter().encode_state(&placed))
+    );
+    assert_eq!(hex(&adapter().encode_state(&mismatched)), golden);
+    assert_eq!(adapter().decode_state(1, &unhex(&golden)), Ok(mismatched));
 }
 
 #[test]

@@ -190,9 +190,10 @@ impl Shop {
     }
 
     fn append<M: Name>(&self, topic: &str, key: &str, sequence: Option<u64>, body: &M) {
+        let source = if topic == "inventory.events" { "holdfast/inventory/reservation" } else { "test" };
         let headers = EnvelopeOut {
             sequence,
-            ..EnvelopeOut::new(Uuid::now_v7(), "test", &M::full_name(), Timestamp::from_unix_ms(0), key)
+            ..EnvelopeOut::new(Uuid::now_v7(), source, &M::full_name(), Timestamp::from_unix_ms(0), key)
         }
         .headers();
         let (key, value) = (Bytes::from(key.to_owned()), Bytes::from(body.encode_to_vec()));

@@ -1,18 +1,23 @@
-//! Commands from and to the wire.
+//! Commands from the wire, and the provider's reports to it.
 //!
-//! Invariant: each promise that a comment of `commands.proto` makes about a field is checked here; what [`encode`] writes, [`decode`] reads
-//! as the same command. Deliberately absent: rates that Prepare looks up, which are no part of a command on its way.
+//! Invariant: each promise that a comment of `commands.proto` makes about a field is checked here. How a call to the provider ended is given by the
+//! runtime as a command and has no form on the wire that is read; its types are declared, so that a record of one is refused by name.
+//! Deliberately absent: rates that Prepare looks up, which are no part of a command on its way.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_adapter::{body, check};
-use holdfast_core::{Message, disposition::Refused};
-use holdfast_payments_domain::{Command, News, Outcome, Quote};
+use holdfast_core::{
+    Message,
+    disposition::Refused,
+    origin::{Handled, MessageOrigin},
+};
+use holdfast_payments_domain::{CAPTURE, CHARGE, Command, News, Quote, VOID};
 use holdfast_proto::payments::v1;
 use prost::Message as _;
 
-use super::{amount, rate, read_rate};
+use super::amount;
 
 /// `ce_type` of `RefundPayment`.
 pub const REFUND_PAYMENT: &str = "holdfast.payments.v1.RefundPayment";
@@ -25,16 +30,22 @@ const REFUND_REFUSED: &str = "holdfast.payments.v1.RefundRefused";
 /// `ce_type` of `ProviderReported`.
 pub const PROVIDER_REPORTED: &str = "holdfast.payments.v1.ProviderReported";
 
-/// The commands of the context.
-pub(super) const HANDLED: &[&str] = &[
-    REFUND_PAYMENT,
-    CHARGE_SUCCEEDED,
-    CHARGE_DECLINED,
-    CAPTURE_SUCCEEDED,
-    AUTHORIZATION_ENDED,
-    REFUND_SUCCEEDED,
-    REFUND_REFUSED,
-    PROVIDER_REPORTED,
+/// `ce_source` of what comes by webhook, under which its claims are found.
+pub const WEBHOOK_SOURCE: &str = "stripe/webhook";
+
+/// What effects of refunds are called, up to the number.
+const REFUND: &str = "refund";
+
+/// The commands of the context, and its news of the provider.
+pub(super) const HANDLED: &[Handled] = &[
+    Handled::new(REFUND_PAYMENT, &[MessageOrigin::Commands, MessageOrigin::Call]),
+    Handled::new(CHARGE_SUCCEEDED, &[MessageOrigin::Effect(CHARGE), MessageOrigin::Effect(VOID)]),
+    Handled::new(CHARGE_DECLINED, &[MessageOrigin::Effect(CHARGE)]),
+    Handled::new(CAPTURE_SUCCEEDED, &[MessageOrigin::Effect(CAPTURE)]),
+    Handled::new(AUTHORIZATION_ENDED, &[MessageOrigin::Effect(CAPTURE), MessageOrigin::Effect(VOID)]),
+    Handled::new(REFUND_SUCCEEDED, &[MessageOrigin::Effect(REFUND)]),
+    Handled::new(REFUND_REFUSED, &[MessageOrigin::Effect(REFUND)]),
+    Handled::new(PROVIDER_REPORTED, &[MessageOrigin::Webhook(WEBHOOK_SOURCE)]),
 ];
 
 /// Longest reference of the provider's, in bytes.
@@ -42,25 +53,10 @@ const REFERENCE_BYTES_MAX: usize = 255;
 /// Longest id of a refund, and longest code, in bytes.
 const CODE_BYTES_MAX: usize = 64;
 
-/// A command as it goes to an actor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EncodedCommand {
-    /// `ce_type`.
-    pub r#type: &'static str,
-    /// The protobuf body.
-    pub payload: Bytes,
-}
-
 /// The command in `message`; `None` if it is none of these types.
 pub(super) fn decode(message: &Message) -> Option<Result<Command, Refused>> {
     Some(match &*message.r#type {
         REFUND_PAYMENT => refund_payment(message),
-        CHARGE_SUCCEEDED => charge_succeeded(message),
-        CHARGE_DECLINED => charge_declined(message),
-        CAPTURE_SUCCEEDED => capture_succeeded(message),
-        AUTHORIZATION_ENDED => authorization_ended(message),
-        REFUND_SUCCEEDED => refund_succeeded(message),
-        REFUND_REFUSED => refund_refused(message),
         PROVIDER_REPORTED => provider_reported(message),
         _ => return None,
     })
@@ -73,49 +69,6 @@ fn refund_payment(message: &Message) -> Result<Command, Refused> {
     let amount = check::money("amount", body.amount.as_ref())?;
     check::positive("amount.minor", amount.minor)?;
     Ok(Command::RefundPayment { id, amount })
-}
-
-fn charge_succeeded(message: &Message) -> Result<Command, Refused> {
-    let body: v1::ChargeSucceeded = body::decode(message)?;
-    order_id(&body.order_id, message)?;
-    let outcome = match (body.captured, &body.rate) {
-        (true, rate) => Outcome::Captured { rate: read_rate("rate", rate.as_ref())? },
-        (false, None) => Outcome::Authorized,
-        (false, Some(_)) => return Err(Refused::invalid("rate", "rate is set, but nothing was captured")),
-    };
-    Ok(Command::ChargeSucceeded { reference: reference(&body.provider_ref)?, outcome })
-}
-
-fn charge_declined(message: &Message) -> Result<Command, Refused> {
-    let body: v1::ChargeDeclined = body::decode(message)?;
-    order_id(&body.order_id, message)?;
-    Ok(Command::ChargeDeclined { code: required("code", &body.code, CODE_BYTES_MAX)? })
-}
-
-fn capture_succeeded(message: &Message) -> Result<Command, Refused> {
-    let body: v1::CaptureSucceeded = body::decode(message)?;
-    order_id(&body.order_id, message)?;
-    let amount = check::money("amount", body.amount.as_ref())?;
-    Ok(Command::CaptureSucceeded { amount, rate: read_rate("rate", body.rate.as_ref())? })
-}
-
-fn authorization_ended(message: &Message) -> Result<Command, Refused> {
-    let body: v1::AuthorizationEnded = body::decode(message)?;
-    order_id(&body.order_id, message)?;
-    Ok(Command::AuthorizationEnded)
-}
-
-fn refund_succeeded(message: &Message) -> Result<Command, Refused> {
-    let body: v1::RefundSucceeded = body::decode(message)?;
-    order_id(&body.order_id, message)?;
-    Ok(Command::RefundSucceeded { number: number(body.refund_no)?, reference: reference(&body.provider_ref)? })
-}
-
-fn refund_refused(message: &Message) -> Result<Command, Refused> {
-    let body: v1::RefundRefused = body::decode(message)?;
-    order_id(&body.order_id, message)?;
-    let code = required("code", &body.code, CODE_BYTES_MAX)?;
-    Ok(Command::RefundRefused { number: number(body.refund_no)?, code })
 }
 
 fn provider_reported(message: &Message) -> Result<Command, Refused> {
@@ -157,48 +110,8 @@ pub(super) fn number(number: i32) -> Result<u32, Refused> {
     number.ok_or_else(|| Refused::invalid("refund_no", "refund_no is not at least 1"))
 }
 
-/// The command as it goes to the actor of the order `key`; `None` for one that never travels: it follows from an event of another context, or
-/// from an answer of the provider.
-pub fn encode(command: &Command, key: &str) -> Option<EncodedCommand> {
-    let order_id = key.to_owned();
-    let (r#type, payload) = match command {
-        Command::OrderReserved { .. } | Command::OrderCancelled | Command::ProviderContradicted { .. } => return None,
-        Command::RefundPayment { id, amount: wanted } => {
-            let (refund_id, amount) = (id.as_ref().to_owned(), Some(amount(*wanted)));
-            (REFUND_PAYMENT, v1::RefundPayment { order_id, refund_id, amount }.encode_to_vec())
-        }
-        Command::ChargeSucceeded { reference, outcome } => {
-            let rate = match outcome {
-                Outcome::Authorized => None,
-                Outcome::Captured { rate: at } => Some(rate(*at)),
-            };
-            let (provider_ref, captured) = (reference.as_ref().to_owned(), rate.is_some());
-            (CHARGE_SUCCEEDED, v1::ChargeSucceeded { order_id, provider_ref, captured, rate }.encode_to_vec())
-        }
-        Command::ChargeDeclined { code } => {
-            (CHARGE_DECLINED, v1::ChargeDeclined { order_id, code: code.as_ref().to_owned() }.encode_to_vec())
-        }
-        Command::CaptureSucceeded { amount: moved, rate: at } => {
-            let (rate, amount) = (Some(rate(*at)), Some(amount(*moved)));
-            (CAPTURE_SUCCEEDED, v1::CaptureSucceeded { order_id, rate, amount }.encode_to_vec())
-        }
-        Command::AuthorizationEnded => (AUTHORIZATION_ENDED, v1::AuthorizationEnded { order_id }.encode_to_vec()),
-        Command::RefundSucceeded { number, reference } => {
-            let (refund_no, provider_ref) = (wire_number(*number), reference.as_ref().to_owned());
-            (REFUND_SUCCEEDED, v1::RefundSucceeded { order_id, refund_no, provider_ref }.encode_to_vec())
-        }
-        Command::RefundRefused { number, code } => {
-            let (refund_no, code) = (wire_number(*number), code.as_ref().to_owned());
-            (REFUND_REFUSED, v1::RefundRefused { order_id, refund_no, code }.encode_to_vec())
-        }
-        Command::ProviderReported { reference, news } => {
-            (PROVIDER_REPORTED, report(order_id, reference.as_ref().to_owned(), news).encode_to_vec())
-        }
-    };
-    Some(EncodedCommand { r#type, payload: payload.into() })
-}
-
-fn report(order_id: String, provider_ref: String, news: &News) -> v1::ProviderReported {
+/// The body of `ProviderReported`: `news` of the order's charge, which the provider calls `reference`.
+pub(crate) fn encode_report(order_id: &str, reference: &str, news: &News) -> Bytes {
     let (news, amount, code) = match news {
         News::Authorized { amount: held } => (v1::ProviderNews::Authorized, held.map(amount), ""),
         News::Captured { amount: moved, .. } => (v1::ProviderNews::Captured, Some(amount(*moved)), ""),
@@ -206,7 +119,8 @@ fn report(order_id: String, provider_ref: String, news: &News) -> v1::ProviderRe
         News::Canceled => (v1::ProviderNews::Canceled, None, ""),
         News::Refunded { total } => (v1::ProviderNews::Refunded, Some(amount(*total)), ""),
     };
-    v1::ProviderReported { order_id, provider_ref, news: news.into(), amount, code: code.to_owned() }
+    let (order_id, provider_ref, code) = (order_id.to_owned(), reference.to_owned(), code.to_owned());
+    v1::ProviderReported { order_id, provider_ref, news: news.into(), amount, code }.encode_to_vec().into()
 }
 
 /// There are never more refunds than a handful above [`holdfast_payments_domain::REFUNDS_MAX`].

@@ -7,15 +7,17 @@ use holdfast_core::{
     codec::Adapter as _,
     disposition::{DeadLetterReason, Refused},
     envelope::ContentType,
+    origin::Arrival,
 };
 use holdfast_money::{Currency, FxRate, Money, Ratio};
 use holdfast_payments::{
     app::Settings,
-    codec::{PaymentAdapter, decode_call, effects_after, encode_command},
+    codec::{PaymentAdapter, decode_call, effects_after},
 };
-use holdfast_payments_domain::{Call, Command, Contradiction, Event, News, Outcome, Quote, Subject};
+use holdfast_payments_domain::{Call, Command, Event, News, Quote};
 use holdfast_proto::{money::v1::Money as WireMoney, orders::v1 as orders, payments::v1};
-use prost::{Message as _, Name};
+use holdfast_testkit::origins::assert_origins;
+use prost::Name;
 use uuid::Uuid;
 
 use crate::till;
@@ -82,21 +84,10 @@ fn decode(message: &Message) -> Result<Command, Refused> {
 fn every_bad_message_is_refused_by_reason_and_field() {
     use DeadLetterReason::{Invalid, Undecodable, UnknownType};
     let order_id = || ORDER.to_owned();
-    let wire_rate = |from: &str, numerator, denominator| {
-        Some(v1::ExchangeRate { from: from.to_owned(), to: "EUR".to_owned(), numerator, denominator })
-    };
-    let charged = |provider_ref: &str, captured, rate| {
-        of(ORDER, &v1::ChargeSucceeded { order_id: order_id(), provider_ref: provider_ref.to_owned(), captured, rate })
-    };
     let reported = |news: i32, amount, code: &str| {
         let (provider_ref, code) = ("pi".to_owned(), code.to_owned());
         of(ORDER, &v1::ProviderReported { order_id: order_id(), provider_ref, news, amount, code })
     };
-    let returned = |refund_no, provider_ref: &str| {
-        let provider_ref = provider_ref.to_owned();
-        of(ORDER, &v1::RefundSucceeded { order_id: order_id(), refund_no, provider_ref })
-    };
-    let captured = |amount, rate| of(ORDER, &v1::CaptureSucceeded { order_id: order_id(), rate, amount });
     let long = "x".repeat(65);
     let rows = [
         (raw("holdfast.payments.v1.RefundPayment", ORDER, CANARY.into()), Undecodable, None),
@@ -120,19 +111,6 @@ fn every_bad_message_is_refused_by_reason_and_field() {
         (reserved(ORDER, ORDER, money(1, "XAU"), "pm"), Invalid, Some("total.currency")),
         (reserved(ORDER, ORDER, money(1, "EUR"), &"x".repeat(256)), Invalid, Some("payment_method")),
         (of(OTHER, &orders::OrderCancelled { order_id: order_id(), ..Default::default() }), Invalid, Some("key")),
-        (charged("", false, None), Invalid, Some("provider_ref")),
-        (charged(&"x".repeat(256), false, None), Invalid, Some("provider_ref")),
-        (charged("pi", true, None), Invalid, Some("rate")),
-        (charged("pi", false, wire_rate("USD", 1, 2)), Invalid, Some("rate")),
-        (charged("pi", true, wire_rate("USD", 0, 2)), Invalid, Some("rate")),
-        (charged("pi", true, wire_rate("USD", 1, 0)), Invalid, Some("rate")),
-        (charged("pi", true, wire_rate(CANARY, 1, 2)), Invalid, Some("rate.from")),
-        (captured(money(1, "USD"), None), Invalid, Some("rate")),
-        (captured(None, wire_rate("USD", 1, 2)), Invalid, Some("amount")),
-        (of(ORDER, &v1::ChargeDeclined { order_id: order_id(), code: String::new() }), Invalid, Some("code")),
-        (returned(0, "re"), Invalid, Some("refund_no")),
-        (returned(-1, "re"), Invalid, Some("refund_no")),
-        (returned(1, ""), Invalid, Some("provider_ref")),
         (reported(0, None, ""), Invalid, Some("news")),
         (reported(99, None, ""), Invalid, Some("news")),
         (reported(1, money(1, CANARY), ""), Invalid, Some("amount.currency")),
@@ -145,38 +123,6 @@ fn every_bad_message_is_refused_by_reason_and_field() {
         let refused = decode(message).expect_err(&format!("row {at} ({}) must be refused", message.r#type));
         assert_eq!((refused.reason, refused.field.as_deref()), (*reason, *field), "row {at}: {refused}");
         assert!(!refused.error.contains(CANARY), "row {at} quotes what it refuses: {refused}");
-    }
-}
-
-#[test]
-fn what_we_send_ourselves_is_read_as_the_same_command() {
-    let amount = Money::new(i64::MAX, Currency::JPY);
-    let reported = |news| Command::ProviderReported { reference: "pi_1".into(), news };
-    let commands = [
-        Command::RefundPayment { id: "r".into(), amount },
-        Command::ChargeSucceeded { reference: "pi_1".into(), outcome: Outcome::Authorized },
-        Command::ChargeSucceeded { reference: "pi_1".into(), outcome: Outcome::Captured { rate: rate() } },
-        Command::ChargeDeclined { code: "lost_card".into() },
-        Command::CaptureSucceeded { amount, rate: rate() },
-        Command::AuthorizationEnded,
-        Command::RefundSucceeded { number: 7, reference: "re_1".into() },
-        Command::RefundRefused { number: 7, code: "no".into() },
-        reported(News::Authorized { amount: None }),
-        reported(News::Authorized { amount: Some(amount) }),
-        reported(News::Captured { amount, quote: Quote::NotAsked }),
-        reported(News::Failed { code: "lost_card".into() }),
-        reported(News::Canceled),
-        reported(News::Refunded { total: amount }),
-    ];
-    for command in commands {
-        let sent = encode_command(&command, ORDER).unwrap();
-        assert!(adapter().handles().contains(&sent.r#type));
-        assert_eq!(decode(&raw(sent.r#type, ORDER, sent.payload.to_vec())), Ok(command));
-    }
-    let contradiction =
-        Contradiction { source: "charge".into(), subject: Subject::Order, asked: ORDER.into(), answered: OTHER.into() };
-    for command in [Command::OrderCancelled, Command::ProviderContradicted { contradiction }] {
-        assert_eq!(encode_command(&command, ORDER), None, "it never travels");
     }
 }
 
@@ -252,18 +198,41 @@ fn a_call_is_stored_as_it_will_be_made_and_nothing_else_is_read_as_one() {
 }
 
 #[test]
-fn each_handled_type_is_the_full_name_of_its_message() {
-    let names = [
-        v1::RefundPayment::full_name(),
-        v1::ChargeSucceeded::full_name(),
-        v1::ChargeDeclined::full_name(),
-        v1::CaptureSucceeded::full_name(),
-        v1::AuthorizationEnded::full_name(),
-        v1::RefundSucceeded::full_name(),
-        v1::RefundRefused::full_name(),
-        v1::ProviderReported::full_name(),
-        orders::OrderReserved::full_name(),
-        orders::OrderCancelled::full_name(),
-    ];
-    assert_eq!(adapter().handles(), names);
+fn each_type_is_taken_from_its_own_origins_alone() {
+    let orders = &[Arrival::Events { topic: "orders.events", source: "holdfast/orders/order" }][..];
+    let (charge, capture, void) = (Arrival::Effect("charge"), Arrival::Effect("capture"), Arrival::Effect("void"));
+    let refund = &[Arrival::Effect("refund:1"), Arrival::Effect("refund:12")][..];
+    assert_origins(
+        &adapter().handles(),
+        &[
+            ("holdfast.payments.v1.RefundPayment", &[Arrival::Commands, Arrival::Call]),
+            ("holdfast.payments.v1.ChargeSucceeded", &[charge, void]),
+            ("holdfast.payments.v1.ChargeDeclined", &[charge]),
+            ("holdfast.payments.v1.CaptureSucceeded", &[capture]),
+            ("holdfast.payments.v1.AuthorizationEnded", &[capture, void]),
+            ("holdfast.payments.v1.RefundSucceeded", refund),
+            ("holdfast.payments.v1.RefundRefused", refund),
+            ("holdfast.payments.v1.ProviderReported", &[Arrival::Webhook("stripe/webhook")]),
+            ("holdfast.orders.v1.OrderReserved", orders),
+            ("holdfast.orders.v1.OrderCancelled", orders),
+        ],
+    );
+}
+
+#[test]
+fn how_a_call_ended_has_no_form_that_is_read() {
+    for ended in [
+        of(ORDER, &v1::ChargeSucceeded { order_id: ORDER.to_owned(), ..Default::default() }),
+        of(ORDER, &v1::RefundSucceeded { order_id: ORDER.to_owned(), ..Default::default() }),
+    ] {
+        assert_eq!(decode(&ended), Err(Refused::unknown_type()));
+    }
+}
+
+#[test]
+fn key_of_a_payment_is_an_order_id() {
+    assert_eq!(adapter().check_key(ORDER), Ok(()));
+    for key in ["", "x", "\0x", "0192F0C1-7B1E-7CC3-8000-00000000000A"] {
+        assert!(adapter().check_key(key).is_err(), "{key:?}");
+    }
 }

@@ -2,10 +2,14 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use holdfast_core::{Timestamp, envelope::EnvelopeOut};
-use holdfast_money::Currency;
-use holdfast_payments::{app, codec::encode_command, grpc, rates::RateSource as _, webhook};
-use holdfast_payments_domain::{Command, Outcome};
+use async_trait::async_trait;
+use holdfast_core::{CallEnvelope, Timestamp, call::CallOrigin, envelope::EnvelopeOut};
+use holdfast_money::Money as Amount;
+use holdfast_payments::{
+    app, grpc,
+    provider::{Charge, Failure, NewCharge, NewRefund, Progress, Provider, Refunded},
+    webhook,
+};
 use holdfast_platform::{Health, Shutdown, errors, grpc::Server};
 use holdfast_proto::{
     money::v1::Money,
@@ -16,10 +20,10 @@ use holdfast_proto::{
     },
     read::v1::Consistency,
 };
-use holdfast_runtime::{Config, Node, Ports, telemetry::NoTrace};
+use holdfast_runtime::{Config, Node, Ports, RouteError, Router as _, telemetry::NoTrace};
 use holdfast_testkit::{MemoryGroup, MemoryLog, MemoryPublisher, MemoryStore, VirtualClock};
 use prost::{Message as _, Name as _};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
@@ -30,8 +34,63 @@ const PARTITIONS: u32 = 2;
 
 struct Office {
     log: MemoryLog,
+    cashier: Arc<Cashier>,
     node: Arc<Node>,
     client: PaymentServiceClient<Channel>,
+}
+
+/// A provider that takes every charge and refund, once it is opened for them.
+struct Cashier {
+    charges: watch::Sender<bool>,
+    refunds: watch::Sender<bool>,
+}
+
+impl Default for Cashier {
+    fn default() -> Self {
+        Self { charges: watch::Sender::new(false), refunds: watch::Sender::new(false) }
+    }
+}
+
+async fn opened(gate: &watch::Sender<bool>) {
+    let _ = gate.subscribe().wait_for(|open| *open).await;
+}
+
+#[async_trait]
+impl Provider for Cashier {
+    fn accepts(&self, _: Amount) -> Result<(), &'static str> {
+        Ok(())
+    }
+
+    async fn charge(&self, charge: &NewCharge<'_>, _: &str) -> Result<Charge, Failure> {
+        opened(&self.charges).await;
+        let currency = charge.amount.currency;
+        Ok(Charge { reference: "pi_1".to_owned(), currency, progress: Progress::Captured })
+    }
+
+    async fn capture(&self, _: &str, _: &str) -> Result<Charge, Failure> {
+        Err(Failure::Unknown { reason: "TIMEOUT" })
+    }
+
+    async fn void(&self, _: &str, _: &str) -> Result<Charge, Failure> {
+        Err(Failure::Unknown { reason: "TIMEOUT" })
+    }
+
+    async fn refund(&self, _: &NewRefund<'_>, _: &str) -> Result<Refunded, Failure> {
+        opened(&self.refunds).await;
+        Ok(Refunded::Taken { reference: "re_1".to_owned() })
+    }
+
+    async fn find(&self, _: &str, _: Timestamp) -> Result<Option<Charge>, Failure> {
+        Ok(None)
+    }
+
+    async fn look(&self, _: &str) -> Result<Charge, Failure> {
+        Err(Failure::Unknown { reason: "TIMEOUT" })
+    }
+
+    async fn find_refund(&self, _: &str, _: u32) -> Result<Option<Refunded>, Failure> {
+        Ok(None)
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -59,7 +118,8 @@ impl Office {
             trace: Arc::new(NoTrace),
         };
         let config = Config { address: "memory".into(), ..Config::default() };
-        let context = app::context(app::Settings::default(), Arc::new(till::rates()), till::nobody());
+        let cashier = Arc::new(Cashier::default());
+        let context = app::context(app::Settings::default(), Arc::new(till::rates()), cashier.clone());
         let node = Node::start(context, config, ports).await.unwrap();
         while node.owned_partitions() < PARTITIONS as usize {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -70,12 +130,13 @@ impl Office {
         let server = grpc::register(Server::new(health.clone()), node.clone());
         tokio::spawn(async move { server.serve(listener, &Shutdown::new(health)).await.unwrap() });
         let client = PaymentServiceClient::connect(format!("http://{address}")).await.unwrap();
-        Self { log, node, client }
+        Self { log, cashier, node, client }
     }
 
     fn send(&self, topic: &str, r#type: &str, order_id: &str, body: Vec<u8>) {
         let at = Timestamp::from_unix_ms(0);
-        let headers = EnvelopeOut::new(Uuid::now_v7(), "test", r#type, at, order_id).headers();
+        let source = if topic == "orders.events" { "holdfast/orders/order" } else { "test" };
+        let headers = EnvelopeOut::new(Uuid::now_v7(), source, r#type, at, order_id).headers();
         self.log.append(topic, None, Some(order_id.to_owned().into()), headers, Some(body.into())).unwrap();
     }
 
@@ -83,12 +144,6 @@ impl Office {
         let total = Some(Money { minor, currency: currency.to_owned() });
         let body = OrderReserved { order_id: order_id.to_owned(), total, payment_method: "pm_card_visa".to_owned() };
         self.send("orders.events", "holdfast.orders.v1.OrderReserved", order_id, body.encode_to_vec());
-    }
-
-    /// What the provider answers, as the owner of the call will send it.
-    fn answer(&self, order_id: &str, command: &Command) {
-        let sent = encode_command(command, order_id).unwrap();
-        self.send("payments.commands", sent.r#type, order_id, sent.payload.to_vec());
     }
 
     async fn payment(&self, order_id: &str, version: u64) -> v1::Payment {
@@ -99,10 +154,7 @@ impl Office {
     async fn captured(&self, minor: i64) -> String {
         let order = Uuid::now_v7().to_string();
         self.reserve(&order, minor, "USD");
-        let rate = till::rates().ask(Currency::USD).await.unwrap().unwrap();
-        let outcome = Outcome::Captured { rate };
-        self.payment(&order, 1).await;
-        self.answer(&order, &Command::ChargeSucceeded { reference: "pi_1".into(), outcome });
+        self.cashier.charges.send_replace(true);
         self.payment(&order, 2).await;
         order
     }
@@ -120,6 +172,57 @@ fn told<T: std::fmt::Debug>(result: Result<T, Status>) -> (Code, String, Option<
     let fields = status.get_details_bad_request().map(|request| request.field_violations).unwrap_or_default();
     let reason = errors::reason(&status).unwrap_or_else(|| panic!("no reason: {status:?}"));
     (status.code(), reason, fields.into_iter().next().map(|violation| violation.field))
+}
+
+/// The wire forms that payments read from anyone who could write its topic.
+fn forged(order_id: &str) -> [(String, Vec<u8>); 7] {
+    let order_id = || order_id.to_owned();
+    let provider_ref = || "pi_forged".to_owned();
+    let rate = Some(v1::ExchangeRate { from: "USD".into(), to: "EUR".into(), numerator: 1, denominator: 1 });
+    let charged =
+        v1::ChargeSucceeded { order_id: order_id(), provider_ref: provider_ref(), captured: true, rate: rate.clone() };
+    let declined = v1::ChargeDeclined { order_id: order_id(), code: "no".into() };
+    let captured = v1::CaptureSucceeded { order_id: order_id(), rate };
+    let ended = v1::AuthorizationEnded { order_id: order_id() };
+    let refunded = v1::RefundSucceeded { order_id: order_id(), refund_no: 1, provider_ref: provider_ref() };
+    let refused = v1::RefundRefused { order_id: order_id(), refund_no: 1, code: "no".into() };
+    let amount = Some(Money { minor: 10_00, currency: "USD".to_owned() });
+    let news = v1::ProviderNews::Captured.into();
+    let reported =
+        v1::ProviderReported { order_id: order_id(), provider_ref: provider_ref(), news, amount, code: String::new() };
+    fn of<M: prost::Name>(body: &M) -> (String, Vec<u8>) {
+        (M::full_name(), body.encode_to_vec())
+    }
+    [of(&charged), of(&declined), of(&captured), of(&ended), of(&refunded), of(&refused), of(&reported)]
+}
+
+#[tokio::test]
+async fn news_of_the_provider_from_a_stranger_changes_nothing() {
+    let office = Office::open().await;
+    let order = Uuid::now_v7().to_string();
+    office.reserve(&order, 10_00, "USD");
+    office.payment(&order, 1).await;
+    let forged = forged(&order);
+    for (name, body) in &forged {
+        office.send("payments.commands", name, &order, body.clone());
+        office.send("orders.events", name, &order, body.clone());
+        let call = CallEnvelope::new(Uuid::now_v7(), name.as_str(), order.as_str(), body.clone().into());
+        let refused = office.node.command(call.clone()).await;
+        assert!(matches!(refused, Err(RouteError::Forbidden(_))), "{name}: {refused:?}");
+        let origin = CallOrigin::Webhook("paypal/webhook".into());
+        let refused = office.node.command(CallEnvelope { origin, ..call }).await;
+        assert!(matches!(refused, Err(RouteError::Forbidden(_))), "{name}: {refused:?}");
+    }
+    while office.log.all_records("payments.dlq").len() < 2 * forged.len() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for dead in office.log.all_records("payments.dlq") {
+        assert_eq!(dead.headers.get("dlt-reason"), Some(&b"UNKNOWN_TYPE"[..]));
+        let error = String::from_utf8(dead.headers.get("dlt-error").unwrap().to_vec()).unwrap();
+        assert!(error.contains("may not come from"), "{error}");
+    }
+    let payment = office.payment(&order, 1).await;
+    assert_eq!((payment.status(), payment.version), (PaymentStatus::Requested, 1));
 }
 
 #[tokio::test]
@@ -152,7 +255,7 @@ async fn a_refund_is_asked_for_once_whatever_id_it_comes_under() {
     assert_eq!(told(client.refund_payment(refund("a", &order, "r1", 5_00, "USD")).await), reused);
     let reused = (Code::AlreadyExists, "REFUND_ID_REUSED".to_owned(), Some("command.refund_id".to_owned()));
     assert_eq!(told(client.refund_payment(refund("c", &order, "r1", 5_00, "USD")).await), reused);
-    office.answer(&order, &Command::RefundSucceeded { number: 1, reference: "re_1".into() });
+    office.cashier.refunds.send_replace(true);
     let payment = office.payment(&order, 4).await;
     assert_eq!(payment.status(), PaymentStatus::PartiallyRefunded);
     assert_eq!(payment.settled_refunded, Some(Money { minor: 3_72, currency: "EUR".to_owned() }));
@@ -198,7 +301,7 @@ async fn a_cancelled_order_is_given_back_in_full_and_one_never_reserved_is_voide
     let payment = office.payment(&order, 4).await;
     assert!(payment.cancelled);
     assert_eq!(payment.refunds[0].cause(), v1::RefundCause::OrderCancelled);
-    office.answer(&order, &Command::RefundSucceeded { number: 1, reference: "re_1".into() });
+    office.cashier.refunds.send_replace(true);
     let payment = office.payment(&order, 5).await;
     assert_eq!((payment.status(), payment.settled_refunded), (PaymentStatus::Refunded, payment.settled));
     let early = Uuid::now_v7().to_string();
@@ -245,7 +348,6 @@ async fn serve_door(office: &Office, secret: &str) -> String {
 /// Charges 5.00 USD for the order at a provider with this behaviour, which reports it.
 async fn charge(config: &holdfast_payments::simulator::Config, order_id: &str) {
     use holdfast_payments::{
-        provider::{NewCharge, Provider as _},
         simulator::Simulator,
         stripe::{Settings, Stripe},
     };

@@ -112,7 +112,7 @@ impl Till {
             async move {
                 let Some(till) = till else { return };
                 for report in webhook(&[SECRET.to_owned()], &headers, &body, now()).expect("signed") {
-                    till.deliver(&report.order_id, &report.message()).await;
+                    till.deliver(&report.order_id, &report.call().into_message().expect("sound")).await;
                 }
             }
         };

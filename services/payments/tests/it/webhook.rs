@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use holdfast_core::{Message, Timestamp, codec::Adapter as _};
+use holdfast_core::{Timestamp, codec::Adapter as _};
 use holdfast_money::{Currency, Money};
 use holdfast_payments::{
     app::Settings,
@@ -90,7 +90,8 @@ fn meant(kind: &str, object: &str) -> Result<Option<Command>, Refused> {
     let reports = ask(&signature, &body, at(0))?;
     let adapter = PaymentAdapter::new(Settings::default(), Arc::new(crate::till::rates()), crate::till::nobody());
     Ok(reports.first().map(|report| {
-        let message: Message = report.message();
+        let message = report.call().into_message().unwrap();
+        assert_eq!(&*message.source, "stripe/webhook");
         adapter.decode(&message).unwrap()
     }))
 }

@@ -15,6 +15,7 @@ mod narrowing;
 mod outbox;
 mod ownership;
 mod pools;
+mod seal;
 mod stuck;
 mod waiting;
 
@@ -31,7 +32,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub use self::{
-    commit::*, effects::*, growth::*, history::*, narrowing::*, outbox::*, ownership::*, pools::*, stuck::*, waiting::*,
+    commit::*, effects::*, growth::*, history::*, narrowing::*, outbox::*, ownership::*, pools::*, seal::*, stuck::*,
+    waiting::*,
 };
 
 /// What an adapter's harness can do beyond the port itself.
@@ -210,6 +212,7 @@ macro_rules! store_conformance {
             pools_that_do_not_exist_are_left_out
             grants_never_oversell
             batches_that_want_the_same_pools_in_another_order_all_end
+            seal_is_the_same_for_every_node
 
             a_timer_is_due_after_its_delay_and_not_before
             timer_set_again_replaces

@@ -25,6 +25,7 @@ use holdfast_core::{
             Waiting, Wanted,
         },
     },
+    seal::Seal,
     stuck::{Queue, Release, SetAside, Stuck},
 };
 use holdfast_runtime::Ports;
@@ -338,5 +339,9 @@ impl Store for Broken {
 
     async fn pools(&self, names: &[String]) -> Result<BTreeMap<String, Pool>, StoreError> {
         self.inner.pools(names).await
+    }
+
+    async fn seal(&self) -> Result<Seal, StoreError> {
+        self.inner.seal().await
     }
 }

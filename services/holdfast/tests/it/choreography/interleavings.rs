@@ -66,7 +66,7 @@ impl<A: Adapter> Actor<A> {
 
     /// A message of another context; one that is of no interest here is passed over.
     fn hear(&mut self, message: &Message, pools: &mut BTreeMap<String, Pool>) {
-        if self.adapter.handles().contains(&&*message.r#type) {
+        if self.adapter.handles().iter().any(|handled| *handled.r#type == *message.r#type) {
             let command = self.adapter.decode(message).expect("contexts understand one another");
             self.take(command, pools);
         }

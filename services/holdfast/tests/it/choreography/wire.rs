@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use holdfast_core::{Message, dedup::Answer};
+use holdfast_core::{CallEnvelope, dedup::Answer};
 use holdfast_money::{Currency, Money};
 use holdfast_orders::prices::grpc::{GrpcPrices, settings};
 use holdfast_orders_domain::Status;
@@ -33,8 +33,8 @@ async fn serve(member: &Member) -> (SocketAddr, Shutdown, JoinHandle<()>) {
 }
 
 async fn call<C: Name>(member: &Member, key: &str, command: &C) -> Result<Answer, RouteError> {
-    let message = Message::new(Uuid::now_v7(), "grpc", C::full_name(), key, command.encode_to_vec().into());
-    member.node.command(message).await
+    let call = CallEnvelope::new(Uuid::now_v7(), C::full_name(), key, command.encode_to_vec().into());
+    member.node.command(call).await
 }
 
 fn add(order_id: &str, sku: &str, quantity: i64) -> orders::AddItem {
