@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use holdfast_core::{batch::OutboxDraft, envelope::BODY_BYTES_MAX, port::log::Log, size};
+use holdfast_core::{batch::OutboxDraft, door::BODY_BYTES_MAX, port::log::Log, size};
 
 const READ_EVERY: Duration = Duration::from_secs(30);
 /// While they are not known.

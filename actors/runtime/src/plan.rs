@@ -13,7 +13,7 @@ use holdfast_core::{
     AggregateId, PartitionId, Timestamp,
     batch::{Condition, Entry, MailboxWrite, TimerWrite, Unfiled, Writes},
     dedup::Answer,
-    disposition::{DeadLetterReason, Refused, WaitReason},
+    disposition::{DeadLetterReason, WaitReason},
     retry::RetryPolicy,
 };
 use uuid::Uuid;

@@ -387,7 +387,7 @@ impl Relay {
                 Ok(()) => {}
                 Err(StoreError::Unavailable(_)) => return self.backoff.wait().await,
                 // Something of this partition alone is not as it must be.
-                Err(StoreError::Broken(_)) => self.hold(partition),
+                Err(StoreError::Broken(_) | StoreError::Data { .. }) => self.hold(partition),
             }
         }
     }

@@ -370,7 +370,7 @@ async fn i7_another_body_under_a_known_id_is_no_repeat_and_what_waits_is_no_loss
     let mail = Mail {
         id: sample::id("a"),
         hash: sample::hash("a"),
-        reason: WaitReason::Retrying,
+        reason: Some(WaitReason::Retrying),
         attempts: 1,
         due: None,
         since: Timestamp::from_unix_ms(0),

@@ -69,7 +69,8 @@ impl Shop {
                 assert_eq!(found.claims.iter().flatten().count(), count, "a claim was not found");
             }
             let after = (written.len() as u64).saturating_sub(10);
-            let rows = self.timed("a read of the outbox", store.outbox(PartitionId(partition), after, 100)).await;
+            let rows =
+                self.timed("a read of the outbox", store.outbox(PartitionId(partition), after, 100, usize::MAX)).await;
             assert_eq!(rows.expect("a read never fails").len() as u64, written.len() as u64 - after);
         }
         written
@@ -116,8 +117,14 @@ async fn days_opened_and_dropped_under_load_hold_up_nobody() {
         assert!(written.len() > ROUNDS, "there was load");
         let keys = written.iter().map(|claim| claim.key).collect();
         let found = store.find(&Wanted { aggregates: vec![], claims: keys }).await.expect("there");
-        assert!(found.claims.iter().zip(&written).all(|(found, claim)| found.as_ref() == Some(claim)));
-        let rows = store.outbox(PartitionId(partition), 0, u32::MAX).await.expect("there");
+        assert!(
+            found
+                .claims
+                .iter()
+                .zip(&written)
+                .all(|(found, claim)| found.as_ref().is_ok_and(|found| found.as_ref() == Some(claim)))
+        );
+        let rows = store.outbox(PartitionId(partition), 0, u32::MAX, usize::MAX).await.expect("there");
         assert!(rows.iter().map(|row| row.sequence).eq(1..=written.len() as u64));
     }
     assert_eq!(shop.fresh.number(left).await, 0, "all days are dropped in the end, load or not");

@@ -269,7 +269,7 @@ async fn calls_dropped_at_any_moment_leave_no_transaction_open() {
         } else if n % 3 == 1 {
             let _ = tokio::time::timeout(patience, store.partitions()).await;
         } else {
-            let _ = tokio::time::timeout(patience, store.outbox(PartitionId(0), 0, 100)).await;
+            let _ = tokio::time::timeout(patience, store.outbox(PartitionId(0), 0, 100, usize::MAX)).await;
         }
         // Whatever came of it, the truth is to be had.
         let old = owner.token(0);

@@ -3,7 +3,7 @@
 use holdfast_load_tests::by_hand::{self, Place, Raw};
 use holdfast_proto::{
     money::v1::Money,
-    orders::v1::{AddItem, CancelOrder, CreateOrder, PlaceOrder},
+    orders::v1::{AddItem, CancelOrder, CreateOrder},
     payments::v1::PaymentCaptured,
 };
 use libtest_mimic::Failed;

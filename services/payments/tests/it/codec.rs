@@ -14,10 +14,10 @@ use holdfast_payments::{
     app::Settings,
     codec::{PaymentAdapter, decode_call, effects_after},
 };
-use holdfast_payments_domain::{Call, Command, Event, News, Quote};
+use holdfast_payments_domain::{Call, Command, Event, Quote};
 use holdfast_proto::{money::v1::Money as WireMoney, orders::v1 as orders, payments::v1};
 use holdfast_testkit::origins::assert_origins;
-use prost::Name;
+use prost::{Message as _, Name};
 use uuid::Uuid;
 
 use crate::till;

@@ -7,7 +7,7 @@ use holdfast_core::{CallEnvelope, Timestamp, call::CallOrigin, envelope::Envelop
 use holdfast_money::Money as Amount;
 use holdfast_payments::{
     app, grpc,
-    provider::{Charge, Failure, NewCharge, NewRefund, Progress, Provider, Refunded},
+    provider::{Charge, Failure, NewCharge, NewRefund, Progress, Provider, Refund, Refunded},
     webhook,
 };
 use holdfast_platform::{Health, Shutdown, errors, grpc::Server};
@@ -63,8 +63,8 @@ impl Provider for Cashier {
 
     async fn charge(&self, charge: &NewCharge<'_>, _: &str) -> Result<Charge, Failure> {
         opened(&self.charges).await;
-        let currency = charge.amount.currency;
-        Ok(Charge { reference: "pi_1".to_owned(), currency, progress: Progress::Captured })
+        let order_id = Some(charge.order_id.to_owned());
+        Ok(Charge { reference: "pi_1".to_owned(), order_id, amount: charge.amount, progress: Progress::Captured })
     }
 
     async fn capture(&self, _: &str, _: &str) -> Result<Charge, Failure> {
@@ -75,9 +75,16 @@ impl Provider for Cashier {
         Err(Failure::Unknown { reason: "TIMEOUT" })
     }
 
-    async fn refund(&self, _: &NewRefund<'_>, _: &str) -> Result<Refunded, Failure> {
+    async fn refund(&self, refund: &NewRefund<'_>, _: &str) -> Result<Refund, Failure> {
         opened(&self.refunds).await;
-        Ok(Refunded::Taken { reference: "re_1".to_owned() })
+        Ok(Refund {
+            reference: "re_1".to_owned(),
+            order_id: Some(refund.order_id.to_owned()),
+            charge: Some(refund.reference.to_owned()),
+            number: Some(refund.number.to_string()),
+            amount: refund.amount,
+            progress: Refunded::Taken,
+        })
     }
 
     async fn find(&self, _: &str, _: Timestamp) -> Result<Option<Charge>, Failure> {
@@ -88,7 +95,7 @@ impl Provider for Cashier {
         Err(Failure::Unknown { reason: "TIMEOUT" })
     }
 
-    async fn find_refund(&self, _: &str, _: u32) -> Result<Option<Refunded>, Failure> {
+    async fn find_refund(&self, _: &str, _: u32) -> Result<Option<Refund>, Failure> {
         Ok(None)
     }
 }
@@ -182,11 +189,11 @@ fn forged(order_id: &str) -> [(String, Vec<u8>); 7] {
     let charged =
         v1::ChargeSucceeded { order_id: order_id(), provider_ref: provider_ref(), captured: true, rate: rate.clone() };
     let declined = v1::ChargeDeclined { order_id: order_id(), code: "no".into() };
-    let captured = v1::CaptureSucceeded { order_id: order_id(), rate };
+    let amount = Some(Money { minor: 10_00, currency: "USD".to_owned() });
+    let captured = v1::CaptureSucceeded { order_id: order_id(), rate, amount: amount.clone() };
     let ended = v1::AuthorizationEnded { order_id: order_id() };
     let refunded = v1::RefundSucceeded { order_id: order_id(), refund_no: 1, provider_ref: provider_ref() };
     let refused = v1::RefundRefused { order_id: order_id(), refund_no: 1, code: "no".into() };
-    let amount = Some(Money { minor: 10_00, currency: "USD".to_owned() });
     let news = v1::ProviderNews::Captured.into();
     let reported =
         v1::ProviderReported { order_id: order_id(), provider_ref: provider_ref(), news, amount, code: String::new() };

@@ -12,7 +12,6 @@ use std::{
 use async_trait::async_trait;
 use holdfast::compose::Wrap;
 use holdfast_core::{
-    AggregateId,
     batch::{Batch, OutboxDraft, OutboxRow, StateWrite},
     epoch::{Beat, Epoch, Generation, Halt, PartitionRow, Token},
     growth::Growth,
