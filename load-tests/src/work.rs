@@ -179,7 +179,7 @@ impl Mix {
             }
             let goes_nowhere = self.life.as_ref().is_some_and(|life| life.fate(self.seed, n).goes_nowhere);
             steps.place(if goes_nowhere { Expect::Rejection("UNKNOWN_ADDRESS") } else { Expect::Event });
-            if roll(self.cancelled, &mut random) {
+            if roll(self.cancelled, &mut random) && !goes_nowhere {
                 let cancel = CancelOrder { order_id: steps.key.clone(), reason: "changed my mind".into() };
                 // Running out of stock may have cancelled it before, or it may be on its way.
                 let may_fail = is_scarce || self.life.is_some();

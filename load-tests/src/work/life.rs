@@ -126,13 +126,10 @@ impl Mix {
         })
     }
 
-    /// Orders that come to an end: all that are placed, or cancelled without.
+    /// Orders that come to an end: all that are placed.
     pub fn ending(&self) -> u32 {
-        let ends = |record: &Planned| match record.r#type.rsplit('.').next() {
-            Some("PlaceOrder") => record.expect == Expect::Event,
-            name => name == Some("CancelOrder"),
-        };
-        let count = (0..self.orders).filter(|n| self.order(*n).iter().any(ends)).count();
+        let is_placed = |record: &Planned| record.r#type.ends_with("PlaceOrder") && record.expect == Expect::Event;
+        let count = (0..self.orders).filter(|n| self.order(*n).iter().any(is_placed)).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 }

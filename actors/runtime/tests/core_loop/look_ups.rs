@@ -133,6 +133,7 @@ async fn a_look_up_that_fails_is_made_again_less_and_less_often() {
 async fn stored_state_is_observed_before_its_look_up() {
     let cluster = Cluster::new();
     let member = cluster.start().await;
+    eventually("all partitions owned", || member.node.owned_partitions() == 4).await;
     member.node.command(call("a", "add", "5")).await.expect("applied");
     member.node.stop().await;
     cluster.oracle.observed.lock().expect("sound").clear();

@@ -83,10 +83,14 @@ fn owners(shop: &Shop) -> Result<(), Failed> {
     let partitions = lines(&run(shop, &["partitions", "show", "--json"], &[])?, 0)?;
     let address = shop.grpc.trim_start_matches("http://");
     let places: BTreeSet<String> = partitions.iter().map(|p| format!("{} {}", p["context"], p["partition"])).collect();
-    expect("each partition of each context once", (partitions.len(), places.len()) == (24, 24), &partitions)?;
+    expect("each partition of each context once", (partitions.len(), places.len()) == (36, 36), &partitions)?;
     for partition in &partitions {
         let inputs = partition["inputs"].as_array().map_or(0, Vec::len);
-        let expected = if partition["context"] == "orders" { 4 } else { 2 };
+        let expected = match partition["context"].as_str() {
+            Some("orders") => 4,
+            Some("inventory") => 2,
+            _ => 1,
+        };
         let is_quiet =
             partition["lag_records"] == 0 && partition["outbox_pending"] == 0 && partition["released"] == false;
         expect(

@@ -15,7 +15,7 @@ use holdfast::{
 };
 use holdfast_load_tests::{
     by_hand::{self, Place, Raw},
-    checkers::{self, Target},
+    checkers::{self, Schema, Target},
     work::{Mix, regular, regulars},
 };
 use holdfast_payments::simulator::{self, Simulator};
@@ -175,7 +175,8 @@ impl Shop {
 
     /// Waits until the node at `address` owns so many partitions of each context.
     async fn owned(&self, address: &str, count: RangeInclusive<i64>) -> Result<(), Failed> {
-        let schemas = [Some(&self.target.orders), self.target.inventory.as_ref()];
+        let customers = Schema::new(self.stack.postgres_url("postgres"), "customers");
+        let schemas = [Some(&self.target.orders), self.target.inventory.as_ref(), Some(&customers)];
         for schema in schemas.into_iter().flatten() {
             let give_up = Instant::now() + Duration::from_mins(1);
             while !checkers::owners(schema).await?.get(address).is_some_and(|owned| count.contains(owned)) {
