@@ -152,6 +152,9 @@ pub(crate) struct Lane {
     /// Aggregates that are not live, to whose mailbox a commit has added since the batch now gathering was looked up: how many messages
     /// wait is not known.
     mailed: HashSet<AggregateId>,
+    /// Firings of timers that are under way, by aggregate and name, and whether a commit has set the timer
+    /// again, or cancelled it, since it was read.
+    firings: HashMap<(AggregateId, String), bool>,
     poll_due: Instant,
     passivate_due: Instant,
     /// Work that a commit left undone, in order, and whether there is any to put in its place.
@@ -188,6 +191,7 @@ impl Lane {
             ready: VecDeque::new(),
             recent: HashMap::new(),
             mailed: HashSet::new(),
+            firings: HashMap::new(),
             poll_due: Instant::now(),
             passivate_due: Instant::now(),
             undone: Vec::new(),
@@ -314,6 +318,10 @@ impl Lane {
             by_count.entry(owned.count).or_default().push((owned.partition, owned.term));
         }
         let busy: Vec<&Input> = batch.iter().chain(&self.carry).chain(self.parts.iter().flatten()).collect();
+        let under_way: HashSet<_> = busy.iter().filter_map(|input| waiting::firing(input)).collect();
+        self.firings.retain(|(aggregate, name), _| {
+            self.asking.is_for(aggregate) || under_way.contains(&(aggregate, name.as_str()))
+        });
         let mut due = Vec::new();
         for (count, partitions) in by_count {
             let found = waiting::due(&self.env, &partitions, count, &busy).await;
@@ -323,6 +331,9 @@ impl Lane {
                 _ => true,
             }));
             waiting::begin_effects(&self.env, &partitions, count).await;
+        }
+        for (aggregate, name) in due.iter().filter_map(waiting::firing) {
+            self.firings.insert((aggregate.clone(), name.to_owned()), false);
         }
         let mut counts: HashMap<(PartitionId, &AggregateId), u64> = HashMap::new();
         for input in &due {

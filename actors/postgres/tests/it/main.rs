@@ -8,3 +8,4 @@ mod load;
 mod outcomes;
 mod schema;
 mod survey;
+mod upgrade;

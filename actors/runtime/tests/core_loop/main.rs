@@ -14,3 +14,4 @@ mod ownership;
 mod routing;
 mod simulation;
 mod take_over;
+mod timers;
