@@ -155,6 +155,9 @@ pub struct TimerWrite {
     pub name: String,
     /// Fires this long after the commit, by the database's clock; `None` removes it.
     pub after: Option<Duration>,
+    /// The setting that is removed or put off, and nothing is done if another is stored by then: what a
+    /// firing has to say. `None` removes whatever is set, or sets the timer, which is then another setting.
+    pub serial: Option<i64>,
 }
 
 /// A change to an aggregate's effects: calls out of the system that it has yet to make.

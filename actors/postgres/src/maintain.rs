@@ -184,15 +184,14 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn tables(&mut self, retention: Retention) -> Result<(), sqlx::Error> {
-        self.execute(&format!("set statement_timeout = {}", STEP_TIMEOUT.as_millis())).await?;
         let old = sqlx::query(OLD).bind(days(retention.outbox_days)).bind(days(retention.claims_days)).bind(MARK);
-        for row in within(self.patience, old.fetch_all(&mut *self.connection)).await? {
-            let old = Old {
-                table: row.try_get(0)?,
-                parent: row.try_get(1)?,
-                attached: row.try_get(2)?,
-                pending: row.try_get(3)?,
-            };
+        let old = within(self.patience, old.fetch_all(&mut *self.connection)).await;
+        let missing = sqlx::query(MISSING).fetch_all(&mut *self.connection);
+        let missing = within(self.patience, missing).await;
+        self.execute(&format!("set statement_timeout = {}", STEP_TIMEOUT.as_millis())).await?;
+        for row in self.note("days gone by", old)?.unwrap_or_default() {
+            let (table, parent) = (row.try_get(0)?, row.try_get(1)?);
+            let old = Old { table, parent, attached: row.try_get(2)?, pending: row.try_get(3)? };
             let outcome = self.drop_day(&old).await;
             match self.note(&old.table, outcome)? {
                 Some(true) => self.done.dropped.push(old.table),
@@ -200,8 +199,7 @@ impl Run<'_> {
                 None => {}
             }
         }
-        let missing = sqlx::query(MISSING).fetch_all(&mut *self.connection);
-        for row in within(self.patience, missing).await? {
+        for row in self.note("days to come", missing)?.unwrap_or_default() {
             let (table, opens): (String, String) = (row.try_get(0)?, row.try_get(1)?);
             let outcome = self.execute(&opens).await;
             if self.note(&table, outcome)?.is_some() {

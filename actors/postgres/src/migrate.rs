@@ -20,6 +20,7 @@ const RUNTIME: &[(i64, &str, &str)] = &[
     (4, "effects", include_str!("../../../migrations/runtime/0004_effects.sql")),
     (5, "beats", include_str!("../../../migrations/runtime/0005_beats.sql")),
     (6, "retention", include_str!("../../../migrations/runtime/0006_retention.sql")),
+    (7, "timers", include_str!("../../../migrations/runtime/0007_timers.sql")),
     (8, "outbox_stuck", include_str!("../../../migrations/runtime/0008_outbox_stuck.sql")),
     (9, "seal", include_str!("../../../migrations/runtime/0009_seal.sql")),
     (10, "narrowing", include_str!("../../../migrations/runtime/0010_narrowing.sql")),

@@ -219,7 +219,7 @@ pub(crate) fn headers(row: &PgRow, column: usize) -> Result<Headers, sqlx::Error
 }
 
 const DUE_TIMERS: &str = "
-select kind, key, name from timers where due <= now() and hash % $1 = any($2) order by due limit $3";
+select kind, key, name, serial from timers where due <= now() and hash % $1 = any($2) order by due limit $3";
 
 pub(crate) async fn due_timers(
     connection: &mut PgConnection,
@@ -231,7 +231,7 @@ pub(crate) async fn due_timers(
     let rows = asked.fetch_all(connection).await?;
     let timer = |row: &PgRow| {
         let key: &str = row.try_get(1)?;
-        Ok(DueTimer { kind: row.try_get(0)?, key: key.into(), name: row.try_get(2)? })
+        Ok(DueTimer { kind: row.try_get(0)?, key: key.into(), name: row.try_get(2)?, serial: row.try_get(3)? })
     };
     rows.iter().map(timer).collect()
 }

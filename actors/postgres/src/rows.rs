@@ -26,6 +26,8 @@ pub(crate) struct Rows<'a> {
     pub(crate) claims: Vec<&'a Claim>,
     pub(crate) timers_set: Vec<(&'a TimerWrite, i64)>,
     pub(crate) timers_unset: Vec<&'a TimerWrite>,
+    /// With the setting that is meant, and for how long.
+    pub(crate) timers_put_off: Vec<(&'a TimerWrite, i64, i64)>,
     pub(crate) effects_set: Vec<(&'a EffectWrite, &'a Intent)>,
     pub(crate) effects_unset: Vec<&'a EffectWrite>,
     pub(crate) mailbox: Vec<&'a MailboxWrite>,
@@ -57,7 +59,7 @@ impl<'a> Rows<'a> {
                 rows.fences.push(FenceRow { fence, head: *head });
             }
         }
-        let (mut timers, mut effects) = (HashMap::new(), HashMap::new());
+        let (mut timers, mut effects) = (HashMap::<_, Vec<_>>::new(), HashMap::new());
         for (_, writes) in &settled.writes {
             if let Some(state) = &writes.state {
                 within("version", state.version)?;
@@ -65,7 +67,9 @@ impl<'a> Rows<'a> {
             }
             rows.claims.extend(&writes.claims);
             // A statement touches a row once, so the last change of a timer, and of an effect, wins here.
-            timers.extend(writes.timers.iter().map(|timer| ((&timer.id, timer.name.as_str()), timer)));
+            for timer in &writes.timers {
+                change(timers.entry((&timer.id, timer.name.as_str())).or_default(), timer);
+            }
             effects.extend(writes.effects.iter().map(|effect| ((&effect.id, effect.name.as_str()), effect)));
             rows.mailbox.extend(&writes.mailbox);
             rows.dead_letters.extend(&writes.dead_letters);
@@ -79,10 +83,11 @@ impl<'a> Rows<'a> {
                 rows.views[at].push(view);
             }
         }
-        for timer in timers.into_values() {
-            match timer.after {
-                Some(after) => rows.timers_set.push((timer, ms(after))),
-                None => rows.timers_unset.push(timer),
+        for timer in timers.into_values().flatten() {
+            match (timer.after, timer.serial) {
+                (Some(after), None) => rows.timers_set.push((timer, ms(after))),
+                (Some(after), Some(serial)) => rows.timers_put_off.push((timer, serial, ms(after))),
+                (None, _) => rows.timers_unset.push(timer),
             }
         }
         for effect in effects.into_values() {
@@ -103,6 +108,23 @@ impl<'a> Rows<'a> {
         }
         self.dead_letters.iter().try_for_each(|letter| within("offset", letter.offset))
     }
+}
+
+/// Adds `next` to the changes of one timer, so that what is left is what they come to one after the other, at
+/// most one for each setting: a new setting or a cancellation voids all before it, and what follows it for an
+/// older setting is void; a setting that is removed can't be put off.
+fn change<'a>(changes: &mut Vec<&'a TimerWrite>, next: &'a TimerWrite) {
+    if next.serial.is_none() {
+        changes.clear();
+    } else if changes
+        .iter()
+        .any(|change| change.serial.is_none() || (change.serial == next.serial && change.after.is_none()))
+    {
+        return;
+    } else {
+        changes.retain(|change| change.serial != next.serial);
+    }
+    changes.push(next);
 }
 
 fn check_fence(fence: &Fence, head: u64) -> Result<(), CommitError> {

@@ -94,12 +94,20 @@ timed as (
     insert into timers (kind, key, name, hash, due)
     select kind, key, name, hash, now() + ms * interval '1 millisecond'
     from unnest(?::text[], ?::text[], ?::text[], ?::int[], ?::bigint[]) as u(kind, key, name, hash, ms)
-    on conflict (key, kind, name) do update set due = excluded.due)";
+    on conflict (key, kind, name) do update set due = excluded.due, serial = default)";
 
+/// Whatever is set, or one setting alone.
 const TIMERS_UNSET: &str = ",
 untimed as (
-    delete from timers t using unnest(?::text[], ?::text[], ?::text[]) as u(kind, key, name)
-    where t.key = u.key and t.kind = u.kind and t.name = u.name)";
+    delete from timers t using unnest(?::text[], ?::text[], ?::text[], ?::bigint[]) as u(kind, key, name, serial)
+    where t.key = u.key and t.kind = u.kind and t.name = u.name and t.serial = coalesce(u.serial, t.serial))";
+
+/// One setting, which stays the same one.
+const TIMERS_PUT_OFF: &str = ",
+retimed as (
+    update timers t set due = now() + u.ms * interval '1 millisecond'
+    from unnest(?::text[], ?::text[], ?::text[], ?::bigint[], ?::bigint[]) as u(kind, key, name, serial, ms)
+    where t.key = u.key and t.kind = u.kind and t.name = u.name and t.serial = u.serial)";
 
 /// An effect that is intended already stays as it is: its first attempt may be under way.
 const EFFECTS_SET: &str = ",
@@ -188,7 +196,8 @@ const HAS_POOLS: u32 = 1 << 8;
 const HAS_EFFECTS_SET: u32 = 1 << 9;
 const HAS_EFFECTS_UNSET: u32 = 1 << 10;
 const HAS_UNFILED: u32 = 1 << 11;
-const FIRST_VIEW: u32 = 12;
+const HAS_TIMERS_PUT_OFF: u32 = 1 << 12;
+const FIRST_VIEW: u32 = 13;
 
 /// Parts of the statement, in the order of their text and parameters.
 fn parts(rows: &Rows<'_>) -> u32 {
@@ -200,6 +209,7 @@ fn parts(rows: &Rows<'_>) -> u32 {
         (HAS_CLAIMS, !rows.claims.is_empty()),
         (HAS_TIMERS_SET, !rows.timers_set.is_empty()),
         (HAS_TIMERS_UNSET, !rows.timers_unset.is_empty()),
+        (HAS_TIMERS_PUT_OFF, !rows.timers_put_off.is_empty()),
         (HAS_EFFECTS_SET, !rows.effects_set.is_empty()),
         (HAS_EFFECTS_UNSET, !rows.effects_unset.is_empty()),
         (HAS_MAILBOX, !rows.mailbox.is_empty()),
@@ -250,6 +260,7 @@ impl Statements {
             (HAS_CLAIMS, CLAIMS),
             (HAS_TIMERS_SET, TIMERS_SET),
             (HAS_TIMERS_UNSET, TIMERS_UNSET),
+            (HAS_TIMERS_PUT_OFF, TIMERS_PUT_OFF),
             (HAS_EFFECTS_SET, EFFECTS_SET),
             (HAS_EFFECTS_UNSET, EFFECTS_UNSET),
             (HAS_MAILBOX, MAILBOX),
@@ -329,6 +340,13 @@ fn arguments(rows: &Rows<'_>, mask: u32) -> Result<PgArguments, BoxDynError> {
     if has(HAS_TIMERS_UNSET) {
         names(&mut to, rows.timers_unset.iter().map(|timer| &timer.id))?;
         to.add(rows.timers_unset.iter().map(|timer| timer.name.as_str()).bind_iter())?;
+        to.add(rows.timers_unset.iter().map(|timer| timer.serial).bind_iter())?;
+    }
+    if has(HAS_TIMERS_PUT_OFF) {
+        names(&mut to, rows.timers_put_off.iter().map(|(timer, ..)| &timer.id))?;
+        to.add(rows.timers_put_off.iter().map(|(timer, ..)| timer.name.as_str()).bind_iter())?;
+        to.add(rows.timers_put_off.iter().map(|(_, serial, _)| *serial).bind_iter())?;
+        to.add(rows.timers_put_off.iter().map(|(.., ms)| *ms).bind_iter())?;
     }
     if has(HAS_EFFECTS_SET) {
         names(&mut to, rows.effects_set.iter().map(|(effect, _)| &effect.id))?;

@@ -148,7 +148,8 @@ type Answered<T> = Result<Result<T, sqlx::Error>, Elapsed>;
 async fn fitness(connection: &mut PgConnection) -> Result<(i32, String, bool), sqlx::Error> {
     sqlx::query_as(
         "select current_setting('server_version_num')::int, current_setting('synchronous_commit'),
-            to_regclass('unfiled') is not null and to_regprocedure('early(date)') is not null",
+            to_regclass('unfiled') is not null and to_regclass('outbox_stuck') is not null and to_regprocedure('early(date)') is not null
+                and exists (select from pg_attribute where attrelid = to_regclass('timers') and attname = 'serial')",
     )
     .fetch_one(connection)
     .await

@@ -128,6 +128,10 @@ impl<A: Adapter> Kind for Typed<A> {
                 steps.push(Step::Repeat);
                 continue;
             }
+            if fold.is_outlived(item) {
+                steps.push(Step::Repeat);
+                continue;
+            }
             let command = item.command.downcast_ref::<<A::Aggregate as Aggregate>::Command>().expect(WRONG_TYPE);
             let decision = {
                 let _span = spans::decide(emit.context, A::Aggregate::KIND, item);
@@ -342,14 +346,14 @@ impl<'a, A: Adapter> Fold<'a, A> {
             self.state = Some(state);
         }
         match &item.origin {
-            Origin::Timer { name } => self.timer(name.clone(), None),
+            Origin::Timer { name, serial } => self.timer(name.clone(), None, Some(*serial)),
             Origin::Effect { name } => self.effect(name.clone(), None),
             _ => {}
         }
         for change in &effects.timers {
             match change {
-                TimerChange::Set { name, after } => self.timer((*name).to_owned(), Some(*after)),
-                TimerChange::Cancel { name } => self.timer((*name).to_owned(), None),
+                TimerChange::Set { name, after } => self.timer((*name).to_owned(), Some(*after), None),
+                TimerChange::Cancel { name } => self.timer((*name).to_owned(), None, None),
             }
         }
         let reply =
@@ -369,7 +373,7 @@ impl<'a, A: Adapter> Fold<'a, A> {
             sources.insert(source.to_owned(), sequence);
         }
         match (&item.origin, answer) {
-            (Origin::Timer { name }, Answer::Rejected { .. }) => self.timer(name.clone(), None),
+            (Origin::Timer { name, serial }, Answer::Rejected { .. }) => self.timer(name.clone(), None, Some(*serial)),
             (Origin::Effect { name }, Answer::Rejected { .. }) => self.effect(name.clone(), None),
             _ => {}
         }
@@ -381,10 +385,16 @@ impl<'a, A: Adapter> Fold<'a, A> {
         self.writes.effects.push(EffectWrite { id, hash, name, intent });
     }
 
-    fn timer(&mut self, name: String, after: Option<std::time::Duration>) {
+    fn timer(&mut self, name: String, after: Option<std::time::Duration>, serial: Option<i64>) {
         self.writes.timers.retain(|write| write.name != name);
         let (id, hash) = (self.work.aggregate.clone(), self.work.hash);
-        self.writes.timers.push(TimerWrite { id, hash, name, after });
+        self.writes.timers.push(TimerWrite { id, hash, name, after, serial });
+    }
+
+    /// Whether `item` is the firing of a timer that a message before it has set again or cancelled.
+    fn is_outlived(&self, item: &Item) -> bool {
+        let Origin::Timer { name, .. } = &item.origin else { return false };
+        self.writes.timers.iter().any(|write| write.name == *name && write.serial.is_none())
     }
 
     fn publish(&mut self, item: &Item, event: &<A::Aggregate as Aggregate>::Event, trace: Option<&TraceContext>) {

@@ -197,6 +197,9 @@ pub(crate) struct Lane {
     /// Aggregates that are not live, to whose mailbox a commit has added since the batch now gathering was looked up: how many messages
     /// wait is not known.
     mailed: HashSet<AggregateId>,
+    /// Firings of timers that are under way, by aggregate and name, and whether a commit has set the timer
+    /// again, or cancelled it, since it was read.
+    firings: HashMap<(AggregateId, String), bool>,
     poll_due: Instant,
     passivate_due: Instant,
     /// Work that a commit left undone, in order, and whether there is any to put in its place.
@@ -236,6 +239,7 @@ impl Lane {
             ready: VecDeque::new(),
             recent: HashMap::new(),
             mailed: HashSet::new(),
+            firings: HashMap::new(),
             poll_due: Instant::now(),
             passivate_due: Instant::now(),
             undone: Vec::new(),
@@ -378,6 +382,11 @@ impl Lane {
         for owned in self.owned.values().filter(|owned| owned.is_serving() && owned.closing.is_none()) {
             by_count.entry(owned.count).or_default().push((owned.partition, owned.term));
         }
+        let all = batch.iter().chain(&self.carry).chain(self.parts.iter().flatten());
+        let under_way: HashSet<_> = all.filter_map(|input| waiting::firing(input)).collect();
+        self.firings.retain(|(aggregate, name), _| {
+            self.asking.is_for(aggregate) || under_way.contains(&(aggregate, name.as_str()))
+        });
         let mut due = Vec::new();
         for (count, partitions) in by_count {
             self.pulse.waits(DATABASE);
@@ -392,6 +401,9 @@ impl Lane {
             }));
             let putting_off = waiting::put_off(&self.env, strange);
             self.hearing(batch, putting_off).await;
+        }
+        for (aggregate, name) in due.iter().filter_map(waiting::firing) {
+            self.firings.insert((aggregate.clone(), name.to_owned()), false);
         }
         let mut counts: HashMap<(PartitionId, &AggregateId), u64> = HashMap::new();
         for input in &due {

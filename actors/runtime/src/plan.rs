@@ -365,9 +365,10 @@ impl<'a> Planner<'a> {
         let wait = self.wait_after(item, failure);
         match (&item.origin, wait) {
             (Origin::Call { .. }, _) => item.answer(Err(failure.to_caller())),
-            (Origin::Timer { name }, wait) => {
-                let after = Some(wait.unwrap_or(self.retry.max));
-                let timer = TimerWrite { id: item.aggregate.clone(), hash: item.hash, name: name.clone(), after };
+            (Origin::Timer { name, serial }, wait) => {
+                let (after, serial) = (Some(wait.unwrap_or(self.retry.max)), Some(*serial));
+                let (id, name) = (item.aggregate.clone(), name.clone());
+                let timer = TimerWrite { id, hash: item.hash, name, after, serial };
                 self.plain.add(input, Writes { timers: vec![timer], ..Writes::default() });
             }
             (Origin::Effect { name }, _) => {

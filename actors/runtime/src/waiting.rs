@@ -1,7 +1,9 @@
 //! What waits in the store for its time: timers, effects, and messages in the durable mailbox.
 //!
-//! Due is by the store's clock. Deliberately absent: any order between a timer and other messages; a timer that was cancelled in the same
-//! moment may still fire, so `decide` must look at the state.
+//! Due is by the store's clock. A firing is of one setting of its timer: it removes or puts off no other, and
+//! is void once the loop knows that the timer was set again or cancelled since. Deliberately absent: any
+//! order between a timer and other messages; a timer that was cancelled by another owner in the same moment
+//! may still fire, so `decide` must look at the state.
 
 use std::{
     collections::HashSet,
@@ -175,18 +177,25 @@ impl<'a> Busy<'a> {
                 _ => None,
             };
             busy.rows.extend(row.map(|mail| mail.position));
-            let Work::Item(item) = &input.work else { continue };
-            match &item.origin {
-                Origin::Timer { name } => {
-                    busy.timers.insert((&item.aggregate, name));
-                }
-                Origin::Mail { .. } => {
-                    busy.mail.insert(&item.aggregate);
-                }
-                _ => {}
+            busy.timers.extend(firing(input));
+            if let Work::Item(item) = &input.work
+                && matches!(item.origin, Origin::Mail { .. })
+            {
+                busy.mail.insert(&item.aggregate);
             }
         }
         busy
+    }
+}
+
+/// The timer that `input` is a firing of, if it is one.
+pub(crate) fn firing(input: &Input) -> Option<(&AggregateId, &str)> {
+    match &input.work {
+        Work::Item(item) => match &item.origin {
+            Origin::Timer { name, .. } => Some((&item.aggregate, name)),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -204,7 +213,7 @@ fn fire(env: &Environment, timer: &DueTimer) -> Option<Item> {
     let message = Message::new(Uuid::now_v7(), "timer", timer.name.as_str(), timer.key.clone(), Bytes::new());
     let hash = KeyHash::of(aggregate.key.as_bytes());
     Some(Item {
-        origin: Origin::Timer { name: timer.name.clone() },
+        origin: Origin::Timer { name: timer.name.clone(), serial: timer.serial },
         aggregate,
         hash,
         message,

@@ -35,8 +35,8 @@ pub(crate) enum Origin {
     Log { record: Record, own: bool },
     /// From the durable mailbox: its row is removed.
     Mail { position: i64, attempts: u32, since: Timestamp, record: Record, own: bool },
-    /// A timer: its row is removed.
-    Timer { name: String },
+    /// A setting of a timer: its row is removed, unless the timer was set again.
+    Timer { name: String, serial: i64 },
     /// An effect's end: its row is removed.
     Effect { name: String },
     /// A caller: it is answered.
@@ -303,7 +303,7 @@ pub(crate) enum Step {
     Answered(Answer),
     /// Depends on the grant: the answer if granted, and if refused.
     Conditional { granted: Answer, refused: Answer },
-    /// An event that was applied before.
+    /// Nothing: an event that was applied before, or the firing of a timer that was set again since.
     Repeat,
 }
 

@@ -103,7 +103,7 @@ pub fn effect(key: &str, name: &str, hold: Option<Duration>) -> EffectWrite {
 
 /// Sets the timer `name` of `key`, or removes it.
 pub fn timer(key: &str, name: &str, after: Option<Duration>) -> TimerWrite {
-    TimerWrite { id: id(key), hash: hash(key), name: name.into(), after }
+    TimerWrite { id: id(key), hash: hash(key), name: name.into(), after, serial: None }
 }
 
 /// Puts a message for `key` into the mailbox.

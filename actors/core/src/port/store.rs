@@ -168,6 +168,8 @@ pub struct DueTimer {
     pub key: Arc<str>,
     /// The timer's name.
     pub name: String,
+    /// Which setting of that name this is; no other one ever has the same number.
+    pub serial: i64,
 }
 
 /// An effect whose time has come.

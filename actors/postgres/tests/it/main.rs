@@ -9,3 +9,4 @@ mod outbox;
 mod outcomes;
 mod schema;
 mod survey;
+mod upgrade;

@@ -10,7 +10,7 @@ use std::{
 
 use holdfast_core::{
     PartitionId,
-    batch::{Batch, Entry, Fence},
+    batch::{Batch, Entry, Fence, TimerWrite},
     dedup::Answer,
     port::store::Committed,
 };
@@ -142,6 +142,7 @@ impl Lane {
             let partition = batch.entries[entry].partition;
             if !undone.contains(&partition) {
                 self.recent.extend(writes.claims.iter().map(|claim| (claim.key, claim.clone())));
+                self.outlive(&writes.timers);
                 if let Some(term) = plan.terms.get(&partition) {
                     self.env.effects.intended(partition, *term, writes);
                 }
@@ -184,6 +185,18 @@ impl Lane {
         for fence in batch.fences.iter().filter(|fence| committed.heads.contains_key(&fence.partition)) {
             for (topic, next) in &fence.consumed {
                 self.env.log.store_offset(topic, fence.partition, *next);
+            }
+        }
+    }
+
+    /// Notes which firings under way are of settings that `timers` have replaced or removed.
+    fn outlive(&mut self, timers: &[TimerWrite]) {
+        if self.firings.is_empty() {
+            return;
+        }
+        for timer in timers.iter().filter(|timer| timer.serial.is_none()) {
+            if let Some(is_outlived) = self.firings.get_mut(&(timer.id.clone(), timer.name.clone())) {
+                *is_outlived = true;
             }
         }
     }

@@ -150,6 +150,11 @@ impl Lane {
                 group(&mut groups, &mut places, input.partition, &aggregate).add_reader(input);
                 continue;
             };
+            if let Origin::Timer { name, .. } = &item.origin
+                && self.firings.get(&(aggregate.clone(), name.clone())) == Some(&true)
+            {
+                continue; // the timer as it is set now is in its table, and comes when it is due
+            }
             let is_ignored = self.env.config.is(Mutant::MailboxAfterBatch) && matches!(item.origin, Origin::Log { .. });
             if known.waiting(&item, &owned.live) > 0 && !is_ignored {
                 planner.block_waiting(&aggregate, WaitReason::Retrying);

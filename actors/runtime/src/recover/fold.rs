@@ -122,7 +122,7 @@ fn entry(
             TimerChange::Set { name, after } => (name, Some(after)),
             TimerChange::Cancel { name } => (name, None),
         };
-        (name, TimerWrite { id: id.clone(), hash, name: name.to_owned(), after })
+        (name, TimerWrite { id: id.clone(), hash, name: name.to_owned(), after, serial: None })
     };
     // A later change of the same timer wins.
     let timers: BTreeMap<&str, TimerWrite> = folded.timers.into_iter().map(timer).collect();

@@ -19,3 +19,4 @@ mod routing;
 mod simulation;
 mod stuck;
 mod take_over;
+mod timers;

@@ -4,14 +4,14 @@
 //! It also keeps what a real database would not: every claim ever inserted and every breach of a fence, for the checker.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map::Entry},
     sync::Arc,
     time::Duration,
 };
 
 use holdfast_core::{
     AggregateId, KeyHash, PartitionId,
-    batch::{Batch, DeadLetter, Fence, Intent, MailboxWrite, OutboxRow, StateWrite, Unfiled, Writes},
+    batch::{Batch, DeadLetter, Fence, Intent, MailboxWrite, OutboxRow, StateWrite, TimerWrite, Unfiled, Writes},
     dedup::{Claim, ClaimKey},
     disposition::WaitReason,
     envelope::Record,
@@ -76,6 +76,7 @@ pub struct Contents {
     /// What no sound run brings about, in words.
     pub breaches: Vec<String>,
     pub(super) last_position: i64,
+    last_serial: i64,
     pub(super) staged: HashSet<Uuid>,
     /// Tokens that a sabotaged `retoken` failed to make invalid.
     pub(super) ghosts: HashSet<(PartitionId, Token)>,
@@ -107,6 +108,8 @@ pub struct Timer {
     pub due: Instant,
     /// How often it was put off.
     pub misses: u32,
+    /// Which setting it is.
+    pub serial: i64,
 }
 
 /// A stored message.
@@ -237,11 +240,7 @@ impl Contents {
             self.claims.entry(claim.key).or_default().push(claim.clone());
         }
         for timer in &writes.timers {
-            let key = (timer.id.clone(), timer.name.clone());
-            match timer.after {
-                Some(after) => self.timers.insert(key, Timer { hash: timer.hash, due: now + after, misses: 0 }),
-                None => self.timers.remove(&key),
-            };
+            self.change_timer(timer, now);
         }
         for effect in &writes.effects {
             let key = (effect.id.clone(), effect.name.clone());
@@ -265,6 +264,23 @@ impl Contents {
         }
         self.dead_letters.extend(writes.dead_letters.iter().cloned());
         self.unfiled.extend(writes.unfiled.iter().cloned());
+    }
+
+    fn change_timer(&mut self, timer: &TimerWrite, now: Instant) {
+        let key = (timer.id.clone(), timer.name.clone());
+        if let Some(serial) = timer.serial {
+            let Entry::Occupied(mut stored) = self.timers.entry(key) else { return };
+            match timer.after {
+                _ if stored.get().serial != serial => {}
+                Some(after) => stored.get_mut().due = now + after,
+                None => _ = stored.remove(),
+            }
+        } else if let Some(after) = timer.after {
+            self.last_serial += 1;
+            self.timers.insert(key, Timer { hash: timer.hash, due: now + after, misses: 0, serial: self.last_serial });
+        } else {
+            self.timers.remove(&key);
+        }
     }
 
     fn change_mailbox(&mut self, change: &MailboxWrite, now: Instant) {
@@ -309,12 +325,13 @@ impl Contents {
         let mut found: Vec<_> = self.timers.iter().filter(|(_, timer)| due(timer)).collect();
         found.sort_by_key(|(_, timer)| timer.due);
         found.truncate(limit);
-        let row = |(id, name): &(AggregateId, String)| DueTimer {
+        let row = |((id, name), timer): (&(AggregateId, String), &Timer)| DueTimer {
             kind: id.kind.to_owned(),
             key: Arc::clone(&id.key),
             name: name.clone(),
+            serial: timer.serial,
         };
-        found.into_iter().map(|(key, _)| row(key)).collect()
+        found.into_iter().map(row).collect()
     }
 
     /// See [`holdfast_core::port::store::Store::put_off_timers`].

@@ -217,6 +217,9 @@ macro_rules! store_conformance {
             a_timer_is_due_after_its_delay_and_not_before
             timer_set_again_replaces
             a_cancelled_timer_is_gone
+            firing_removes_its_own_setting_alone
+            firing_puts_off_its_own_setting_alone
+            timer_changes_of_one_batch_take_effect_in_order
             due_timers_come_oldest_first_up_to_a_limit
             timers_are_found_by_the_home_of_their_key
             an_effect_is_due_for_others_once_its_hold_is_over_and_counts_each_attempt

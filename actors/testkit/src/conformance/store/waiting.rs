@@ -5,13 +5,13 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use holdfast_core::{
     Headers, PartitionId, Record, Timestamp,
-    batch::{MailboxWrite, Writes},
+    batch::{MailboxWrite, TimerWrite, Writes},
     disposition::WaitReason,
     port::store::{MailLimit, Slice, Store, Waiting},
 };
 
 use super::{StoreHarness, eventually, found, registered};
-use crate::sample::{Owner, everything, hash, id, mail, record, timer};
+use crate::sample::{Owner, entry, everything, hash, id, mail, record, timer};
 
 const HOUR: Duration = Duration::from_hours(1);
 const SOON: Duration = Duration::from_millis(150);
@@ -77,6 +77,89 @@ pub async fn a_cancelled_timer_is_gone(harness: &dyn StoreHarness) {
     owner.write(0, timers(&[("a", "t", Some(Duration::ZERO)), ("a", "u", Some(Duration::ZERO))])).await;
     owner.write(0, timers(&[("a", "t", None), ("a", "none", None), ("b", "t", None)])).await;
     assert_eq!(due_timers(&store).await, ["a/u"]);
+}
+
+async fn serials(store: &Arc<dyn Store>) -> Vec<i64> {
+    store.due_timers(&everything(1), 100).await.expect("there").iter().map(|timer| timer.serial).collect()
+}
+
+/// What the firing of the setting `serial` of timer `t` of `a` has written.
+fn fired(serial: i64, after: Option<Duration>) -> Writes {
+    Writes { timers: vec![TimerWrite { serial: Some(serial), ..timer("a", "t", after) }], ..Writes::default() }
+}
+
+/// A timer set again is another setting, which the firing of the older one does not remove.
+pub async fn firing_removes_its_own_setting_alone(harness: &dyn StoreHarness) {
+    let (store, mut owner) = single(harness).await;
+    let set = || timers(&[("a", "t", Some(Duration::ZERO))]);
+    owner.write(0, set()).await;
+    let old = serials(&store).await[0];
+    owner.write(0, set()).await;
+    let new = serials(&store).await[0];
+    assert_ne!(old, new);
+    owner.write(0, fired(old, None)).await;
+    assert_eq!(serials(&store).await, [new]);
+    owner.write(0, fired(new, None)).await;
+    assert_eq!(serials(&store).await, [0; 0]);
+    owner.write(0, set()).await;
+    assert!(![old, new].contains(&serials(&store).await[0]), "a number is used once");
+}
+
+/// A firing that failed is due again as the same setting, and does not move a newer one, nor bring back one
+/// that is gone.
+pub async fn firing_puts_off_its_own_setting_alone(harness: &dyn StoreHarness) {
+    let (store, mut owner) = single(harness).await;
+    owner.write(0, timers(&[("a", "t", Some(Duration::ZERO))])).await;
+    let old = serials(&store).await[0];
+    owner.write(0, fired(old, Some(HOUR))).await;
+    assert_eq!(serials(&store).await, [0; 0]);
+    owner.write(0, fired(old, Some(Duration::ZERO))).await;
+    assert_eq!(serials(&store).await, [old]);
+    owner.write(0, timers(&[("a", "t", Some(Duration::ZERO))])).await;
+    let new = serials(&store).await;
+    owner.write(0, fired(old, Some(HOUR))).await;
+    assert_eq!(serials(&store).await, new);
+    owner.write(0, timers(&[("a", "t", None)])).await;
+    owner.write(0, fired(new[0], Some(Duration::ZERO))).await;
+    assert_eq!(serials(&store).await, [0; 0]);
+}
+
+/// Whether they stand in one entry or in several.
+pub async fn timer_changes_of_one_batch_take_effect_in_order(harness: &dyn StoreHarness) {
+    let (store, mut owner) = single(harness).await;
+    const NOW: Option<Duration> = Some(Duration::ZERO);
+    // The changes after which the stored setting is the old one, another one, or none.
+    type Case = (&'static str, fn(i64) -> Vec<Writes>);
+    let cases: [Case; 8] = [
+        ("none", |old| vec![timers(&[("a", "t", NOW)]), timers(&[("a", "t", None)]), fired(old, NOW)]),
+        ("none", |old| vec![fired(old, None), fired(old, NOW)]),
+        ("none", |old| vec![fired(old, NOW), fired(old, None)]),
+        ("old", |old| vec![fired(old, Some(HOUR)), fired(old + 1_000, None), fired(old, NOW)]),
+        ("old", |old| vec![fired(old + 1_000, Some(HOUR))]),
+        ("new", |old| vec![fired(old, None), timers(&[("a", "t", NOW)])]),
+        ("new", |old| vec![timers(&[("a", "t", NOW)]), fired(old, None)]),
+        ("new", |old| vec![timers(&[("a", "t", NOW)]), fired(old, Some(HOUR))]),
+    ];
+    for (case, (left, changes)) in cases.into_iter().enumerate() {
+        for split in [true, false] {
+            owner.write(0, timers(&[("a", "t", NOW)])).await;
+            let old = serials(&store).await[0];
+            let changes = changes(old);
+            let entries = if split {
+                changes.into_iter().map(|writes| entry(0, writes)).collect()
+            } else {
+                let timers = changes.into_iter().flat_map(|writes| writes.timers).collect();
+                vec![entry(0, Writes { timers, ..Writes::default() })]
+            };
+            owner.commit(entries).await.expect("sound");
+            let found = match serials(&store).await[..] {
+                [] => "none",
+                [serial] if serial == old => "old",
+                _ => "new",
+            };
+            assert_eq!(found, left, "case {case}, split {split}");
+        }
+    }
 }
 
 /// So that none starves.
