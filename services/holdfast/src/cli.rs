@@ -236,7 +236,7 @@ pub enum Outbox {
 pub enum Stuck {
     /// Lists them; the longest stuck first.
     List {
-        /// Which records.
+        /// Which.
         #[command(flatten)]
         which: StuckWhich,
         /// At most so many of each context.
@@ -248,7 +248,7 @@ pub enum Stuck {
     },
     /// Publishes refused records once more, and what queues behind them. Only says which, unless `--yes` or `--id`.
     Retry {
-        /// Which records.
+        /// Which.
         #[command(flatten)]
         which: StuckWhich,
         /// Why, for the record.
@@ -264,7 +264,7 @@ pub enum Stuck {
     /// Gives refused records up, and publishes what queues behind them. An event's place is taken by a placeholder with its id and sequence.
     /// Only says which, unless `--yes` or `--id`.
     Discard {
-        /// Which records.
+        /// Which.
         #[command(flatten)]
         which: StuckWhich,
         /// Why, for the record and for consumers.
