@@ -95,6 +95,7 @@ fn proto_name(json_name: &str) -> String {
 mod tests {
     use holdfast_core::disposition::DeadLetterReason;
     use holdfast_proto::orders::v1::{CancelOrder, OrderCancelled, OrderLine, OrderPlaced};
+    use prost::Message as _;
     use uuid::Uuid;
 
     use super::*;

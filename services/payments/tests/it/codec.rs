@@ -17,7 +17,7 @@ use holdfast_payments::{
 use holdfast_payments_domain::{Call, Command, Event, Quote};
 use holdfast_proto::{money::v1::Money as WireMoney, orders::v1 as orders, payments::v1};
 use holdfast_testkit::origins::assert_origins;
-use prost::Name;
+use prost::{Message as _, Name};
 use uuid::Uuid;
 
 use crate::till;
