@@ -78,8 +78,11 @@ async fn schema_of_an_earlier_build_keeps_its_rows() {
     let store = PgStore::connect(fresh.config()).await.expect("fit");
     let port: Arc<dyn Store> = Arc::new(store.clone());
     let wanted = Wanted { aggregates: vec![], claims: kept.iter().map(|claim| claim.key).collect() };
-    assert_eq!(port.find(&wanted).await.expect("there").claims, kept.into_iter().map(Some).collect::<Vec<_>>());
-    let rows = port.outbox(PartitionId(0), 0, 10).await.expect("there");
+    assert_eq!(
+        port.find(&wanted).await.expect("there").claims,
+        kept.into_iter().map(|claim| Ok(Some(claim))).collect::<Vec<_>>()
+    );
+    let rows = port.outbox(PartitionId(0), 0, 10, usize::MAX).await.expect("there");
     assert_eq!(rows.iter().map(|row| row.sequence).collect::<Vec<_>>(), [1, 2, 3]);
     let due = port.due_timers(&everything(1), 10).await.expect("there");
     assert!(due.len() == 2 && due[0].serial != due[1].serial, "{due:?}");

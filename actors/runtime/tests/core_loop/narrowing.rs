@@ -168,7 +168,7 @@ async fn unknown_timers_displace_no_known_timer() {
         for n in 0..300 {
             let key = format!("t{n}");
             let id = AggregateId { kind: if n % 2 == 0 { KIND } else { "another" }, key: key.as_str().into() };
-            let timer = Timer { hash: KeyHash::of(key.as_bytes()), due, misses: 0 };
+            let timer = Timer { hash: KeyHash::of(key.as_bytes()), due, misses: 0, serial: -1 };
             contents.timers.insert((id, "of yesterday".to_owned()), timer);
         }
     });
