@@ -49,7 +49,7 @@ impl Raw {
         self
     }
 
-    fn of(message: &BorrowedMessage<'_>) -> Self {
+    pub(crate) fn of(message: &BorrowedMessage<'_>) -> Self {
         let headers = message.headers().map(|headers| {
             headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
         });
@@ -73,34 +73,47 @@ pub async fn send_astray(brokers: &str, topic: &str, partition: i32, records: &[
 
 /// The same, compressed: a broker measures them so, and takes what is larger than its topics' limits.
 pub async fn send_compressed(brokers: &str, topic: &str, records: &[Raw]) -> Result<Vec<Place>, Error> {
-    let mut config = producer(brokers);
-    config.set("compression.codec", "zstd").set("message.max.bytes", "100000000");
-    send_by(&config, topic, None, records).await
-}
-
-fn producer(brokers: &str) -> ClientConfig {
-    let mut config = kafka::client(brokers, "holdfast-by-hand");
-    config
-        .set("acks", "all")
-        .set("partitioner", "murmur2_random")
-        .set("linger.ms", "0")
-        .set("message.max.bytes", "9000000");
-    config
+    send_by(&Hand::new(brokers, "zstd")?, topic, None, records).await
 }
 
 async fn send_to(brokers: &str, topic: &str, partition: Option<i32>, records: &[Raw]) -> Result<Vec<Place>, Error> {
-    send_by(&producer(brokers), topic, partition, records).await
+    send_by(&Hand::new(brokers, "none")?, topic, partition, records).await
 }
 
-async fn send_by(
-    config: &ClientConfig,
-    topic: &str,
-    partition: Option<i32>,
-    records: &[Raw],
-) -> Result<Vec<Place>, Error> {
-    let producer: FutureProducer = config.create().map_err(kafka::failed("producer"))?;
+async fn send_by(hand: &Hand, topic: &str, partition: Option<i32>, records: &[Raw]) -> Result<Vec<Place>, Error> {
     let mut places = Vec::with_capacity(records.len());
     for record in records {
+        places.push(hand.put(topic, partition, None, record).await?);
+    }
+    Ok(places)
+}
+
+/// A producer with a codec of its own and no limit on the size of a record; the broker measures what arrives.
+pub struct Hand {
+    producer: FutureProducer,
+}
+
+impl Hand {
+    /// A producer that compresses by `codec`, as librdkafka names it.
+    pub fn new(brokers: &str, codec: &str) -> Result<Self, Error> {
+        let mut config = kafka::client(brokers, "holdfast-by-hand");
+        config
+            .set("acks", "all")
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", "0")
+            .set("compression.type", codec)
+            .set("message.max.bytes", "1000000000");
+        Ok(Self { producer: config.create().map_err(kafka::failed("producer"))? })
+    }
+
+    /// Sends one record to `partition`, or else to its key's home, with this timestamp or else the current time.
+    pub async fn put(
+        &self,
+        topic: &str,
+        partition: Option<i32>,
+        time_ms: Option<i64>,
+        record: &Raw,
+    ) -> Result<Place, Error> {
         let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
         for (key, value) in &record.headers {
             headers = headers.insert(Header { key, value: value.as_deref() });
@@ -109,11 +122,11 @@ async fn send_by(
         wanted.key = record.key.as_deref();
         wanted.payload = record.value.as_deref();
         wanted.partition = partition;
-        let sent = producer.send(wanted, Duration::from_secs(30)).await;
+        wanted.timestamp = time_ms;
+        let sent = self.producer.send(wanted, Duration::from_secs(30)).await;
         let delivery = sent.map_err(|(error, _)| kafka::failed("sending by hand")(error))?;
-        places.push(Place { partition: delivery.partition, offset: delivery.offset });
+        Ok(Place { partition: delivery.partition, offset: delivery.offset })
     }
-    Ok(places)
 }
 
 /// Everything in `topic` as it is now.

@@ -14,5 +14,6 @@ pub mod kafka;
 pub mod producer;
 pub mod random;
 pub mod scenarios;
+pub mod tail;
 pub mod trespass;
 pub mod work;

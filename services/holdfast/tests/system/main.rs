@@ -6,6 +6,7 @@ mod bad_records;
 mod calls;
 mod command_line;
 mod dev;
+mod door;
 mod downstream;
 mod edge;
 mod flash_sale;
@@ -22,14 +23,15 @@ use std::{process::ExitCode, sync::Arc};
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
 
-use crate::shop::Shop;
+use crate::{door::Door, shop::Shop};
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // They share one shop, and some of them measure.
     arguments.test_threads = Some(1);
     if arguments.list {
-        return libtest_mimic::run(&arguments, trials(None)).exit_code();
+        let all = trials(None).into_iter().chain(door::trials(None)).collect();
+        return libtest_mimic::run(&arguments, all).exit_code();
     }
     let runtime = Arc::new(Runtime::new().expect("the tests' runtime starts"));
     let shop = runtime.block_on(Shop::open());
@@ -40,9 +42,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let conclusion = libtest_mimic::run(&arguments, trials(Some((shop.clone(), runtime.clone()))));
-    // Dropping the last handle stops the servers.
-    drop(shop);
+    let door = Arc::new(Door::default());
+    let mut all = trials(Some((shop.clone(), runtime.clone())));
+    all.extend(door::trials(Some((door.clone(), runtime.clone()))));
+    let conclusion = libtest_mimic::run(&arguments, all);
+    // Dropping the last handles stops the servers.
+    drop((shop, door));
     conclusion.exit_code()
 }
 
