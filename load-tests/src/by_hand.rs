@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use rdkafka::{
-    ClientConfig, Message as _,
+    Message as _,
     message::{BorrowedMessage, Header, Headers as _, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };

@@ -47,7 +47,7 @@ pub fn attacks() -> Vec<Attack> {
         hop_that_is_none_is_invalid,
         command_with_a_hostile_envelope_is_refused,
         command_forged_as_another_contexts_event_is_refused,
-        command_under_the_runtimes_source_is_not_believed,
+        command_without_the_seal_is_refused,
         operator_who_asks_for_a_hostile_key_is_refused,
         stranger_who_asks_as_an_operator_is_refused,
     ]
@@ -240,7 +240,6 @@ fn command(message: &CommandMessage) -> CommandRequest {
 fn message<M: Message + Name>(key: &str, body: &M) -> CommandMessage {
     CommandMessage {
         id: Uuid::now_v7().into_bytes().to_vec(),
-        source: "tests/system".to_owned(),
         r#type: M::full_name(),
         key: key.to_owned(),
         content_type: "application/protobuf".to_owned(),
@@ -319,14 +318,14 @@ async fn command_forged_as_another_contexts_event_is_refused(stand: &Stand) -> A
     let charged = ChargeSucceeded { order_id: order_id.clone(), ..ChargeSucceeded::default() };
     let ended = OrderCancelled { order_id: order_id.clone(), ..OrderCancelled::default() };
     let mut found = Vec::new();
-    for source in ["tests/system", "grpc", "holdfast/payments/payment", "stripe/webhook"] {
+    for webhook in [None, Some("stripe/webhook"), Some("grpc"), Some("holdfast/payments/payment")] {
         for (context, message) in [
             ("orders", paid.clone()),
             ("payments", message(&order_id, &charged)),
             ("inventory", message(&order_id, &ended)),
         ] {
-            let message = CommandMessage { source: source.to_owned(), sequence: Some(1), ..message };
-            let what = format!("{} by {source}", message.r#type);
+            let what = format!("{} by {webhook:?}", message.r#type);
+            let message = CommandMessage { webhook: webhook.map(str::to_owned), ..message };
             let request = CommandRequest { context: context.to_owned(), ..command(&message) };
             found.push(forbidden(&what, actors(stand).command(asked(request)).await));
         }
@@ -336,30 +335,18 @@ async fn command_forged_as_another_contexts_event_is_refused(stand: &Stand) -> A
     Ok(Vec::new())
 }
 
-/// The receiver sets the source of a call, so the same id under another source is the same call.
-async fn command_under_the_runtimes_source_is_not_believed(stand: &Stand) -> Acted {
+/// A node of the context has its seal; a stranger's command is refused, whatever it is.
+async fn command_without_the_seal_is_refused(stand: &Stand) -> Acted {
     let mut found = Vec::new();
-    for source in ["holdfast/orders/order", "stripe/webhook", "\0", &"s".repeat(2_000_000)] {
-        let order_id = id_at(10);
-        let message = CommandMessage { source: source.to_owned(), ..opened(&order_id) };
-        let again = CommandMessage { source: "grpc".to_owned(), ..message.clone() };
-        let what = format!("{source:.30?}");
-        let first = actors(stand).command(asked(command(&message))).await;
-        let applied = |answer: &Result<Response<CommandResponse>, Status>| {
-            let outcome = answer.as_ref().ok().and_then(|response| response.get_ref().outcome.clone());
-            match outcome {
-                Some(command_response::Outcome::Applied(applied)) => Some(applied.version),
-                _ => None,
-            }
-        };
-        if applied(&first).is_none() {
-            found.push(not_taken(&what, first));
-            continue;
-        }
-        // The first source was not believed, so this is a repeat.
-        let second = actors(stand).command(asked(command(&again))).await;
-        if applied(&second) != Some(1) {
-            found.push(Err(format!("{what}: another source makes it another command: {second:?}").into()));
+    for (what, seal) in [
+        ("no seal", Vec::new()),
+        ("a seal of zeros", vec![0; 32]),
+        ("half a seal", vec![0; 16]),
+        ("a seal of 2 MB", vec![0xff; 2_000_000]),
+    ] {
+        for webhook in [None, Some("stripe/webhook".to_owned()), Some("\0".to_owned()), Some("s".repeat(1_000_000))] {
+            let message = CommandMessage { seal: seal.clone(), webhook, ..opened(&id_at(10)) };
+            found.push(forbidden(what, actors(stand).command(asked(command(&message))).await));
         }
     }
     all(found)?;
