@@ -178,16 +178,16 @@ async fn read_of_hostile_kinds_is_refused(stand: &Stand) -> Acted {
         ("a context of a MiB", long.as_str(), "order"),
     ] {
         let answer = actors(stand).read(asked(read(context, kind, &[&key]))).await;
-        // A process that does not run the context owns none of its keys.
-        let is_owner_elsewhere = |answer: &Result<Response<ReadResponse>, Status>| {
+        // A build that lacks the context or the kind says so, since a later one may have it.
+        let is_not_served = |answer: &Result<Response<ReadResponse>, Status>| {
             let Ok(response) = answer else { return false };
             let mut outcomes = response.get_ref().results.iter().map(|result| result.outcome.as_ref());
             outcomes.all(|outcome| {
                 let Some(read_result::Outcome::Failure(failure)) = outcome else { return false };
-                matches!(failure.reason, Some(Reason::NotOwner(_)))
+                matches!(failure.reason, Some(Reason::NotOwner(_) | Reason::Unavailable(_)))
             })
         };
-        if !is_owner_elsewhere(&answer) {
+        if !is_not_served(&answer) {
             found.push(none_read(what, answer));
         }
     }
