@@ -10,13 +10,15 @@ use holdfast_proto::{
     orders::v1::OrderCancelled,
     payments::v1::ChargeSucceeded,
     runtime::v1::{
-        CommandMessage, CommandRequest, CommandResponse, Failure, ReadRequest, ReadResponse,
-        actor_service_client::ActorServiceClient, command_response, failure::Reason, read_result,
+        CommandResponse, Failure, ReadRequest, ReadResponse, actor_service_client::ActorServiceClient,
+        command_response, failure::Reason, read_result,
     },
 };
+use http::uri::PathAndQuery;
 use libtest_mimic::Failed;
 use prost::{Message, Name};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, client::Grpc};
+use tonic_prost::ProstCodec;
 use uuid::Uuid;
 
 use super::{
@@ -47,7 +49,7 @@ pub fn attacks() -> Vec<Attack> {
         hop_that_is_none_is_invalid,
         command_with_a_hostile_envelope_is_refused,
         command_forged_as_another_contexts_event_is_refused,
-        command_without_the_seal_is_refused,
+        command_under_the_runtimes_source_is_not_believed,
         operator_who_asks_for_a_hostile_key_is_refused,
         stranger_who_asks_as_an_operator_is_refused,
     ]
@@ -176,16 +178,16 @@ async fn read_of_hostile_kinds_is_refused(stand: &Stand) -> Acted {
         ("a context of a MiB", long.as_str(), "order"),
     ] {
         let answer = actors(stand).read(asked(read(context, kind, &[&key]))).await;
-        // A process that does not run the context owns none of its keys.
-        let is_owner_elsewhere = |answer: &Result<Response<ReadResponse>, Status>| {
+        // A build that lacks the context or the kind says so, since a later one may have it.
+        let is_not_served = |answer: &Result<Response<ReadResponse>, Status>| {
             let Ok(response) = answer else { return false };
             let mut outcomes = response.get_ref().results.iter().map(|result| result.outcome.as_ref());
             outcomes.all(|outcome| {
                 let Some(read_result::Outcome::Failure(failure)) = outcome else { return false };
-                matches!(failure.reason, Some(Reason::NotOwner(_)))
+                matches!(failure.reason, Some(Reason::NotOwner(_) | Reason::Unavailable(_)))
             })
         };
-        if !is_owner_elsewhere(&answer) {
+        if !is_not_served(&answer) {
             found.push(none_read(what, answer));
         }
     }
@@ -226,29 +228,74 @@ async fn hop_that_is_none_is_invalid(stand: &Stand) -> Acted {
     for hop in [0, 3, u32::MAX] {
         let question = ReadRequest { hop, ..read("orders", "order", &[&id()]) };
         found.push(refused(&format!("read, hop {hop}"), actors(stand).read(asked(question)).await, &wanted));
-        let command = CommandRequest { hop, ..command(&opened(&id())) };
-        found.push(refused(&format!("command, hop {hop}"), actors(stand).command(asked(command)).await, &wanted));
+        let command = Forward { hop, ..command(&opened(&id())) };
+        found.push(refused(&format!("command, hop {hop}"), send(stand, command).await, &wanted));
     }
     all(found)?;
     Ok(Vec::new())
 }
 
-fn command(message: &CommandMessage) -> CommandRequest {
-    CommandRequest { context: "orders".to_owned(), hop: 1, message: Some(message.clone()) }
+/// `CommandRequest`, with every field that a build has ever read.
+#[derive(Clone, PartialEq, Message)]
+struct Forward {
+    #[prost(string, tag = "1")]
+    context: String,
+    #[prost(uint32, tag = "2")]
+    hop: u32,
+    #[prost(message, optional, tag = "3")]
+    message: Option<Forwarded>,
 }
 
-fn message<M: Message + Name>(key: &str, body: &M) -> CommandMessage {
-    CommandMessage {
+/// `CommandMessage`, likewise: a stranger may send fields that are gone.
+#[derive(Clone, PartialEq, Message)]
+struct Forwarded {
+    #[prost(bytes = "vec", tag = "1")]
+    id: Vec<u8>,
+    #[prost(string, tag = "2")]
+    source: String,
+    #[prost(string, tag = "3")]
+    r#type: String,
+    #[prost(string, tag = "4")]
+    key: String,
+    #[prost(string, tag = "5")]
+    content_type: String,
+    #[prost(uint64, optional, tag = "6")]
+    sequence: Option<u64>,
+    #[prost(string, optional, tag = "7")]
+    correlation_id: Option<String>,
+    #[prost(bytes = "vec", tag = "11")]
+    payload: Vec<u8>,
+    #[prost(string, optional, tag = "12")]
+    webhook: Option<String>,
+    #[prost(bytes = "vec", tag = "13")]
+    seal: Vec<u8>,
+}
+
+async fn send(stand: &Stand, forward: Forward) -> Result<Response<CommandResponse>, Status> {
+    let mut grpc = Grpc::new(stand.channel.clone());
+    grpc.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
+    let codec: ProstCodec<Forward, CommandResponse> = ProstCodec::default();
+    let path = PathAndQuery::from_static("/holdfast.runtime.v1.ActorService/Command");
+    grpc.unary(asked(forward), path, codec).await
+}
+
+fn command(message: &Forwarded) -> Forward {
+    Forward { context: "orders".to_owned(), hop: 1, message: Some(message.clone()) }
+}
+
+fn message<M: Message + Name>(key: &str, body: &M) -> Forwarded {
+    Forwarded {
         id: Uuid::now_v7().into_bytes().to_vec(),
+        source: "tests/system".to_owned(),
         r#type: M::full_name(),
         key: key.to_owned(),
         content_type: "application/protobuf".to_owned(),
         payload: body.encode_to_vec(),
-        ..CommandMessage::default()
+        ..Forwarded::default()
     }
 }
 
-fn opened(order_id: &str) -> CommandMessage {
+fn opened(order_id: &str) -> Forwarded {
     message(order_id, &opening(order_id))
 }
 
@@ -268,27 +315,27 @@ async fn command_with_a_hostile_envelope_is_refused(stand: &Stand) -> Acted {
     let long = "x".repeat(2 * 1024 * 1024);
     let nul = Some("a\0b".to_owned());
     let cases = [
-        ("an id of no bytes", CommandMessage { id: Vec::new(), ..good() }),
-        ("an id of 15 bytes", CommandMessage { id: vec![1; 15], ..good() }),
-        ("an id of 17 bytes", CommandMessage { id: vec![1; 17], ..good() }),
-        ("a key with NUL", CommandMessage { key: "\0x".to_owned(), ..good() }),
-        ("no key", CommandMessage { key: String::new(), ..good() }),
-        ("a key of 2 MiB", CommandMessage { key: long.clone(), ..good() }),
-        ("a type with NUL", CommandMessage { r#type: "\0".to_owned(), ..good() }),
-        ("a type of 2 MiB", CommandMessage { r#type: long.clone(), ..good() }),
-        ("no content type", CommandMessage { content_type: String::new(), ..good() }),
-        ("another content type", CommandMessage { content_type: "text/plain".to_owned(), ..good() }),
-        ("a correlation with NUL", CommandMessage { correlation_id: nul.clone(), ..good() }),
-        ("a correlation of 2 MiB", CommandMessage { correlation_id: Some(long.clone()), ..good() }),
-        ("a body of 2 MiB", CommandMessage { payload: vec![0x7a; 2 * 1024 * 1024], ..good() }),
-        ("a body that is garbage", CommandMessage { payload: vec![0xff; 64], ..good() }),
+        ("an id of no bytes", Forwarded { id: Vec::new(), ..good() }),
+        ("an id of 15 bytes", Forwarded { id: vec![1; 15], ..good() }),
+        ("an id of 17 bytes", Forwarded { id: vec![1; 17], ..good() }),
+        ("a key with NUL", Forwarded { key: "\0x".to_owned(), ..good() }),
+        ("no key", Forwarded { key: String::new(), ..good() }),
+        ("a key of 2 MiB", Forwarded { key: long.clone(), ..good() }),
+        ("a type with NUL", Forwarded { r#type: "\0".to_owned(), ..good() }),
+        ("a type of 2 MiB", Forwarded { r#type: long.clone(), ..good() }),
+        ("no content type", Forwarded { content_type: String::new(), ..good() }),
+        ("another content type", Forwarded { content_type: "text/plain".to_owned(), ..good() }),
+        ("a correlation with NUL", Forwarded { correlation_id: nul.clone(), ..good() }),
+        ("a correlation of 2 MiB", Forwarded { correlation_id: Some(long.clone()), ..good() }),
+        ("a body of 2 MiB", Forwarded { payload: vec![0x7a; 2 * 1024 * 1024], ..good() }),
+        ("a body that is garbage", Forwarded { payload: vec![0xff; 64], ..good() }),
     ];
     let mut found = Vec::new();
     for (what, message) in cases {
-        found.push(not_taken(what, actors(stand).command(asked(command(&message))).await));
+        found.push(not_taken(what, send(stand, command(&message)).await));
     }
-    let nothing = CommandRequest { message: None, ..command(&good()) };
-    found.push(not_taken("no message", actors(stand).command(asked(nothing)).await));
+    let nothing = Forward { message: None, ..command(&good()) };
+    found.push(not_taken("no message", send(stand, nothing).await));
     all(found)?;
     Ok(Vec::new())
 }
@@ -318,16 +365,18 @@ async fn command_forged_as_another_contexts_event_is_refused(stand: &Stand) -> A
     let charged = ChargeSucceeded { order_id: order_id.clone(), ..ChargeSucceeded::default() };
     let ended = OrderCancelled { order_id: order_id.clone(), ..OrderCancelled::default() };
     let mut found = Vec::new();
-    for webhook in [None, Some("stripe/webhook"), Some("grpc"), Some("holdfast/payments/payment")] {
+    for source in ["tests/system", "grpc", "holdfast/payments/payment", "stripe/webhook"] {
         for (context, message) in [
             ("orders", paid.clone()),
             ("payments", message(&order_id, &charged)),
             ("inventory", message(&order_id, &ended)),
         ] {
-            let what = format!("{} by {webhook:?}", message.r#type);
-            let message = CommandMessage { webhook: webhook.map(str::to_owned), ..message };
-            let request = CommandRequest { context: context.to_owned(), ..command(&message) };
-            found.push(forbidden(&what, actors(stand).command(asked(request)).await));
+            let webhook = source.ends_with("webhook").then(|| source.to_owned());
+            let (source, seal) = (source.to_owned(), vec![0; 32]);
+            let what = format!("{} by {source}", message.r#type);
+            let message = Forwarded { source, sequence: Some(1), webhook, seal, ..message };
+            let request = Forward { context: context.to_owned(), ..command(&message) };
+            found.push(forbidden(&what, send(stand, request).await));
         }
     }
     unpaid(stand, &order_id).await?;
@@ -335,18 +384,30 @@ async fn command_forged_as_another_contexts_event_is_refused(stand: &Stand) -> A
     Ok(Vec::new())
 }
 
-/// A node of the context has its seal; a stranger's command is refused, whatever it is.
-async fn command_without_the_seal_is_refused(stand: &Stand) -> Acted {
+/// The receiver sets the source of a call, so the same id under another source is the same call.
+async fn command_under_the_runtimes_source_is_not_believed(stand: &Stand) -> Acted {
     let mut found = Vec::new();
-    for (what, seal) in [
-        ("no seal", Vec::new()),
-        ("a seal of zeros", vec![0; 32]),
-        ("half a seal", vec![0; 16]),
-        ("a seal of 2 MB", vec![0xff; 2_000_000]),
-    ] {
-        for webhook in [None, Some("stripe/webhook".to_owned()), Some("\0".to_owned()), Some("s".repeat(1_000_000))] {
-            let message = CommandMessage { seal: seal.clone(), webhook, ..opened(&id_at(10)) };
-            found.push(forbidden(what, actors(stand).command(asked(command(&message))).await));
+    for source in ["holdfast/orders/order", "stripe/webhook", "\0", &"s".repeat(2_000_000)] {
+        let order_id = id_at(10);
+        let message = Forwarded { source: source.to_owned(), ..opened(&order_id) };
+        let again = Forwarded { source: "grpc".to_owned(), ..message.clone() };
+        let what = format!("{source:.30?}");
+        let first = send(stand, command(&message)).await;
+        let applied = |answer: &Result<Response<CommandResponse>, Status>| {
+            let outcome = answer.as_ref().ok().and_then(|response| response.get_ref().outcome.clone());
+            match outcome {
+                Some(command_response::Outcome::Applied(applied)) => Some(applied.version),
+                _ => None,
+            }
+        };
+        if applied(&first).is_none() {
+            found.push(not_taken(&what, first));
+            continue;
+        }
+        // The first source was not believed, so this is a repeat.
+        let second = send(stand, command(&again)).await;
+        if applied(&second) != Some(1) {
+            found.push(Err(format!("{what}: another source makes it another command: {second:?}").into()));
         }
     }
     all(found)?;

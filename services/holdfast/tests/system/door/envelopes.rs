@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     attack::{Attack, INVALID, MALFORMED, Outcome, Row, TOO_LARGE, UNDECODABLE, UNKNOWN_TYPE, dead, tables},
-    stand::id,
+    stand::{CUSTOMER, id},
 };
 use crate::shop::record;
 
@@ -63,7 +63,7 @@ pub fn good() -> Raw {
 }
 
 pub fn opening(order_id: &str) -> CreateOrder {
-    CreateOrder { order_id: order_id.to_owned(), customer_id: id(), currency: "EUR".to_owned() }
+    CreateOrder { order_id: order_id.to_owned(), customer_id: CUSTOMER.to_owned(), currency: "EUR".to_owned() }
 }
 
 /// The same with a header replaced by bytes.
@@ -322,7 +322,7 @@ fn sequence_that_is_no_version_is_invalid() -> Vec<Row> {
 
 fn content_type_in_another_spelling_is_taken() -> Vec<Row> {
     let id = id();
-    let json = serde_json::json!({ "orderId": id, "customerId": self::id(), "currency": "EUR" });
+    let json = serde_json::json!({ "orderId": id, "customerId": CUSTOMER, "currency": "EUR" });
     let of = |name: &str| Row::new(name, good().with("content-type", Some(name)), Outcome::Caused(1));
     let json = Raw { value: Some(json.to_string().into_bytes()), ..record(&id, &opening(&id)) };
     let name = "application/json; charset=utf-8";

@@ -170,7 +170,10 @@ async fn correlation_over_its_limit_reaches_no_event(stand: &Stand) -> Acted {
     request.metadata_mut().insert("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse()?);
     request.metadata_mut().insert("tracestate", states.join(",").parse()?);
     let from = stand.tail.len();
-    stand.orders().create_order(request).await?;
+    if let Err(status) = stand.orders().create_order(request).await {
+        refused::<()>("a trace state of 3 KiB", Err(status), &[(Code::InvalidArgument, "TOO_LARGE")])?;
+        return Ok(Vec::new());
+    }
     let longest = |seen: &[holdfast_load_tests::tail::Lying]| {
         let event = seen.iter().find(|lying| super::stand::last(&lying.raw, "ce_causationid") == request_id)?;
         event.raw.headers.iter().filter_map(|(name, value)| Some((value.as_ref()?.len(), name.clone()))).max()

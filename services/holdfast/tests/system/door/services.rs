@@ -30,7 +30,7 @@ use tonic::{Code, Response, Status};
 
 use super::{
     attack::{Acted, Attack, Outcome, Row, acts, all, records, refused},
-    stand::{Stand, asked, id},
+    stand::{CUSTOMER, Stand, asked, id},
 };
 use crate::shop::record;
 
@@ -167,7 +167,7 @@ async fn text_with_nul_about_a_customer_is_invalid(stand: &Stand) -> Acted {
         let create = CreateCustomer { customer_id: id(), profile: Some(profile.clone()), preferences: None };
         let create = CreateCustomerRequest { request_id: id(), command: Some(create) };
         found.push(refused(&format!("create, {what}"), customers().create_customer(asked(create)).await, &INVALID));
-        let update = UpdateProfile { customer_id: stand.customer_id.clone(), profile: Some(profile) };
+        let update = UpdateProfile { customer_id: CUSTOMER.to_owned(), profile: Some(profile) };
         let update = UpdateProfileRequest { request_id: id(), command: Some(update) };
         found.push(refused(&format!("update, {what}"), customers().update_profile(asked(update)).await, &INVALID));
     }
@@ -186,7 +186,7 @@ async fn text_with_nul_about_a_customer_is_invalid(stand: &Stand) -> Acted {
         ("country", Address { country: "G\0".into(), ..somewhere.clone() }),
         ("a million lines", Address { lines: vec!["x".into(); 500_000], ..somewhere }),
     ] {
-        let add = AddAddress { customer_id: stand.customer_id.clone(), address_id: id(), address: Some(address) };
+        let add = AddAddress { customer_id: CUSTOMER.to_owned(), address_id: id(), address: Some(address) };
         let add = AddAddressRequest { request_id: id(), command: Some(add) };
         found.push(refused(&format!("address, {what}"), customers().add_address(asked(add)).await, &REFUSED));
     }

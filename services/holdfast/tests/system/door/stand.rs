@@ -42,6 +42,8 @@ const DATA: &str = "orders,inventory,payments,fulfillment,customers";
 const SERVED: &str = "orders,inventory,payments,fulfillment,customers,gateway";
 /// The contexts.
 pub const CONTEXTS: [&str; 5] = ["orders", "inventory", "payments", "fulfillment", "customers"];
+/// The customer of every order, ACTIVE and with an address.
+pub const CUSTOMER: &str = "0192f0c1-7b1e-7cc3-8000-0000000d0012";
 /// Partitions of every topic.
 pub const PARTITIONS: u32 = 12;
 /// The bound on waiting for an outcome.
@@ -64,7 +66,6 @@ pub struct Stand {
     pub tail: Tail,
     pub channel: Channel,
     pub bystanders: Vec<Bystander>,
-    pub customer_id: String,
     pub address_id: String,
     pub edge: SocketAddr,
     pub http: HttpClient,
@@ -143,7 +144,6 @@ impl Stand {
             tail,
             channel,
             bystanders: Vec::new(),
-            customer_id: id(),
             address_id: id(),
             edge,
             issuer,
@@ -156,7 +156,7 @@ impl Stand {
     /// A customer who may order, and an order on every partition.
     async fn settle(&mut self) -> Result<(), Failed> {
         let mut customers = CustomerServiceClient::new(self.channel.clone());
-        let customer_id = self.customer_id.clone();
+        let customer_id = CUSTOMER.to_owned();
         let profile = Some(Profile { name: "Ada".into(), email: "ada@example.org".into(), phone: String::new() });
         let command = CreateCustomer { customer_id: customer_id.clone(), profile, preferences: None };
         let account = CreateCustomerRequest { request_id: id(), command: Some(command) };
@@ -204,7 +204,7 @@ impl Stand {
 
     /// The command.
     pub fn open_order(&self, order_id: &str) -> CreateOrder {
-        let (order_id, customer_id) = (order_id.to_owned(), self.customer_id.clone());
+        let (order_id, customer_id) = (order_id.to_owned(), CUSTOMER.to_owned());
         CreateOrder { order_id, customer_id, currency: "EUR".to_owned() }
     }
 
@@ -246,7 +246,7 @@ impl Stand {
 
     /// A token of the customer's.
     pub fn token(&self) -> Result<String, Failed> {
-        Ok(self.issuer.token(&self.customer_id, "", Duration::from_mins(10))?)
+        Ok(self.issuer.token(CUSTOMER, "", Duration::from_mins(10))?)
     }
 
     /// The operations port.
