@@ -70,6 +70,8 @@ pub(crate) enum Trouble {
     Unknown,
     /// The data could not be read this time: open again at the same offset.
     Reopen,
+    /// The data could not be decompressed: perhaps this time, perhaps ever.
+    Compression,
     /// librdkafka goes on by itself.
     Passing,
     /// The client is done for.
@@ -87,8 +89,8 @@ pub(crate) fn trouble(error: &KafkaError) -> Trouble {
                 Trouble::Unknown
             }
             Code::Fatal => Trouble::Fatal,
+            Code::BadCompression => Trouble::Compression,
             Code::BadMessage
-            | Code::BadCompression
             | Code::NotImplemented
             | Code::InvalidMessage
             | Code::InvalidMessageSize

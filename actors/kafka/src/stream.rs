@@ -61,7 +61,12 @@ pub(crate) struct KafkaStream {
     empty_since: Option<Instant>,
     stall_after: Duration,
     dead: Option<LogError>,
+    /// The offset whose batch could not be decompressed, and how often in a row.
+    compressed: Option<(u64, u32)>,
 }
+
+/// A batch that can't be decompressed is asked for this many times before its records are passed.
+const COMPRESSED_TRIES: u32 = 3;
 
 /// What has to be done before records can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +112,7 @@ impl KafkaStream {
             empty_since: None,
             stall_after: STALL_MIN,
             dead: None,
+            compressed: None,
         };
         stream.attach()?;
         Ok(stream)
@@ -210,6 +216,7 @@ impl KafkaStream {
             }
             let record = headers::record(&self.topic, self.partition, offset, &message);
             self.expected = Some(offset + 1);
+            self.compressed = None;
             self.is_position_ours = true;
             self.empty_since = None;
             self.stall_after = STALL_MIN;
@@ -234,10 +241,40 @@ impl KafkaStream {
                 self.repair = Repair::Reopen;
                 return unavailable("reading the partition", error);
             }
+            Trouble::Compression => {
+                self.repair = Repair::Reopen;
+                return self.compressed(error);
+            }
             Trouble::Passing => return unavailable("reading the partition", error),
         };
         self.dead = Some(error.clone());
         error
+    }
+
+    /// A batch that can't be decompressed is one that was damaged on its way, or one that decompresses to more than `receive.message.max.bytes`
+    /// (librdkafka's limit for both): the first may pass, the second never does. So what fails [`COMPRESSED_TRIES`] times in a row is passed, record by
+    /// record, each of its offsets by name; behind the first of a batch once is enough.
+    fn compressed(&mut self, error: &KafkaError) -> LogError {
+        let low = || native::cached_watermarks(self.shared.consumer.client(), &self.c_topic, self.number)?.0;
+        let Some(offset) = self.expected.or_else(low) else {
+            return unavailable("reading the partition", error);
+        };
+        let tries = match self.compressed {
+            Some((failed, tries)) if failed == offset => tries + 1,
+            _ => 1,
+        };
+        if tries < COMPRESSED_TRIES {
+            self.compressed = Some((offset, tries));
+            return unavailable("reading the partition", error);
+        }
+        self.expected = Some(offset + 1);
+        self.compressed = Some((offset + 1, COMPRESSED_TRIES - 1));
+        LogError::Unreadable {
+            topic: self.topic.to_string(),
+            partition: self.partition,
+            offset,
+            error: error.to_string(),
+        }
     }
 
     fn native_position(&self) -> Option<u64> {

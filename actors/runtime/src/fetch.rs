@@ -9,7 +9,8 @@ use std::{
 };
 
 use holdfast_core::{
-    PartitionId, Record,
+    Headers, PartitionId, Record,
+    disposition::{DeadLetterReason, Refused},
     port::{
         clock::Clock,
         log::{Log, LogError},
@@ -31,7 +32,7 @@ use crate::{
     progress::{Board, Pulse},
     spans,
     telemetry::{self, Trace},
-    work::{Input, Work},
+    work::{Input, RefusedRecord, Work},
 };
 
 /// What all fetch tasks of a node share.
@@ -136,6 +137,14 @@ impl Fetcher {
                     pulse.waits(OPERATOR);
                     self.halted(&topic, partition, from, &error.to_string()).await;
                 }
+                Ended::Failed(error @ LogError::Unreadable { offset, .. }) => {
+                    gate.pass(offset).await;
+                    let work = self.unreadable(&topic, partition, offset, &error);
+                    if lane.send(Input { partition, term, work }).await.is_err() {
+                        return;
+                    }
+                    from = Some(offset + 1);
+                }
                 Ended::Failed(error) => {
                     tracing::warn!(context = self.context.name(), %topic, partition = partition.0, %error, "reading failed; opening again");
                     pulse.waits(BROKER);
@@ -152,6 +161,15 @@ impl Fetcher {
                 }
             }
         }
+    }
+
+    /// A dead letter without a body: that stays where it is, for as long as the topic keeps it (I7).
+    fn unreadable(&self, topic: &Arc<str>, partition: PartitionId, offset: u64, error: &LogError) -> Work {
+        let (topic, headers) = (topic.clone(), Headers::default());
+        let record = Record { topic, partition, offset, timestamp: None, key: None, headers, value: None };
+        let refused = Refused { reason: DeadLetterReason::TooLarge, error: error.to_string(), field: None };
+        let now = self.clock.now();
+        Work::Refused(Box::new(RefusedRecord { record, refused, now, mail: None, credit: None }))
     }
 
     /// Says what is wrong with an input, and waits. Readers come back by themselves once an operator has spoken, since a halted context is

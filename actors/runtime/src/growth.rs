@@ -288,9 +288,13 @@ pub(crate) fn mark(
     Some(OutboxDraft { id, topic: topic.clone(), target: partition, key: None, headers, value })
 }
 
-/// The count that a mark tells; `None` if `record` is none.
+/// The count that a mark tells; `None` if `record` is none. As with any event of ours, its source has to be the context whose topic it lies in.
 pub(crate) fn marked(record: &Record) -> Option<u32> {
     if record.key.is_some() || record.headers.get(header::TYPE)? != MARK_TYPE.as_bytes() {
+        return None;
+    }
+    let source = std::str::from_utf8(record.headers.get(header::SOURCE)?).ok()?;
+    if record.topic.strip_suffix(".events") != source.strip_prefix("holdfast/") {
         return None;
     }
     let (tag, varint) = record.value.as_deref()?.split_first()?;
@@ -318,6 +322,8 @@ mod tests {
                 value: draft.value,
             };
             assert_eq!(marked(&record), Some(count));
+            let elsewhere = Record { topic: "another.events".into(), ..record.clone() };
+            assert_eq!(marked(&elsewhere), None, "another context can't say it");
             assert_eq!(marked(&Record { key: Some(Bytes::from_static(b"k")), ..record.clone() }), None);
             assert_eq!(marked(&Record { value: None, ..record.clone() }), None);
             assert_eq!(marked(&Record { headers: holdfast_core::Headers::default(), ..record }), None);

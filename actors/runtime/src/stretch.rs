@@ -52,6 +52,11 @@ impl Stretch {
                     }
                 }
                 Ok(Err(LogError::Unavailable(error))) => away = format!("; {error}"),
+                // Nothing of ours: what a relay sends can be read.
+                Ok(Err(error @ LogError::Unreadable { offset, .. })) => {
+                    tracing::warn!(%error, "a record was passed over");
+                    (self.next, since) = (offset + 1, Instant::now());
+                }
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {
                     if let Some(passed) = stream.position().filter(|position| *position > self.next) {

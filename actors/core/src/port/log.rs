@@ -25,6 +25,18 @@ pub enum LogError {
         /// The offset asked for.
         offset: u64,
     },
+    /// The record can't be read, now or ever: its batch decompresses to more than a reader takes, or to nothing. The stream goes on behind it.
+    #[error("{topic}-{partition}: the record at offset {offset} can't be read: {error}")]
+    Unreadable {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: PartitionId,
+        /// The record's offset.
+        offset: u64,
+        /// What the client says.
+        error: String,
+    },
     /// The topic does not exist.
     #[error("topic {0} does not exist; `holdfast topics apply` creates it")]
     NoSuchTopic(String),
@@ -69,7 +81,7 @@ pub trait Log: Send + Sync + 'static {
 /// Records of one partition, in offset order.
 #[async_trait]
 pub trait RecordStream: Send {
-    /// Waits for the next record. Cancel-safe. After an error that is not [`LogError::Unavailable`] the stream is dead.
+    /// Waits for the next record. Cancel-safe. After an error that is neither [`LogError::Unavailable`] nor [`LogError::Unreadable`] the stream is dead.
     async fn next(&mut self) -> Result<Record, LogError>;
 
     /// The offset below which everything was delivered or is no record: transaction markers and what aborted transactions wrote lie between
