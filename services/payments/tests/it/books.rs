@@ -160,6 +160,7 @@ async fn refund_after_a_restart_goes_to_the_charge_of_its_own_order() {
     let earlier = till.reserve(usd(700), CARD).await;
     till.settle(&earlier).await;
     let drawers = till.close();
+    drop(till);
     let till = at().await;
     till.keep(drawers);
     // Another customer pays first, as in the run that gave the same ids again.
@@ -169,7 +170,7 @@ async fn refund_after_a_restart_goes_to_the_charge_of_its_own_order() {
     till.settle(&earlier).await;
     assert_eq!((till.status(&earlier), till.ledger(&earlier)), ("REFUNDED", (vec![700], vec![700])));
     assert_eq!((till.status(&other), till.ledger(&other)), ("CAPTURED", (vec![900], vec![])));
-    // A provider without its books knows no such charge, and whose money that is it must not guess.
+    // A provider that lost its books knows no such charge, and gives nothing back.
     let empty = Run::of(Simulator::new(Config::default())).await;
     empty.charge("order-x", "key-x").await.unwrap();
     let lost = perform(&empty.stripe, &rates(), &till.last_call(&earlier)).await;
@@ -234,18 +235,17 @@ async fn webhook_that_was_not_taken_is_sent_again_after_a_restart_and_then_no_mo
             ..Config::default()
         }
     };
-    // A run of its own runtime, so that its tasks end with it, as they do with a process.
+    // A run with a runtime of its own, so that its tasks end with it, as they do with a process.
     let (path, config, refused) = (dir.0.clone(), webhooks(receiver.listen().await), receiver.refused.clone());
-    std::thread::spawn(move || {
+    let ended = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let run = Run::begin(config, &path).await;
             run.charge("order-a", "key-a").await.unwrap();
             until(|| refused.load(Ordering::SeqCst) > 0).await;
         });
-    })
-    .join()
-    .unwrap();
+    });
+    ended.await.unwrap();
     receiver.takes.store(true, Ordering::SeqCst);
     // The next run's port is another one.
     let run = Run::begin(webhooks(receiver.listen().await), &dir.0).await;

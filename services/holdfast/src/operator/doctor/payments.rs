@@ -13,7 +13,7 @@ pub(super) fn the_provider_agrees(facts: &Facts) -> Vec<Finding> {
             findings.push(Finding::wrong(
                 format!("order {}, since {}: {found}", payment.order_id, payment.since.rfc3339()),
                 format!(
-                    "compare `holdfast order trace {}` with the provider's own books, and settle the difference there: a stopped payment moves no money",
+                    "compare `holdfast order trace {}` with the provider's own books, and settle the difference there: a stopped payment moves no money (deploy/runbooks/payment-stopped.md)",
                     payment.order_id
                 ),
             ));
