@@ -95,19 +95,16 @@ impl CallEnvelope {
         door::key(&self.key)?;
         door::header(header::TYPE, self.r#type.as_bytes())?;
         door::header(header::SOURCE, self.origin.source().as_bytes())?;
-        let optional = [
-            (header::CORRELATION, &self.correlation),
-            (header::TRACEPARENT, &self.traceparent),
-            (header::TRACESTATE, &self.tracestate),
-        ];
-        for (name, text) in optional {
-            if let Some(text) = text {
-                door::header(name, text.as_bytes())?;
-            }
+        if let Some(text) = &self.correlation {
+            door::header(header::CORRELATION, text.as_bytes())?;
         }
+        // What traces a call must not decide its answer: what is too long, or no text, is left out.
+        let traced = |name, text: Option<String>| text.filter(|text| door::header(name, text.as_bytes()).is_ok());
         let source = self.origin.source().into();
         let Self { origin: _, id, r#type, key, content_type, correlation, traceparent, tracestate, payload } = self;
         let (sequence, causation) = (None, None);
+        let traceparent = traced(header::TRACEPARENT, traceparent);
+        let tracestate = traced(header::TRACESTATE, tracestate).filter(|_| traceparent.is_some());
         Ok(Message {
             id,
             source,
@@ -146,8 +143,20 @@ mod tests {
         assert_eq!(reason(CallEnvelope { key: "\0x".into(), ..call() }), DeadLetterReason::Invalid);
         assert_eq!(reason(CallEnvelope { r#type: "A\0".into(), ..call() }), DeadLetterReason::Invalid);
         assert_eq!(reason(CallEnvelope { correlation: Some("a\0".into()), ..call() }), DeadLetterReason::Invalid);
-        assert_eq!(reason(CallEnvelope { tracestate: Some("a".repeat(1025)), ..call() }), DeadLetterReason::TooLarge);
+        assert_eq!(reason(CallEnvelope { correlation: Some("a".repeat(1025)), ..call() }), DeadLetterReason::TooLarge);
         let large = Bytes::from(vec![0; door::BODY_BYTES_MAX + 1]);
         assert_eq!(reason(CallEnvelope { payload: large, ..call() }), DeadLetterReason::TooLarge);
+    }
+
+    #[test]
+    fn trace_beyond_the_limits_is_left_out() {
+        let traced = |traceparent: &str, tracestate: String| {
+            let (traceparent, tracestate) = (Some(traceparent.to_owned()), Some(tracestate));
+            let message = CallEnvelope { traceparent, tracestate, ..call() }.into_message().unwrap();
+            (message.traceparent.is_some(), message.tracestate.is_some())
+        };
+        assert_eq!(traced("00-0-0-01", "a=b".into()), (true, true));
+        assert_eq!(traced("00-0-0-01", "a".repeat(1025)), (true, false));
+        assert_eq!(traced("a\0", "a=b".into()), (false, false));
     }
 }

@@ -315,13 +315,28 @@ impl<R: Body<Data = Bytes>> Answer<R> {
     }
 }
 
-/// UNKNOWN is no answer of ours: it becomes INTERNAL, its text goes to the log. Returns the code that leaves.
+/// How the text begins by which prost says that bytes are not the message.
+const UNDECODABLE: &str = "failed to decode Protobuf message";
+/// How the text begins by which tonic says that a message is larger than its limit.
+const TOO_LARGE: &str = "Error, decoded message length too large";
+
+/// A status that is no answer of ours is replaced by one that is: tonic's own about a request that it can't read, which has no reason, and UNKNOWN,
+/// whose text goes to the log. Returns the code that leaves.
 fn censored(status: &Status, headers: &mut HeaderMap) -> Code {
-    if status.code() != Code::Unknown {
-        return status.code();
-    }
-    tracing::error!(text = status.message(), "a handler answered UNKNOWN");
-    let status = Problem::internal().into_status();
+    let problem = match status.code() {
+        Code::Unknown => {
+            tracing::error!(text = status.message(), "a handler answered UNKNOWN");
+            Problem::internal()
+        }
+        Code::Internal if status.details().is_empty() && status.message().starts_with(UNDECODABLE) => {
+            Problem::invalid("UNDECODABLE", "the request is not the protobuf message that the method takes")
+        }
+        Code::OutOfRange if status.details().is_empty() && status.message().starts_with(TOO_LARGE) => {
+            Problem::invalid("TOO_LARGE", "the request is larger than the 4 MiB that are taken")
+        }
+        code => return code,
+    };
+    let status = problem.into_status();
     for name in ["grpc-status", "grpc-message", "grpc-status-details-bin"] {
         headers.remove(name);
     }
