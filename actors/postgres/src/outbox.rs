@@ -97,8 +97,8 @@ select * from (
         row_number() over (partition by topic, queue order by position), attempts, error,
         (octet_length(headers) + coalesce(octet_length(key), 0) + coalesce(octet_length(value), 0))::bigint,
         (extract(epoch from since) * 1000)::bigint, ordered
-    from outbox_stuck
-    where ($2::uuid is null or id = $2) and ($3::text is null or topic = $3)) s
+    from outbox_stuck) s
+where ($2::uuid is null or id = $2) and ($3::text is null or topic = $3)
 order by position limit $4",
 };
 
