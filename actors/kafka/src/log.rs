@@ -358,12 +358,11 @@ impl Log for KafkaLog {
     }
 
     async fn bytes_max(&self, topic: &str) -> Result<Option<u64>, LogError> {
-        let admin = match self.admin.get() {
-            Some(admin) => admin,
-            None => {
-                let admin = KafkaAdmin::new(&self.config)?;
-                self.admin.get_or_init(|| admin)
-            }
+        let admin = if let Some(admin) = self.admin.get() {
+            admin
+        } else {
+            let admin = KafkaAdmin::new(&self.config)?;
+            self.admin.get_or_init(|| admin)
         };
         admin.bytes_max(topic).await
     }

@@ -73,7 +73,7 @@ pub struct Which {
     pub topic: Option<String>,
 }
 
-/// `$1` is the count in force. An id tells when its row was committed, if it is a UUIDv7.
+/// `$1` is the count in force. An id tells when its row was committed, if that is of version 7.
 const PENDING: Query = Query {
     name: "outbox.pending",
     sql: "

@@ -117,16 +117,19 @@ pub(crate) async fn find(connection: &mut PgConnection, wanted: &Wanted) -> Resu
     sorted(wanted, &rows)
 }
 
+/// A stored state, or why it can't be read.
+type Readable = Result<Option<StateRow>, Unreadable>;
+
 /// Puts the rows in the order of the questions.
 fn sorted(wanted: &Wanted, rows: &[PgRow]) -> Result<Found, sqlx::Error> {
-    let mut states: HashMap<(&str, &str), (Result<Option<StateRow>, Unreadable>, u64)> = HashMap::new();
+    let mut states: HashMap<(&str, &str), (Readable, u64)> = HashMap::new();
     let mut claims: HashMap<ClaimKey, Result<Claim, Unreadable>> = HashMap::new();
     let nothing = || (Ok(None), 0);
     for row in rows {
         match row.try_get::<i32, _>(0)? {
             0 => {
                 states.entry((row.try_get(1)?, row.try_get(2)?)).or_insert_with(nothing).0 =
-                    readable(state(row)).map(Some)
+                    readable(state(row)).map(Some);
             }
             1 => states.entry((row.try_get(1)?, row.try_get(2)?)).or_insert_with(nothing).1 = unsigned(row, 3)?,
             _ => {

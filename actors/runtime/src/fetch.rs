@@ -97,7 +97,6 @@ impl Fetcher {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one input's place, and its ways in and out")]
     async fn read(
         self,
         topic: Arc<str>,

@@ -8,6 +8,7 @@ mod asking;
 mod commits;
 mod decisions;
 mod homes;
+mod loss;
 mod undone;
 
 use std::{
@@ -53,6 +54,8 @@ use crate::{
     work::{Input, Origin, Work},
 };
 
+pub(crate) use loss::{Loss, Report};
+
 /// What a lane waits for, as [`crate::progress`] shows it.
 const DATABASE: &str = "the database";
 
@@ -76,45 +79,6 @@ pub(crate) enum Control {
     Drop { partition: PartitionId, term: u64 },
     /// Finish what is in flight for it and let it go; answers with the token and outbox head it ends with.
     Release { partition: PartitionId, term: u64, done: oneshot::Sender<(Token, u64)> },
-}
-
-/// An ownership that has ended without an order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Report {
-    pub partition: PartitionId,
-    pub term: u64,
-    pub cause: Loss,
-}
-
-/// Why an ownership has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Loss {
-    /// The store refused its fence: another owner has taken the partition, or an operator has halted the context.
-    Fenced,
-    /// Its partition supervisor died.
-    SupervisorDied,
-    /// The reader of one of its inputs died.
-    ReaderDied,
-    /// A new generation could not be acknowledged, or the answer was lost.
-    AcknowledgementFailed,
-    /// How a commit ended could not be found out.
-    OutcomeUnknown,
-    /// The store refuses what consumes an offset, whatever is written with it.
-    Refused,
-}
-
-impl Loss {
-    /// As a metric label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Fenced => "fenced",
-            Self::SupervisorDied => "supervisor_died",
-            Self::ReaderDied => "reader_died",
-            Self::AcknowledgementFailed => "acknowledgement_failed",
-            Self::OutcomeUnknown => "outcome_unknown",
-            Self::Refused => "refused",
-        }
-    }
 }
 
 /// A partition as its lane knows it.
@@ -303,9 +267,9 @@ impl Lane {
                 return Some(batch);
             }
             if idle {
-                self.pulse.idle()
+                self.pulse.idle();
             } else {
-                self.pulse.waits(DATABASE)
+                self.pulse.waits(DATABASE);
             }
             tokio::select! {
                 biased;

@@ -508,9 +508,8 @@ impl Input {
             },
             Work::Refused(refused) if refused.mail.is_none() => Some((&refused.record.topic, refused.record.offset)),
             Work::Unfiled(unfiled) if unfiled.mail.is_none() => Some((&unfiled.record.topic, unfiled.record.offset)),
-            Work::Refused(_) | Work::Unfiled(_) => None,
             Work::Ignored { topic, offset } => Some((topic, *offset)),
-            Work::Activate { .. } => None,
+            Work::Refused(_) | Work::Unfiled(_) | Work::Activate { .. } => None,
         }
     }
 }

@@ -87,9 +87,10 @@ pub(crate) async fn prepare(context: Arc<BoundedContext>, mut asked: Vec<Placed>
             // Whose fault it is shows when each is asked for alone.
             let is_alone = items.len() == 1;
             for item in items {
-                let alone = match is_alone {
-                    true => Err(panicked),
-                    false => prepare_all(&**kind, &mut [&mut *item]).instrument(span.clone()).await,
+                let alone = if is_alone {
+                    Err(panicked)
+                } else {
+                    prepare_all(&**kind, &mut [&mut *item]).instrument(span.clone()).await
                 };
                 if let Err(panicked) = alone {
                     item.prepared = true;
@@ -101,6 +102,8 @@ pub(crate) async fn prepare(context: Arc<BoundedContext>, mut asked: Vec<Placed>
     asked
 }
 
+const TOO_FEW: &str = "its adapter answered for fewer commands than it was asked";
+
 /// Makes the look-ups of messages of one kind.
 async fn prepare_all(kind: &dyn Kind, items: &mut [&mut Item]) -> Result<(), Panicked> {
     let commands: Vec<&mut AnyCommand> = items.iter_mut().map(|item| &mut item.command).collect();
@@ -111,11 +114,7 @@ async fn prepare_all(kind: &dyn Kind, items: &mut [&mut Item]) -> Result<(), Pan
         match results.next() {
             Some(Ok(())) => {}
             Some(Err(error)) => _ = item.failure.set(Failure::Lookup(error.0)),
-            None => {
-                _ = item
-                    .failure
-                    .set(Failure::Handler("its adapter answered for fewer commands than it was asked".into()))
-            }
+            None => _ = item.failure.set(Failure::Handler(TOO_FEW.to_owned())),
         }
     }
     Ok(())

@@ -87,8 +87,11 @@ pub(crate) struct Board {
     /// Once it is set, loops end as they should.
     is_closed: Arc<AtomicBool>,
     loops: Arc<Mutex<Vec<Weak<Entry>>>>,
-    ended: Arc<Mutex<Vec<(&'static str, String, String)>>>,
+    ended: Arc<Mutex<Vec<Ended>>>,
 }
+
+/// A loop that has ended, by class and name, and how.
+type Ended = (&'static str, String, String);
 
 /// One loop's own line on the board; gone when it is dropped. Clones are the same loop.
 #[derive(Clone)]

@@ -175,9 +175,9 @@ impl Relay {
         loop {
             let is_behind = |line: &Line| line.published.load(Ordering::Acquire) < line.head;
             if self.lines.values().any(is_behind) {
-                self.pulse.waits("the broker")
+                self.pulse.waits("the broker");
             } else {
-                self.pulse.idle()
+                self.pulse.idle();
             }
             tokio::select! {
                 message = messages.recv() => match message {

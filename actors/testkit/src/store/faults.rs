@@ -205,7 +205,7 @@ impl Faults {
     }
 
     /// Postgres has no NUL in text, not even in a question.
-    pub(super) fn finding(&self, wanted: &Wanted) -> Result<(), StoreError> {
+    pub(super) fn finding(wanted: &Wanted) -> Result<(), StoreError> {
         if wanted.aggregates.iter().any(|id| id.key.contains('\0')) {
             let message = "invalid byte sequence for encoding \"UTF8\": 0x00".into();
             return Err(StoreError::Data { sqlstate: "22021".into(), message });

@@ -450,16 +450,19 @@ impl Store for MemoryStore {
         self.faults.travel().await;
         self.faults.reading().await;
         self.faults.reach()?;
-        self.faults.finding(wanted)?;
+        Faults::finding(wanted)?;
         let forgetful = self.sabotaged().forgetful_claims;
         let contents = self.lock();
-        let state = |id: &AggregateId| match contents.unreadable.contains(id) {
-            true => Err(Unreadable("as the test asked".to_owned())),
-            false => Ok(contents.states.get(id).cloned()),
+        let state = |id: &AggregateId| {
+            let is_readable = !contents.unreadable.contains(id);
+            is_readable
+                .then(|| contents.states.get(id).cloned())
+                .ok_or_else(|| Unreadable("as the test asked".to_owned()))
         };
-        let claimed = |key: &ClaimKey| match contents.unreadable_claims.contains(&key.id) {
-            true => Err(Unreadable("a stored answer is none".to_owned())),
-            false => Ok(contents.claims.get(key).filter(|_| !forgetful).and_then(|all| all.first()).cloned()),
+        let claimed = |key: &ClaimKey| {
+            let stored = || contents.claims.get(key).filter(|_| !forgetful).and_then(|all| all.first()).cloned();
+            let is_readable = !contents.unreadable_claims.contains(&key.id);
+            is_readable.then(stored).ok_or_else(|| Unreadable("a stored answer is none".to_owned()))
         };
         Ok(Found {
             aggregates: wanted.aggregates.iter().map(|id| (state(id), contents.waiting(id))).collect(),

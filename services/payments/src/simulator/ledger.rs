@@ -55,6 +55,7 @@ impl Key {
 /// A change of the ledger, as it is kept on disk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[expect(clippy::large_enum_variant, reason = "written and read one at a time, and mostly the large one")]
 pub(super) enum Entry {
     /// The books were begun.
     Began { format: u32 },

@@ -35,11 +35,10 @@ struct Liar {
     stripe: Stripe,
 }
 
-async fn answer(
-    State((does, says)): State<(Arc<Mutex<(u16, Value)>>, Arc<Mutex<Value>>)>,
-    method: Method,
-    uri: Uri,
-) -> Response {
+/// What it answers to requests that do something, and to questions.
+type Script = (Arc<Mutex<(u16, Value)>>, Arc<Mutex<Value>>);
+
+async fn answer(State((does, says)): State<Script>, method: Method, uri: Uri) -> Response {
     if method == Method::POST {
         let (status, body) = does.lock().unwrap().clone();
         return (StatusCode::from_u16(status).unwrap(), Json(body)).into_response();
@@ -193,7 +192,7 @@ async fn refund_answered_for_another_order_charge_number_or_amount_is_a_contradi
         let lie = with(given_back(), pointer, value);
         expect(&liar.does(&call, 200, lie.clone()).await, "refund:2", subject, asked, answered);
         // A refund is found by its number: one without it is not found.
-        if !matches!(subject, Subject::Refund) && answered != "" {
+        if !matches!(subject, Subject::Refund) && !answered.is_empty() {
             expect(&liar.says(&call, lie).await, "refund:2", subject, asked, answered);
         }
     }

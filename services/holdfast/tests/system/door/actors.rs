@@ -340,7 +340,7 @@ async fn command_with_a_hostile_envelope_is_refused(stand: &Stand) -> Acted {
     Ok(Vec::new())
 }
 
-/// Checks that a command was refused because of its type: by PERMISSION_DENIED, or by the class of the
+/// Checks that a command was refused because of its type: by `PERMISSION_DENIED`, or by the class of the
 /// refusal in the response.
 fn forbidden(what: &str, answer: Result<Response<CommandResponse>, Status>) -> Result<(), Failed> {
     match answer {

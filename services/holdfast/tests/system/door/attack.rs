@@ -13,10 +13,13 @@ use super::stand::Stand;
 /// The records of an attack, whose outcomes the stand waits for.
 pub type Acted = Result<Vec<Sent>, Failed>;
 
+/// What an attack does.
+pub type Act = Box<dyn for<'a> Fn(&'a Stand) -> BoxFuture<'a, Acted> + Send + Sync>;
+
 /// One trial: its name, and what it does to the stand.
 pub struct Attack {
     pub name: String,
-    pub act: Box<dyn for<'a> Fn(&'a Stand) -> BoxFuture<'a, Acted> + Send + Sync>,
+    pub act: Act,
 }
 
 /// The outcome of a record.

@@ -75,7 +75,7 @@ async fn order_id_of_a_command_that_is_none_is_invalid(stand: &Stand) -> Acted {
     let wanted = [(Code::InvalidArgument, "INVALID"), (Code::InvalidArgument, "TOO_LARGE")];
     let mut found = Vec::new();
     for (what, order_id) in no_ids() {
-        let create = CreateOrder { order_id: order_id.clone(), ..stand.open_order(&id()) };
+        let create = CreateOrder { order_id: order_id.clone(), ..Stand::open_order(&id()) };
         let create = CreateOrderRequest { request_id: id(), command: Some(create) };
         found.push(refused(&format!("CreateOrder {what}"), stand.orders().create_order(asked(create)).await, &wanted));
         let cancel = CancelOrder { order_id, reason: String::new() };
@@ -83,7 +83,7 @@ async fn order_id_of_a_command_that_is_none_is_invalid(stand: &Stand) -> Acted {
         found.push(refused(&format!("CancelOrder {what}"), stand.orders().cancel_order(asked(cancel)).await, &wanted));
     }
     for (what, customer_id) in no_ids() {
-        let create = CreateOrder { customer_id, ..stand.open_order(&id()) };
+        let create = CreateOrder { customer_id, ..Stand::open_order(&id()) };
         let create = CreateOrderRequest { request_id: id(), command: Some(create) };
         let answer = stand.orders().create_order(asked(create)).await;
         found.push(refused(&format!("the customer of CreateOrder {what}"), answer, &wanted));
@@ -185,7 +185,7 @@ async fn listing_with_extremes_is_answered(stand: &Stand) -> Acted {
     ] {
         match stand.orders().list_orders(asked(list)).await {
             Err(status) if status.code() != Code::InvalidArgument => {
-                found.push(Err(format!("{what}: {status:?}").into()))
+                found.push(Err(format!("{what}: {status:?}").into()));
             }
             _ => {}
         }
@@ -196,7 +196,7 @@ async fn listing_with_extremes_is_answered(stand: &Stand) -> Acted {
 
 async fn request_id_with_nul_is_one_request_or_invalid(stand: &Stand) -> Acted {
     for request_id in ["a\0b".to_owned(), "\u{202e}\u{fffd}".to_owned(), "\0".repeat(128)] {
-        let create = CreateOrderRequest { request_id, command: Some(stand.open_order(&id_at(11))) };
+        let create = CreateOrderRequest { request_id, command: Some(Stand::open_order(&id_at(11))) };
         let first = stand.orders().create_order(asked(create.clone())).await;
         let second = stand.orders().create_order(asked(create)).await;
         match (first, second) {
@@ -212,7 +212,7 @@ async fn request_id_over_its_limit_is_invalid(stand: &Stand) -> Acted {
     let mut found = Vec::new();
     for bytes in [129, 1024 * 1024] {
         let request_id = "r".repeat(bytes);
-        let create = CreateOrderRequest { request_id, command: Some(stand.open_order(&id())) };
+        let create = CreateOrderRequest { request_id, command: Some(Stand::open_order(&id())) };
         found.push(refused(&format!("{bytes}"), stand.orders().create_order(asked(create)).await, &INVALID));
     }
     all(found)?;
@@ -221,7 +221,7 @@ async fn request_id_over_its_limit_is_invalid(stand: &Stand) -> Acted {
 
 async fn request_id_reused_is_a_conflict(stand: &Stand) -> Acted {
     let (order_id, request_id) = (id(), id());
-    let create = CreateOrderRequest { request_id: request_id.clone(), command: Some(stand.open_order(&order_id)) };
+    let create = CreateOrderRequest { request_id: request_id.clone(), command: Some(Stand::open_order(&order_id)) };
     stand.orders().create_order(asked(create)).await?;
     let cancel = CancelOrder { order_id, reason: String::new() };
     let cancel = CancelOrderRequest { request_id, command: Some(cancel) };
@@ -232,7 +232,7 @@ async fn request_id_reused_is_a_conflict(stand: &Stand) -> Acted {
 
 async fn nul_in_a_text_of_a_call_is_invalid(stand: &Stand) -> Acted {
     let order_id = id_at(3);
-    let opened = CreateOrderRequest { request_id: id(), command: Some(stand.open_order(&order_id)) };
+    let opened = CreateOrderRequest { request_id: id(), command: Some(Stand::open_order(&order_id)) };
     stand.orders().create_order(asked(opened)).await?;
     let item = |sku: &str| {
         let command = AddItem { order_id: order_id.clone(), sku: sku.to_owned(), quantity: 1 };
@@ -266,7 +266,7 @@ async fn nul_in_a_text_of_a_call_is_invalid(stand: &Stand) -> Acted {
 
 async fn quantity_at_an_extreme_of_a_call_has_its_answer(stand: &Stand) -> Acted {
     let order_id = id_at(3);
-    let opened = CreateOrderRequest { request_id: id(), command: Some(stand.open_order(&order_id)) };
+    let opened = CreateOrderRequest { request_id: id(), command: Some(Stand::open_order(&order_id)) };
     stand.orders().create_order(asked(opened)).await?;
     let item = |quantity| {
         let command = AddItem { order_id: order_id.clone(), sku: "lamp".to_owned(), quantity };

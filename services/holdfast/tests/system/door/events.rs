@@ -30,8 +30,11 @@ const ORDER: &str = "holdfast/orders/order";
 /// The contexts that follow `OrderCancelled`.
 const OF_ORDERS: Outcome = Outcome::Dead { by: &["inventory", "payments", "fulfillment"], reasons: &["UNDECODABLE"] };
 
+/// A name, and the rows under it.
+type Table = (&'static str, fn() -> Vec<Row>);
+
 pub fn attacks() -> Vec<Attack> {
-    let tables: [(&str, fn() -> Vec<Row>); 10] = [
+    let tables: [Table; 10] = [
         ("event_with_sequence_0_is_invalid", event_with_sequence_0_is_invalid),
         ("event_of_an_unknown_type_is_passed_over", event_of_an_unknown_type_is_passed_over),
         ("event_without_headers_is_undecodable", event_without_headers_is_undecodable),

@@ -1,6 +1,6 @@
 //! Forgeries: types that may not come from where they come, and sources that are not the sender's.
 //!
-//! Invariant: each is a dead letter UNKNOWN_TYPE, and no money, stock or parcel moves. Deliberately absent:
+//! Invariant: each is a dead letter `UNKNOWN_TYPE`, and no money, stock or parcel moves. Deliberately absent:
 //! forgeries by call (`actors.rs`).
 
 use holdfast_load_tests::by_hand::Raw;
@@ -24,6 +24,9 @@ use super::{
 };
 use crate::shop::record;
 
+/// A name, and the rows under it.
+type Table = (&'static str, fn() -> Vec<Row>);
+
 pub fn attacks() -> Vec<Attack> {
     let mut all = acts![
         forged_payment_in_commands_pays_nothing,
@@ -32,7 +35,7 @@ pub fn attacks() -> Vec<Attack> {
         forged_news_in_commands_changes_no_order,
         forged_charge_in_payments_commands_moves_nothing,
     ];
-    let tables: [(&str, fn() -> Vec<Row>); 6] = [
+    let tables: [Table; 6] = [
         ("forged_reservation_in_inventory_events_is_refused", forged_reservation_in_inventory_events_is_refused),
         ("forged_order_events_are_refused_by_all_who_follow", forged_order_events_are_refused_by_all_who_follow),
         ("forged_erasure_in_customers_events_is_refused", forged_erasure_in_customers_events_is_refused),

@@ -72,7 +72,7 @@ impl Stand {
         Ok(())
     }
 
-    /// Checks that each context answers NOT_FOUND for a new id in `partition`, which takes a look-up.
+    /// Checks that each context answers `NOT_FOUND` for a new id in `partition`, which takes a look-up.
     async fn looks_up(&self, partition: u32) -> Result<(), Failed> {
         let order_id = id_at(partition);
         let channel = || self.channel.clone();

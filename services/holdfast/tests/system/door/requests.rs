@@ -161,7 +161,7 @@ async fn deadline_that_is_garbage_is_answered(stand: &Stand) -> Acted {
 async fn correlation_over_its_limit_reaches_no_event(stand: &Stand) -> Acted {
     let order_id = id_at(5);
     let request_id = id();
-    let create = CreateOrderRequest { request_id: request_id.clone(), command: Some(stand.open_order(&order_id)) };
+    let create = CreateOrderRequest { request_id: request_id.clone(), command: Some(Stand::open_order(&order_id)) };
     let mut request = asked(create);
     let long = "c".repeat(2_000);
     request.metadata_mut().insert("x-correlation-id", long.parse()?);

@@ -38,6 +38,9 @@ const INVALID: [(Code, &str); 1] = [(Code::InvalidArgument, "INVALID")];
 /// For a command whose body may be over its limit as well.
 const REFUSED: [(Code, &str); 2] = [(Code::InvalidArgument, "INVALID"), (Code::InvalidArgument, "TOO_LARGE")];
 
+/// A name, and the rows under it.
+type Table = (&'static str, fn() -> Vec<Row>);
+
 pub fn attacks() -> Vec<Attack> {
     let mut all = acts![
         sku_of_a_call_that_is_none_is_invalid,
@@ -49,7 +52,7 @@ pub fn attacks() -> Vec<Attack> {
         refund_that_is_none_is_invalid,
         id_of_another_context_that_is_none_is_invalid,
     ];
-    let tables: [(&str, fn() -> Vec<Row>); 3] = [
+    let tables: [Table; 3] = [
         ("stock_records_with_hostile_fields_are_invalid", stock_records_with_hostile_fields_are_invalid),
         ("shipment_records_with_hostile_fields_are_invalid", shipment_records_with_hostile_fields_are_invalid),
         ("refund_records_with_hostile_fields_are_invalid", refund_records_with_hostile_fields_are_invalid),

@@ -199,11 +199,11 @@ impl Stand {
 
     /// A record that opens an order of the customer's.
     pub fn opened(&self, order_id: &str) -> Raw {
-        record(order_id, &self.open_order(order_id))
+        record(order_id, &Self::open_order(order_id))
     }
 
     /// The command.
-    pub fn open_order(&self, order_id: &str) -> CreateOrder {
+    pub fn open_order(order_id: &str) -> CreateOrder {
         let (order_id, customer_id) = (order_id.to_owned(), CUSTOMER.to_owned());
         CreateOrder { order_id, customer_id, currency: "EUR".to_owned() }
     }
@@ -223,7 +223,7 @@ impl Stand {
     pub async fn reserved(&self, home: u32) -> Result<String, Failed> {
         let order_id = id_at(home);
         let mut orders = self.orders();
-        let create = CreateOrderRequest { request_id: id(), command: Some(self.open_order(&order_id)) };
+        let create = CreateOrderRequest { request_id: id(), command: Some(Self::open_order(&order_id)) };
         orders.create_order(asked(create)).await?;
         let item = AddItem { order_id: order_id.clone(), sku: "throne".to_owned(), quantity: 1 };
         orders.add_item(asked(AddItemRequest { request_id: id(), command: Some(item) })).await?;

@@ -37,7 +37,7 @@ fn mac(secret: &str, message: &[u8]) -> String {
     };
     let inner = Sha256::new().chain_update(padded(0x36)).chain_update(message).finalize();
     let outer = Sha256::new().chain_update(padded(0x5c)).chain_update(inner).finalize();
-    outer.iter().map(|byte| format!("{byte:02x}")).collect()
+    outer.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn signed(body: &[u8]) -> String {

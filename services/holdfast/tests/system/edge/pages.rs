@@ -16,7 +16,7 @@ use super::{
 use crate::shop::{Shop, patient};
 
 async fn text(browser: &Browser, css: &str) -> Result<String, Failed> {
-    Ok(browser.find(css).await?.text().await?)
+    browser.find(css).await?.text().await
 }
 
 async fn sign_in(browser: &Browser, base: &str, client: &Client) -> Result<(), Failed> {
