@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use holdfast_core::{
     epoch::Halt,
     port::{
@@ -117,7 +118,18 @@ impl Actor for Root {
 
 impl Node {
     /// Starts serving. The topics must exist.
-    pub async fn start(context: BoundedContext, config: Config, ports: Ports) -> Result<Arc<Self>, StartError> {
+    ///
+    /// The future is boxed: a future is compiled where it is polled, and with this one goes the whole loop, which every program and test that starts a
+    /// node would compile again.
+    pub fn start(
+        context: BoundedContext,
+        config: Config,
+        ports: Ports,
+    ) -> BoxFuture<'static, Result<Arc<Self>, StartError>> {
+        Box::pin(Self::begin(context, config, ports))
+    }
+
+    async fn begin(context: BoundedContext, config: Config, ports: Ports) -> Result<Arc<Self>, StartError> {
         let context = Arc::new(context.sealed(&*ports.store).await?);
         let config = Arc::new(config);
         let stop = CancellationToken::new();

@@ -16,12 +16,15 @@ pub mod shelves;
 pub mod simulated;
 pub mod verbs;
 
-use std::process::ExitCode;
-
-use clap::Parser as _;
-
 /// Runs the verb that the command line names, to its end; returns the exit code.
-pub fn run() -> ExitCode {
+///
+/// Left out of the unit tests, which would compile every verb for it.
+#[cfg(not(test))]
+pub fn run() -> std::process::ExitCode {
+    use std::process::ExitCode;
+
+    use clap::Parser as _;
+
     let arguments = cli::Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
