@@ -39,9 +39,10 @@ async fn an_order_lives_from_draft_to_reserved_and_each_answer_carries_it() {
     assert_eq!(shop.add(&order_id, "B", 1).await.unwrap().total.unwrap().minor, 3_150);
     let removed = shop.remove(&order_id, "B").await.unwrap();
     assert_eq!((removed.version, removed.lines.len(), removed.total.unwrap().minor), (4, 1, 2_500));
-    let placed = shop.place(&order_id).await.unwrap();
+    let address_id = id();
+    let placed = shop.place_with(&order_id, "pm_1", &address_id).await.unwrap();
     assert_eq!((placed.version, placed.status()), (5, OrderStatus::Placed));
-    assert_eq!((placed.payment_method.as_str(), placed.address_id.as_str()), ("pm_1", "a_1"));
+    assert_eq!((&*placed.payment_method, &*placed.address_id), ("pm_1", &*address_id));
 
     shop.reserve(&order_id);
     let request = v1::GetOrderRequest { order_id: order_id.clone(), min_version: 6, ..v1::GetOrderRequest::default() };
