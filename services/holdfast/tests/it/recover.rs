@@ -327,7 +327,7 @@ async fn topics_made_again_and_records_deleted_halt_and_are_passed_over_only_whe
         metric(&served, "holdfast_input_halted", &labels).as_deref() == Some("1")
     })
     .await;
-    assert!(served.log().contains("orders.commands-0: offset"), "the log says which");
+    until("the log says which", async || served.log().contains("orders.commands-0: offset")).await;
     let (said, _) = world.run(&["recover", "orders"], 0);
     assert!(said.contains("orders.commands-0: offset") && !said.contains("orders.commands-1:"), "{said}");
     world.run(&["recover", "orders", "--yes", "--accept-topics"], 0);
