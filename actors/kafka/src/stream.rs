@@ -237,13 +237,9 @@ impl KafkaStream {
                 self.repair = Repair::Verify;
                 return unavailable("reading the partition", error);
             }
-            Trouble::Reopen => {
+            Trouble::Reopen | Trouble::Compression => {
                 self.repair = Repair::Reopen;
                 return unavailable("reading the partition", error);
-            }
-            Trouble::Compression => {
-                self.repair = Repair::Reopen;
-                return self.compressed(error);
             }
             Trouble::Passing => return unavailable("reading the partition", error),
         };
@@ -254,27 +250,22 @@ impl KafkaStream {
     /// A batch that can't be decompressed is one that was damaged on its way, or one that decompresses to more than `receive.message.max.bytes`
     /// (librdkafka's limit for both): the first may pass, the second never does. So what fails [`COMPRESSED_TRIES`] times in a row is passed, record by
     /// record, each of its offsets by name; behind the first of a batch once is enough.
-    fn compressed(&mut self, error: &KafkaError) -> LogError {
+    /// `None`: to be tried again.
+    fn compressed(&mut self, error: &KafkaError) -> Option<LogError> {
+        self.repair = Repair::Reopen;
         let low = || native::cached_watermarks(self.shared.consumer.client(), &self.c_topic, self.number)?.0;
-        let Some(offset) = self.expected.or_else(low) else {
-            return unavailable("reading the partition", error);
-        };
+        let offset = self.expected.or_else(low)?;
         let tries = match self.compressed {
             Some((failed, tries)) if failed == offset => tries + 1,
             _ => 1,
         };
+        self.compressed = Some((offset, tries));
         if tries < COMPRESSED_TRIES {
-            self.compressed = Some((offset, tries));
-            return unavailable("reading the partition", error);
+            return None;
         }
-        self.expected = Some(offset + 1);
-        self.compressed = Some((offset + 1, COMPRESSED_TRIES - 1));
-        LogError::Unreadable {
-            topic: self.topic.to_string(),
-            partition: self.partition,
-            offset,
-            error: error.to_string(),
-        }
+        (self.expected, self.compressed) = (Some(offset + 1), Some((offset + 1, COMPRESSED_TRIES - 1)));
+        let topic = self.topic.to_string();
+        Some(LogError::Unreadable { topic, partition: self.partition, offset, error: error.to_string() })
     }
 
     fn native_position(&self) -> Option<u64> {
@@ -311,6 +302,11 @@ impl RecordStream for KafkaStream {
             }
             match self.poll() {
                 Polled::Record(record) => return Ok(record),
+                Polled::Trouble(error) if trouble(&error) == Trouble::Compression => match self.compressed(&error) {
+                    Some(unreadable) => return Err(unreadable),
+                    // Tried again here, since another stream would count from the beginning.
+                    None => tokio::time::sleep(REPAIR_PAUSE).await,
+                },
                 Polled::Trouble(error) => return Err(self.failed(&error)),
                 Polled::Empty => {}
             }

@@ -243,6 +243,39 @@ async fn gaps_in_the_offsets_are_passed_over() {
     assert_eq!(next(&mut open(&log, &topic, 0, Some(1)).await).await.offset, 4);
 }
 
+/// A batch of 80 KB that decompresses to 80 MB, which librdkafka gives as an error for ever, is passed by name.
+#[tokio::test]
+async fn batch_that_cannot_be_decompressed_is_passed() {
+    let config = context(broker().await.brokers(), 1).await;
+    let topic = config.commands_topic();
+    fill(&config, &topic, 0, 0..3).await;
+    let (brokers, name) = (config.brokers.clone(), topic.clone());
+    let sent = tokio::task::spawn_blocking(move || {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", &brokers)
+            .set("compression.codec", "zstd")
+            .set("message.max.bytes", "1000000000")
+            .create()
+            .expect("producer");
+        let bomb = vec![0; 80_000_000];
+        producer.send(BaseRecord::<[u8], [u8]>::to(&name).partition(0).payload(&bomb)).map_err(|(error, _)| error)?;
+        producer.flush(PATIENCE)
+    });
+    sent.await.expect("it ends").expect("the broker takes it");
+    fill(&config, &topic, 0, 3..5).await;
+    let log = KafkaLog::new(&config).expect("log");
+    let mut stream = open(&log, &topic, 0, Some(0)).await;
+    assert_eq!(take(&mut stream, 3).await.last().map(|record| record.offset), Some(2));
+    let passed = loop {
+        match patiently(stream.next()).await {
+            Err(LogError::Unavailable(_)) => {}
+            other => break other,
+        }
+    };
+    assert!(matches!(passed, Err(LogError::Unreadable { offset: 3, .. })), "{passed:?}");
+    assert_eq!(take(&mut stream, 2).await.iter().map(number).collect::<Vec<_>>(), [3, 4]);
+}
+
 /// Whatever a producer puts in a record arrives, and nothing in it can bring the reader down.
 #[tokio::test]
 async fn foreign_records_arrive_as_they_are() {
