@@ -326,7 +326,7 @@ impl Adapter for CounterAdapter {
                 ms => tokio::time::sleep(Duration::from_millis(ms)).await,
             }
         }
-        let answer = |command: &mut &mut Command| match &mut **command {
+        let answer = |command: &mut Command| match command {
             Command::Curse => Ok(()),
             _ if self.oracle.is_away.load(Ordering::SeqCst) => Err(LookupFailed("the oracle is away".into())),
             Command::Ask(answer) => {
@@ -340,6 +340,6 @@ impl Adapter for CounterAdapter {
             }
             _ => panic!("it needs no look-up"),
         };
-        commands.iter_mut().map(answer).collect()
+        commands.iter_mut().map(|command| answer(command)).collect()
     }
 }

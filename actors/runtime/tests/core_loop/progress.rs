@@ -65,6 +65,7 @@ async fn store_that_hangs_is_named_as_cause() {
 }
 
 /// In real time: a thread that is blocked keeps paused time from passing.
+#[expect(clippy::await_holding_lock, reason = "the decision is what waits for it")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn handler_that_never_returns_makes_process_not_live() {
     let cluster = Cluster::new();

@@ -44,7 +44,7 @@ fn contradicted_answer_ends_every_call_under_way() {
         given(&[asked(), captured(), refund("a", usd(1)), returned(1), refund("b", usd(2)), refund("c", usd(3))]);
     let events = when(&payment, contradicted()).expect("accepted");
     let stopped = Event::PaymentContradicted { at: NOW, contradiction: refund_of_another(), refunds: vec![2, 3] };
-    assert_eq!(events, [stopped.clone()]);
+    assert_eq!(events, std::slice::from_ref(&stopped));
     let ended = [CHARGE, CAPTURE, VOID, "refund:2", "refund:3"].map(|name| EffectChange::End { name: name.into() });
     assert_eq!(stopped.effects(), ended);
 }

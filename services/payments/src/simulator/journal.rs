@@ -281,7 +281,7 @@ mod tests {
             assert_eq!(fs::read(place.file()).unwrap(), before);
         }
         let place = Place::filled().await;
-        place.change(|bytes| drop(bytes.drain(..bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1)));
+        place.change(|bytes| drop(bytes.drain(..=bytes.iter().position(|byte| *byte == b'\n').unwrap())));
         let error = place.entries().unwrap_err().to_string();
         assert!(error.contains("line 1") && error.contains("number") && error.contains("--reset"), "{error}");
     }

@@ -177,7 +177,7 @@ impl Stand {
         customers.add_address(asked(added)).await?;
         for partition in 0..PARTITIONS {
             let id = id_at(partition);
-            let place = self.hand.put("orders.commands", None, None, &self.opened(&id)).await?;
+            let place = self.hand.put("orders.commands", None, None, &Self::opened(&id)).await?;
             self.bystanders.push(Bystander { id, partition: place.partition, version: AtomicU64::new(0) });
         }
         let all: Vec<i32> = self.bystanders.iter().map(|order| order.partition).collect();
@@ -198,7 +198,7 @@ impl Stand {
     }
 
     /// A record that opens an order of the customer's.
-    pub fn opened(&self, order_id: &str) -> Raw {
+    pub fn opened(order_id: &str) -> Raw {
         record(order_id, &Self::open_order(order_id))
     }
 
