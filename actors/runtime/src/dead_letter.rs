@@ -25,7 +25,8 @@ const ERROR_BYTES_MAX: usize = 2048;
 const CUT_BYTES_MAX: usize = 512;
 /// What is left of a key that is larger than its topic takes.
 const KEY_BYTES_LEFT: usize = 1024;
-const CUT: &str = "dlt-cut";
+/// The header that says what was left out.
+pub(crate) const CUT: &str = "dlt-cut";
 
 /// What is known of a failure.
 pub(crate) struct Cause<'a> {

@@ -24,6 +24,7 @@ use crate::{
     admission::Budget,
     backoff::Backoff,
     context::BoundedContext,
+    dead_letter,
     gate::Gate,
     gauges::Gauges,
     growth::{self, Homes},
@@ -136,14 +137,6 @@ impl Fetcher {
                     pulse.waits(OPERATOR);
                     self.halted(&topic, partition, from, &error.to_string()).await;
                 }
-                Ended::Failed(error @ LogError::Unreadable { offset, .. }) => {
-                    gate.pass(offset).await;
-                    let work = self.unreadable(&topic, partition, offset, &error);
-                    if lane.send(Input { partition, term, work }).await.is_err() {
-                        return;
-                    }
-                    from = Some(offset + 1);
-                }
                 Ended::Failed(error) => {
                     tracing::warn!(context = self.context.name(), %topic, partition = partition.0, %error, "reading failed; opening again");
                     pulse.waits(BROKER);
@@ -162,9 +155,11 @@ impl Fetcher {
         }
     }
 
-    /// A dead letter without a body: that stays where it is, for as long as the topic keeps it (I7).
+    /// A dead letter without key, headers and body: they stay where they are, for as long as the topic keeps them (I7).
     fn unreadable(&self, topic: &Arc<str>, partition: PartitionId, offset: u64, error: &LogError) -> Work {
-        let (topic, headers) = (topic.clone(), Headers::default());
+        let mut headers = Headers::default();
+        headers.push(dead_letter::CUT, "all of it: it can't be read");
+        let topic = topic.clone();
         let record = Record { topic, partition, offset, timestamp: None, key: None, headers, value: None };
         let refused = Refused { reason: DeadLetterReason::TooLarge, error: error.to_string(), field: None };
         let now = self.clock.now();
@@ -237,6 +232,18 @@ impl Fetcher {
             };
             let record = match next {
                 Ok(Ok(record)) => record,
+                // The same stream goes on: it knows the batch, and asks for it once more at most for each of its offsets.
+                Ok(Err(error @ LogError::Unreadable { offset, .. })) => {
+                    gate.pass(offset).await;
+                    let work = self.unreadable(topic, partition, offset, &error);
+                    if lane.send(Input { partition, term, work }).await.is_err() {
+                        return Ended::Closed;
+                    }
+                    *from = Some(offset + 1);
+                    silent = Duration::ZERO;
+                    pulse.moved();
+                    continue;
+                }
                 Ok(Err(error)) => return Ended::Failed(error),
                 Err(_) => {
                     silent += look_after;
