@@ -50,8 +50,6 @@ const FULL_MAX: Duration = Duration::from_mins(1);
 const FULL_PAUSE: Duration = Duration::from_millis(2);
 /// Rows sent between two looks at whether the producer broke, and between yields to other tasks.
 const CHUNK: usize = 256;
-/// How long `flush` waits at most.
-const FLUSH: Duration = Duration::from_secs(10);
 
 /// Rows of batches that were refused: each is sent alone from then on.
 type Suspects = Arc<Mutex<BTreeSet<(PartitionId, u64)>>>;
@@ -403,13 +401,6 @@ impl Publisher for KafkaPublisher {
             }
             // The failed one stays: it refuses everything until the next reset.
             Err(error) => tracing::error!(%error, context = self.context, "no new producer"),
-        }
-    }
-
-    async fn flush(&self) {
-        let session = self.session();
-        if tokio::time::timeout(FLUSH, session.window.idle()).await.is_err() {
-            tracing::warn!(context = self.context, "rows were still in flight after {FLUSH:?}");
         }
     }
 }

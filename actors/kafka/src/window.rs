@@ -75,8 +75,6 @@ impl Call {
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     state: Mutex<State>,
-    /// Woken when the window empties or breaks.
-    idle: Notify,
     /// Rows handed to librdkafka and not acknowledged.
     outstanding: AtomicUsize,
     /// Woken when no row is outstanding, or the window breaks.
@@ -120,9 +118,6 @@ impl Window {
                 // Nobody listening is fine: the caller was cancelled after it had enqueued.
                 let _ = answer.send(Ok(call.all_landed()));
             }
-        }
-        if state.calls.is_empty() {
-            self.idle.notify_waiters();
         }
     }
 
@@ -188,24 +183,12 @@ impl Window {
         for (_, answer) in state.calls.drain(..) {
             let _ = answer.send(Err(own.take().unwrap_or_else(|| stopped.clone())));
         }
-        self.idle.notify_waiters();
         self.settled.notify_waiters();
     }
 
     /// Why nothing succeeds any more, if so.
     pub(crate) fn broken(&self) -> Option<PublishError> {
         self.lock().broken.clone()
-    }
-
-    /// Waits until no call is open.
-    pub(crate) async fn idle(&self) {
-        loop {
-            let idle = self.idle.notified();
-            if self.lock().calls.is_empty() {
-                return;
-            }
-            idle.await;
-        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {

@@ -20,9 +20,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{gate::Gate, log::MemoryLog};
 
-/// How long [`Publisher::flush`] waits, in tokio's time.
-const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
-
 /// A producer. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct MemoryPublisher {
@@ -57,7 +54,6 @@ impl fmt::Debug for Faults {
 struct Client {
     jobs: mpsc::UnboundedSender<Job>,
     replaced: watch::Sender<Option<Fate>>,
-    in_flight: Arc<watch::Sender<usize>>,
 }
 
 /// What becomes of a client that was replaced.
@@ -70,19 +66,9 @@ enum Fate {
 struct Job {
     rows: Arc<[OutboxRow]>,
     answer: oneshot::Sender<Result<Landed, PublishError>>,
-    _counted: Counted,
 }
 
 type Answer = oneshot::Receiver<Result<Landed, PublishError>>;
-
-/// Counts a job as in flight while it lives.
-struct Counted(Arc<watch::Sender<usize>>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.send_modify(|n| *n -= 1);
-    }
-}
 
 fn failure(why: impl Into<String>) -> PublishError {
     PublishError::Stopped(why.into())
@@ -157,8 +143,7 @@ impl MemoryPublisher {
         let (answer, answered) = oneshot::channel();
         let mut client = self.client();
         let client = client.get_or_insert_with(|| self.start());
-        client.in_flight.send_modify(|n| *n += 1);
-        let job = Job { rows, answer, _counted: Counted(Arc::clone(&client.in_flight)) };
+        let job = Job { rows, answer };
         // If the worker is gone the job is dropped, and with it the answer: the caller sees an error.
         let _ = client.jobs.send(job);
         (answered, client.replaced.subscribe())
@@ -175,7 +160,7 @@ impl MemoryPublisher {
             failed: None,
         };
         tokio::spawn(worker.run(queue));
-        Client { jobs, replaced, in_flight: Arc::new(watch::Sender::new(0)) }
+        Client { jobs, replaced }
     }
 }
 
@@ -195,14 +180,6 @@ impl Publisher for MemoryPublisher {
         let fate = self.faults().zombie.take().map_or(Fate::Purged, Fate::Zombie);
         if let Some(old) = self.client().take() {
             old.replaced.send_replace(Some(fate));
-        }
-    }
-
-    async fn flush(&self) {
-        let in_flight = self.client().as_ref().map(|client| client.in_flight.subscribe());
-        if let Some(mut in_flight) = in_flight {
-            // Either way the caller goes on: that is what a flush under a deadline is.
-            let _ = tokio::time::timeout(FLUSH_DEADLINE, in_flight.wait_for(|n| *n == 0)).await;
         }
     }
 }

@@ -153,9 +153,6 @@ pub trait Publisher: Send + Sync + 'static {
 
     /// Replaces the underlying client; whatever it still holds is abandoned.
     async fn reset(&self);
-
-    /// Waits until nothing is in flight, or the adapter's own deadline has passed.
-    async fn flush(&self);
 }
 
 /// Makes publishers.

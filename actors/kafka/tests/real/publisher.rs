@@ -27,7 +27,6 @@ async fn overlapping_calls_go_out_in_call_order() {
     for answer in patiently(join_all(calls)).await {
         answer.expect("published");
     }
-    publisher.flush().await;
     let log = KafkaLog::new(&config).expect("log");
     for partition in 0..3 {
         let mut stream = open(&log, &topic, partition, Some(0)).await;
@@ -61,7 +60,6 @@ async fn nothing_counts_behind_a_failed_row() {
     patiently(publisher.publish(rows(&topic, 0, 20..21))).await.expect_err("no reset yet");
     publisher.reset().await;
     patiently(publisher.publish(rows(&topic, 0, 10..30))).await.expect("published");
-    publisher.flush().await;
 }
 
 #[tokio::test]

@@ -183,22 +183,6 @@ pub async fn a_reset_answers_what_is_under_way(harness: &dyn PublisherHarness) {
     assert_eq!(firsts, (0..N).collect::<Vec<u64>>());
 }
 
-/// So that a release leaves nothing behind.
-pub async fn flush_waits_for_what_is_in_flight(harness: &dyn PublisherHarness) {
-    let (publisher, topic) = (harness.connect().await, harness.create_topic(1).await);
-    timeout(PATIENCE, publisher.flush()).await.expect("nothing in flight, nothing to wait for");
-    publish(&publisher, rows(&topic, 1, 0, 1)).await.expect("published");
-    let mut publishing = Box::pin(publish(&publisher, rows(&topic, 1, 1, 19)));
-    let answered = poll_immediate(&mut publishing).await;
-    timeout(PATIENCE, publisher.flush()).await.expect("ends");
-    assert_eq!(read(harness, &topic, 0).await, (0..20).collect::<Vec<u64>>());
-    match answered {
-        Some(outcome) => outcome,
-        None => publishing.await,
-    }
-    .expect("published");
-}
-
 /// What no topic of [`OTHERS_MAX`] takes, as row `at` of `rows`.
 fn with_large(rows: &[OutboxRow], at: usize) -> Vec<OutboxRow> {
     let mut rows = rows.to_vec();
@@ -282,7 +266,6 @@ macro_rules! publisher_conformance {
             a_row_that_cannot_go_out_is_an_error_and_a_reset_heals
             publishing_goes_on_after_a_reset
             a_reset_answers_what_is_under_way
-            flush_waits_for_what_is_in_flight
             a_row_larger_than_its_topic_takes_is_refused_alone
             a_row_that_a_topic_takes_no_longer_is_found
             batches_fit_in_what_a_topic_takes
