@@ -9,14 +9,14 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use holdfast_core::port::log::LogError;
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication},
-    client::DefaultClientContext,
-    config::FromClientConfig,
+    client::ClientContext,
+    config::{FromClientConfigAndContext as _, RDKafkaLogLevel},
     error::KafkaError,
     types::{RDKafkaErrorCode, RDKafkaRespErr},
 };
 
 use crate::{
-    client::blocking,
+    client::{blocking, log_line},
     config::KafkaConfig,
     error::{ConfigError, unavailable},
 };
@@ -154,16 +154,29 @@ pub fn plan(existing: &[TopicState], wanted: &[TopicSpec]) -> Vec<Step> {
     steps
 }
 
+/// A broker that is away is no error of ours: whoever asks for something meanwhile is told.
+struct Context;
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log_line(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "kafka admin");
+    }
+}
+
 /// Looks at topics and makes them.
 pub struct KafkaAdmin {
-    client: std::sync::Arc<AdminClient<DefaultClientContext>>,
+    client: std::sync::Arc<AdminClient<Context>>,
 }
 
 impl KafkaAdmin {
     /// Makes the client. Does not wait for a broker.
     pub fn new(config: &KafkaConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        Ok(Self { client: std::sync::Arc::new(AdminClient::from_config(&config.admin())?) })
+        Ok(Self { client: std::sync::Arc::new(AdminClient::from_config_and_context(&config.admin(), Context)?) })
     }
 
     /// How many brokers the cluster has.
