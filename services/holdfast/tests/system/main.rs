@@ -30,8 +30,7 @@ fn main() -> ExitCode {
     // They share one shop, and some of them measure.
     arguments.test_threads = Some(1);
     if arguments.list {
-        let all = trials(None).into_iter().chain(door::trials(None)).collect();
-        return libtest_mimic::run(&arguments, all).exit_code();
+        return libtest_mimic::run(&arguments, every(None)).exit_code();
     }
     let runtime = Arc::new(Runtime::new().expect("the tests' runtime starts"));
     let shop = runtime.block_on(Shop::open());
@@ -43,15 +42,23 @@ fn main() -> ExitCode {
         }
     };
     let door = Arc::new(Door::default());
-    let mut all = trials(Some((shop.clone(), runtime.clone())));
-    all.extend(door::trials(Some((door.clone(), runtime.clone()))));
+    let all = every(Some((shop.clone(), door.clone(), runtime.clone())));
     let conclusion = libtest_mimic::run(&arguments, all);
     // Dropping the last handles stops the servers.
     drop((shop, door));
     conclusion.exit_code()
 }
 
-/// `open` is there unless tests are only listed.
+/// `open` is there unless tests are only listed. Schemathesis, where it was asked for, comes alone: the rest is for the test run.
+fn every(open: Option<(Arc<Shop>, Arc<Door>, Arc<Runtime>)>) -> Vec<Trial> {
+    let (shop, door) = open.map(|(shop, door, runtime)| ((shop, runtime.clone()), (door, runtime))).unzip();
+    let mut all = trials(shop);
+    if std::env::var_os(edge::SCHEMATHESIS).is_none() {
+        all.extend(door::trials(door));
+    }
+    all
+}
+
 fn trials(open: Option<(Arc<Shop>, Arc<Runtime>)>) -> Vec<Trial> {
     macro_rules! trial {
         ($($module:ident)::+ => $law:ident) => {{
