@@ -225,8 +225,7 @@ impl ProducerContext for Context {
 /// Sends these records, as fast as it goes. Fails if one isn't acknowledged.
 pub async fn produce_records(brokers: &str, topic: &str, records: Vec<Planned>) -> Result<Ledger, Error> {
     let (brokers, options) = (brokers.to_owned(), Options::to(topic));
-    let windows = std::iter::once(records);
-    tokio::task::spawn_blocking(move || send_all(&brokers, windows, &options, |_| {})).await?
+    tokio::task::spawn_blocking(move || send_all(&brokers, &mut std::iter::once(records), &options, &|_| {})).await?
 }
 
 /// Sends these records at the pace of `options`. `progress` is told the number of records sent so far, about every thousand. Fails if one isn't
@@ -238,8 +237,7 @@ pub async fn produce_at_pace(
     progress: impl Fn(u64) + Send + 'static,
 ) -> Result<Ledger, Error> {
     let brokers = brokers.to_owned();
-    let windows = std::iter::once(records);
-    tokio::task::spawn_blocking(move || send_all(&brokers, windows, &options, progress)).await?
+    tokio::task::spawn_blocking(move || send_all(&brokers, &mut std::iter::once(records), &options, &progress)).await?
 }
 
 /// Sends everything of `mix`. `progress` is told the number of records sent so far, about every thousand. Fails if a record isn't acknowledged.
@@ -255,12 +253,12 @@ pub async fn produce(
 /// Sends these windows, one after the other. A window that takes its time holds up the ones after it.
 pub async fn produce_windows(
     brokers: &str,
-    windows: impl Iterator<Item = Vec<Planned>> + Send + 'static,
+    mut windows: impl Iterator<Item = Vec<Planned>> + Send + 'static,
     options: Options,
     progress: impl Fn(u64) + Send + 'static,
 ) -> Result<Ledger, Error> {
     let brokers = brokers.to_owned();
-    tokio::task::spawn_blocking(move || send_all(&brokers, windows, &options, progress)).await?
+    tokio::task::spawn_blocking(move || send_all(&brokers, &mut windows, &options, &progress)).await?
 }
 
 fn producer(brokers: &str, options: &Options, deliveries: Arc<Deliveries>) -> Result<BaseProducer<Context>, Error> {
@@ -313,9 +311,9 @@ impl Sender {
 
 fn send_all(
     brokers: &str,
-    windows: impl Iterator<Item = Vec<Planned>>,
+    windows: &mut dyn Iterator<Item = Vec<Planned>>,
     options: &Options,
-    progress: impl Fn(u64),
+    progress: &dyn Fn(u64),
 ) -> Result<Ledger, Error> {
     let deliveries = Arc::new(Deliveries::default());
     let producer = producer(brokers, options, deliveries.clone())?;

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::BoxFuture;
 use holdfast_core::port::store::StoreError;
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
 use tokio::{
@@ -54,12 +55,17 @@ impl Lanes {
             .map_err(|_| StoreError::Unavailable("closed".into()))?;
         let connection = match self.trusted().await {
             Some(connection) => connection,
-            None => timeout(self.patience, self.options.connect())
+            None => timeout(self.patience, self.connect())
                 .await
                 .map_err(|_| late("new connection"))?
                 .map_err(|error| error::store(&error))?,
         };
         Ok(Lane { connection, lanes: Arc::clone(self), _permit: permit })
+    }
+
+    /// Boxed: a future is compiled where it is polled, and all of sqlx's way to a connection hangs on this one.
+    fn connect(&self) -> BoxFuture<'_, sqlx::Result<PgConnection>> {
+        Box::pin(self.options.connect())
     }
 
     async fn trusted(&self) -> Option<PgConnection> {

@@ -4,6 +4,7 @@
 //! everything in it, and is granted nothing else. Migrators may run at once: sqlx's advisory lock lets one through
 //! after the other. Deliberately absent: down migrations.
 
+use futures::future::BoxFuture;
 use holdfast_core::port::store::StoreError;
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, SqlSafeStr as _, SqlStr,
@@ -61,31 +62,33 @@ pub enum MigrateError {
 /// With `role`, makes that role if there is none, and lets it own the schema and all in it.
 ///
 /// `url` may be an administrator's, or the role's own. Safe to run at any time, from several nodes at once.
-pub async fn migrate(
-    url: &str,
-    schema: &str,
-    role: Option<&Role>,
-    context: &[(i64, &'static str, &'static str)],
-) -> Result<(), MigrateError> {
-    let schema = config::name(schema)?;
-    let mut connection = config::plain(url)?
-        .application_name("holdfast migrate")
-        // DDL must not queue for ever before everybody else's statements.
-        .options([("search_path", schema), ("lock_timeout", "60s"), ("client_min_messages", "warning")])
-        .connect()
-        .await
-        .map_err(|error| error::store(&error))?;
-    if let Some(role) = role {
-        let name = config::name(&role.name)?;
-        prepare(&mut connection, name, role.password.as_deref())
+pub fn migrate<'a>(
+    url: &'a str,
+    schema: &'a str,
+    role: Option<&'a Role>,
+    context: &'a [(i64, &'static str, &'static str)],
+) -> BoxFuture<'a, Result<(), MigrateError>> {
+    Box::pin(async move {
+        let schema = config::name(schema)?;
+        let mut connection = config::plain(url)?
+            .application_name("holdfast migrate")
+            // DDL must not queue for ever before everybody else's statements.
+            .options([("search_path", schema), ("lock_timeout", "60s"), ("client_min_messages", "warning")])
+            .connect()
             .await
-            .map_err(|error| MigrateError::Role { role: name.to_owned(), reason: error.to_string() })?;
-    }
-    let role = role.map(|role| role.name.as_str());
-    settle(&mut connection, schema, role).await.map_err(|error| error::store(&error))?;
-    Migrator::with_migrations(migrations(context)).run_direct(None, &mut connection, false).await?;
-    connection.close().await.map_err(|error| error::store(&error))?;
-    Ok(())
+            .map_err(|error| error::store(&error))?;
+        if let Some(role) = role {
+            let name = config::name(&role.name)?;
+            prepare(&mut connection, name, role.password.as_deref())
+                .await
+                .map_err(|error| MigrateError::Role { role: name.to_owned(), reason: error.to_string() })?;
+        }
+        let role = role.map(|role| role.name.as_str());
+        settle(&mut connection, schema, role).await.map_err(|error| error::store(&error))?;
+        Migrator::with_migrations(migrations(context)).run_direct(None, &mut connection, false).await?;
+        connection.close().await.map_err(|error| error::store(&error))?;
+        Ok(())
+    })
 }
 
 fn migrations(context: &[(i64, &'static str, &'static str)]) -> Vec<Migration> {

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use holdfast_core::port::store::StoreError;
 use sqlx::{
     Arguments as _, AssertSqlSafe, Row as _, SqlSafeStr as _,
@@ -146,31 +147,36 @@ impl PgStore {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the database doesn't answer in time; [`StoreError::Broken`] if it refuses the statement.
-    pub async fn query(&self, query: Query, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
-        let arguments = arguments(values).map_err(|failed| error::store(&failed))?;
-        let mut lane = self.questions.enter().await?;
-        let store = self.clone();
-        let asked = tokio::spawn(async move {
-            let ask = sqlx::query_with(query.sql, arguments).fetch_all(lane.connection());
-            let answer = store.read(ask).await;
-            store.leave(lane, answer)
-        });
-        let answer = asked.await.map_err(|_| StoreError::Unavailable("the process is ending".into()))?;
-        let rows = answer.inspect_err(|error| tracing::debug!(query = query.name, %error, "a question failed"))?;
-        Ok(rows.into_iter().map(Row).collect())
+    pub fn query(&self, query: Query, values: Vec<Value>) -> BoxFuture<'_, Result<Vec<Row>, StoreError>> {
+        Box::pin(async move {
+            let arguments = arguments(values).map_err(|failed| error::store(&failed))?;
+            let mut lane = self.questions.enter().await?;
+            let store = self.clone();
+            let asked = tokio::spawn(async move {
+                let ask = sqlx::query_with(query.sql, arguments).fetch_all(lane.connection());
+                let answer = store.read(ask).await;
+                store.leave(lane, answer)
+            });
+            let answer = asked.await.map_err(|_| StoreError::Unavailable("the process is ending".into()))?;
+            let rows = answer.inspect_err(|error| tracing::debug!(query = query.name, %error, "a question failed"))?;
+            Ok(rows.into_iter().map(Row).collect())
+        })
     }
 
     /// How the server would go about it with these values, a line for each step.
     ///
     /// # Errors
     /// As [`Self::query`].
-    pub async fn explain(&self, query: Query, values: Vec<Value>) -> Result<Vec<String>, StoreError> {
-        let arguments = arguments(values).map_err(|failed| error::store(&failed))?;
-        let mut lane = self.questions.enter().await?;
-        let text = AssertSqlSafe(format!("explain (costs off) {}", query.sql)).into_sql_str();
-        let answer = self.read(sqlx::query_with(text, arguments).persistent(false).fetch_all(lane.connection())).await;
-        let lines = self.leave(lane, answer)?;
-        lines.iter().map(|line| line.try_get(0).map_err(|failed| error::store(&failed))).collect()
+    pub fn explain(&self, query: Query, values: Vec<Value>) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
+        Box::pin(async move {
+            let arguments = arguments(values).map_err(|failed| error::store(&failed))?;
+            let mut lane = self.questions.enter().await?;
+            let text = AssertSqlSafe(format!("explain (costs off) {}", query.sql)).into_sql_str();
+            let answer =
+                self.read(sqlx::query_with(text, arguments).persistent(false).fetch_all(lane.connection())).await;
+            let lines = self.leave(lane, answer)?;
+            lines.iter().map(|line| line.try_get(0).map_err(|failed| error::store(&failed))).collect()
+        })
     }
 }
 

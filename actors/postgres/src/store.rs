@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use holdfast_core::{
     PartitionId,
     batch::{Batch, OutboxDraft, OutboxRow},
@@ -51,26 +52,28 @@ pub struct PgStore {
 
 impl PgStore {
     /// Connects, and checks that the server and the schema are fit: Postgres 18, migrated, durable commits.
-    pub async fn connect(config: Config) -> Result<Self, StoreError> {
-        check_views(&config)?;
-        let options = config.options()?;
-        let lanes = |limit| Lanes::new(options.clone(), limit, config.connect_timeout);
-        let client_timeout = config.client_timeout();
-        let store = Self {
-            reads: lanes(config.readers),
-            leases: lanes(2),
-            turns: lanes(2),
-            chores: Lanes::new(maintain::session(&options), 1, config.connect_timeout),
-            questions: Lanes::new(query::session(&options), config.readers, config.connect_timeout),
-            client_timeout,
-            committer: Committer {
-                lanes: lanes(config.committers),
-                statements: Arc::new(Statements::new(config.views)),
+    pub fn connect(config: Config) -> BoxFuture<'static, Result<Self, StoreError>> {
+        Box::pin(async move {
+            check_views(&config)?;
+            let options = config.options()?;
+            let lanes = |limit| Lanes::new(options.clone(), limit, config.connect_timeout);
+            let client_timeout = config.client_timeout();
+            let store = Self {
+                reads: lanes(config.readers),
+                leases: lanes(2),
+                turns: lanes(2),
+                chores: Lanes::new(maintain::session(&options), 1, config.connect_timeout),
+                questions: Lanes::new(query::session(&options), config.readers, config.connect_timeout),
                 client_timeout,
-            },
-        };
-        store.check().await?;
-        Ok(store)
+                committer: Committer {
+                    lanes: lanes(config.committers),
+                    statements: Arc::new(Statements::new(config.views)),
+                    client_timeout,
+                },
+            };
+            store.check().await?;
+            Ok(store)
+        })
     }
 
     async fn check(&self) -> Result<(), StoreError> {
@@ -91,23 +94,27 @@ impl PgStore {
     /// Makes the tables of the coming days, drops those of days gone by, and sweeps what no day holds. To be
     /// called every hour or so, by any number of nodes. What could not be done is in the answer; an error
     /// means that the connection was lost.
-    pub async fn maintain(&self, retention: Retention) -> Result<Maintained, StoreError> {
-        let mut lane = self.chores.enter().await?;
-        match maintain::run(lane.connection(), retention, self.client_timeout).await {
-            Ok(done) => {
-                lane.done();
-                Ok(done)
+    pub fn maintain(&self, retention: Retention) -> BoxFuture<'_, Result<Maintained, StoreError>> {
+        Box::pin(async move {
+            let mut lane = self.chores.enter().await?;
+            match maintain::run(lane.connection(), retention, self.client_timeout).await {
+                Ok(done) => {
+                    lane.done();
+                    Ok(done)
+                }
+                // Closing the connection ends whatever it was at, and lets another node take the turn.
+                Err(failed) => Err(error::store(&failed)),
             }
-            // Closing the connection ends whatever it was at, and lets another node take the turn.
-            Err(failed) => Err(error::store(&failed)),
-        }
+        })
     }
 
     /// How many aggregates have another home among `to` partitions than among `from`, and how many there are. Reads the whole table.
-    pub async fn moving(&self, from: u32, to: u32) -> Result<(u64, u64), StoreError> {
-        let mut lane = self.questions.enter().await?;
-        let answer = self.read(growth::moving(lane.connection(), from, to)).await;
-        self.leave(lane, answer)
+    pub fn moving(&self, from: u32, to: u32) -> BoxFuture<'_, Result<(u64, u64), StoreError>> {
+        Box::pin(async move {
+            let mut lane = self.questions.enter().await?;
+            let answer = self.read(growth::moving(lane.connection(), from, to)).await;
+            self.leave(lane, answer)
+        })
     }
 
     /// Ends the use of a lane, by what came of it.

@@ -294,17 +294,19 @@ impl Node {
 
     /// Stops in good order: ends strong reads, finishes and publishes what is in flight, releases the partitions, leaves the group. Bounded by
     /// twice the configured drain time.
-    pub async fn stop(&self) {
-        self.board.close();
-        self.stop.cancel();
-        let ownership = self.ownership.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(mut ownership) = ownership
-            && tokio::time::timeout(self.drain * 2, &mut ownership).await.is_err()
-        {
-            tracing::warn!(context = self.context.name(), "stopped without having released everything");
-            ownership.abort();
-        }
-        self.kill();
+    pub fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.board.close();
+            self.stop.cancel();
+            let ownership = self.ownership.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(mut ownership) = ownership
+                && tokio::time::timeout(self.drain * 2, &mut ownership).await.is_err()
+            {
+                tracing::warn!(context = self.context.name(), "stopped without having released everything");
+                ownership.abort();
+            }
+            self.kill();
+        })
     }
 
     /// Stops at once, as a crash would: nothing is finished, published or released.

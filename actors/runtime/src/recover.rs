@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use holdfast_core::{
     PartitionId,
     batch::{Batch, Entry, Fence},
@@ -151,54 +152,58 @@ pub struct Recovery {
 
 impl Recovery {
     /// Sees which count is in force; an empty database is given its rows.
-    pub async fn new(context: BoundedContext, ports: Ports, settings: Settings) -> Result<Self, Error> {
-        let count = match ports.store.growth().await?.current() {
-            (_, count) if count > 0 => count,
-            // Nothing was ever registered: an empty database.
-            _ => ports.log.partition_count(context.commands_topic()).await?,
-        };
-        ports.store.register_partitions(count).await?;
-        let context = Arc::new(context.sealed(&*ports.store).await?);
-        let emit = Arc::new(Emit::new(&context, &crate::config::Config::default(), Arc::new(NoTrace)));
-        Ok(Self { context, emit, ports, settings, count })
+    pub fn new(context: BoundedContext, ports: Ports, settings: Settings) -> BoxFuture<'static, Result<Self, Error>> {
+        Box::pin(async move {
+            let count = match ports.store.growth().await?.current() {
+                (_, count) if count > 0 => count,
+                // Nothing was ever registered: an empty database.
+                _ => ports.log.partition_count(context.commands_topic()).await?,
+            };
+            ports.store.register_partitions(count).await?;
+            let context = Arc::new(context.sealed(&*ports.store).await?);
+            let emit = Arc::new(Emit::new(&context, &crate::config::Config::default(), Arc::new(NoTrace)));
+            Ok(Self { context, emit, ports, settings, count })
+        })
     }
 
     /// What there is to recover. Changes nothing; may be run beside nodes.
-    pub async fn look(&self) -> Result<Summary, Error> {
-        Ok(self.plan().await?.summary)
+    pub fn look(&self) -> BoxFuture<'_, Result<Summary, Error>> {
+        Box::pin(async move { Ok(self.plan().await?.summary) })
     }
 
     /// Recovers, and lets the context go on. Halts it first: nodes that run stop serving it, and take it up again afterwards by themselves.
-    pub async fn run(&self) -> Result<Summary, Error> {
-        let detail = "holdfast recover is at work, or was cut off and has to be run again".to_owned();
-        self.ports.store.halt(Some(&Halt { reason: HaltReason::Recovering, detail })).await?;
-        tokio::time::sleep(self.settings.lease).await;
-        let plan = self.plan().await?;
-        if let Some(topic) = plan.summary.topics.first()
-            && !self.settings.accept_topics
-        {
-            return Err(Error::Topics(topic.clone()));
-        }
-        let mut held = self.take(&plan.rows).await?;
-        for chunk in plan.entries.chunks(CHUNK) {
-            self.commit(&mut held, chunk).await?;
-        }
-        for accept in &plan.accepts {
-            let mark = accept.mark.as_deref();
-            self.ports.store.accept_topic(&accept.topic, mark, &accept.places, accept.events).await?;
-        }
-        let cursor = |held: &Held| {
-            let (published, done) = plan.ends.get(&held.partition).cloned().unwrap_or_default();
-            let cursor = if done.all { held.head } else { done.cursor };
-            Cursor { partition: held.partition, token: held.token, cursor, published }
-        };
-        let cursors: Vec<Cursor> = held.values().map(cursor).collect();
-        self.ports.store.advance(&cursors).await?;
-        for held in held.values() {
-            self.ports.store.release(held.partition, held.token).await?;
-        }
-        self.ports.store.halt(None).await?;
-        Ok(plan.summary)
+    pub fn run(&self) -> BoxFuture<'_, Result<Summary, Error>> {
+        Box::pin(async move {
+            let detail = "holdfast recover is at work, or was cut off and has to be run again".to_owned();
+            self.ports.store.halt(Some(&Halt { reason: HaltReason::Recovering, detail })).await?;
+            tokio::time::sleep(self.settings.lease).await;
+            let plan = self.plan().await?;
+            if let Some(topic) = plan.summary.topics.first()
+                && !self.settings.accept_topics
+            {
+                return Err(Error::Topics(topic.clone()));
+            }
+            let mut held = self.take(&plan.rows).await?;
+            for chunk in plan.entries.chunks(CHUNK) {
+                self.commit(&mut held, chunk).await?;
+            }
+            for accept in &plan.accepts {
+                let mark = accept.mark.as_deref();
+                self.ports.store.accept_topic(&accept.topic, mark, &accept.places, accept.events).await?;
+            }
+            let cursor = |held: &Held| {
+                let (published, done) = plan.ends.get(&held.partition).cloned().unwrap_or_default();
+                let cursor = if done.all { held.head } else { done.cursor };
+                Cursor { partition: held.partition, token: held.token, cursor, published }
+            };
+            let cursors: Vec<Cursor> = held.values().map(cursor).collect();
+            self.ports.store.advance(&cursors).await?;
+            for held in held.values() {
+                self.ports.store.release(held.partition, held.token).await?;
+            }
+            self.ports.store.halt(None).await?;
+            Ok(plan.summary)
+        })
     }
 
     async fn plan(&self) -> Result<Plan, Error> {

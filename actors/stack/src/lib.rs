@@ -34,6 +34,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
 
 pub use crate::error::Error;
@@ -95,28 +96,30 @@ pub struct Stack {
 
 impl Stack {
     /// Starts the servers and waits until they serve. The first time on a machine this downloads them.
-    pub async fn start(options: StackOptions) -> Result<Self, Error> {
-        let artifacts = artifacts::prepare().await?;
-        let dir = DataDir::open(options.data_dir.as_deref()).await?;
-        let watchdog = Arc::new(Watchdog::start(dir.lock())?);
-        if dir.is_scratch() {
-            watchdog.scratch(dir.path())?;
-        }
-        let mut state = dir.load_state()?;
-        dir.save_state(&state)?;
-        let (kafka, postgres) = tokio::try_join!(
-            server::launch_kafka(&options, artifacts, &dir, &state, &watchdog),
-            server::launch_postgres(&options, artifacts, &dir, &state, &watchdog),
-        )?;
-        if let Some(slot) = &kafka {
-            (state.kafka_port, state.controller_port) = (slot.home.port, slot.home.controller_port);
-        }
-        if let Some(slot) = &postgres {
-            state.postgres_port = slot.home.port;
-        }
-        dir.save_state(&state)?;
-        let brokers = format!("127.0.0.1:{}", state.kafka_port);
-        Ok(Self { kafka, postgres, brokers, _watchdog: watchdog, dir })
+    pub fn start(options: StackOptions) -> BoxFuture<'static, Result<Self, Error>> {
+        Box::pin(async move {
+            let artifacts = artifacts::prepare().await?;
+            let dir = DataDir::open(options.data_dir.as_deref()).await?;
+            let watchdog = Arc::new(Watchdog::start(dir.lock())?);
+            if dir.is_scratch() {
+                watchdog.scratch(dir.path())?;
+            }
+            let mut state = dir.load_state()?;
+            dir.save_state(&state)?;
+            let (kafka, postgres) = tokio::try_join!(
+                server::launch_kafka(&options, artifacts, &dir, &state, &watchdog),
+                server::launch_postgres(&options, artifacts, &dir, &state, &watchdog),
+            )?;
+            if let Some(slot) = &kafka {
+                (state.kafka_port, state.controller_port) = (slot.home.port, slot.home.controller_port);
+            }
+            if let Some(slot) = &postgres {
+                state.postgres_port = slot.home.port;
+            }
+            dir.save_state(&state)?;
+            let brokers = format!("127.0.0.1:{}", state.kafka_port);
+            Ok(Self { kafka, postgres, brokers, _watchdog: watchdog, dir })
+        })
     }
 
     /// One stack for all tests of this process, started by the first caller, on temporary data; it ends with the process.
@@ -169,21 +172,23 @@ impl Stack {
     }
 
     /// Stops the servers in good order. Data stays, unless the directory is a temporary one.
-    pub async fn stop(self) -> Result<(), Error> {
-        let kafka = async {
-            match &self.kafka {
-                Some(slot) => slot.stop().await,
-                None => Ok(()),
-            }
-        };
-        let postgres = async {
-            match &self.postgres {
-                Some(slot) => slot.stop().await,
-                None => Ok(()),
-            }
-        };
-        let (kafka, postgres) = tokio::join!(kafka, postgres);
-        kafka.and(postgres)
+    pub fn stop(self) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(async move {
+            let kafka = async {
+                match &self.kafka {
+                    Some(slot) => slot.stop().await,
+                    None => Ok(()),
+                }
+            };
+            let postgres = async {
+                match &self.postgres {
+                    Some(slot) => slot.stop().await,
+                    None => Ok(()),
+                }
+            };
+            let (kafka, postgres) = tokio::join!(kafka, postgres);
+            kafka.and(postgres)
+        })
     }
 
     /// Kills Kafka with SIGKILL, as a crash would.
@@ -192,13 +197,13 @@ impl Stack {
     }
 
     /// Stops Kafka in good order.
-    pub async fn stop_kafka(&self) -> Result<(), Error> {
-        self.kafka_slot().stop().await
+    pub fn stop_kafka(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move { self.kafka_slot().stop().await })
     }
 
     /// Starts Kafka again, on the same port and data; nothing happens if it runs.
-    pub async fn start_kafka(&self) -> Result<(), Error> {
-        self.kafka_slot().start().await
+    pub fn start_kafka(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move { self.kafka_slot().start().await })
     }
 
     /// Kafka's process id, while it runs.
@@ -212,13 +217,13 @@ impl Stack {
     }
 
     /// Stops Postgres in good order; sessions are ended.
-    pub async fn stop_postgres(&self) -> Result<(), Error> {
-        self.postgres_slot().stop().await
+    pub fn stop_postgres(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move { self.postgres_slot().stop().await })
     }
 
     /// Starts Postgres again, on the same port and data; nothing happens if it runs.
-    pub async fn start_postgres(&self) -> Result<(), Error> {
-        self.postgres_slot().start().await
+    pub fn start_postgres(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move { self.postgres_slot().start().await })
     }
 
     /// The postmaster's process id, while it runs.

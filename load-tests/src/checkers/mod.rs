@@ -26,6 +26,8 @@ mod whole;
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+
 pub use audit::{audit, audit_shop};
 pub use evidence::{
     AggregateRow, Answer, ClaimRow, ContextEvidence, DeadRecord, EventRecord, Evidence, OutboxRow, PartitionRow,
@@ -145,7 +147,9 @@ impl Target {
 }
 
 /// Reads everything and accounts for every command of `ledger`. Call it when the run has [`settled()`]; before, what is on its way counts as lost.
-pub async fn account(target: &Target, ledger: &Ledger) -> Result<Report, Error> {
-    let evidence = gather(target).await?;
-    Ok(audit(ledger, &evidence))
+pub fn account<'a>(target: &'a Target, ledger: &'a Ledger) -> BoxFuture<'a, Result<Report, Error>> {
+    Box::pin(async move {
+        let evidence = gather(target).await?;
+        Ok(audit(ledger, &evidence))
+    })
 }

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::BoxFuture;
 use serde::Serialize;
 use sqlx::{PgConnection, Row as _};
 
@@ -107,7 +108,12 @@ struct Eyes {
 }
 
 impl Eyes {
-    async fn look(&mut self, target: &Target) -> Backlog {
+    /// Boxed: a future is compiled where it is polled.
+    fn look<'a>(&'a mut self, target: &'a Target) -> BoxFuture<'a, Backlog> {
+        Box::pin(self.see(target))
+    }
+
+    async fn see(&mut self, target: &Target) -> Backlog {
         let mut backlog = Backlog::default();
         let mut rows = BTreeMap::new();
         for schema in target.schemas() {

@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use sqlx::{ConnectOptions as _, PgConnection, postgres::PgConnectOptions};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -61,31 +62,33 @@ with fenced as (
     from unnest($1::int[], $2::bigint[]) as f(partition, rows) where p.partition = f.partition returning 1),";
 
 /// Runs it until about `commands` are committed; returns how many were, and how long that took.
-pub async fn run(url: &str, commands: u64) -> Result<(u64, Duration), Error> {
-    holdfast_postgres::migrate(url, SCHEMA, None, &[]).await.map_err(failed("migrating"))?;
-    let options: PgConnectOptions = url.parse()?;
-    let options = options.application_name("ceiling").options([("search_path", SCHEMA)]);
-    let mut first = options.connect().await?;
-    sqlx::query("truncate aggregates, claims, outbox, partitions").execute(&mut first).await?;
-    sqlx::query("insert into partitions (partition) select generate_series(0, $1)")
-        .bind(i32::try_from(PARTITIONS).unwrap_or(i32::MAX) - 1)
-        .execute(&mut first)
-        .await?;
-    let mut loops = JoinSet::new();
-    let each = usize::try_from(commands).unwrap_or(usize::MAX) / CONNECTIONS;
-    let mut connections = vec![first];
-    while connections.len() < CONNECTIONS {
-        connections.push(options.connect().await?);
-    }
-    let began = Instant::now();
-    for (number, connection) in connections.into_iter().enumerate() {
-        loops.spawn(work(connection, number, each));
-    }
-    let mut committed = 0;
-    while let Some(done) = loops.join_next().await {
-        committed += done.map_err(failed("the ceiling's loop"))??;
-    }
-    Ok((committed, began.elapsed()))
+pub fn run<'a>(url: &'a str, commands: u64) -> BoxFuture<'a, Result<(u64, Duration), Error>> {
+    Box::pin(async move {
+        holdfast_postgres::migrate(url, SCHEMA, None, &[]).await.map_err(failed("migrating"))?;
+        let options: PgConnectOptions = url.parse()?;
+        let options = options.application_name("ceiling").options([("search_path", SCHEMA)]);
+        let mut first = options.connect().await?;
+        sqlx::query("truncate aggregates, claims, outbox, partitions").execute(&mut first).await?;
+        sqlx::query("insert into partitions (partition) select generate_series(0, $1)")
+            .bind(i32::try_from(PARTITIONS).unwrap_or(i32::MAX) - 1)
+            .execute(&mut first)
+            .await?;
+        let mut loops = JoinSet::new();
+        let each = usize::try_from(commands).unwrap_or(usize::MAX) / CONNECTIONS;
+        let mut connections = vec![first];
+        while connections.len() < CONNECTIONS {
+            connections.push(options.connect().await?);
+        }
+        let began = Instant::now();
+        for (number, connection) in connections.into_iter().enumerate() {
+            loops.spawn(work(connection, number, each));
+        }
+        let mut committed = 0;
+        while let Some(done) = loops.join_next().await {
+            committed += done.map_err(failed("the ceiling's loop"))??;
+        }
+        Ok((committed, began.elapsed()))
+    })
 }
 
 /// As many orders as one connection sees of a window of 5,000.

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -88,44 +89,51 @@ impl Outcome {
 }
 
 /// Fills the shelves, sends both runs, waits for rest after each, and accounts for everything.
-pub async fn run(options: &Options) -> Result<Outcome, Error> {
-    let Options { target, patience, .. } = options;
-    let inventory = target.inventory.as_ref().map_or("inventory", |schema| schema.name.as_str());
-    let orders = options.every() * options.bystanders;
-    let sale = Mix::flash_sale(orders, options.every(), 22);
-    let ordinary = (0..sale.skus).map(|n| (Mix::sku(n), i64::from(orders) * 2));
-    let all = ordinary.chain([(HOT_SKU.to_owned(), i64::from(options.stock))]);
-    producer::produce_records(&target.brokers, &format!("{inventory}.commands"), shelves(all)).await?;
-    checkers::settled(target, *patience, |_| {}).await?;
+pub fn run<'a>(options: &'a Options) -> BoxFuture<'a, Result<Outcome, Error>> {
+    Box::pin(async move {
+        let Options { target, patience, .. } = options;
+        let inventory = target.inventory.as_ref().map_or("inventory", |schema| schema.name.as_str());
+        let orders = options.every() * options.bystanders;
+        let sale = Mix::flash_sale(orders, options.every(), 22);
+        let ordinary = (0..sale.skus).map(|n| (Mix::sku(n), i64::from(orders) * 2));
+        let all = ordinary.chain([(HOT_SKU.to_owned(), i64::from(options.stock))]);
+        producer::produce_records(&target.brokers, &format!("{inventory}.commands"), shelves(all)).await?;
+        checkers::settled(target, *patience, |_| {}).await?;
 
-    let calm = Mix { seed: 21, ..sale.clone() }.without_hot_sku();
-    let without = send(options, &calm).await?;
-    let with = send(options, &sale).await?;
-    let evidence = checkers::gather(target).await?;
-    let fates = fates(&evidence);
-    let (bystanders, before): (HashSet<Uuid>, HashSet<Uuid>) =
-        (sale.every(options.every()).collect(), calm.every(options.every()).collect());
-    let during = waits(&with, &evidence, &fates, &bystanders);
-    let before = waits(&without, &evidence, &fates, &before);
-    let count = |is_bystander: bool, held: bool| {
-        let of_sale = |order: &&Uuid| bystanders.contains(*order) == is_bystander;
-        let orders: HashSet<Uuid> = with.commands.values().map(|sent| sent.order).collect();
-        orders.iter().filter(of_sale).filter_map(|order| fates.get(order)).filter(|fate| fate.is_held == held).count()
-    };
-    let (sold, refused, bystanders_served) = (count(false, true), count(false, false), count(true, true));
-    let mut ledger = without;
-    let (hot_orders, bystanders) = ((with.orders() - bystanders.len()) as u64, bystanders.len() as u64);
-    ledger.absorb(with);
-    let report = checkers::audit(&ledger, &evidence);
-    Ok(Outcome {
-        hot_orders,
-        sold: sold as u64,
-        refused: refused as u64,
-        bystanders,
-        bystanders_served: bystanders_served as u64,
-        before,
-        during,
-        report,
+        let calm = Mix { seed: 21, ..sale.clone() }.without_hot_sku();
+        let without = send(options, &calm).await?;
+        let with = send(options, &sale).await?;
+        let evidence = checkers::gather(target).await?;
+        let fates = fates(&evidence);
+        let (bystanders, before): (HashSet<Uuid>, HashSet<Uuid>) =
+            (sale.every(options.every()).collect(), calm.every(options.every()).collect());
+        let during = waits(&with, &evidence, &fates, &bystanders);
+        let before = waits(&without, &evidence, &fates, &before);
+        let count = |is_bystander: bool, held: bool| {
+            let of_sale = |order: &&Uuid| bystanders.contains(*order) == is_bystander;
+            let orders: HashSet<Uuid> = with.commands.values().map(|sent| sent.order).collect();
+            orders
+                .iter()
+                .filter(of_sale)
+                .filter_map(|order| fates.get(order))
+                .filter(|fate| fate.is_held == held)
+                .count()
+        };
+        let (sold, refused, bystanders_served) = (count(false, true), count(false, false), count(true, true));
+        let mut ledger = without;
+        let (hot_orders, bystanders) = ((with.orders() - bystanders.len()) as u64, bystanders.len() as u64);
+        ledger.absorb(with);
+        let report = checkers::audit(&ledger, &evidence);
+        Ok(Outcome {
+            hot_orders,
+            sold: sold as u64,
+            refused: refused as u64,
+            bystanders,
+            bystanders_served: bystanders_served as u64,
+            before,
+            during,
+            report,
+        })
     })
 }
 

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::BoxFuture;
 use holdfast_kafka::{KafkaConfig, KafkaLog, KafkaMembership, KafkaPublishers};
 use holdfast_postgres::{PgStore, View, migrate};
 use holdfast_runtime::{BoundedContext, Config, Node, Ports, SystemClock, telemetry::NoTrace};
@@ -39,29 +40,31 @@ pub struct Serving {
 
 impl Serving {
     /// Migrates `schema` in the database at `url`, and starts a node. The topics must exist.
-    pub async fn start(
+    pub fn start<'a>(
         contestant: Contestant,
         config: Config,
-        brokers: &str,
-        url: &str,
-        schema: &str,
-    ) -> Result<Self, Error> {
-        migrate(url, schema, None, &contestant.migrations).await.map_err(failed("migrating"))?;
-        let kafka = KafkaConfig::new(brokers, contestant.context.name());
-        let store = holdfast_postgres::Config::new(url, schema).with_views(contestant.views);
-        let member = KafkaMembership::join(&kafka).map_err(failed("joining the group"))?;
-        let log = KafkaLog::with_member(&kafka, &member).map_err(failed("reader"))?;
-        let ports = Ports {
-            log: Arc::new(log),
-            membership: Arc::new(member),
-            publishers: Arc::new(KafkaPublishers::new(&kafka).map_err(failed("publisher"))?),
-            store: Arc::new(PgStore::connect(store).await.map_err(failed("store"))?),
-            clock: Arc::new(SystemClock),
-            trace: Arc::new(NoTrace),
-        };
-        let node = Node::start(contestant.context, config, ports).await.map_err(failed("node"))?;
-        let partitions = usize::try_from(node.partition_count()).unwrap_or(usize::MAX);
-        Ok(Self { node, partitions })
+        brokers: &'a str,
+        url: &'a str,
+        schema: &'a str,
+    ) -> BoxFuture<'a, Result<Self, Error>> {
+        Box::pin(async move {
+            migrate(url, schema, None, &contestant.migrations).await.map_err(failed("migrating"))?;
+            let kafka = KafkaConfig::new(brokers, contestant.context.name());
+            let store = holdfast_postgres::Config::new(url, schema).with_views(contestant.views);
+            let member = KafkaMembership::join(&kafka).map_err(failed("joining the group"))?;
+            let log = KafkaLog::with_member(&kafka, &member).map_err(failed("reader"))?;
+            let ports = Ports {
+                log: Arc::new(log),
+                membership: Arc::new(member),
+                publishers: Arc::new(KafkaPublishers::new(&kafka).map_err(failed("publisher"))?),
+                store: Arc::new(PgStore::connect(store).await.map_err(failed("store"))?),
+                clock: Arc::new(SystemClock),
+                trace: Arc::new(NoTrace),
+            };
+            let node = Node::start(contestant.context, config, ports).await.map_err(failed("node"))?;
+            let partitions = usize::try_from(node.partition_count()).unwrap_or(usize::MAX);
+            Ok(Self { node, partitions })
+        })
     }
 
     /// Waits until it owns every partition.

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::BoxFuture;
 use holdfast_runtime::Config;
 use holdfast_stack::{Stack, StackOptions};
 use sqlx::{Connection as _, PgConnection};
@@ -78,11 +79,13 @@ pub struct Progress {
 pub type Watcher = Arc<dyn Fn(Progress) + Send + Sync>;
 
 /// Runs everything on a fresh embedded stack, which is gone afterwards.
-pub async fn run(options: Options, progress: Watcher) -> Result<Outcome, Error> {
-    let stack = Stack::start(StackOptions::default()).await.map_err(failed("starting the stack"))?;
-    let outcome = measure(&stack, options, progress).await;
-    stack.stop().await.map_err(failed("stopping the stack"))?;
-    outcome
+pub fn run(options: Options, progress: Watcher) -> BoxFuture<'static, Result<Outcome, Error>> {
+    Box::pin(async move {
+        let stack = Stack::start(StackOptions::default()).await.map_err(failed("starting the stack"))?;
+        let outcome = measure(&stack, options, progress).await;
+        stack.stop().await.map_err(failed("stopping the stack"))?;
+        outcome
+    })
 }
 
 const COMMANDS: &str = "orders.commands";

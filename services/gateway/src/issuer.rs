@@ -14,6 +14,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
+use holdfast_platform::http::{Limits, serve};
 use http::StatusCode;
 use jsonwebtoken::{
     Algorithm, EncodingKey, Header, encode,
@@ -22,6 +23,7 @@ use jsonwebtoken::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// Where the key set is.
@@ -143,7 +145,7 @@ impl Issuer {
     pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
         let published = async |State(issuer): State<Self>| Json(issuer.published());
         let routes = Router::new().route(JWKS_PATH, get(published)).route(TOKEN_PATH, get(hand_out));
-        axum::serve(listener, routes.with_state(self)).await
+        serve(listener, routes.with_state(self), Limits::default(), CancellationToken::new()).await
     }
 }
 

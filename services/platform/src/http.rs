@@ -14,7 +14,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use futures::StreamExt as _;
+use futures::{StreamExt as _, future::BoxFuture};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -85,38 +85,45 @@ fn answer(report: Report) -> impl IntoResponse {
 
 /// Serves until `stop`, then lets connections finish for [`Limits::grace`] and cuts the rest. For the operations port,
 /// `stop` is [`crate::Shutdown::ending`], so that probes see the draining.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: CancellationToken) -> io::Result<()> {
-    let cut = CancellationToken::new();
-    let accept = net::Limits {
-        connections_max: limits.connections_max,
-        opening_bytes: 1,
-        opening: limits.header,
-        write_stall: limits.write_stall,
-    };
-    let connections = TaskTracker::new();
-    {
-        let mut incoming = std::pin::pin!(net::incoming(listener, accept, stop.clone(), cut.clone()));
-        loop {
-            let stream = tokio::select! {
-                () = stop.cancelled() => break,
-                stream = incoming.next() => stream,
-            };
-            match stream {
-                Some(Ok(stream)) => {
-                    connections.spawn(connection(stream, router.clone(), limits, stop.clone()));
+pub fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) -> BoxFuture<'static, io::Result<()>> {
+    Box::pin(async move {
+        let cut = CancellationToken::new();
+        let accept = net::Limits {
+            connections_max: limits.connections_max,
+            opening_bytes: 1,
+            opening: limits.header,
+            write_stall: limits.write_stall,
+        };
+        let connections = TaskTracker::new();
+        {
+            let mut incoming = std::pin::pin!(net::incoming(listener, accept, stop.clone(), cut.clone()));
+            loop {
+                let stream = tokio::select! {
+                    () = stop.cancelled() => break,
+                    stream = incoming.next() => stream,
+                };
+                match stream {
+                    Some(Ok(stream)) => {
+                        connections.spawn(connection(stream, router.clone(), limits, stop.clone()));
+                    }
+                    Some(Err(error)) => return Err(error),
+                    None => break,
                 }
-                Some(Err(error)) => return Err(error),
-                None => break,
             }
         }
-    }
-    connections.close();
-    if timeout(limits.grace, connections.wait()).await.is_err() {
-        tracing::warn!(open = connections.len(), "cutting connections that did not finish");
-        cut.cancel();
-        connections.wait().await;
-    }
-    Ok(())
+        connections.close();
+        if timeout(limits.grace, connections.wait()).await.is_err() {
+            tracing::warn!(open = connections.len(), "cutting connections that did not finish");
+            cut.cancel();
+            connections.wait().await;
+        }
+        Ok(())
+    })
 }
 
 async fn connection(

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -62,15 +63,17 @@ impl HttpClient {
     ///
     /// # Errors
     /// If nothing came back; the request may have arrived nevertheless.
-    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, Error> {
-        let exchange = async {
-            let response = self.client.request(request).await.map_err(|error| Error::Connection(chain(&error)))?;
-            let (head, body) = response.into_parts();
-            let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
-            let body = body.map_err(|error| Error::Connection(error.to_string()))?.to_bytes();
-            Ok(Answer { status: head.status, headers: head.headers, body })
-        };
-        timeout(self.timeout, exchange).await.unwrap_or(Err(Error::Timeout))
+    pub fn send(&self, request: Request<Full<Bytes>>) -> BoxFuture<'_, Result<Answer, Error>> {
+        Box::pin(async move {
+            let exchange = async {
+                let response = self.client.request(request).await.map_err(|error| Error::Connection(chain(&error)))?;
+                let (head, body) = response.into_parts();
+                let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
+                let body = body.map_err(|error| Error::Connection(error.to_string()))?.to_bytes();
+                Ok(Answer { status: head.status, headers: head.headers, body })
+            };
+            timeout(self.timeout, exchange).await.unwrap_or(Err(Error::Timeout))
+        })
     }
 }
 

@@ -8,6 +8,7 @@
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::response::IntoResponse;
+use futures::future::BoxFuture;
 use tokio::{
     net::TcpListener,
     sync::Semaphore,
@@ -164,68 +165,70 @@ impl Server {
     }
 
     /// Serves until `shutdown` is stopping, then lets calls finish and cuts what is left at the deadline.
-    pub async fn serve(mut self, listener: TcpListener, shutdown: &Shutdown) -> Result<(), Error> {
-        let (reporter, health_service) = tonic_health::server::health_reporter();
-        let mut reflection = tonic_reflection::server::Builder::configure();
-        for encoded in &self.descriptors {
-            reflection = reflection.register_encoded_file_descriptor_set(encoded);
-        }
-        let reflection = reflection.build_v1().map_err(|error| Error::Reflection(Box::new(error)))?;
-        let named: Vec<String> = std::iter::once(String::new()).chain(self.services.iter().cloned()).collect();
-        self = self.service(health_service).service(reflection);
-
-        let limits = self.limits;
-        let stopping = shutdown.stopping().clone();
-        let cut = CancellationToken::new();
-        let accept = net::Limits {
-            connections_max: limits.connections_max,
-            opening_bytes: PREFACE_BYTES,
-            opening: limits.opening,
-            write_stall: limits.write_stall,
-        };
-        let incoming = net::incoming(listener, accept, stopping.clone(), cut.clone());
-        let follow = follow(reporter, self.health.clone(), named, shutdown.leaving().clone());
-        let _following = AbortOnDropHandle::new(tokio::spawn(follow));
-
-        let mut server = tonic::transport::Server::builder()
-            .max_concurrent_streams(limits.streams_max)
-            .http2_keepalive_interval(Some(limits.keepalive))
-            .http2_keepalive_timeout(Some(limits.keepalive_timeout))
-            .http2_max_header_list_size(HEADER_BYTES_MAX)
-            .max_connection_age(limits.connection_age)
-            .max_connection_age_grace(limits.connection_grace);
-        if let Some(files) = &self.tls {
-            server = server.tls_config(files.server()?)?;
-        }
-        let layer = RequestLayer {
-            gate: Arc::new(Semaphore::new(limits.calls_max)),
-            services: Arc::new(self.services),
-            handler_max: limits.handler,
-            stopping: stopping.clone(),
-        };
-        let serving = server
-            .layer(layer)
-            .add_routes(self.routes.routes())
-            .serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());
-        let mut serving = std::pin::pin!(serving);
-
-        let deadline = async {
-            stopping.cancelled().await;
-            tokio::select! {
-                () = shutdown.ending().cancelled() => {}
-                () = sleep(limits.drain) => {}
+    pub fn serve(mut self, listener: TcpListener, shutdown: &Shutdown) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            let (reporter, health_service) = tonic_health::server::health_reporter();
+            let mut reflection = tonic_reflection::server::Builder::configure();
+            for encoded in &self.descriptors {
+                reflection = reflection.register_encoded_file_descriptor_set(encoded);
             }
-        };
-        tokio::select! {
-            result = &mut serving => return result.map_err(Error::from),
-            () = deadline => {}
-        }
-        tracing::warn!("cutting gRPC connections that did not finish");
-        cut.cancel();
-        match timeout(CUT_MAX, serving).await {
-            Ok(result) => result.map_err(Error::from),
-            Err(_) => Ok(()),
-        }
+            let reflection = reflection.build_v1().map_err(|error| Error::Reflection(Box::new(error)))?;
+            let named: Vec<String> = std::iter::once(String::new()).chain(self.services.iter().cloned()).collect();
+            self = self.service(health_service).service(reflection);
+
+            let limits = self.limits;
+            let stopping = shutdown.stopping().clone();
+            let cut = CancellationToken::new();
+            let accept = net::Limits {
+                connections_max: limits.connections_max,
+                opening_bytes: PREFACE_BYTES,
+                opening: limits.opening,
+                write_stall: limits.write_stall,
+            };
+            let incoming = net::incoming(listener, accept, stopping.clone(), cut.clone());
+            let follow = follow(reporter, self.health.clone(), named, shutdown.leaving().clone());
+            let _following = AbortOnDropHandle::new(tokio::spawn(follow));
+
+            let mut server = tonic::transport::Server::builder()
+                .max_concurrent_streams(limits.streams_max)
+                .http2_keepalive_interval(Some(limits.keepalive))
+                .http2_keepalive_timeout(Some(limits.keepalive_timeout))
+                .http2_max_header_list_size(HEADER_BYTES_MAX)
+                .max_connection_age(limits.connection_age)
+                .max_connection_age_grace(limits.connection_grace);
+            if let Some(files) = &self.tls {
+                server = server.tls_config(files.server()?)?;
+            }
+            let layer = RequestLayer {
+                gate: Arc::new(Semaphore::new(limits.calls_max)),
+                services: Arc::new(self.services),
+                handler_max: limits.handler,
+                stopping: stopping.clone(),
+            };
+            let serving = server
+                .layer(layer)
+                .add_routes(self.routes.routes())
+                .serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());
+            let mut serving = std::pin::pin!(serving);
+
+            let deadline = async {
+                stopping.cancelled().await;
+                tokio::select! {
+                    () = shutdown.ending().cancelled() => {}
+                    () = sleep(limits.drain) => {}
+                }
+            };
+            tokio::select! {
+                result = &mut serving => return result.map_err(Error::from),
+                () = deadline => {}
+            }
+            tracing::warn!("cutting gRPC connections that did not finish");
+            cut.cancel();
+            match timeout(CUT_MAX, serving).await {
+                Ok(result) => result.map_err(Error::from),
+                Err(_) => Ok(()),
+            }
+        })
     }
 }
 

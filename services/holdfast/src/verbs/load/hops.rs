@@ -24,7 +24,7 @@ use holdfast_proto::{
 };
 use holdfast_runtime::{Consistency, Router as _};
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, transport::Endpoint};
 use uuid::Uuid;
 
 use crate::{
@@ -132,12 +132,12 @@ async fn measure(first: &App, second: &App, calls: usize) -> Result<Vec<Line>, F
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let echo = Echo::serve().await.map_err(|error| failed(error.into()))?;
-    let connected = async {
-        let orders = OrderServiceClient::connect(format!("http://{}", first.grpc)).await?;
-        let echo = CatalogServiceClient::connect(format!("http://{}", echo.0)).await?;
-        Ok::<_, tonic::transport::Error>((orders, echo))
+    let channel = |address: SocketAddr| {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| failed(error.into()))?;
+        Ok::<_, Failure>(endpoint.connect_lazy())
     };
-    let (orders, catalog) = connected.await.map_err(|error| failed(error.into()))?;
+    let (orders, catalog) =
+        (OrderServiceClient::new(channel(first.grpc)?), CatalogServiceClient::new(channel(echo.0)?));
 
     let customer = regular(0);
     let customers = people::customers(&format!("http://{}", first.grpc)).map_err(|error| failed(error.into()))?;
