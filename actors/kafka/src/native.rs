@@ -1,7 +1,7 @@
-//! The three things that rust-rdkafka's safe interface does not give.
+//! The four things that rust-rdkafka's safe interface does not give.
 //!
 //! *Watermarks known locally*: its `fetch_watermarks` asks the broker and blocks. *The position of one partition*: its `position` lists all that are
-//! assigned. *Headers of foreign records*: its iterator panics on a name that isn't UTF-8, so that any producer could bring a reader down (I6).
+//! assigned. *Where a batch that can't be decompressed begins*: its errors carry no offset. *Headers of foreign records*: its iterator panics on a name that isn't UTF-8, so that any producer could bring a reader down (I6).
 //! Invariant: nothing here outlives the call it is made in. Deliberately absent: anything that changes state.
 #![allow(unsafe_code)]
 
@@ -13,8 +13,11 @@ use std::{
 use rdkafka::{
     Offset, TopicPartitionList,
     bindings::{
+        RD_KAFKA_EVENT_ERROR, RD_KAFKA_EVENT_FETCH, rd_kafka_event_destroy, rd_kafka_event_error,
+        rd_kafka_event_message_next, rd_kafka_event_topic_partition, rd_kafka_event_type,
         rd_kafka_get_watermark_offsets, rd_kafka_header_cnt, rd_kafka_header_get_all, rd_kafka_headers_t,
-        rd_kafka_message_headers, rd_kafka_position,
+        rd_kafka_message_headers, rd_kafka_position, rd_kafka_queue_destroy, rd_kafka_queue_get_partition,
+        rd_kafka_queue_poll, rd_kafka_topic_partition_destroy,
     },
     client::{Client, ClientContext},
     message::BorrowedMessage,
@@ -49,6 +52,53 @@ pub(crate) fn position<C: ClientContext>(client: &Client<C>, topic: &str, partit
     match list.find_partition(topic, partition)?.offset() {
         Offset::Offset(offset) => u64::try_from(offset).ok(),
         _ => None,
+    }
+}
+
+/// What lies first in a partition's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Head {
+    /// A record, at this offset.
+    Record(u64),
+    /// The error of a batch that can't be decompressed, and the batch's first offset.
+    Compressed(u64),
+    /// Something else.
+    Other,
+}
+
+/// Takes what lies first in a partition's queue, and throws it away. Does not block.
+pub(crate) fn take_head<C: ClientContext>(client: &Client<C>, topic: &CStr, partition: i32) -> Option<Head> {
+    // SAFETY: the client lives as long as the borrow, and the topic is a C string. The queue, the event and the place are references of our own,
+    // given back below; the message and its offset are the event's, and read before that.
+    unsafe {
+        let queue = rd_kafka_queue_get_partition(client.native_ptr(), topic.as_ptr(), partition);
+        if queue.is_null() {
+            return None;
+        }
+        let event = rd_kafka_queue_poll(queue, 0);
+        rd_kafka_queue_destroy(queue);
+        if event.is_null() {
+            return None;
+        }
+        let offset = |offset: i64| u64::try_from(offset).ok();
+        let head = match rd_kafka_event_type(event) {
+            RD_KAFKA_EVENT_FETCH => {
+                rd_kafka_event_message_next(event).as_ref().and_then(|message| offset(message.offset)).map(Head::Record)
+            }
+            RD_KAFKA_EVENT_ERROR
+                if rd_kafka_event_error(event) == RDKafkaRespErr::RD_KAFKA_RESP_ERR__BAD_COMPRESSION =>
+            {
+                let place = rd_kafka_event_topic_partition(event);
+                let first = place.as_ref().and_then(|place| offset(place.offset)).map(Head::Compressed);
+                if !place.is_null() {
+                    rd_kafka_topic_partition_destroy(place);
+                }
+                first
+            }
+            _ => None,
+        };
+        rd_kafka_event_destroy(event);
+        Some(head.unwrap_or(Head::Other))
     }
 }
 

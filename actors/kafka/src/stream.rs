@@ -24,6 +24,9 @@ use rdkafka::{
     error::KafkaError,
 };
 
+mod unreadable;
+
+use self::unreadable::Unreadable;
 use crate::{
     error::{Trouble, trouble, unavailable},
     headers,
@@ -61,12 +64,8 @@ pub(crate) struct KafkaStream {
     empty_since: Option<Instant>,
     stall_after: Duration,
     dead: Option<LogError>,
-    /// The offset whose batch could not be decompressed, and how often in a row.
-    compressed: Option<(u64, u32)>,
+    unreadable: Unreadable,
 }
-
-/// A batch that can't be decompressed is asked for this many times before its records are passed.
-const COMPRESSED_TRIES: u32 = 3;
 
 /// What has to be done before records can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,15 +111,14 @@ impl KafkaStream {
             empty_since: None,
             stall_after: STALL_MIN,
             dead: None,
-            compressed: None,
+            unreadable: Unreadable::default(),
         };
-        stream.attach()?;
+        stream.attach(from)?;
         Ok(stream)
     }
 
-    /// Splits the partition's queue off, then assigns the partition at the expected offset: in this order, or records could
-    /// reach the main queue.
-    fn attach(&mut self) -> Result<(), LogError> {
+    /// Splits the partition's queue off, then assigns the partition at the offset `from`: in this order, or records could reach the main queue.
+    fn attach(&mut self, from: Option<u64>) -> Result<(), LogError> {
         let failed = |error: KafkaError| unavailable("opening the partition", &error);
         let mut queue = self
             .shared
@@ -131,7 +129,7 @@ impl KafkaStream {
         queue.set_nonempty_callback(move || slot.wake.notify_one());
         // Not assigned, so whatever is in the queue was fetched for an earlier stream.
         while queue.poll(Duration::ZERO).is_some() {}
-        let from = match self.expected {
+        let from = match from {
             None => Offset::Beginning,
             Some(offset) => Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX)),
         };
@@ -191,7 +189,7 @@ impl KafkaStream {
         }
         metrics::counter!("holdfast_kafka_reopened_total", "context" => self.shared.context.clone()).increment(1);
         self.detach();
-        let attached = self.attach();
+        let attached = self.attach(self.expected);
         if attached.is_err() {
             tokio::time::sleep(REPAIR_PAUSE).await;
         }
@@ -216,7 +214,7 @@ impl KafkaStream {
             }
             let record = headers::record(&self.topic, self.partition, offset, &message);
             self.expected = Some(offset + 1);
-            self.compressed = None;
+            self.unreadable.read();
             self.is_position_ours = true;
             self.empty_since = None;
             self.stall_after = STALL_MIN;
@@ -247,27 +245,6 @@ impl KafkaStream {
         error
     }
 
-    /// A batch that can't be decompressed is one that was damaged on its way, or one that decompresses to more than `receive.message.max.bytes`
-    /// (librdkafka's limit for both): the first may pass, the second never does. So what fails [`COMPRESSED_TRIES`] times in a row is passed, record by
-    /// record, each of its offsets by name; behind the first of a batch once is enough.
-    /// `None`: to be tried again.
-    fn compressed(&mut self, error: &KafkaError) -> Option<LogError> {
-        self.repair = Repair::Reopen;
-        let low = || native::cached_watermarks(self.shared.consumer.client(), &self.c_topic, self.number)?.0;
-        let offset = self.expected.or_else(low)?;
-        let tries = match self.compressed {
-            Some((failed, tries)) if failed == offset => tries + 1,
-            _ => 1,
-        };
-        self.compressed = Some((offset, tries));
-        if tries < COMPRESSED_TRIES {
-            return None;
-        }
-        (self.expected, self.compressed) = (Some(offset + 1), Some((offset + 1, COMPRESSED_TRIES - 1)));
-        let topic = self.topic.to_string();
-        Some(LogError::Unreadable { topic, partition: self.partition, offset, error: error.to_string() })
-    }
-
     fn native_position(&self) -> Option<u64> {
         native::position(self.shared.consumer.client(), &self.topic, self.number)
     }
@@ -294,6 +271,9 @@ impl RecordStream for KafkaStream {
             if let Some(error) = &self.dead {
                 return Err(error.clone());
             }
+            if let Some(unreadable) = self.pass_unreadable().await {
+                return Err(unreadable);
+            }
             if self.slot.astray.load(Ordering::Acquire) && self.slot.astray.swap(false, Ordering::AcqRel) {
                 self.repair = Repair::Reopen;
             }
@@ -302,11 +282,12 @@ impl RecordStream for KafkaStream {
             }
             match self.poll() {
                 Polled::Record(record) => return Ok(record),
-                Polled::Trouble(error) if trouble(&error) == Trouble::Compression => match self.compressed(&error) {
-                    Some(unreadable) => return Err(unreadable),
-                    // Tried again here, since another stream would count from the beginning.
-                    None => tokio::time::sleep(REPAIR_PAUSE).await,
-                },
+                Polled::Trouble(error) if trouble(&error) == Trouble::Compression => {
+                    self.failed_to_decompress(&error);
+                    // Tried again by this stream, since another one would count from the beginning.
+                    tokio::time::sleep(REPAIR_PAUSE).await;
+                    continue;
+                }
                 Polled::Trouble(error) => return Err(self.failed(&error)),
                 Polled::Empty => {}
             }
