@@ -80,6 +80,8 @@ pub struct Call<'a, C> {
     pub command: Option<&'a C>,
     /// The field of the command that is the aggregate's key.
     pub key: fn(&C) -> &str,
+    /// Its name.
+    pub key_field: &'static str,
 }
 
 /// An actor's answer to a command that it did not reject.
@@ -94,8 +96,17 @@ pub struct Applied {
 impl<C: Name> Call<'_, C> {
     /// Runs the command. `rejected` is the context's own map of rejections.
     pub async fn run(self, router: &dyn Router, rejected: fn(&Rejection) -> Status) -> Result<Applied, Status> {
+        let key_field = self.key_field;
         let call = self.envelope()?;
-        match router.command(call).await.map_err(status::routed)? {
+        let refused = |mut error: RouteError| {
+            if let RouteError::Refused(refused) = &mut error
+                && refused.field.as_deref() == Some("key")
+            {
+                refused.field = Some(key_field.to_owned()); // the door knows no command's fields
+            }
+            status::routed(error)
+        };
+        match router.command(call).await.map_err(refused)? {
             Answer::Applied { version, reply } => Ok(Applied { version, reply }),
             Answer::Rejected { rejection, .. } => Err(rejected(&rejection)),
         }

@@ -135,6 +135,11 @@ pub fn rejected(rejection: &Rejection, statuses: &[(&'static str, Code)], fields
     .into_status()
 }
 
+/// Notes that an answer about many says nothing of `what`, whose state can't be read: it is no unknown one, and costs no other its answer.
+pub fn left_out(what: &dyn std::fmt::Display, error: &dyn std::fmt::Display) {
+    tracing::error!(%what, %error, "a state can't be read by this build; an answer leaves it out");
+}
+
 /// Of something that must not happen; its text goes to the log.
 pub fn internal(error: &dyn std::fmt::Display) -> Status {
     tracing::error!(%error, "a call failed inside");

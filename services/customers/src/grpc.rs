@@ -58,7 +58,9 @@ impl Customers {
         command: Option<&C>,
         key: fn(&C) -> &str,
     ) -> Result<Option<v1::CustomerReceipt>, Status> {
-        let applied = Call { caller, request_id, r#type, command, key }.run(&*self.router, rejected).await?;
+        let applied = Call { caller, request_id, r#type, command, key, key_field: "customer_id" }
+            .run(&*self.router, rejected)
+            .await?;
         v1::CustomerReceipt::decode(applied.reply).map(Some).map_err(|error| status::internal(&error))
     }
 

@@ -30,13 +30,14 @@ pub struct Place {
 /// Knows where customers are.
 #[async_trait]
 pub trait Addresses: Send + Sync + 'static {
-    /// What each of `places` says (at most [`ADDRESSES_MAX`], none twice), in their order; `None` where there is no address, or not any more.
-    async fn addresses(&self, places: &[Place]) -> Result<Vec<Option<Address>>, LookupFailed>;
+    /// What each of `places` says (at most [`ADDRESSES_MAX`], none twice), in their order; `None` where there is no address, or not any more. One that
+    /// failed costs no other its answer.
+    async fn addresses(&self, places: &[Place]) -> Result<Vec<Result<Option<Address>, LookupFailed>>, LookupFailed>;
 }
 
 #[async_trait]
 impl Addresses for Box<dyn Addresses> {
-    async fn addresses(&self, places: &[Place]) -> Result<Vec<Option<Address>>, LookupFailed> {
+    async fn addresses(&self, places: &[Place]) -> Result<Vec<Result<Option<Address>, LookupFailed>>, LookupFailed> {
         (**self).addresses(places).await
     }
 }
@@ -54,8 +55,8 @@ pub(crate) async fn fill(source: &dyn Addresses, commands: &mut [&mut Command]) 
             Err(failed) => Err(failed),
         };
         for (at, place) in part.iter().enumerate() {
-            let of_place = answer.as_ref().map(|found| found[at].clone().map_or(Lookup::Missing, Lookup::Found));
-            answers.insert(*place, of_place.map_err(Clone::clone));
+            let of_place = answer.as_ref().map_err(Clone::clone).and_then(|found| found[at].clone());
+            answers.insert(*place, of_place.map(|found| found.map_or(Lookup::Missing, Lookup::Found)));
         }
     }
     let filled = commands.iter_mut().map(|command| {

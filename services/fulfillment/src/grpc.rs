@@ -53,7 +53,9 @@ impl Shipments {
         command: Option<&C>,
         key: fn(&C) -> &str,
     ) -> Result<Option<v1::Shipment>, Status> {
-        let applied = Call { caller, request_id, r#type, command, key }.run(&*self.router, rejected).await?;
+        let applied = Call { caller, request_id, r#type, command, key, key_field: "order_id" }
+            .run(&*self.router, rejected)
+            .await?;
         v1::Shipment::decode(applied.reply).map(Some).map_err(|error| status::internal(&error))
     }
 

@@ -43,13 +43,13 @@ pub struct Question {
 /// Knows customers.
 #[async_trait]
 pub trait CustomerSource: Send + Sync + 'static {
-    /// The answer to each of `questions` (at most [`QUESTIONS_MAX`], none twice), in their order.
-    async fn standings(&self, questions: &[Question]) -> Result<Vec<Standing>, LookupFailed>;
+    /// The answer to each of `questions` (at most [`QUESTIONS_MAX`], none twice), in their order. One that failed costs no other its answer.
+    async fn standings(&self, questions: &[Question]) -> Result<Vec<Result<Standing, LookupFailed>>, LookupFailed>;
 }
 
 #[async_trait]
 impl CustomerSource for Box<dyn CustomerSource> {
-    async fn standings(&self, questions: &[Question]) -> Result<Vec<Standing>, LookupFailed> {
+    async fn standings(&self, questions: &[Question]) -> Result<Vec<Result<Standing, LookupFailed>>, LookupFailed> {
         (**self).standings(questions).await
     }
 }
@@ -163,7 +163,7 @@ impl Customers {
         let mut answers = Vec::with_capacity(questions.len());
         for part in questions.chunks(QUESTIONS_MAX) {
             match self.source.standings(part).await {
-                Ok(standings) if standings.len() == part.len() => answers.extend(standings.into_iter().map(Ok)),
+                Ok(standings) if standings.len() == part.len() => answers.extend(standings),
                 Ok(_) => answers.extend(part.iter().map(|_| Err(LookupFailed("not one answer for each".into())))),
                 Err(failed) => answers.extend(part.iter().map(|_| Err(failed.clone()))),
             }

@@ -51,7 +51,9 @@ impl Orders {
         command: Option<&C>,
         key: fn(&C) -> &str,
     ) -> Result<Option<v1::Order>, Status> {
-        let applied = Call { caller, request_id, r#type, command, key }.run(&*self.router, rejected).await?;
+        let applied = Call { caller, request_id, r#type, command, key, key_field: "order_id" }
+            .run(&*self.router, rejected)
+            .await?;
         decoded(&applied.reply).map(Some)
     }
 

@@ -25,13 +25,14 @@ pub const SKUS_MAX: usize = 1000;
 /// Knows what a unit costs.
 #[async_trait]
 pub trait PriceSource: Send + Sync + 'static {
-    /// The price of each of `skus` (at most [`SKUS_MAX`], none twice), in their order; `None` for one that is not known or has no price.
-    async fn prices(&self, skus: &[Sku]) -> Result<Vec<Option<Money>>, LookupFailed>;
+    /// The price of each of `skus` (at most [`SKUS_MAX`], none twice), in their order; `None` for one that is not known or has no price. One that
+    /// failed costs no other its answer.
+    async fn prices(&self, skus: &[Sku]) -> Result<Vec<Result<Option<Money>, LookupFailed>>, LookupFailed>;
 }
 
 #[async_trait]
 impl PriceSource for Box<dyn PriceSource> {
-    async fn prices(&self, skus: &[Sku]) -> Result<Vec<Option<Money>>, LookupFailed> {
+    async fn prices(&self, skus: &[Sku]) -> Result<Vec<Result<Option<Money>, LookupFailed>>, LookupFailed> {
         (**self).prices(skus).await
     }
 }
@@ -130,7 +131,8 @@ impl Prices {
         for part in skus.chunks(SKUS_MAX) {
             match self.source.prices(part).await {
                 Ok(prices) if prices.len() == part.len() => {
-                    answers.extend(prices.into_iter().map(|price| Ok(price.map_or(Quote::UnknownSku, Quote::Price))));
+                    let quote = |price: Option<Money>| price.map_or(Quote::UnknownSku, Quote::Price);
+                    answers.extend(prices.into_iter().map(|price| price.map(quote)));
                 }
                 Ok(_) => answers.extend(part.iter().map(|_| Err(LookupFailed("not one price for each sku".into())))),
                 Err(failed) => answers.extend(part.iter().map(|_| Err(failed.clone()))),

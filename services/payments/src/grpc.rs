@@ -53,6 +53,7 @@ impl PaymentService for Payments {
             r#type: REFUND_PAYMENT,
             command: command.as_ref(),
             key: |command: &v1::RefundPayment| &command.order_id,
+            key_field: "order_id",
         };
         let applied = call.run(&*self.router, rejected).await?;
         Ok(Response::new(v1::RefundPaymentResponse { payment: Some(decoded(&applied.reply)?) }))

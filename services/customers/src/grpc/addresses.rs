@@ -1,8 +1,8 @@
 //! `BatchGetAddresses`: addresses of many customers at once.
 //!
 //! Invariant: answered from the store's committed rows, one statement for all of them, never by an actor: whoever asks here in the middle of its
-//! own work can't wait in a ring. A state that can't be read fails the call, because silence would make its addresses unknown ones, and who
-//! asked would give up on them.
+//! own work can't wait in a ring. An address whose customer can't be read is in neither list of the answer: it is not missing, and costs no
+//! other its answer.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,7 +33,7 @@ pub(super) async fn get(
         v1::BatchGetAddressesResponse { read: Some(read::info(0, false)), ..v1::BatchGetAddressesResponse::default() };
     for ((customer, wanted), row) in asked.into_iter().zip(rows) {
         let state = row.map(|row| decode_state(row.schema, &row.bytes).map(|state| (state, row.version)));
-        let state = state.transpose().map_err(|error| status::internal(&error))?;
+        let Ok(state) = state.transpose().inspect_err(|error| status::left_out(&customer, error)) else { continue };
         for id in wanted {
             let (customer_id, address_id) = (customer.to_string(), id.to_string());
             let found = state.as_ref().and_then(|(state, version)| {

@@ -1,8 +1,8 @@
 //! `CheckCustomers`: accounts of many customers at once, and which addresses they have.
 //!
 //! Invariants: no personal data is in an answer; it is made from the store's committed rows, one statement for all customers, never by an actor:
-//! a context that asks here in the middle of its own work can't wait in a ring. A state that can't be read fails the call, because silence
-//! would make its customer an unknown one. Deliberately absent: a cache; callers have theirs.
+//! a context that asks here in the middle of its own work can't wait in a ring. A customer whose state can't be read is in neither list of
+//! the answer: it is not unknown, and costs no other its answer. Deliberately absent: a cache; callers have theirs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,7 +35,7 @@ pub(super) async fn check(
     for ((customer, addresses), row) in asked.into_iter().zip(rows) {
         let customer_id = customer.to_string();
         let state = row.map(|row| decode_state(row.schema, &row.bytes).map(|state| (state, row.version)));
-        let state = state.transpose().map_err(|error| status::internal(&error))?;
+        let Ok(state) = state.transpose().inspect_err(|error| status::left_out(&customer_id, error)) else { continue };
         let Some((details, version)) = state.as_ref().and_then(|(state, version)| Some((state.details()?, *version)))
         else {
             answer.unknown_customer_ids.push(customer_id);

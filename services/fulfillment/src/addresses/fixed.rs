@@ -21,7 +21,7 @@ impl StaticAddresses {
 
 #[async_trait]
 impl Addresses for StaticAddresses {
-    async fn addresses(&self, places: &[Place]) -> Result<Vec<Option<Address>>, LookupFailed> {
-        Ok(places.iter().map(|place| self.0.get(place).cloned()).collect())
+    async fn addresses(&self, places: &[Place]) -> Result<Vec<Result<Option<Address>, LookupFailed>>, LookupFailed> {
+        Ok(places.iter().map(|place| self.0.get(place).cloned()).map(Ok).collect())
     }
 }

@@ -76,12 +76,12 @@ pub fn address() -> Address {
 
 #[async_trait]
 impl Addresses for Customers {
-    async fn addresses(&self, places: &[Place]) -> Result<Vec<Option<Address>>, LookupFailed> {
+    async fn addresses(&self, places: &[Place]) -> Result<Vec<Result<Option<Address>, LookupFailed>>, LookupFailed> {
         if self.away.load(Ordering::SeqCst) {
             return Err(LookupFailed("away".into()));
         }
         let erased = self.erased.lock().unwrap();
-        Ok(places.iter().map(|place| (!erased.contains(&place.customer)).then(address)).collect())
+        Ok(places.iter().map(|place| (!erased.contains(&place.customer)).then(address)).map(Ok).collect())
     }
 }
 

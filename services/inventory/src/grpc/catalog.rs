@@ -2,7 +2,7 @@
 //!
 //! Invariant: answered from the store's committed rows, one statement for all skus (stock: two), never by an actor: whoever asks here in the
 //! middle of its own work can't wait in a ring, and a partition on the move takes no price away. Each answer carries the version it is from; a
-//! state that can't be read fails the call, because silence would make its sku an unknown one. Deliberately absent: a cache; callers have theirs.
+//! sku whose state can't be read is in no list of an answer about prices (it is not unknown, and costs no other its answer), and fails one about stock. Deliberately absent: a cache; callers have theirs.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -32,31 +32,51 @@ impl Catalog {
         Self { reads }
     }
 
-    /// Each of `skus` once: those that exist, without quantities, and those that don't.
-    async fn items(&self, skus: &[String]) -> Result<(Vec<v1::StockItem>, Vec<String>), Status> {
+    /// Each of `skus` once.
+    async fn items(&self, skus: &[String]) -> Result<Items, Status> {
         let asked = checked(skus)?;
         let ids = asked.iter().map(|sku| AggregateId { kind: StockItem::KIND, key: Arc::from(*sku) });
         let rows = self.reads.states(ids.collect()).await?;
-        let mut known = Vec::with_capacity(asked.len());
-        let mut unknown = Vec::new();
+        let mut items = Items { known: Vec::with_capacity(asked.len()), ..Items::default() };
         for (sku, row) in asked.into_iter().zip(rows) {
             let state = row.map(|row| decode_stock_item(row.schema, &row.bytes).map(|state| (state, row.version)));
-            let state = state.transpose().map_err(|error| status::internal(&error))?;
-            match state.and_then(|(state, version)| item(&state, sku, version)) {
-                Some(item) => known.push(item),
-                None => unknown.push(sku.to_owned()),
+            match state.transpose() {
+                Ok(state) => match state.and_then(|(state, version)| item(&state, sku, version)) {
+                    Some(item) => items.known.push(item),
+                    None => items.unknown.push(sku.to_owned()),
+                },
+                Err(error) => {
+                    status::left_out(&sku, &error);
+                    items.is_complete = false;
+                }
             }
         }
-        Ok((known, unknown))
+        Ok(items)
+    }
+}
+
+/// What was found of some skus.
+struct Items {
+    /// Those that exist, without quantities.
+    known: Vec<v1::StockItem>,
+    /// Those that don't.
+    unknown: Vec<String>,
+    /// Whether all could be read.
+    is_complete: bool,
+}
+
+impl Default for Items {
+    fn default() -> Self {
+        Self { known: Vec::new(), unknown: Vec::new(), is_complete: true }
     }
 }
 
 #[async_trait]
 impl CatalogService for Catalog {
     async fn get_prices(&self, request: Request<GetPricesRequest>) -> Result<Response<GetPricesResponse>, Status> {
-        let (items, mut unknown_skus) = self.items(&request.into_inner().skus).await?;
-        let mut prices = Vec::with_capacity(items.len());
-        for v1::StockItem { sku, price, version, .. } in items {
+        let Items { known, unknown: mut unknown_skus, .. } = self.items(&request.into_inner().skus).await?;
+        let mut prices = Vec::with_capacity(known.len());
+        for v1::StockItem { sku, price, version, .. } in known {
             match price {
                 Some(price) => prices.push(SkuPrice { sku, price: Some(price), version }),
                 None => unknown_skus.push(sku),
@@ -69,7 +89,10 @@ impl CatalogService for Catalog {
         &self,
         request: Request<CatalogServiceGetStockRequest>,
     ) -> Result<Response<CatalogServiceGetStockResponse>, Status> {
-        let (items, unknown_skus) = self.items(&request.into_inner().skus).await?;
+        let Items { known: items, unknown: unknown_skus, is_complete } = self.items(&request.into_inner().skus).await?;
+        if !is_complete {
+            return Err(Problem::internal().into_status());
+        }
         let names: Vec<String> = items.iter().map(|item| item.sku.clone()).collect();
         // After the skus, so that no item's quantities are older than its version says.
         let pools = self.reads.pools(&names).await?;
@@ -184,7 +207,10 @@ mod tests {
     async fn a_sku_whose_state_cannot_be_read_is_never_called_unknown() {
         let skus = skus(2);
         let catalog = Catalog::new(Reads::new(Arc::new(store(&skus[..1], &Bytes::from_static(b"\xffsecret")))));
-        let failed = catalog.get_prices(Request::new(GetPricesRequest { skus })).await.unwrap_err();
+        let prices = catalog.get_prices(Request::new(GetPricesRequest { skus: skus.clone() })).await.unwrap();
+        let GetPricesResponse { prices, unknown_skus, .. } = prices.into_inner();
+        assert_eq!((prices, unknown_skus), (Vec::new(), vec![skus[1].clone()]), "left out, and the other answered");
+        let failed = catalog.get_stock(Request::new(CatalogServiceGetStockRequest { skus })).await.unwrap_err();
         assert_eq!(failed.code(), Code::Internal);
         assert!(!failed.message().contains("schema"), "nothing from inside leaves: {failed}");
     }

@@ -45,7 +45,7 @@ impl Stock {
         command: Option<&C>,
         key: fn(&C) -> &str,
     ) -> Result<u64, Status> {
-        let call = Call { caller, request_id, r#type, command, key };
+        let call = Call { caller, request_id, r#type, command, key, key_field: "sku" };
         Ok(call.run(&*self.router, rejected).await?.version)
     }
 }

@@ -43,7 +43,7 @@ pub fn settings() -> client::Settings {
 
 #[async_trait]
 impl CustomerSource for GrpcCustomers {
-    async fn standings(&self, questions: &[Question]) -> Result<Vec<Standing>, LookupFailed> {
+    async fn standings(&self, questions: &[Question]) -> Result<Vec<Result<Standing, LookupFailed>>, LookupFailed> {
         let request = request(questions);
         let answer = self
             .customers
@@ -77,8 +77,12 @@ fn failed(status: Status) -> LookupFailed {
     })
 }
 
-/// The answer in the order of the question. A customer that it says nothing about is no unknown one: the answer is not trusted.
-fn in_order(questions: &[Question], answer: CheckCustomersResponse) -> Result<Vec<Standing>, LookupFailed> {
+/// The answers in the order of the questions. A customer about whom nothing is said that this build understands is no unknown one: that
+/// question failed.
+fn in_order(
+    questions: &[Question],
+    answer: CheckCustomersResponse,
+) -> Result<Vec<Result<Standing, LookupFailed>>, LookupFailed> {
     let broken = |what: &str| LookupFailed(format!("customers' accounts: {what}"));
     let id = |text: &str| Uuid::try_parse(text).map_err(|_| broken("an id that is none"));
     let mut known: BTreeMap<Uuid, (Account, BTreeSet<Uuid>)> = BTreeMap::new();
@@ -86,7 +90,7 @@ fn in_order(questions: &[Question], answer: CheckCustomersResponse) -> Result<Ve
         let account = match checked.status() {
             CustomerStatus::Active => Account::Active,
             CustomerStatus::Suspended | CustomerStatus::Erased => Account::NotActive,
-            CustomerStatus::Unspecified => return Err(broken("a status that this build does not know")),
+            CustomerStatus::Unspecified => continue,
         };
         let addresses = checked.address_ids.iter().map(|address| id(address)).collect::<Result<_, _>>()?;
         known.insert(id(&checked.customer_id)?, (account, addresses));
@@ -95,11 +99,13 @@ fn in_order(questions: &[Question], answer: CheckCustomersResponse) -> Result<Ve
         known.insert(id(&unknown)?, (Account::Unknown, BTreeSet::new()));
     }
     let answer = |question: &Question| {
-        let (account, addresses) = known.get(&question.customer).ok_or_else(|| broken("a customer was left out"))?;
+        let Some((account, addresses)) = known.get(&question.customer) else {
+            return Err(broken("a customer was left out, or has a status that this build does not know"));
+        };
         let has_address = question.address.is_some_and(|address| addresses.contains(&address));
         Ok(Standing { customer: question.customer, account: *account, has_address })
     };
-    questions.iter().map(answer).collect()
+    Ok(questions.iter().map(answer).collect())
 }
 
 #[cfg(test)]
@@ -139,16 +145,16 @@ mod tests {
             standing(2, Account::NotActive, false),
             standing(3, Account::Unknown, false),
         ];
-        assert_eq!(in_order(&questions, answer), Ok(expected.to_vec()));
+        assert_eq!(in_order(&questions, answer), Ok(expected.into_iter().map(Ok).collect()));
     }
 
     #[test]
-    fn answer_that_leaves_a_customer_out_is_not_trusted() {
-        assert!(in_order(&[question(1, None)], CheckCustomersResponse::default()).is_err());
-        let unclear = CheckCustomersResponse {
-            customers: vec![checked(1, CustomerStatus::Unspecified, &[])],
+    fn customer_left_out_or_unclear_fails_alone() {
+        let answer = CheckCustomersResponse {
+            customers: vec![checked(1, CustomerStatus::Unspecified, &[]), checked(2, CustomerStatus::Active, &[])],
             ..CheckCustomersResponse::default()
         };
-        assert!(in_order(&[question(1, None)], unclear).is_err());
+        let answers = in_order(&[question(1, None), question(2, None), question(3, None)], answer).unwrap();
+        assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, true, false]);
     }
 }

@@ -20,7 +20,7 @@ struct Fake {
 
 #[async_trait]
 impl CustomerSource for Arc<Fake> {
-    async fn standings(&self, questions: &[Question]) -> Result<Vec<Standing>, LookupFailed> {
+    async fn standings(&self, questions: &[Question]) -> Result<Vec<Result<Standing, LookupFailed>>, LookupFailed> {
         self.asked.lock().unwrap().push(questions.to_vec());
         if self.away.load(SeqCst) {
             return Err(LookupFailed("away".into()));
@@ -30,7 +30,7 @@ impl CustomerSource for Arc<Fake> {
             account: if question.customer == NOBODY { Account::Unknown } else { Account::Active },
             has_address: question.customer != NOBODY && question.address == Some(HOME),
         };
-        Ok(questions.iter().map(answer).collect())
+        Ok(questions.iter().map(answer).map(Ok).collect())
     }
 }
 

@@ -30,7 +30,7 @@ impl StaticPrices {
 
 #[async_trait]
 impl PriceSource for StaticPrices {
-    async fn prices(&self, skus: &[Sku]) -> Result<Vec<Option<Money>>, LookupFailed> {
-        Ok(skus.iter().map(|sku| self.prices.get(sku).copied().or(self.others)).collect())
+    async fn prices(&self, skus: &[Sku]) -> Result<Vec<Result<Option<Money>, LookupFailed>>, LookupFailed> {
+        Ok(skus.iter().map(|sku| self.prices.get(sku).copied().or(self.others)).map(Ok).collect())
     }
 }

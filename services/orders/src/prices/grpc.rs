@@ -39,7 +39,7 @@ pub fn settings() -> client::Settings {
 
 #[async_trait]
 impl PriceSource for GrpcPrices {
-    async fn prices(&self, skus: &[Sku]) -> Result<Vec<Option<Money>>, LookupFailed> {
+    async fn prices(&self, skus: &[Sku]) -> Result<Vec<Result<Option<Money>, LookupFailed>>, LookupFailed> {
         let request = GetPricesRequest { skus: skus.iter().map(|sku| sku.as_str().to_owned()).collect() };
         let answer = self
             .inventory
@@ -49,7 +49,7 @@ impl PriceSource for GrpcPrices {
             })
             .await
             .map_err(failed)?;
-        in_order(skus, answer.into_inner())
+        Ok(in_order(skus, answer.into_inner()))
     }
 }
 
@@ -61,17 +61,22 @@ fn failed(status: Status) -> LookupFailed {
     })
 }
 
-/// The answer in the order of the question. A sku that it says nothing about is no unknown one: the answer is not trusted.
-fn in_order(skus: &[Sku], answer: GetPricesResponse) -> Result<Vec<Option<Money>>, LookupFailed> {
+/// The answer in the order of the question. A sku about which nothing is said that this build understands is no unknown one: it failed.
+fn in_order(skus: &[Sku], answer: GetPricesResponse) -> Vec<Result<Option<Money>, LookupFailed>> {
     let broken = |what: &str| LookupFailed(format!("inventory's prices: {what}"));
     let mut known: HashMap<String, Option<Money>> = HashMap::with_capacity(skus.len());
     for row in answer.prices {
-        let price = row.price.ok_or_else(|| broken("a row without a price"))?;
-        let currency = Currency::from_code(&price.currency).map_err(|_| broken("an unknown currency"))?;
-        known.insert(row.sku, Some(Money::new(price.minor, currency)));
+        let price = row.price.and_then(|price| Some((price.minor, Currency::from_code(&price.currency).ok()?)));
+        if let Some((minor, currency)) = price {
+            known.insert(row.sku, Some(Money::new(minor, currency)));
+        }
     }
     known.extend(answer.unknown_skus.into_iter().map(|sku| (sku, None)));
-    skus.iter().map(|sku| known.get(sku.as_str()).copied().ok_or_else(|| broken("a sku was left out"))).collect()
+    let price = |sku: &Sku| {
+        let known = known.get(sku.as_str()).copied();
+        known.ok_or_else(|| broken("a sku was left out, or has a price that this build can't read"))
+    };
+    skus.iter().map(price).collect()
 }
 
 #[cfg(test)]
@@ -97,14 +102,14 @@ mod tests {
             read: None,
         };
         let euro = |minor| Some(Money::new(minor, Currency::EUR));
-        assert_eq!(in_order(&[sku("A"), sku("B"), sku("C")], answer), Ok(vec![euro(1), None, euro(3)]));
+        assert_eq!(in_order(&[sku("A"), sku("B"), sku("C")], answer), [Ok(euro(1)), Ok(None), Ok(euro(3))]);
     }
 
     #[test]
-    fn an_answer_that_leaves_a_sku_out_is_no_answer() {
-        let empty = GetPricesResponse::default();
-        assert!(in_order(&[sku("A")], empty).is_err(), "a silent sku must not become an unknown one");
-        let strange = GetPricesResponse { prices: vec![row("A", 1, "???")], ..GetPricesResponse::default() };
-        assert!(in_order(&[sku("A")], strange).is_err());
+    fn sku_left_out_or_with_a_strange_price_fails_alone() {
+        let prices = vec![row("A", 1, "???"), row("B", 1, "EUR")];
+        let answer = GetPricesResponse { prices, ..GetPricesResponse::default() };
+        let answers = in_order(&[sku("A"), sku("B"), sku("C")], answer);
+        assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, true, false]);
     }
 }

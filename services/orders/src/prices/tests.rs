@@ -18,13 +18,14 @@ struct Fake {
 
 #[async_trait]
 impl PriceSource for Arc<Fake> {
-    async fn prices(&self, skus: &[Sku]) -> Result<Vec<Option<Money>>, LookupFailed> {
+    async fn prices(&self, skus: &[Sku]) -> Result<Vec<Result<Option<Money>, LookupFailed>>, LookupFailed> {
         self.asked.fetch_add(1, SeqCst);
         self.questions.lock().unwrap().push(skus.iter().map(ToString::to_string).collect());
         if self.away.load(SeqCst) {
             return Err(LookupFailed("away".into()));
         }
-        Ok(skus.iter().map(|sku| (!sku.as_str().starts_with('U')).then(|| price(sku.as_str()))).collect())
+        let answer = |sku: &Sku| (!sku.as_str().starts_with('U')).then(|| price(sku.as_str()));
+        Ok(skus.iter().map(answer).map(Ok).collect())
     }
 }
 
