@@ -71,6 +71,8 @@ pub struct Which {
     pub id: Option<Uuid>,
     /// Those for this topic alone.
     pub topic: Option<String>,
+    /// Those alone that were refused themselves, not those behind one.
+    pub is_refused: bool,
 }
 
 /// `$1` is the count in force. An id tells when its row was committed, if that is of version 7.
@@ -98,7 +100,7 @@ select * from (
         (octet_length(headers) + coalesce(octet_length(key), 0) + coalesce(octet_length(value), 0))::bigint,
         (extract(epoch from since) * 1000)::bigint, ordered
     from outbox_stuck) s
-where ($2::uuid is null or id = $2) and ($3::text is null or topic = $3)
+where ($2::uuid is null or id = $2) and ($3::text is null or topic = $3) and (not $5 or attempts > 0)
 order by position limit $4",
 };
 
@@ -136,8 +138,13 @@ impl PgStore {
 
     /// Stuck records, at most `limit`, the longest stuck first, homes being taken among `count` partitions.
     pub async fn stuck_records(&self, which: &Which, count: u32, limit: u32) -> Result<Vec<StuckRecord>, StoreError> {
-        let asked =
-            vec![i64::from(count.max(1)).into(), which.id.into(), which.topic.clone().into(), i64::from(limit).into()];
+        let asked = vec![
+            i64::from(count.max(1)).into(),
+            which.id.into(),
+            which.topic.clone().into(),
+            i64::from(limit).into(),
+            which.is_refused.into(),
+        ];
         let rows = self.query(STUCK, asked).await?;
         rows.iter()
             .map(|row| {

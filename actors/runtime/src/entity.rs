@@ -114,14 +114,13 @@ impl EntityArguments {
     fn answer(&self, reply: ReadReply) {
         let now = self.shared.clock.now();
         let Ok(body) = guarded("encode_reply", || self.kind.reply(&self.key, &self.snapshot, now)) else {
-            let _ = reply.send(Err(RouteError::Failed));
-            return;
+            return reply.send(Err(RouteError::Failed));
         };
         let exists = self.snapshot.version > 0;
         let answer = ReadAnswer { version: self.snapshot.version, exists, body, strong: true };
         // The lease is looked at last: what was read is the newest state as long as it holds (I5).
         let valid = self.shared.lease.valid();
-        let _ = reply.send(if valid {
+        reply.send(if valid {
             Ok(answer)
         } else {
             Err(RouteError::not_owner("the lease on this partition has run out"))

@@ -287,7 +287,9 @@ impl Fetcher {
             pulse.waits(LANE);
             let credit = self.budget.take(record.size_bytes()).await;
             let now = self.clock.now();
+            pulse.step("decoding");
             let work = self.context.admit(record, now, &self.trace, Some(credit));
+            pulse.waits(LANE);
             // It ends with this turn, once the lane has room for the work.
             let _receive = spans::receive(self.context.name(), &work);
             if lane.send(Input { partition, term, work }).await.is_err() {

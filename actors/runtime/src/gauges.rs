@@ -77,7 +77,7 @@ impl Gauges {
         }
         let behind_since = *seen.behind_since.get_or_insert(now);
         let since = seen.timestamp.unwrap_or(behind_since);
-        size(usize::try_from((now.unix_ms() - since.unix_ms()).max(0)).unwrap_or(0)) / 1000.0
+        size(usize::try_from(now.unix_ms().saturating_sub(since.unix_ms()).max(0)).unwrap_or(0)) / 1000.0
     }
 
     fn forget(&self, partition: PartitionId) {
@@ -222,4 +222,19 @@ impl Keeper {
 
 fn number(n: u64) -> f64 {
     size(usize::try_from(n).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamp_at_an_extreme_shows_some_lag() {
+        let (gauges, topic, partition) = (Gauges::default(), Arc::from("t.commands"), PartitionId(0));
+        let now = Timestamp::from_unix_ms(1_800_000_000_000);
+        for (timestamp, is_behind) in [(i64::MIN, true), (0, true), (i64::MAX, false)] {
+            gauges.read(&topic, partition, Some(Timestamp::from_unix_ms(timestamp)));
+            assert_eq!(gauges.behind_seconds(&topic, partition, 1, now) > 0.0, is_behind, "{timestamp}");
+        }
+    }
 }

@@ -294,7 +294,8 @@ pub(crate) fn marked(record: &Record) -> Option<u32> {
         return None;
     }
     let source = std::str::from_utf8(record.headers.get(header::SOURCE)?).ok()?;
-    if record.topic.strip_suffix(".events") != source.strip_prefix("holdfast/") {
+    let context = record.topic.strip_suffix(".events")?;
+    if source.strip_prefix("holdfast/") != Some(context) {
         return None;
     }
     let (tag, varint) = record.value.as_deref()?.split_first()?;
@@ -324,6 +325,11 @@ mod tests {
             assert_eq!(marked(&record), Some(count));
             let elsewhere = Record { topic: "another.events".into(), ..record.clone() };
             assert_eq!(marked(&elsewhere), None, "another context can't say it");
+            let mut headers = record.headers.clone();
+            headers.0.retain(|(name, _)| &**name != header::SOURCE);
+            headers.push(header::SOURCE, "stranger");
+            let anywhere = Record { topic: "news".into(), headers, ..record.clone() };
+            assert_eq!(marked(&anywhere), None, "nor anybody in a topic that is no context's");
             assert_eq!(marked(&Record { key: Some(Bytes::from_static(b"k")), ..record.clone() }), None);
             assert_eq!(marked(&Record { value: None, ..record.clone() }), None);
             assert_eq!(marked(&Record { headers: holdfast_core::Headers::default(), ..record }), None);

@@ -356,6 +356,7 @@ impl Lane {
             self.pulse.waits(DATABASE);
             let looking = waiting::look(&self.env, &partitions, count);
             let found = self.hearing(batch, looking).await;
+            self.pulse.step("decoding");
             let busy: Vec<&Input> = batch.iter().chain(&self.carry).chain(self.parts.iter().flatten()).collect();
             let Due { inputs, strange } = waiting::sort(&self.env, &partitions, count, &busy, found);
             // What is away is in its table still, and comes again.
@@ -538,7 +539,7 @@ fn abandon(input: Input) {
     match input.work {
         Work::Item(item) => item.answer(Err(gone())),
         Work::Activate { reply, .. } => {
-            let _ = reply.send(Err(gone()));
+            reply.send(Err(gone()));
         }
         Work::Refused(_) | Work::Unfiled(_) | Work::Ignored { .. } => {}
     }

@@ -24,7 +24,7 @@ use crate::{
     peers::Forward,
     router::{Consistency, ReadAnswer, RouteError, Router},
     spans,
-    work::{Input, Item, Origin, Work},
+    work::{Input, Item, Origin, ReadReply, Work},
 };
 
 /// How long a read waits for `min_version`.
@@ -90,13 +90,13 @@ impl Node {
         Ok((home, handle.clone()))
     }
 
-    async fn read_strong(&self, id: AggregateId) -> Result<ReadAnswer, RouteError> {
+    async fn read_strong(&self, id: AggregateId, credit: OwnedSemaphorePermit) -> Result<ReadAnswer, RouteError> {
         let (_, handle) = self.handle(&id.key)?;
         if !handle.lease.valid() {
             return Err(RouteError::not_owner("the lease on this partition has run out"));
         }
         let (reply, answer) = oneshot::channel();
-        let message = PartitionMessage::Read { id, reply, cold: handle.cold };
+        let message = PartitionMessage::Read { id, reply: ReadReply::new(reply, credit), cold: handle.cold };
         handle.supervisor.send_message(message).map_err(|_| RouteError::not_owner("the partition is closing"))?;
         answer.await.map_err(|_| RouteError::not_owner("the partition moved while it was read"))?
     }
@@ -158,11 +158,13 @@ impl Router for Node {
         let id = AggregateId { kind, key: key.into() };
         let deadline = tokio::time::Instant::now() + MIN_VERSION_WAIT;
         loop {
-            let answer = {
-                let _permit = self.admit(key.len())?;
-                match consistency {
-                    Consistency::Strong => self.read_strong(id.clone()).await?,
-                    Consistency::Local => self.read_local(id.clone()).await?,
+            let credit = self.admit(key.len())?;
+            let answer = match consistency {
+                Consistency::Strong => self.read_strong(id.clone(), credit).await?,
+                Consistency::Local => {
+                    let answer = self.read_local(id.clone()).await?;
+                    drop(credit); // not held while a version is waited for
+                    answer
                 }
             };
             if answer.version >= min_version {

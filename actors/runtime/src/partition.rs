@@ -177,7 +177,7 @@ impl PartitionState {
                 Err(error) => {
                     tracing::error!(aggregate = %id, error, "a stored state could not be read by this build; its messages become dead letters");
                     for reply in post.readers {
-                        let _ = reply.send(Err(RouteError::Failed));
+                        reply.send(Err(RouteError::Failed));
                     }
                     let failed = Some(Failure::Unreadable(error));
                     let verdict =

@@ -346,7 +346,7 @@ impl<'a> Planner<'a> {
     /// id, so that what began to wait together doesn't come back together.
     fn wait_as_long_again(&self, item: &Item) -> Duration {
         let Origin::Mail { since, .. } = item.origin else { return self.retry.base };
-        let age = Duration::from_millis((self.now.unix_ms() - since.unix_ms()).max(0).unsigned_abs());
+        let age = Duration::from_millis(self.now.unix_ms().saturating_sub(since.unix_ms()).max(0).unsigned_abs());
         let longest = (age / 2).clamp(self.retry.base, self.retry.max);
         longest / 1024 * (1024 - u32::from(item.message.id.as_bytes()[15]))
     }

@@ -4,7 +4,7 @@
 //! Invariant: a span is made only where the sender was sampled, so that an unsampled message costs a look at one flag. No attribute carries anything of a
 //! body, or a header's text that was not checked before. Deliberately absent: OpenTelemetry, see [`TraceLink`](crate::telemetry::TraceLink).
 
-use holdfast_core::{Message, Record, batch::OutboxRow, envelope::header};
+use holdfast_core::{Message, Record, batch::OutboxRow, door, envelope::header};
 use tracing::{Span, field::Empty, info_span};
 
 use crate::{
@@ -116,7 +116,8 @@ pub(crate) fn publish(context: &str, rows: &[OutboxRow], trace: &Trace) -> Vec<S
 
 /// In which a dead letter is reported, child of its sender's if the headers say who that was. Always there: dead letters are rare.
 pub(crate) fn dead_letter(context: &str, record: &Record, trace: &Trace) -> Span {
-    let text = |name: &str| record.headers.get(name).and_then(|value| std::str::from_utf8(value).ok());
+    // Refused or not: what is shown of it is checked.
+    let text = |name: &str| record.headers.get(name).and_then(|value| door::header(name, value).ok());
     let id = text(header::ID).filter(|id| uuid::Uuid::try_parse(id).is_ok());
     let correlation = text(header::CORRELATION).or(id).unwrap_or_default();
     let span = info_span!(

@@ -27,7 +27,27 @@ pub(crate) type AnyCommand = Box<dyn Any + Send + Sync>;
 /// Where a caller waits for its answer.
 pub(crate) type CallReply = oneshot::Sender<Result<Answer, RouteError>>;
 /// Where a reader waits for a state.
-pub(crate) type ReadReply = oneshot::Sender<Result<ReadAnswer, RouteError>>;
+pub(crate) struct ReadReply {
+    answer: oneshot::Sender<Result<ReadAnswer, RouteError>>,
+    /// The caller's share of the budget of calls, also once nobody waits any more (I11).
+    _credit: OwnedSemaphorePermit,
+}
+
+impl ReadReply {
+    pub fn new(answer: oneshot::Sender<Result<ReadAnswer, RouteError>>, credit: OwnedSemaphorePermit) -> Self {
+        Self { answer, _credit: credit }
+    }
+
+    /// Whether nobody waits for it any more.
+    pub fn is_abandoned(&self) -> bool {
+        self.answer.is_closed()
+    }
+
+    /// Answers; nobody listening is fine.
+    pub fn send(self, answer: Result<ReadAnswer, RouteError>) {
+        let _ = self.answer.send(answer);
+    }
+}
 
 /// Where a message came from, and so what must happen to its source when it is done.
 pub(crate) enum Origin {

@@ -124,6 +124,9 @@ impl Asking {
     }
 }
 
+/// What is waited for while it is asked; and for no longer than the commit in flight.
+const LOOK_UPS: &str = "other contexts, or the database";
+
 impl Lane {
     /// Has everything looked up that `batch` needs of other contexts. Each context is asked by itself, so that a slow one keeps only its own messages
     /// waiting. Takes no longer than the commits that are in flight anyway: what is not answered by then leaves the batch, with what comes
@@ -168,6 +171,7 @@ impl Lane {
     /// Asks one context; what is answered in time joins `others` in its place.
     async fn ask_one(&mut self, Question { asked, first }: Question, others: &mut Vec<Placed>) {
         let mut looking_up = Box::pin(prepare::prepare(self.env.context.clone(), asked));
+        self.pulse.waits(LOOK_UPS);
         let answered = loop {
             tokio::select! {
                 biased;

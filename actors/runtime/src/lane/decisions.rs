@@ -44,17 +44,23 @@ impl Lane {
                 Ok(known) => break known,
                 Err(error) => {
                     tracing::warn!(context = self.env.context.name(), %error, "look-up failed; holding");
+                    let unavailable = || RouteError::unavailable(error.to_string());
+                    for input in batch.extract_if(.., |input| matches!(input.work, Work::Activate { .. })) {
+                        if let Work::Activate { reply, .. } = input.work {
+                            reply.send(Err(unavailable()));
+                        }
+                    }
                     for input in batch.iter() {
                         if let Work::Item(item) = &input.work {
-                            item.answer(Err(RouteError::unavailable(error.to_string())));
+                            item.answer(Err(unavailable()));
                         }
                     }
                     self.hearing(batch, tokio::time::sleep(backoff.next())).await;
                 }
             }
         };
-        prepare::observe(&self.env.context, batch, &known);
         self.pulse.step("preparing");
+        prepare::observe(&self.env.context, batch, &known);
         self.ask(batch, &known).await;
         known
     }
@@ -71,15 +77,15 @@ impl Lane {
             self.env.config.retry,
             self.env.clock.now(),
         );
+        // Those that everything in this batch is decided under; by the time it is, some may have ended.
+        let terms: Terms = Arc::new(self.owned.values().map(|owned| (owned.partition, owned.term)).collect());
         let groups = self.sort(batch, &known, &recent, &mut planner);
-        self.deliver(groups, known, &mut planner).await;
+        self.deliver(groups, known, &mut planner, &terms).await;
         let low_after = |partition: PartitionId, topic: &str, done: &BTreeSet<u64>| {
             self.owned.get(&partition).and_then(|owned| owned.marks.get(topic)).map(|mark| mark.low_after(done))
         };
         let Planned { plans, carry } = planner.finish(low_after);
         self.carry.extend(carry);
-        let terms: Arc<BTreeMap<_, _>> =
-            Arc::new(self.owned.values().map(|owned| (owned.partition, owned.term)).collect());
         let plans = plans.into_iter().filter(|plan| !plan.is_empty());
         self.ready.extend(plans.map(|plan| Plan { terms: terms.clone(), ..plan }));
         if self.ready.is_empty() && self.carry.len() < gathered {
@@ -198,8 +204,9 @@ impl Lane {
         groups
     }
 
-    /// Has each group decided by its actor.
-    async fn deliver(&mut self, groups: Vec<Group>, mut known: Known, planner: &mut Planner<'_>) {
+    /// Has each group decided by its actor. Meanwhile orders are carried out: a handler that doesn't return keeps its own partition's work, and
+    /// that only until the partition leaves (I6).
+    async fn deliver(&mut self, groups: Vec<Group>, mut known: Known, planner: &mut Planner<'_>, terms: &Terms) {
         let (sender, mut verdicts) = mpsc::unbounded_channel();
         let mut posts: BTreeMap<PartitionId, Vec<Post>> = BTreeMap::new();
         let mut deliveries = Vec::with_capacity(groups.len());
@@ -225,16 +232,29 @@ impl Lane {
             });
             deliveries.push(Some((group.partition, delivery, group.inputs)));
         }
-        let mut open = deliveries.len();
         for (partition, deliveries) in posts {
             let Some(owned) = self.owned.get(&partition) else { continue };
             // A supervisor that is gone answers nothing; its verdicts are missed below.
             let _ = owned.supervisor.send_message(PartitionMessage::Deliver { deliveries, verdicts: sender.clone() });
         }
         drop(sender);
-        while open > 0
-            && let Some(verdict) = verdicts.recv().await
-        {
+        let mut open = deliveries.len();
+        while open > 0 {
+            let verdict = tokio::select! {
+                biased;
+                Some(control) = self.control.recv() => {
+                    // Nothing is gathered beside the batch, and that is in `deliveries`.
+                    self.control(control, &mut Vec::new());
+                    let has_ended = |delivery: &mut (PartitionId, _, _)| !self.stands(terms, delivery.0);
+                    for (_, _, inputs) in deliveries.iter_mut().filter_map(|delivery| delivery.take_if(has_ended)) {
+                        inputs.into_iter().for_each(abandon);
+                        open -= 1;
+                    }
+                    continue;
+                }
+                verdict = verdicts.recv() => verdict,
+            };
+            let Some(verdict) = verdict else { break };
             let Some((partition, delivery, inputs)) = deliveries.get_mut(verdict.delivery).and_then(Option::take)
             else {
                 continue;
@@ -250,8 +270,15 @@ impl Lane {
         // A partition supervisor died: its partition is given up, its work is undone and comes again to whoever owns it next.
         for (partition, _, inputs) in deliveries.into_iter().flatten() {
             inputs.into_iter().for_each(abandon);
-            self.lose(partition, Loss::SupervisorDied);
+            if self.stands(terms, partition) {
+                self.lose(partition, Loss::SupervisorDied);
+            }
         }
+    }
+
+    /// Whether the partition is still held under its term of `terms`.
+    fn stands(&self, terms: &Terms, partition: PartitionId) -> bool {
+        self.owned.get(&partition).is_some_and(|owned| terms.get(&partition) == Some(&owned.term))
     }
 }
 
@@ -259,7 +286,7 @@ impl Lane {
 fn fail(planner: &mut Planner<'_>, input: Input, item: Option<&Arc<Item>>, failure: &Failure) {
     match (input.work, item) {
         (Work::Activate { reply, .. }, _) => {
-            let _ = reply.send(Err(failure.to_caller()));
+            reply.send(Err(failure.to_caller()));
         }
         (work, Some(item)) => planner.fail(Input { work, ..input }, item, failure),
         _ => {}
@@ -274,6 +301,9 @@ fn strayed(planner: &mut Planner<'_>, input: Input) {
         _ => abandon(input),
     }
 }
+
+/// The ownerships at one moment: the term of each partition.
+type Terms = Arc<BTreeMap<PartitionId, u64>>;
 
 /// The messages of one batch for one aggregate.
 struct Group {

@@ -127,9 +127,12 @@ fn forward_cold(
     term: u64,
     lane: mpsc::Sender<Input>,
 ) -> mpsc::UnboundedSender<(AggregateId, ReadReply)> {
-    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let (sender, mut receiver) = mpsc::unbounded_channel::<(AggregateId, ReadReply)>();
     tokio::spawn(async move {
         while let Some((aggregate, reply)) = receiver.recv().await {
+            if reply.is_abandoned() {
+                continue;
+            }
             let work = Work::Activate { aggregate, reply };
             if lane.send(Input { partition, term, work }).await.is_err() {
                 return;

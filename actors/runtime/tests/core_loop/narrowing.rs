@@ -294,3 +294,49 @@ async fn caller_is_answered_when_partition_leaves_hung_lane() {
         member.node.kill();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn cold_read_is_unavailable_while_store_is_away() {
+    let (cluster, member) = owned().await;
+    member.store.set_unavailable(true);
+    let began = Instant::now();
+    let read = within("an answer", member.node.read(KIND, "a", Consistency::Strong, 0)).await;
+    assert!(matches!(read, Err(RouteError::Unavailable { .. })), "{read:?}");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    member.store.set_unavailable(false);
+    within("an answer", member.node.read(KIND, "a", Consistency::Strong, 0)).await.expect("read");
+    cluster.assert_converged().await;
+}
+
+/// A read counts until the loop has let go of it, not until its caller has (I11).
+#[tokio::test(start_paused = true)]
+async fn abandoned_reads_are_bounded() {
+    let cluster = Cluster::new();
+    let member = cluster.start_with(|config| config.calls_max = 10).await;
+    eventually("all partitions owned", || member.node.owned_partitions() == 4).await;
+    let gate = Gate::closed();
+    member.store.hang_reads(Some(gate.clone()));
+    let read = async |key: &str| {
+        let read = member.node.read(KIND, key, Consistency::Strong, 0);
+        tokio::time::timeout(Duration::from_millis(10), read).await
+    };
+    let mut refused = 0;
+    for n in 0..30 {
+        match read(&format!("k{n}")).await {
+            Err(_) => {}
+            Ok(answer) => {
+                assert_eq!(answer, Err(RouteError::Overloaded), "{n}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused >= 20, "{refused}");
+    member.store.hang_reads(None);
+    gate.open();
+    let again = async {
+        while !matches!(read("a").await, Ok(Ok(_))) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within("an answer", again).await;
+}

@@ -82,6 +82,24 @@ async fn handler_that_never_returns_makes_process_not_live() {
     eventually("live again", || member.node.is_live()).await;
 }
 
+/// In real time, as above. A release that is not heard ends with the drain time.
+#[expect(clippy::await_holding_lock, reason = "the decision is what waits for it")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn release_is_heard_while_handler_never_returns() {
+    let cluster = Cluster::new();
+    let member = cluster.start_with(|config| (config.lanes, config.drain) = (1, Duration::from_mins(1))).await;
+    eventually("all partitions owned", || member.node.owned_partitions() == 4).await;
+    let held = DECISIONS.lock().expect("sound");
+    cluster.send("a", "wait", "");
+    eventually("it hangs", || !member.node.is_live()).await;
+    let began = Instant::now();
+    let second = cluster.start().await;
+    eventually("its share has moved", || second.node.owned_partitions() == 2).await;
+    assert!(began.elapsed() < Duration::from_secs(40), "{:?}: a release was not heard", began.elapsed());
+    drop(held);
+    cluster.assert_converged().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn taker_that_panics_makes_process_not_live() {
     let cluster = Cluster::new();

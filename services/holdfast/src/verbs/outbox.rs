@@ -27,7 +27,7 @@ pub async fn run(config: &Config, verb: Outbox) -> Result<u8, Failure> {
     match verb {
         Outbox::Status { context, json } => status(config, &context, json).await,
         Outbox::Stuck(Stuck::List { which, limit, json }) => {
-            let found = find(config, &which, limit).await?;
+            let found = find(config, &which, false, limit).await?;
             if found.is_empty() && !json {
                 println!("no record is stuck");
             }
@@ -110,10 +110,15 @@ fn status_table(all: &[(Context, Pending)], now: Timestamp) -> comfy_table::Tabl
     table
 }
 
-async fn find(config: &Config, which: &StuckWhich, limit: u32) -> Result<Vec<(Context, StuckRecord)>, Failure> {
+async fn find(
+    config: &Config,
+    which: &StuckWhich,
+    is_refused: bool,
+    limit: u32,
+) -> Result<Vec<(Context, StuckRecord)>, Failure> {
     let mut all = Vec::new();
     for (context, store, count) in stores(config, &which.context).await? {
-        let asked = Which { id: which.id, topic: which.topic.clone() };
+        let asked = Which { id: which.id, topic: which.topic.clone(), is_refused };
         let found = store.stuck_records(&asked, count, limit).await.map_err(survey::Error::from)?;
         all.extend(found.into_iter().map(|record| (context, record)));
     }
@@ -131,7 +136,7 @@ async fn order(
     yes: bool,
     json: bool,
 ) -> Result<u8, Failure> {
-    let mut meant = find(config, which, ORDER_LIMIT).await?;
+    let meant = find(config, which, which.id.is_none(), ORDER_LIMIT).await?;
     if let Some(id) = which.id
         && let Some((context, record)) = meant.first().filter(|(_, record)| record.attempts == 0)
     {
@@ -140,9 +145,9 @@ async fn order(
             record.place
         )));
     }
-    meant.retain(|(_, record)| record.attempts > 0);
+    let none = || Failure::Check(anyhow::anyhow!("no stuck record is meant; see `holdfast outbox stuck list`"));
     if meant.is_empty() {
-        return Err(Failure::Check(anyhow::anyhow!("no stuck record is meant; see `holdfast outbox stuck list`")));
+        return Err(none());
     }
     if which.id.is_none() && !yes {
         print(&meant, json);
@@ -152,7 +157,7 @@ async fn order(
     let who = operator();
     let mut ordered = 0;
     for (context, store, _) in stores(config, &which.context).await? {
-        let asked = Which { id: which.id, topic: which.topic.clone() };
+        let asked = Which { id: which.id, topic: which.topic.clone(), is_refused: true };
         let ids = store.order_stuck(&asked, order, why, &who).await.map_err(survey::Error::from)?;
         for id in &ids {
             if json {
@@ -162,6 +167,9 @@ async fn order(
             }
         }
         ordered += ids.len();
+    }
+    if ordered == 0 {
+        return Err(none()); // gone out meanwhile
     }
     eprintln!("{ordered} records are ordered; the owners of their homes do it. See `holdfast outbox stuck list`.");
     Ok(0)
