@@ -26,7 +26,7 @@ const STEPS: usize = 4;
 
 /// Bytes of a stored order, by step; of an event's value and headers; of a claim's answer.
 const STATE: [usize; STEPS] = [61, 76, 91, 111];
-const VALUE: [usize; STEPS] = [94, 88, 88, 178];
+const VALUE: [usize; STEPS] = [94, 88, 88, 216];
 const HEADERS: usize = 432;
 const ANSWER: usize = 9;
 
@@ -62,7 +62,7 @@ with fenced as (
     from unnest($1::int[], $2::bigint[]) as f(partition, rows) where p.partition = f.partition returning 1),";
 
 /// Runs it until about `commands` are committed; returns how many were, and how long that took.
-pub fn run<'a>(url: &'a str, commands: u64) -> BoxFuture<'a, Result<(u64, Duration), Error>> {
+pub fn run(url: &str, commands: u64) -> BoxFuture<'_, Result<(u64, Duration), Error>> {
     Box::pin(async move {
         holdfast_postgres::migrate(url, SCHEMA, None, &[]).await.map_err(failed("migrating"))?;
         let options: PgConnectOptions = url.parse()?;

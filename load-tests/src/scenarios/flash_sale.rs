@@ -89,7 +89,7 @@ impl Outcome {
 }
 
 /// Fills the shelves, sends both runs, waits for rest after each, and accounts for everything.
-pub fn run<'a>(options: &'a Options) -> BoxFuture<'a, Result<Outcome, Error>> {
+pub fn run(options: &Options) -> BoxFuture<'_, Result<Outcome, Error>> {
     Box::pin(async move {
         let Options { target, patience, .. } = options;
         let inventory = target.inventory.as_ref().map_or("inventory", |schema| schema.name.as_str());

@@ -93,6 +93,8 @@ pub fn serve(
 ) -> BoxFuture<'static, io::Result<()>> {
     Box::pin(async move {
         let cut = CancellationToken::new();
+        // A future that is dropped leaves no connection behind.
+        let _cut = cut.clone().drop_guard();
         let accept = net::Limits {
             connections_max: limits.connections_max,
             opening_bytes: 1,
