@@ -45,7 +45,7 @@ pub async fn run(mut config: Config, demo: Demo) -> Result<u8, Failure> {
     let is_default =
         |config: &Config, key: &str| config.render().iter().any(|line| line.key == key && line.source == "default");
     if is_default(&config, "log.filter") {
-        "error,librdkafka=off".clone_into(&mut config.log_filter);
+        "error,librdkafka=off,rdkafka=off".clone_into(&mut config.log_filter);
     }
     if is_default(&config, "reservation_ttl") {
         config.reservation_ttl = HOLD;
