@@ -28,6 +28,11 @@ impl Timestamp {
         Self(self.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
     }
 
+    /// Milliseconds from `earlier` to this moment; 0 if `earlier` is the later one. Saturates: a record's timestamp is any number.
+    pub fn ms_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0).max(0).unsigned_abs()
+    }
+
     /// RFC 3339 in UTC with millisecond precision, as `ce_time` wants it.
     ///
     /// Civil-from-days after Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".

@@ -154,7 +154,7 @@ pub fn plan(existing: &[TopicState], wanted: &[TopicSpec]) -> Vec<Step> {
     steps
 }
 
-/// A broker that is away is no error of ours: whoever asks for something meanwhile is told.
+/// A broker that is away is a warning: the caller of a request gets its error.
 struct Context;
 
 impl ClientContext for Context {

@@ -1,8 +1,11 @@
 //! The four things that rust-rdkafka's safe interface does not give.
 //!
-//! *Watermarks known locally*: its `fetch_watermarks` asks the broker and blocks. *The position of one partition*: its `position` lists all that are
-//! assigned. *Where a batch that can't be decompressed begins*: its errors carry no offset. *Headers of foreign records*: its iterator panics on a name that isn't UTF-8, so that any producer could bring a reader down (I6).
-//! Invariant: nothing here outlives the call it is made in. Deliberately absent: anything that changes state.
+//! *Watermarks known locally*: its `fetch_watermarks` asks the broker and blocks. *The position of one partition*:
+//! its `position` lists all that are assigned. *Where a batch that can't be decompressed begins*: its errors carry
+//! no offset. *Headers of foreign records*: its iterator panics on a name that isn't UTF-8, so that any producer
+//! could bring a reader down (I6).
+//! Invariant: nothing here outlives the call it is made in. Deliberately absent: anything that changes state, but
+//! for what [`take_head`] throws away.
 #![allow(unsafe_code)]
 
 use std::{
@@ -68,8 +71,8 @@ pub(crate) enum Head {
 
 /// Takes what lies first in a partition's queue, and throws it away. Does not block.
 pub(crate) fn take_head<C: ClientContext>(client: &Client<C>, topic: &CStr, partition: i32) -> Option<Head> {
-    // SAFETY: the client lives as long as the borrow, and the topic is a C string. The queue, the event and the place are references of our own,
-    // given back below; the message and its offset are the event's, and read before that.
+    // SAFETY: the client lives as long as the borrow, and the topic is a C string. The queue, the event and the
+    // place are references of our own, given back below; the message is the event's, and read before that.
     unsafe {
         let queue = rd_kafka_queue_get_partition(client.native_ptr(), topic.as_ptr(), partition);
         if queue.is_null() {

@@ -117,7 +117,8 @@ impl KafkaStream {
         Ok(stream)
     }
 
-    /// Splits the partition's queue off, then assigns the partition at the offset `from`: in this order, or records could reach the main queue.
+    /// Splits the partition's queue off, then assigns the partition at the offset `from`: in this order, or records
+    /// could reach the main queue.
     fn attach(&mut self, from: Option<u64>) -> Result<(), LogError> {
         let failed = |error: KafkaError| unavailable("opening the partition", &error);
         let mut queue = self

@@ -135,7 +135,7 @@ impl Window {
     /// A row is acknowledged.
     pub(crate) fn acknowledged(&self, call: &Call) {
         self.has_lone_row.store(false, Ordering::Release);
-        // First: whoever waits for the rest to settle sends next, and a refusal is the first open call's.
+        // First: a call that waits for the rest to settle sends next, and a refusal is the first open call's.
         self.count_down(call);
         if self.outstanding.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.settled.notify_waiters();

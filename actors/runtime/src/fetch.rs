@@ -30,7 +30,7 @@ use crate::{
     growth::{self, Homes},
     history::{History, MARKS_BELIEVED, OFFSETS_RUNBOOK},
     mutant::Mutant,
-    progress::{Board, Pulse},
+    progress::{Board, Doing, Pulse},
     spans,
     telemetry::{self, Trace},
     work::{Input, RefusedRecord, Work},
@@ -296,8 +296,8 @@ impl Fetcher {
                 return Ended::Closed;
             }
             *from = Some(offset + 1);
-            pulse.moved();
-            if end.is_some_and(|end| end > offset + 1) { pulse.waits(BROKER) } else { pulse.idle() }
+            let is_behind = end.is_some_and(|end| end > offset + 1);
+            pulse.moved_on_to(if is_behind { Doing::Waits(BROKER) } else { Doing::Idle });
         }
     }
 

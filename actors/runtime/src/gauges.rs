@@ -77,7 +77,7 @@ impl Gauges {
         }
         let behind_since = *seen.behind_since.get_or_insert(now);
         let since = seen.timestamp.unwrap_or(behind_since);
-        size(usize::try_from(now.unix_ms().saturating_sub(since.unix_ms()).max(0)).unwrap_or(0)) / 1000.0
+        Duration::from_millis(now.ms_since(since)).as_secs_f64()
     }
 
     fn forget(&self, partition: PartitionId) {

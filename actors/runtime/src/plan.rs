@@ -44,7 +44,26 @@ pub(crate) struct Plan {
     /// How the durable mailboxes change: messages put minus messages removed.
     pub waiting: Vec<(PartitionId, AggregateId, i64)>,
     /// The ownerships under which it was made. It says nothing under any other.
-    pub terms: Arc<BTreeMap<PartitionId, u64>>,
+    pub terms: Terms,
+}
+
+/// The ownerships at one moment: the term of each partition.
+#[derive(Clone, Default)]
+pub(crate) struct Terms(Arc<BTreeMap<PartitionId, u64>>);
+
+impl Terms {
+    pub fn of<'o>(owned: impl Iterator<Item = &'o Owned>) -> Self {
+        Self(Arc::new(owned.map(|owned| (owned.partition, owned.term)).collect()))
+    }
+
+    pub fn get(&self, partition: PartitionId) -> Option<u64> {
+        self.0.get(&partition).copied()
+    }
+
+    /// Whether this very ownership is one of them.
+    pub fn include(&self, owned: &Owned) -> bool {
+        self.get(owned.partition) == Some(owned.term)
+    }
 }
 
 pub(crate) struct Settle {
@@ -346,8 +365,7 @@ impl<'a> Planner<'a> {
     /// id, so that what began to wait together doesn't come back together.
     fn wait_as_long_again(&self, item: &Item) -> Duration {
         let Origin::Mail { since, .. } = item.origin else { return self.retry.base };
-        let age = Duration::from_millis(self.now.unix_ms().saturating_sub(since.unix_ms()).max(0).unsigned_abs());
-        let longest = (age / 2).clamp(self.retry.base, self.retry.max);
+        let longest = (Duration::from_millis(self.now.ms_since(since)) / 2).clamp(self.retry.base, self.retry.max);
         longest / 1024 * (1024 - u32::from(item.message.id.as_bytes()[15]))
     }
 
@@ -531,7 +549,7 @@ impl Plan {
 
     /// Whether it was made under this very ownership.
     pub fn is_of(&self, owned: &Owned) -> bool {
-        self.terms.get(&owned.partition) == Some(&owned.term)
+        self.terms.include(owned)
     }
 
     /// The partitions it touches.

@@ -221,6 +221,12 @@ impl Pulse {
         let mut state = self.entry.state();
         (state.moved, state.doing_since) = (now, now);
     }
+
+    /// Has made progress, and goes over to `doing`: one look at the clock for both.
+    pub fn moved_on_to(&self, doing: Doing) {
+        let now = self.clock.boot();
+        *self.entry.state() = State { doing, doing_since: now, moved: now };
+    }
 }
 
 #[cfg(test)]

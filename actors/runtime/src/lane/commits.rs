@@ -143,8 +143,8 @@ impl Lane {
             if !undone.contains(&partition) {
                 self.recent.extend(writes.claims.iter().map(|claim| (claim.key, claim.clone())));
                 self.outlive(&writes.timers);
-                if let Some(term) = plan.terms.get(&partition) {
-                    self.env.effects.intended(partition, *term, writes);
+                if let Some(term) = plan.terms.get(partition) {
+                    self.env.effects.intended(partition, term, writes);
                 }
             }
         }
@@ -175,7 +175,7 @@ impl Lane {
         }
         for ((partition, topic), offsets) in done.into_iter().filter(|((partition, _), _)| !undone.contains(partition))
         {
-            let owned = self.owned.get_mut(&partition).filter(|owned| plan.terms.get(&partition) == Some(&owned.term));
+            let owned = self.owned.get_mut(&partition).filter(|owned| plan.terms.include(owned));
             if let Some(mark) = owned.and_then(|owned| owned.marks.get_mut(&topic)) {
                 for offset in &offsets {
                     mark.done(*offset);

@@ -20,7 +20,7 @@ use crate::{
     backoff::Backoff,
     mutant::Mutant,
     partition::{PartitionMessage, Post},
-    plan::{Plan, Planned, Planner},
+    plan::{Plan, Planned, Planner, Terms},
     prepare,
     router::RouteError,
     telemetry,
@@ -78,7 +78,7 @@ impl Lane {
             self.env.clock.now(),
         );
         // Those that everything in this batch is decided under; by the time it is, some may have ended.
-        let terms: Terms = Arc::new(self.owned.values().map(|owned| (owned.partition, owned.term)).collect());
+        let terms = Terms::of(self.owned.values());
         let groups = self.sort(batch, &known, &recent, &mut planner);
         self.deliver(groups, known, &mut planner, &terms).await;
         let low_after = |partition: PartitionId, topic: &str, done: &BTreeSet<u64>| {
@@ -204,8 +204,8 @@ impl Lane {
         groups
     }
 
-    /// Has each group decided by its actor. Meanwhile orders are carried out: a handler that doesn't return keeps its own partition's work, and
-    /// that only until the partition leaves (I6).
+    /// Has each group decided by its actor. Meanwhile orders are carried out: a handler that doesn't return keeps its
+    /// own partition's work, and that only until the partition leaves (I6).
     async fn deliver(&mut self, groups: Vec<Group>, mut known: Known, planner: &mut Planner<'_>, terms: &Terms) {
         let (sender, mut verdicts) = mpsc::unbounded_channel();
         let mut posts: BTreeMap<PartitionId, Vec<Post>> = BTreeMap::new();
@@ -278,7 +278,7 @@ impl Lane {
 
     /// Whether the partition is still held under its term of `terms`.
     fn stands(&self, terms: &Terms, partition: PartitionId) -> bool {
-        self.owned.get(&partition).is_some_and(|owned| terms.get(&partition) == Some(&owned.term))
+        self.owned.get(&partition).is_some_and(|owned| terms.include(owned))
     }
 }
 
@@ -301,9 +301,6 @@ fn strayed(planner: &mut Planner<'_>, input: Input) {
         _ => abandon(input),
     }
 }
-
-/// The ownerships at one moment: the term of each partition.
-type Terms = Arc<BTreeMap<PartitionId, u64>>;
 
 /// The messages of one batch for one aggregate.
 struct Group {

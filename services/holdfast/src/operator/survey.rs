@@ -81,7 +81,7 @@ impl Input {
 
     /// How long the oldest of them has waited, in milliseconds; 0 where there is none.
     pub fn lag_ms(&self, now: Timestamp) -> u64 {
-        self.waiting_since.map_or(0, |since| u64::try_from(now.unix_ms() - since.unix_ms()).unwrap_or(0))
+        self.waiting_since.map_or(0, |since| now.ms_since(since))
     }
 
     /// Whether what comes next is, or will be, in the log. Where it is not, the input is halted.

@@ -42,12 +42,8 @@ const SILENCE: Duration = Duration::from_secs(9);
 
 /// Runs it; 1 if anything was lost, doubled or reordered, or if money or stock doesn't add up.
 pub async fn run(mut config: Config, demo: Demo) -> Result<u8, Failure> {
-    let is_default =
-        |config: &Config, key: &str| config.render().iter().any(|line| line.key == key && line.source == "default");
-    if is_default(&config, "log.filter") {
-        "error,librdkafka=off,rdkafka=off".clone_into(&mut config.log_filter);
-    }
-    if is_default(&config, "reservation_ttl") {
+    super::quiet(&mut config);
+    if super::is_default(&config, "reservation_ttl") {
         config.reservation_ttl = HOLD;
     }
     let process = Process::begin(&config, &CONTEXTS)?;

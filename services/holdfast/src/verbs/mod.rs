@@ -27,6 +27,17 @@ use crate::{
 /// Variables that `deploy/dev.sh` reads, which are therefore no mistake here.
 const KNOWN_ELSEWHERE: &[&str] = &["HOLDFAST_NO_INSTALL", "HOLDFAST_BREAKING_BASE"];
 
+fn is_default(config: &Config, key: &str) -> bool {
+    config.render().iter().any(|line| line.key == key && line.source == "default")
+}
+
+/// Logs errors alone, for a verb whose result is what it prints, and nothing of clients that outlive its brokers; unless a filter was asked for.
+fn quiet(config: &mut Config) {
+    if is_default(config, "log.filter") {
+        "error,librdkafka=off,rdkafka=off".clone_into(&mut config.log_filter);
+    }
+}
+
 /// Runs the verb; returns the exit code.
 pub async fn run(arguments: Arguments) -> Result<u8, Failure> {
     let mut flags = Vec::new();

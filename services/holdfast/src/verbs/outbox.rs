@@ -225,7 +225,7 @@ fn print(all: &[(Context, StuckRecord)], json: bool) {
 }
 
 fn age_ms(since: Option<Timestamp>, now: Timestamp) -> u64 {
-    since.map_or(0, |since| u64::try_from(now.unix_ms() - since.unix_ms()).unwrap_or(0))
+    since.map_or(0, |since| now.ms_since(since))
 }
 
 #[allow(clippy::cast_precision_loss)]

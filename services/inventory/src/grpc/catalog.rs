@@ -37,7 +37,7 @@ impl Catalog {
         let asked = checked(skus)?;
         let ids = asked.iter().map(|sku| AggregateId { kind: StockItem::KIND, key: Arc::from(*sku) });
         let rows = self.reads.states(ids.collect()).await?;
-        let mut items = Items { known: Vec::with_capacity(asked.len()), ..Items::default() };
+        let mut items = Items::default();
         for (sku, row) in asked.into_iter().zip(rows) {
             let state = row.map(|row| decode_stock_item(row.schema, &row.bytes).map(|state| (state, row.version)));
             match state.transpose() {
@@ -47,7 +47,7 @@ impl Catalog {
                 },
                 Err(error) => {
                     status::left_out(&sku, &error);
-                    items.is_complete = false;
+                    items.is_cut = true;
                 }
             }
         }
@@ -56,19 +56,14 @@ impl Catalog {
 }
 
 /// What was found of some skus.
+#[derive(Default)]
 struct Items {
     /// Those that exist, without quantities.
     known: Vec<v1::StockItem>,
     /// Those that don't.
     unknown: Vec<String>,
-    /// Whether all could be read.
-    is_complete: bool,
-}
-
-impl Default for Items {
-    fn default() -> Self {
-        Self { known: Vec::new(), unknown: Vec::new(), is_complete: true }
-    }
+    /// Whether one could not be read.
+    is_cut: bool,
 }
 
 #[async_trait]
@@ -89,8 +84,8 @@ impl CatalogService for Catalog {
         &self,
         request: Request<CatalogServiceGetStockRequest>,
     ) -> Result<Response<CatalogServiceGetStockResponse>, Status> {
-        let Items { known: items, unknown: unknown_skus, is_complete } = self.items(&request.into_inner().skus).await?;
-        if !is_complete {
+        let Items { known: items, unknown: unknown_skus, is_cut } = self.items(&request.into_inner().skus).await?;
+        if is_cut {
             return Err(Problem::internal().into_status());
         }
         let names: Vec<String> = items.iter().map(|item| item.sku.clone()).collect();

@@ -114,7 +114,7 @@ pub struct Stored {
     /// The database's clock minus this machine's, in milliseconds.
     pub database_ahead_ms: i64,
     /// The newest record's timestamp minus this machine's clock, in milliseconds; only where that is positive.
-    pub records_ahead_ms: i64,
+    pub records_ahead_ms: u64,
 }
 
 impl Stored {
@@ -194,7 +194,7 @@ async fn look(survey: &Survey, brokers_answer: bool) -> Result<Stored, survey::E
     let records = survey.sample(&stored.partitions).await?;
     stored.misrouted = survey::misrouted(&records, &survey.counts().await?);
     let newest = records.iter().filter_map(|record| record.timestamp).max().unwrap_or_default();
-    stored.records_ahead_ms = (newest.unix_ms() - SystemClock.now().unix_ms()).max(0);
+    stored.records_ahead_ms = newest.ms_since(SystemClock.now());
     Ok(stored)
 }
 

@@ -259,7 +259,7 @@ pub(super) fn clocks_agree(facts: &Facts) -> Vec<Finding> {
                 "check NTP on both; nothing breaks by it, but ages and timers look wrong",
             ));
         }
-        if stored.records_ahead_ms > SKEW_MAX_MS {
+        if stored.records_ahead_ms > SKEW_MAX_MS.unsigned_abs() {
             findings.push(Finding::hint(
                 format!(
                     "a record that {context} reads was stamped {} ms in this machine's future",

@@ -49,9 +49,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Measures so many calls of each kind, for each number of calls in flight.
 pub async fn run(mut config: Config, calls: usize, json: bool) -> Result<u8, Failure> {
-    if config.render().iter().any(|line| line.key == "log.filter" && line.source == "default") {
-        "error,librdkafka=off".clone_into(&mut config.log_filter);
-    }
+    crate::verbs::quiet(&mut config);
     let process = Process::begin(&config, &CONTEXTS)?;
     let at = Infrastructure::embedded(&config, None).await?;
     let result = async {
