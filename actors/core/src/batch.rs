@@ -234,7 +234,7 @@ pub struct ViewWrite {
     /// Which aggregate it describes.
     pub id: AggregateId,
     /// The row as a JSON object.
-    pub row: serde_json::Value,
+    pub row: Arc<serde_json::Value>,
 }
 
 /// The index row of a dead letter.

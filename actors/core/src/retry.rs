@@ -1,4 +1,4 @@
-//! How often and how soon a failed message is tried again. Policy only; jitter and timers are the runtime's.
+//! How often and how soon something that failed is tried again. Policy only; timers are the runtime's.
 
 use std::time::Duration;
 
@@ -29,6 +29,11 @@ impl RetryPolicy {
     pub fn backoff(&self, attempts: u32) -> Duration {
         self.base.saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1).min(20))).min(self.max)
     }
+}
+
+/// `wait`, shortened by up to a quarter as `seed` says, so that what began to wait together doesn't come back together.
+pub fn spread(wait: Duration, seed: u8) -> Duration {
+    wait / 1024 * (1024 - u32::from(seed))
 }
 
 #[cfg(test)]

@@ -105,7 +105,9 @@ fn writes(id: &AggregateId, partition: PartitionId, before: u64, work: Work) -> 
         }],
         view: work.view.then(|| ViewWrite {
             id: id.clone(),
-            row: serde_json::json!({"id": &*id.key, "version": before + 1, "status": "PLACED", "total": 12345}),
+            row: Arc::new(
+                serde_json::json!({"id": &*id.key, "version": before + 1, "status": "PLACED", "total": 12345}),
+            ),
         }),
         ..Writes::default()
     }

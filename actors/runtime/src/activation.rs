@@ -4,10 +4,7 @@
 //! in its own place. So a look-up fails whole only where the store itself is away or broken. Deliberately absent: waiting and trying again,
 //! which is the lane's.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use holdfast_core::{
     AggregateId,
@@ -16,6 +13,7 @@ use holdfast_core::{
 };
 
 use crate::{
+    ids::{IdMap, IdSet},
     passivation::Directory,
     work::{Failure, Input, Item, Origin, Work},
 };
@@ -27,8 +25,8 @@ type Cold = (Result<Option<StateRow>, Failure>, u64);
 #[derive(Default)]
 pub(crate) struct Known {
     /// Aggregates that were not in memory then.
-    pub cold: HashMap<AggregateId, Cold>,
-    pub claims: HashMap<ClaimKey, Result<Claim, Failure>>,
+    pub cold: IdMap<AggregateId, Cold>,
+    pub claims: IdMap<ClaimKey, Result<Claim, Failure>>,
 }
 
 impl Known {
@@ -79,7 +77,7 @@ impl Known {
 
 /// What `batch` needs of the store beyond what `is_live`.
 pub(crate) fn wanted(batch: &[Input], is_live: impl Fn(&Input, &AggregateId) -> bool) -> Wanted {
-    let mut seen = HashSet::new();
+    let mut seen = IdSet::default();
     let mut wanted = Wanted::default();
     for input in batch {
         let aggregate = match &input.work {

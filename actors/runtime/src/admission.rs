@@ -27,7 +27,7 @@ impl Budget {
     }
 
     /// Takes `bytes`, or nothing if not so many are free at this moment.
-    fn try_take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    pub fn try_take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.total);
         self.credits.clone().try_acquire_many_owned(bytes).ok()
     }

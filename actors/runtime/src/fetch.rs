@@ -17,7 +17,10 @@ use holdfast_core::{
         store::Store,
     },
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc::{self, error::TrySendError},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -224,16 +227,21 @@ impl Fetcher {
         let mut since_end = 0_u32;
         let (mut end, mut silent) = (None, Duration::ZERO);
         let look_after = LOOK_FOR_GAPS.min(stall_after);
+        // One timer for all records, since setting one for each is not free.
+        let (look, mut has_delivered) = (tokio::time::sleep(look_after), false);
+        tokio::pin!(look);
         loop {
             let next = tokio::select! {
                 biased;
                 () = &mut recreated => return Ended::Recreated,
-                next = tokio::time::timeout(look_after, stream.next()) => next,
+                next = stream.next() => Some(next),
+                () = &mut look => None,
             };
+            has_delivered |= next.is_some();
             let record = match next {
-                Ok(Ok(record)) => record,
+                Some(Ok(record)) => record,
                 // The same stream goes on: it knows the batch, and asks for it once more at most for each of its offsets.
-                Ok(Err(error @ LogError::Unreadable { offset, .. })) => {
+                Some(Err(error @ LogError::Unreadable { offset, .. })) => {
                     gate.pass(offset).await;
                     let work = self.unreadable(topic, partition, offset, &error);
                     if lane.send(Input { partition, term, work }).await.is_err() {
@@ -244,8 +252,12 @@ impl Fetcher {
                     pulse.moved();
                     continue;
                 }
-                Ok(Err(error)) => return Ended::Failed(error),
-                Err(_) => {
+                Some(Err(error)) => return Ended::Failed(error),
+                None => {
+                    look.as_mut().reset(Instant::now() + look_after);
+                    if std::mem::take(&mut has_delivered) {
+                        continue;
+                    }
                     silent += look_after;
                     let mut passed = stream.position();
                     if silent >= stall_after {
@@ -284,16 +296,28 @@ impl Fetcher {
                 since_end = 0;
                 self.gauges.read(topic, partition, record.timestamp);
             }
-            pulse.waits(LANE);
-            let credit = self.budget.take(record.size_bytes()).await;
+            let credit = match self.budget.try_take(record.size_bytes()) {
+                Some(credit) => credit,
+                None => {
+                    pulse.waits(LANE);
+                    self.budget.take(record.size_bytes()).await
+                }
+            };
+            tokio::task::coop::consume_budget().await; // nothing else here need wait
             let now = self.clock.now();
             pulse.step("decoding");
             let work = self.context.admit(record, now, &self.trace, Some(credit));
-            pulse.waits(LANE);
             // It ends with this turn, once the lane has room for the work.
             let _receive = spans::receive(self.context.name(), &work);
-            if lane.send(Input { partition, term, work }).await.is_err() {
-                return Ended::Closed;
+            match lane.try_send(Input { partition, term, work }) {
+                Ok(()) => {}
+                Err(TrySendError::Full(input)) => {
+                    pulse.waits(LANE);
+                    if lane.send(input).await.is_err() {
+                        return Ended::Closed;
+                    }
+                }
+                Err(TrySendError::Closed(_)) => return Ended::Closed,
             }
             *from = Some(offset + 1);
             let is_behind = end.is_some_and(|end| end > offset + 1);

@@ -113,7 +113,7 @@ impl<A: Adapter> Kind for Typed<A> {
         // The view does not depend on the time; the context only wants one.
         self.0.observe(key, &state);
         let context = Context { key, version: row.version, now: Timestamp::default() };
-        let view = self.0.view(&state, &context);
+        let view = self.0.view(&state, &context).map(Arc::new);
         Ok(Snapshot { version: row.version, exists: true, sources: row.sources.clone(), state: Box::new(state), view })
     }
 
@@ -483,7 +483,7 @@ impl<'a, A: Adapter> Fold<'a, A> {
         let sources = sources.unwrap_or_else(|| committed.sources.clone());
         let state = state.unwrap_or_else(|| committed.state.downcast_ref::<A::Aggregate>().expect(WRONG_TYPE).clone());
         let context = Context { key: &work.aggregate.key, version, now: Timestamp::default() };
-        let view = adapter.view(&state, &context);
+        let view = adapter.view(&state, &context).map(Arc::new);
         if view != committed.view
             && let Some(row) = &view
         {

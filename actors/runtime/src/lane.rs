@@ -12,7 +12,7 @@ mod loss;
 mod undone;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -42,6 +42,7 @@ use crate::{
     context::{BoundedContext, Emit},
     effects::Effects,
     growth::Homes,
+    ids::{IdMap, IdSet},
     mutant::Mutant,
     partition::PartitionMessage,
     passivation::Directory,
@@ -157,13 +158,13 @@ pub(crate) struct Lane {
     /// Plans of this batch that are still to be committed.
     ready: VecDeque<Plan>,
     /// Claims written since the batch now gathering was looked up.
-    recent: HashMap<ClaimKey, Claim>,
+    recent: IdMap<ClaimKey, Claim>,
     /// Aggregates that are not live, to whose mailbox a commit has added since the batch now gathering was looked up: how many messages
     /// wait is not known.
-    mailed: HashSet<AggregateId>,
+    mailed: IdSet<AggregateId>,
     /// Firings of timers that are under way, by aggregate and name, and whether a commit has set the timer
     /// again, or cancelled it, since it was read.
-    firings: HashMap<(AggregateId, String), bool>,
+    firings: IdMap<(AggregateId, String), bool>,
     poll_due: Instant,
     passivate_due: Instant,
     /// Work that a commit left undone, in order, and whether there is any to put in its place.
@@ -201,9 +202,9 @@ impl Lane {
             fruitless: 0,
             in_flight: None,
             ready: VecDeque::new(),
-            recent: HashMap::new(),
-            mailed: HashSet::new(),
-            firings: HashMap::new(),
+            recent: IdMap::default(),
+            mailed: IdSet::default(),
+            firings: IdMap::default(),
             poll_due: Instant::now(),
             passivate_due: Instant::now(),
             undone: Vec::new(),
@@ -347,7 +348,7 @@ impl Lane {
             by_count.entry(owned.count).or_default().push((owned.partition, owned.term));
         }
         let all = batch.iter().chain(&self.carry).chain(self.parts.iter().flatten());
-        let under_way: HashSet<_> = all.filter_map(|input| waiting::firing(input)).collect();
+        let under_way: IdSet<_> = all.filter_map(|input| waiting::firing(input)).collect();
         self.firings.retain(|(aggregate, name), _| {
             self.asking.is_for(aggregate) || under_way.contains(&(aggregate, name.as_str()))
         });
@@ -370,7 +371,7 @@ impl Lane {
         for (aggregate, name) in due.iter().filter_map(waiting::firing) {
             self.firings.insert((aggregate.clone(), name.to_owned()), false);
         }
-        let mut counts: HashMap<(PartitionId, &AggregateId), u64> = HashMap::new();
+        let mut counts: IdMap<(PartitionId, &AggregateId), u64> = IdMap::default();
         for input in &due {
             if let Work::Item(item) = &input.work
                 && matches!(item.origin, Origin::Mail { .. })
@@ -512,7 +513,7 @@ impl Lane {
 
     /// Lets go of actors that are idle or too many; what `batch` is about to use stays.
     fn passivate(&mut self, batch: &[Input]) {
-        let busy: HashSet<&AggregateId> = batch
+        let busy: IdSet<&AggregateId> = batch
             .iter()
             .chain(&self.carry)
             .chain(self.parts.iter().flatten())

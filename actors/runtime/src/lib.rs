@@ -35,6 +35,7 @@ mod gauges;
 mod growth;
 mod guard;
 mod history;
+mod ids;
 mod kind;
 mod lane;
 mod limits;

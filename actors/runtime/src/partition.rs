@@ -4,7 +4,7 @@
 //! before the culprit to the new one, and reports the culprit; what becomes of the culprit is the lane's decision. A failing
 //! aggregate never touches its neighbours (I6). The default of ractor, to stop with a failing child, is replaced.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use holdfast_core::{AggregateId, port::store::StateRow};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::{
     entity::{Entity, EntityArguments, EntityMessage, Settled, Shared},
     guard::guarded,
+    ids::IdMap,
     kind::Kind,
     router::RouteError,
     telemetry,
@@ -90,8 +91,8 @@ impl Child {
 
 pub(crate) struct PartitionState {
     this: PartitionArguments,
-    children: HashMap<AggregateId, Child>,
-    names: HashMap<ActorId, AggregateId>,
+    children: IdMap<AggregateId, Child>,
+    names: IdMap<ActorId, AggregateId>,
 }
 
 impl Actor for Partition {
@@ -104,7 +105,7 @@ impl Actor for Partition {
         _: ActorRef<Self::Msg>,
         this: PartitionArguments,
     ) -> Result<PartitionState, ActorProcessingErr> {
-        Ok(PartitionState { this, children: HashMap::new(), names: HashMap::new() })
+        Ok(PartitionState { this, children: IdMap::default(), names: IdMap::default() })
     }
 
     async fn handle(

@@ -2,19 +2,18 @@
 //!
 //! The lane keeps this list, the supervisor keeps the actors; an actor is let go only when nothing of it is in flight or gathered.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use holdfast_core::AggregateId;
+
+use crate::ids::{IdMap, IdSet};
 
 /// Outdated uses that are kept however few the slots, so that a directory of one is not tidied at every second use.
 const USES_SPARE: usize = 64;
 
 #[derive(Default)]
 pub(crate) struct Directory {
-    slots: HashMap<AggregateId, Slot>,
+    slots: IdMap<AggregateId, Slot>,
     /// Uses, oldest first; a slot's last use is the one that counts. At most twice as many as slots, and a few: a hot aggregate is used without end
     /// (I11).
     uses: VecDeque<(AggregateId, u64)>,
@@ -77,7 +76,7 @@ impl Directory {
     }
 
     /// Takes out what has been idle since before `idle_before`, and the idlest beyond `max`, but nothing in `busy`.
-    pub fn passivate(&mut self, idle_before: Duration, max: usize, busy: &HashSet<&AggregateId>) -> Vec<AggregateId> {
+    pub fn passivate(&mut self, idle_before: Duration, max: usize, busy: &IdSet<&AggregateId>) -> Vec<AggregateId> {
         let mut gone = Vec::new();
         let mut kept = Vec::new();
         while let Some((id, used)) = self.uses.pop_front() {
@@ -118,7 +117,7 @@ mod tests {
             directory.touch(&id(3), Duration::from_secs(100 + n), || 0);
             assert!(directory.uses.len() <= 2 * 10 + USES_SPARE);
         }
-        let gone = directory.passivate(Duration::from_secs(5), 100, &HashSet::new());
+        let gone = directory.passivate(Duration::from_secs(5), 100, &IdSet::default());
         assert_eq!(gone, [id(0), id(1), id(2), id(4)], "the order of the others is kept");
     }
 
@@ -130,9 +129,9 @@ mod tests {
         }
         directory.touch(&id(0), Duration::from_secs(9), || 0);
         let busy = id(1);
-        let gone = directory.passivate(Duration::from_secs(3), 100, &HashSet::from([&busy]));
+        let gone = directory.passivate(Duration::from_secs(3), 100, &IdSet::from_iter([&busy]));
         assert_eq!(gone, [id(2)], "0 was used again, 1 is busy, 3 and 4 are not idle");
-        let gone = directory.passivate(Duration::ZERO, 2, &HashSet::new());
+        let gone = directory.passivate(Duration::ZERO, 2, &IdSet::default());
         assert_eq!(gone, [id(1), id(3)]);
         assert_eq!(directory.len(), 2);
     }

@@ -14,13 +14,14 @@ use holdfast_core::{
     batch::{Condition, Entry, MailboxWrite, TimerWrite, Unfiled, Writes},
     dedup::Answer,
     disposition::{DeadLetterReason, WaitReason},
-    retry::RetryPolicy,
+    retry::{self, RetryPolicy},
 };
 use uuid::Uuid;
 
 use crate::{
     context::Emit,
     dead_letter::{self, Cause},
+    ids::IdMap,
     lane::Owned,
     router::RouteError,
     spans, telemetry,
@@ -98,7 +99,7 @@ pub(crate) struct Planner<'a> {
     /// Work for the next batch.
     carry: Vec<Input>,
     /// Aggregates behind something that was not done in this batch, and why.
-    blocked: HashMap<AggregateId, Block>,
+    blocked: IdMap<AggregateId, Block>,
     late: Vec<Late>,
 }
 
@@ -135,8 +136,16 @@ enum Block {
 }
 
 impl<'a> Planner<'a> {
-    pub fn new(context: &'static str, emit: &'a Emit, count: u32, retry: RetryPolicy, now: Timestamp) -> Self {
-        let (plain, conditional) = (Plan::default(), Plan::default());
+    /// For a batch of so many `messages`.
+    pub fn new(
+        context: &'static str,
+        emit: &'a Emit,
+        count: u32,
+        retry: RetryPolicy,
+        now: Timestamp,
+        messages: usize,
+    ) -> Self {
+        let (plain, conditional) = (Plan::of(messages), Plan::default());
         Self {
             context,
             emit,
@@ -146,7 +155,7 @@ impl<'a> Planner<'a> {
             plain,
             conditional,
             carry: Vec::new(),
-            blocked: HashMap::new(),
+            blocked: IdMap::default(),
             late: Vec::new(),
         }
     }
@@ -361,12 +370,11 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Half as long again as it has waited already, whatever was tried: an outage costs less the longer it lasts. A quarter of that is up to the message's
-    /// id, so that what began to wait together doesn't come back together.
+    /// Half as long again as it has waited already, whatever was tried: an outage costs less the longer it lasts.
     fn wait_as_long_again(&self, item: &Item) -> Duration {
         let Origin::Mail { since, .. } = item.origin else { return self.retry.base };
         let longest = (Duration::from_millis(self.now.ms_since(since)) / 2).clamp(self.retry.base, self.retry.max);
-        longest / 1024 * (1024 - u32::from(item.message.id.as_bytes()[15]))
+        retry::spread(longest, item.message.id.as_bytes()[15])
     }
 
     fn dispose(&mut self, input: Input, item: &Arc<Item>, failure: &Failure) {
@@ -543,6 +551,18 @@ impl Late {
 }
 
 impl Plan {
+    /// An empty one, with room for so many `messages`.
+    fn of(messages: usize) -> Self {
+        Self {
+            entries: Vec::with_capacity(messages),
+            settles: Vec::with_capacity(messages),
+            consumed: Vec::with_capacity(messages),
+            answers: Vec::with_capacity(messages),
+            work: Vec::with_capacity(messages),
+            ..Self::default()
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.consumed.is_empty() && self.settles.is_empty() && self.answers.is_empty()
     }

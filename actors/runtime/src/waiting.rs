@@ -24,6 +24,7 @@ use uuid::Uuid;
 use crate::{
     context::decoded,
     guard::guarded,
+    ids::IdSet,
     lane::Environment,
     spans, telemetry,
     work::{Input, Item, MailRow, Origin, RefusedRecord, Work},
@@ -162,14 +163,14 @@ const EFFECT_PUT_OFF: Duration = Duration::from_mins(1);
 
 /// What is on its way already.
 struct Busy<'a> {
-    timers: HashSet<(&'a AggregateId, &'a str)>,
-    mail: HashSet<&'a AggregateId>,
+    timers: IdSet<(&'a AggregateId, &'a str)>,
+    mail: IdSet<&'a AggregateId>,
     rows: HashSet<i64>,
 }
 
 impl<'a> Busy<'a> {
     fn of(inputs: &[&'a Input]) -> Self {
-        let mut busy = Self { timers: HashSet::new(), mail: HashSet::new(), rows: HashSet::new() };
+        let mut busy = Self { timers: IdSet::default(), mail: IdSet::default(), rows: HashSet::new() };
         for input in inputs {
             let row = match &input.work {
                 Work::Refused(refused) => refused.mail.as_ref(),

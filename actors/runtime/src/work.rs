@@ -349,7 +349,7 @@ pub(crate) struct Snapshot {
     /// The typed state.
     pub state: Box<dyn Any + Send + Sync>,
     /// The read model row that is stored, if this kind has one.
-    pub view: Option<serde_json::Value>,
+    pub view: Option<Arc<serde_json::Value>>,
 }
 
 /// A claim together with what to do about it.

@@ -20,7 +20,7 @@ async fn what_a_row_can_do_wrong_is_data_and_costs_its_neighbours_nothing() {
     let store = fresh.store().await;
     store.register_partitions(1).await.expect("there");
     let mut owner = Owner::take(&store, [0]).await;
-    let view = |row| Writes { view: Some(ViewWrite { id: id("v"), row }), ..Writes::default() };
+    let view = |row| Writes { view: Some(ViewWrite { id: id("v"), row: Arc::new(row) }), ..Writes::default() };
     let mailbox = |change| Writes { mailbox: vec![change], ..Writes::default() };
     let foreign = holdfast_core::AggregateId { kind: "unheard-of", key: "v".into() };
     let mut far = record("a", u64::MAX, "x");
@@ -42,7 +42,7 @@ async fn what_a_row_can_do_wrong_is_data_and_costs_its_neighbours_nothing() {
         ("a view that is no object", view(json!([1]))),
         (
             "a view nobody defined",
-            Writes { view: Some(ViewWrite { id: foreign, row: json!({}) }), ..Writes::default() },
+            Writes { view: Some(ViewWrite { id: foreign, row: Arc::new(json!({})) }), ..Writes::default() },
         ),
         ("offset beyond bigint", mailbox(put(u64::MAX))),
         (

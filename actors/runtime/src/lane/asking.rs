@@ -5,7 +5,7 @@
 //! decided before (and is prepared, therefore) is older than whatever is away, so it passes. Nothing is consumed meanwhile, so a node that dies takes
 //! nothing along (I7). Deliberately absent: a bound on the time, which is the adapter's; on the bytes, which are in the admission's budget still.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use futures::FutureExt as _;
 use holdfast_core::{AggregateId, PartitionId};
@@ -14,6 +14,7 @@ use tokio::task::{JoinError, JoinSet};
 use super::{Lane, Owned, abandon, ended};
 use crate::{
     activation::Known,
+    ids::{IdMap, IdSet},
     mutant::Mutant,
     prepare::{self, Placed},
     work::{Input, Origin, Work},
@@ -26,16 +27,16 @@ const LAST: usize = usize::MAX;
 #[derive(Default)]
 struct Question {
     asked: Vec<Placed>,
-    first: HashMap<AggregateId, usize>,
+    first: IdMap<AggregateId, usize>,
 }
 
 /// What waits for one answer.
 struct Round {
-    aggregates: HashSet<AggregateId>,
+    aggregates: IdSet<AggregateId>,
     /// Behind what was asked for.
     held: Vec<Placed>,
     /// Of these, earlier mail is being decided meanwhile. If that comes to nothing it is read again, so mail that was behind it must be, too.
-    behind_mail: HashSet<AggregateId>,
+    behind_mail: IdSet<AggregateId>,
 }
 
 /// The look-ups under way, and what waits for them. Those of a lane that ends are given up.
@@ -146,7 +147,7 @@ impl Lane {
             return;
         }
         let mut questions: BTreeMap<&'static str, Question> = BTreeMap::new();
-        let mut asks: HashMap<AggregateId, &'static str> = HashMap::new();
+        let mut asks: IdMap<AggregateId, &'static str> = IdMap::default();
         let (mut others, mut places): (Vec<Placed>, _) = (Vec::new(), places.into_iter().peekable());
         for (place, input) in std::mem::take(batch).into_iter().enumerate() {
             let needs = places.next_if(|(needing, _)| *needing == place).map(|(_, context)| context);

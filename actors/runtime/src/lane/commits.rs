@@ -138,6 +138,7 @@ impl Lane {
             touched.filter(|partition| !committed.heads.contains_key(partition)).collect();
         // First the actors advance.
         self.advance(&plan, &undone, is_granted);
+        self.recent.reserve(batch.entries.len());
         for (entry, writes) in batch.entries.iter().enumerate().map(|(at, entry)| (at, chosen(entry, is_granted(at)))) {
             let partition = batch.entries[entry].partition;
             if !undone.contains(&partition) {

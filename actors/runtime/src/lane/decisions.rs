@@ -3,7 +3,7 @@
 //! Nothing is changed here that a commit has yet to confirm: verdicts become plans, and plans take effect when they are settled.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -18,6 +18,7 @@ use super::{DATABASE, Lane, Loss, abandon, size};
 use crate::{
     activation::{self, Known},
     backoff::Backoff,
+    ids::{IdMap, IdSet},
     mutant::Mutant,
     partition::{PartitionMessage, Post},
     plan::{Plan, Planned, Planner, Terms},
@@ -76,6 +77,7 @@ impl Lane {
             self.env.homes.count(),
             self.env.config.retry,
             self.env.clock.now(),
+            gathered,
         );
         // Those that everything in this batch is decided under; by the time it is, some may have ended.
         let terms = Terms::of(self.owned.values());
@@ -100,13 +102,13 @@ impl Lane {
         &mut self,
         batch: Vec<Input>,
         known: &Known,
-        recent: &HashMap<ClaimKey, Claim>,
+        recent: &IdMap<ClaimKey, Claim>,
         planner: &mut Planner<'_>,
     ) -> Vec<Group> {
         let now = self.env.clock.boot();
         let mut groups: Vec<Group> = Vec::new();
-        let mut places: HashMap<AggregateId, usize> = HashMap::new();
-        let mut claimed: HashSet<ClaimKey> = HashSet::new();
+        let mut places: IdMap<AggregateId, usize> = IdMap::default();
+        let mut claimed: IdSet<ClaimKey> = IdSet::default();
         for input in batch {
             let Some(owned) = self.owned.get_mut(&input.partition).filter(|owned| owned.takes(input.term)) else {
                 abandon(input);
@@ -320,7 +322,7 @@ impl Group {
 
 fn group<'g>(
     groups: &'g mut Vec<Group>,
-    places: &mut HashMap<AggregateId, usize>,
+    places: &mut IdMap<AggregateId, usize>,
     partition: PartitionId,
     aggregate: &AggregateId,
 ) -> &'g mut Group {

@@ -260,7 +260,7 @@ impl Contents {
             }
         }
         if let Some(view) = &writes.view {
-            self.views.insert(view.id.clone(), view.row.clone());
+            self.views.insert(view.id.clone(), Value::clone(&view.row));
         }
         self.dead_letters.extend(writes.dead_letters.iter().cloned());
         self.unfiled.extend(writes.unfiled.iter().cloned());

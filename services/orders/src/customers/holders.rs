@@ -8,6 +8,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use foldhash::fast::RandomState;
 use uuid::Uuid;
 
 /// Orders in each of the two halves of the memory: as many as a node keeps in memory by default, so that what is live is remembered.
@@ -20,8 +21,8 @@ pub(super) struct Holders(Mutex<Halves>);
 /// When the younger half is full, the older one is forgotten.
 #[derive(Default)]
 struct Halves {
-    younger: HashMap<Uuid, Uuid>,
-    older: HashMap<Uuid, Uuid>,
+    younger: HashMap<Uuid, Uuid, RandomState>,
+    older: HashMap<Uuid, Uuid, RandomState>,
 }
 
 impl Holders {

@@ -1,6 +1,6 @@
 //! Laws of what one commit writes, and of what is found afterwards (I1, I2, I10).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use holdfast_core::{
@@ -169,7 +169,7 @@ pub async fn views_are_written_and_replaced(harness: &dyn StoreHarness) {
     assert_eq!(harness.view(&id("a")).await, None);
     let first = json!({"status": "DRAFT", "lines": [{"sku": "ä", "n": 1}], "none": null});
     for row in [first, json!({"status": "PLACED"})] {
-        let view = ViewWrite { id: id("a"), row: row.clone() };
+        let view = ViewWrite { id: id("a"), row: Arc::new(row.clone()) };
         owner.write(0, Writes { view: Some(view), ..Writes::default() }).await;
         assert_eq!(harness.view(&id("a")).await, Some(row));
     }
