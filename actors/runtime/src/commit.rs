@@ -16,7 +16,9 @@ use holdfast_core::{
     port::store::{CommitError, Committed, Store},
 };
 
-use crate::{backoff::Backoff, mutant::Mutant, telemetry};
+use holdfast_machine::Rules;
+
+use crate::{backoff::Backoff, telemetry};
 
 /// How a commit ended, for certain.
 pub(crate) enum End {
@@ -51,11 +53,6 @@ impl Tokens {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(token);
     }
 
-    /// The newest.
-    pub fn last(&self) -> Option<Token> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).last().copied()
-    }
-
     pub fn contains(&self, token: Token) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&token)
     }
@@ -69,7 +66,7 @@ pub(crate) async fn commit(
     tokens: HashMap<PartitionId, Tokens>,
     context: &'static str,
     is_last: bool,
-    mutant: Option<Mutant>,
+    rules: Rules,
 ) -> End {
     let mut backoff = Backoff::infrastructure();
     let mut batch = batch;
@@ -87,7 +84,7 @@ pub(crate) async fn commit(
             Err(CommitError::Slow(error)) => ("slow", error),
             Err(CommitError::Unavailable(error)) => ("unavailable", error),
             Err(CommitError::Conflict) => ("conflict", "a stored version is not the expected one".to_owned()),
-            Err(CommitError::Unknown(_)) if mutant == Some(Mutant::BlindReexecution) => {
+            Err(CommitError::Unknown(_)) if !rules.settles_unknown_commits => {
                 batch = blindly(&*store, &batch).await;
                 continue;
             }
@@ -129,7 +126,7 @@ async fn outdated(
     rows.iter().filter(|row| stale.contains(&row.partition) && is_outdated(row)).map(|row| row.partition).collect()
 }
 
-/// [`Mutant::BlindReexecution`]: the batch as the one after whatever is committed.
+/// [`Rules::settles_unknown_commits`] left out: the batch as the one after whatever is committed.
 async fn blindly(store: &dyn Store, batch: &Batch) -> Arc<Batch> {
     let mut again = batch.clone();
     for row in store.partitions().await.unwrap_or_default() {

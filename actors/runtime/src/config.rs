@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use holdfast_core::{PartitionId, epoch::Generation, growth::Growth, retry::RetryPolicy};
-
-use crate::mutant::Mutant;
+use holdfast_machine::Rules;
 
 /// See the field docs; [`Default`] is what production starts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,32 +51,28 @@ pub struct Config {
     /// How long a producer may go on sending by a partition count that has changed: the age of its metadata and its delivery timeout together.
     /// A transition lasts at least that long. Too short a time can cost order across growth.
     pub producers_max_age: Duration,
-    /// Which rule is broken, in a test.
+    /// Which rules are kept: all, but in a test.
     #[doc(hidden)]
-    pub mutant: Option<Mutant>,
+    pub rules: Rules,
 }
 
 impl Config {
     /// [`Growth::serves`], unless a test has it otherwise.
     pub(crate) fn serves(&self, growth: &Growth, partition: PartitionId, generation: Generation) -> bool {
-        match self.mutant {
-            Some(Mutant::NoAcknowledgement) => true,
-            Some(Mutant::AcknowledgedByParent) => {
-                let mut parents = growth.clone();
-                parents.generations = parents.generations.into_iter().rev().take(2).collect();
-                parents.serves(partition, generation)
-            }
-            _ => growth.serves(partition, generation),
+        if !self.rules.waits_for_acknowledgement {
+            return true;
         }
+        if !self.rules.waits_for_all_earlier_homes {
+            let mut parents = growth.clone();
+            parents.generations = parents.generations.into_iter().rev().take(2).collect();
+            return parents.serves(partition, generation);
+        }
+        growth.serves(partition, generation)
     }
 
     /// How long after an attempt began it counts as lost.
     pub(crate) fn effect_hold(&self) -> Duration {
         self.effect_timeout + self.effect_timeout / 2
-    }
-
-    pub(crate) fn is(&self, mutant: Mutant) -> bool {
-        self.mutant == Some(mutant)
     }
 }
 
@@ -105,7 +100,7 @@ impl Default for Config {
             stall_after: Duration::from_secs(10),
             drain: Duration::from_secs(30),
             producers_max_age: Duration::from_mins(7),
-            mutant: None,
+            rules: Rules::SOUND,
         }
     }
 }

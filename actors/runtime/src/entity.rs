@@ -10,12 +10,13 @@ use holdfast_core::port::clock::Clock;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::mpsc;
 
+use holdfast_machine::Rules;
+
 use crate::{
     context::Emit,
     guard::guarded,
     kind::Kind,
     lease::Lease,
-    mutant::Mutant,
     router::{ReadAnswer, RouteError},
     work::{Delivery, ReadReply, Snapshot, Verdict},
 };
@@ -36,7 +37,7 @@ pub(crate) struct Shared {
     pub emit: Arc<Emit>,
     pub lease: Lease,
     pub clock: Arc<dyn Clock>,
-    pub mutant: Option<Mutant>,
+    pub rules: Rules,
 }
 
 pub(crate) struct Entity;
@@ -87,7 +88,7 @@ impl Actor for Entity {
             EntityMessage::Read { settled, reply } => {
                 state.settle(settled);
                 match reply {
-                    Some(reply) if state.in_flight && state.this.shared.mutant != Some(Mutant::StrongDoesNotWait) => {
+                    Some(reply) if state.in_flight && state.this.shared.rules.reads_wait_for_commits => {
                         state.readers.push(reply);
                     }
                     Some(reply) => state.this.answer(reply),

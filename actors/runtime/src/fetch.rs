@@ -23,6 +23,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use holdfast_machine::Rules;
+
 use crate::{
     admission::Budget,
     backoff::Backoff,
@@ -32,7 +34,6 @@ use crate::{
     gauges::Gauges,
     growth::{self, Homes},
     history::{History, MARKS_BELIEVED, OFFSETS_RUNBOOK},
-    mutant::Mutant,
     progress::{Board, Doing, Pulse},
     spans,
     telemetry::{self, Trace},
@@ -49,7 +50,7 @@ pub(crate) struct Fetcher {
     pub trace: Trace,
     pub store: Arc<dyn Store>,
     pub homes: Homes,
-    pub mutant: Option<Mutant>,
+    pub rules: Rules,
     pub history: Arc<History>,
     pub stall_after: Duration,
     pub board: Board,
@@ -92,7 +93,7 @@ impl Fetcher {
         serving: Arc<AtomicBool>,
         stop: CancellationToken,
     ) {
-        let gate = Gate::new(topic.clone(), partition, self.log.clone(), self.homes.clone(), serving, self.mutant);
+        let gate = Gate::new(topic.clone(), partition, self.log.clone(), self.homes.clone(), serving, self.rules);
         let pulse = self.board.add("reader", format!("{topic}-{partition}"));
         let reading = self.read(topic, partition, term, from, lane, gate, pulse);
         tokio::select! {
@@ -296,12 +297,11 @@ impl Fetcher {
                 since_end = 0;
                 self.gauges.read(topic, partition, record.timestamp);
             }
-            let credit = match self.budget.try_take(record.size_bytes()) {
-                Some(credit) => credit,
-                None => {
-                    pulse.waits(LANE);
-                    self.budget.take(record.size_bytes()).await
-                }
+            let credit = if let Some(credit) = self.budget.try_take(record.size_bytes()) {
+                credit
+            } else {
+                pulse.waits(LANE);
+                self.budget.take(record.size_bytes()).await
             };
             tokio::task::coop::consume_budget().await; // nothing else here need wait
             let now = self.clock.now();

@@ -12,7 +12,9 @@ use std::sync::{
 
 use holdfast_core::{PartitionId, growth::Growth, port::log::Log};
 
-use crate::{backoff::Backoff, growth::Homes, mutant::Mutant};
+use holdfast_machine::Rules;
+
+use crate::{backoff::Backoff, growth::Homes};
 
 pub(crate) struct Gate {
     topic: Arc<str>,
@@ -23,7 +25,7 @@ pub(crate) struct Gate {
     serving: Arc<AtomicBool>,
     /// Records below this offset have waited.
     open_below: u64,
-    mutant: Option<Mutant>,
+    rules: Rules,
 }
 
 impl Gate {
@@ -33,9 +35,9 @@ impl Gate {
         log: Arc<dyn Log>,
         homes: Homes,
         serving: Arc<AtomicBool>,
-        mutant: Option<Mutant>,
+        rules: Rules,
     ) -> Self {
-        Self { topic, partition, log, homes, serving, open_below: 0, mutant }
+        Self { topic, partition, log, homes, serving, open_below: 0, rules }
     }
 
     /// Whether the record at `offset` may go on at once.
@@ -83,16 +85,18 @@ impl Gate {
 
     fn ancestors(&self, growth: &Growth) -> Vec<PartitionId> {
         let all = growth.ancestors(&self.topic, self.partition);
-        match self.mutant {
-            Some(Mutant::NoWait) => Vec::new(),
-            // It is the highest: counts are multiples.
-            Some(Mutant::ParentOnly) => all.into_iter().next_back().into_iter().collect(),
-            _ => all,
+        if !self.rules.waits_for_ancestors {
+            return Vec::new();
         }
+        if !self.rules.waits_for_all_ancestors {
+            // It is the highest: counts are multiples.
+            return all.into_iter().next_back().into_iter().collect();
+        }
+        all
     }
 
     async fn measure(&self, ancestors: &[PartitionId]) -> Result<(u64, Vec<u64>), holdfast_core::port::log::LogError> {
-        if self.mutant == Some(Mutant::EndsBeforeFetch) {
+        if !self.rules.measures_ends_after_fetch {
             let ends = self.log.ends(&self.topic, ancestors).await?;
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
             let own = self.log.ends(&self.topic, &[self.partition]).await?;

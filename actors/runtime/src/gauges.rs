@@ -21,8 +21,7 @@ use holdfast_core::{
 };
 
 use crate::{
-    admission::Budget, context::BoundedContext, growth::Homes, lane::size, ownership::Handles, progress::Board,
-    telemetry,
+    admission::Budget, context::BoundedContext, growth::Homes, handles::Handles, lane::size, progress::Board, telemetry,
 };
 
 /// How often stalls are looked for. Together with [`crate::STUCK_AFTER`] it bounds how long one goes unnoticed.

@@ -25,7 +25,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::{config::Config, context::BoundedContext, mutant::Mutant, progress::Pulse, telemetry};
+use crate::{config::Config, context::BoundedContext, progress::Pulse, telemetry};
 
 /// Counts are asked of the log this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -155,7 +155,7 @@ impl Watcher {
             self.count().await;
         }
         let mut growth = self.read().await?;
-        if self.config.is(Mutant::EndedByAge) {
+        if !self.config.rules.transition_ends_when_consumed {
             self.end_by_age(&growth).await?;
         }
         let acts = growth.next(self.topics(), &self.counts, self.config.producers_max_age);
@@ -173,7 +173,7 @@ impl Watcher {
         Ok(growth)
     }
 
-    /// [`Mutant::EndedByAge`].
+    /// [`Rules::transition_ends_when_consumed`] left out.
     async fn end_by_age(&self, growth: &Growth) -> Result<(), StoreError> {
         for (topic, counts) in &growth.topics {
             for step in counts.steps.iter().filter(|step| step.age >= self.config.producers_max_age) {

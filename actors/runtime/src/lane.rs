@@ -8,7 +8,6 @@ mod asking;
 mod commits;
 mod decisions;
 mod homes;
-mod loss;
 mod undone;
 
 use std::{
@@ -28,6 +27,7 @@ use holdfast_core::{
     port::{clock::Clock, log::Log, store::Store},
     watermark::Watermark,
 };
+use holdfast_machine::ownership::Loss;
 use ractor::ActorRef;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -43,7 +43,6 @@ use crate::{
     effects::Effects,
     growth::Homes,
     ids::{IdMap, IdSet},
-    mutant::Mutant,
     partition::PartitionMessage,
     passivation::Directory,
     plan::Plan,
@@ -55,10 +54,16 @@ use crate::{
     work::{Input, Origin, Work},
 };
 
-pub(crate) use loss::{Loss, Report};
-
 /// What a lane waits for, as [`crate::progress`] shows it.
 const DATABASE: &str = "the database";
+
+/// An ownership that has ended without an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub partition: PartitionId,
+    pub term: u64,
+    pub cause: Loss,
+}
 
 /// What a lane needs of its node.
 pub(crate) struct Environment {
@@ -143,7 +148,7 @@ pub(crate) struct Lane {
     env: Environment,
     inputs: mpsc::Receiver<Input>,
     control: mpsc::UnboundedReceiver<Control>,
-    reports: mpsc::UnboundedSender<Report>,
+    reports: mpsc::UnboundedSender<Lost>,
     relay: mpsc::UnboundedSender<RelayMessage>,
     owned: BTreeMap<PartitionId, Owned>,
     /// Work left over from the last batch; it comes before everything gathered since.
@@ -174,7 +179,7 @@ pub(crate) struct Lane {
     live_told: usize,
     /// A commit was refused for its generation: the counts have changed.
     is_outdated: bool,
-    /// For [`Mutant::ActorsKept`]; empty otherwise.
+    /// For [`Rules::drops_actors_when_fenced`] left out; empty otherwise.
     kept: HashMap<PartitionId, (ActorRef<PartitionMessage>, Directory)>,
     pulse: Pulse,
 }
@@ -184,7 +189,7 @@ impl Lane {
         env: Environment,
         inputs: mpsc::Receiver<Input>,
         control: mpsc::UnboundedReceiver<Control>,
-        reports: mpsc::UnboundedSender<Report>,
+        reports: mpsc::UnboundedSender<Lost>,
         relay: mpsc::UnboundedSender<RelayMessage>,
         pulse: Pulse,
     ) -> Self {
@@ -434,10 +439,10 @@ impl Lane {
     /// Lets go of a partition and of everything gathered for it.
     fn remove(&mut self, partition: PartitionId, batch: &mut Vec<Input>) {
         if let Some(owned) = self.owned.remove(&partition) {
-            if self.env.config.is(Mutant::ActorsKept) {
-                self.kept.insert(partition, (owned.supervisor, owned.live));
-            } else {
+            if self.env.config.rules.drops_actors_when_fenced {
                 owned.supervisor.stop(None);
+            } else {
+                self.kept.insert(partition, (owned.supervisor, owned.live));
             }
             owned.held.into_iter().for_each(abandon);
             self.count_live();
@@ -460,7 +465,7 @@ impl Lane {
     /// Gives a partition up and reports why.
     fn lose(&mut self, partition: PartitionId, cause: Loss) {
         if let Some(owned) = self.owned.get(&partition) {
-            let _ = self.reports.send(Report { partition, term: owned.term, cause });
+            let _ = self.reports.send(Lost { partition, term: owned.term, cause });
             self.remove(partition, &mut Vec::new());
         }
     }

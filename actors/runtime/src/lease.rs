@@ -1,8 +1,7 @@
 //! How long this node may answer strong reads for a partition without asking anybody (I5).
 //!
-//! A taker raises the epoch first and waits one full lease afterwards; an owner counts its lease from before the renewing
-//! select was sent. So when the taker starts, every lease that was granted before is over. Time is `CLOCK_BOOTTIME` of this
-//! machine, never compared with another's.
+//! When a lease begins and how long it lasts is decided by the ownership machine; here is its end, where actors and the router look at it at the moment of
+//! an answer. Time is `CLOCK_BOOTTIME` of this machine, never compared with another's.
 
 use std::{
     sync::{
@@ -27,9 +26,9 @@ impl Lease {
         Self { clock, until_ms: Arc::default() }
     }
 
-    /// Renews until `sent + lease`, where `sent` was read on the same clock before the renewal was sent. An ended lease stays ended.
-    pub fn renew(&self, sent: Duration, lease: Duration) {
-        let until = u64::try_from((sent + lease).as_millis()).unwrap_or(ENDED - 1);
+    /// Lasts until `until` by the boot clock, or longer if it did already. An ended lease stays ended.
+    pub fn extend(&self, until: Duration) {
+        let until = u64::try_from(until.as_millis()).unwrap_or(ENDED - 1);
         let _ = self
             .until_ms
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |old| (old != ENDED).then(|| until.max(old)));
@@ -50,9 +49,6 @@ impl Lease {
 const ENDED: u64 = u64::MAX;
 
 #[cfg(test)]
-mod model;
-
-#[cfg(test)]
 mod tests {
     use super::*;
     use holdfast_core::Timestamp;
@@ -69,17 +65,17 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_counts_from_before_the_renewal_was_sent_and_never_comes_back_once_ended() {
+    fn ended_lease_stays_ended() {
         let clock = Arc::new(Fixed(AtomicU64::new(1_000)));
         let lease = Lease::new(clock.clone());
         assert!(!lease.valid());
-        lease.renew(Duration::from_millis(900), Duration::from_millis(500));
+        lease.extend(Duration::from_millis(1_400));
         clock.0.store(1_399, Ordering::SeqCst);
         assert!(lease.valid());
         clock.0.store(1_400, Ordering::SeqCst);
         assert!(!lease.valid());
         lease.end();
-        lease.renew(Duration::from_millis(1_400), Duration::from_millis(500));
+        lease.extend(Duration::from_millis(1_900));
         assert!(!lease.valid());
     }
 }

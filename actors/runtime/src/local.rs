@@ -18,8 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::{
     activation,
     guard::guarded,
+    handles::Handle,
     node::Node,
-    ownership::Handle,
     partition::PartitionMessage,
     peers::Forward,
     router::{Consistency, ReadAnswer, RouteError, Router},

@@ -22,19 +22,20 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use holdfast_machine::Rules;
+
 use crate::{
     admission::{Budget, CallBudget},
-    beats::Beats,
     config::Config,
     context::{BoundedContext, Emit},
     effects::Effects,
     fetch::Fetcher,
     gauges::{Gauges, Keeper},
     growth::{Homes, Watcher},
+    handles::{Handles, owned_count},
     history::History,
     lane::{Environment, Lane},
-    mutant::Mutant,
-    ownership::{Handles, LaneEnds, Ownership, owned_count},
+    ownership::{LaneEnds, Ownership},
     progress::{Board, Stalled},
     relay::Relay,
     telemetry::Trace,
@@ -88,7 +89,7 @@ pub struct Node {
     board: Board,
     root: ActorRef<()>,
     drain: Duration,
-    mutant: Option<Mutant>,
+    rules: Rules,
 }
 
 /// The actor above all partition supervisors. A supervisor that fails is a bug; its partition is noticed as lost at the next delivery.
@@ -212,7 +213,7 @@ impl Node {
             trace: ports.trace.clone(),
             store: ports.store.clone(),
             homes: homes.clone(),
-            mutant: config.mutant,
+            rules: config.rules,
             history: history.clone(),
             stall_after: config.stall_after,
             board: board.clone(),
@@ -227,10 +228,9 @@ impl Node {
             homes: homes.clone(),
             fetcher,
             lanes,
-            reports: reported,
-            reporter: reports,
+            lost: reported,
+            losses: reports,
             history: history.clone(),
-            beats: Arc::new(Beats::new(&config.address)),
             handles: handles.clone(),
             root: root.get_cell(),
             stop: stop.clone(),
@@ -253,7 +253,7 @@ impl Node {
             board,
             root,
             drain: config.drain,
-            mutant: config.mutant,
+            rules: config.rules,
         }))
     }
 
@@ -322,10 +322,10 @@ impl Node {
         self.root.stop(None);
     }
 
-    /// The count by which a call is sent to its home; [`Mutant::PassivatedAfterwards`] has the first one for ever.
+    /// The count by which a call is sent to its home; [`Rules::passivates_before_acknowledging`] left out has the first one for ever.
     pub(crate) fn count(&self) -> u32 {
         let growth = self.homes.now();
         let first = growth.generations.values().next().copied();
-        first.filter(|_| self.mutant == Some(Mutant::PassivatedAfterwards)).unwrap_or(growth.current().1)
+        first.filter(|_| !self.rules.passivates_before_acknowledging).unwrap_or(growth.current().1)
     }
 }

@@ -1,87 +1,53 @@
-//! Which partitions this node owns: take-over, lease, loss, release.
+//! The shell of the ownership machine: what the group, the store and the lanes say becomes its inputs, and its actions become IO.
 //!
-//! The group says which partitions are this node's to take; only the row in the store makes it the owner (I4). Taking: raise the epoch
-//! first, then, unless the last owner released it, wait until its lease is over, on one's own clock, then read where it stands and start
-//! ([`crate::take_over`]). A reconcile loop takes whatever is assigned and not owned, whatever order of pauses, callbacks and panics led
-//! there; after losing a fence it takes again only once the group has confirmed the assignment since.
-//! Here is the loop; beginning, renewing and releasing have files of their own.
+//! The rules are the machine's (`holdfast_machine::ownership`). Here is one loop: it waits for whatever happens first, tells the machine, and does what the
+//! machine says, in order. What takes its time runs as a task whose end is the next input; a task that panicked ends as one that failed. Deliberately
+//! absent: any decision.
 
-mod release;
-mod renewal;
+mod ask;
 mod start;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64},
-    },
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
 use holdfast_core::{
     PartitionId,
-    epoch::Token,
-    port::{
-        clock::Clock,
-        log::Membership,
-        store::{Store, StoreError},
-    },
+    port::{clock::Clock, log::Membership, store::Store},
 };
-use ractor::ActorRef;
-use tokio::sync::mpsc;
+use holdfast_machine::{
+    Now,
+    ownership::{Action, Input, Loss, Ownership as Machine, Report, Settings},
+};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
     backoff::Backoff,
-    beats::Beats,
     chores::Chores,
     commit::Tokens,
     config::Config,
     context::Emit,
     fetch::Fetcher,
     growth::Homes,
+    handles::Handles,
     history::History,
-    lane::{Control, Loss, Report, size},
+    lane::{Control, Lost, size},
     lease::Lease,
-    partition::PartitionMessage,
-    progress::Board,
+    progress::{Board, Doing, Pulse},
     relay::RelayMessage,
-    take_over::{TakeOver, Taking},
-    telemetry,
-    work::{Input, ReadReply},
+    telemetry, work,
 };
-
-/// How the router reaches an owned partition.
-#[derive(Clone)]
-pub(crate) struct Handle {
-    pub term: u64,
-    pub supervisor: ActorRef<PartitionMessage>,
-    pub lane: mpsc::Sender<Input>,
-    pub lease: Lease,
-    /// Whether the keys at home here are served.
-    pub serving: Arc<AtomicBool>,
-    /// Reads of aggregates that are not in memory come back here.
-    pub cold: mpsc::UnboundedSender<(holdfast_core::AggregateId, ReadReply)>,
-}
-
-/// The owned partitions, for the router.
-pub(crate) type Handles = Arc<RwLock<HashMap<PartitionId, Handle>>>;
 
 /// The ends of one lane and its relay.
 #[derive(Clone)]
 pub(crate) struct LaneEnds {
-    pub inputs: mpsc::Sender<Input>,
+    pub inputs: mpsc::Sender<work::Input>,
     pub control: mpsc::UnboundedSender<Control>,
     pub relay: mpsc::UnboundedSender<RelayMessage>,
-}
-
-impl LaneEnds {
-    /// Lets the lane and its relay drop everything of a partition.
-    fn forget(&self, partition: PartitionId, term: u64) {
-        let _ = self.control.send(Control::Drop { partition, term });
-        let _ = self.relay.send(RelayMessage::Drop { partition });
-    }
 }
 
 pub(crate) struct Ownership {
@@ -93,11 +59,10 @@ pub(crate) struct Ownership {
     pub homes: Homes,
     pub fetcher: Fetcher,
     pub lanes: Vec<LaneEnds>,
-    pub reports: mpsc::UnboundedReceiver<Report>,
-    /// For those who report from here.
-    pub reporter: mpsc::UnboundedSender<Report>,
+    pub lost: mpsc::UnboundedReceiver<Lost>,
+    /// For those who tell of losses from here.
+    pub losses: mpsc::UnboundedSender<Lost>,
     pub history: Arc<History>,
-    pub beats: Arc<Beats>,
     pub handles: Handles,
     pub root: ractor::ActorCell,
     pub stop: CancellationToken,
@@ -112,220 +77,166 @@ struct Held {
     stop: CancellationToken,
 }
 
-#[derive(Default)]
-struct State {
-    /// What the group says.
-    group: BTreeSet<PartitionId>,
-    /// That, and partitions that only other input topics have (see [`Ownership::with_shared`]).
-    assigned: BTreeSet<PartitionId>,
-    /// Being taken; cancelled when the assignment goes.
-    taking: BTreeMap<PartitionId, CancellationToken>,
-    releasing: BTreeSet<PartitionId>,
-    held: BTreeMap<PartitionId, Held>,
-    /// Lost by a fence; not taken again until the group has confirmed the assignment. With the number of the loss: a confirmation asked
-    /// for before it says nothing.
-    unconfirmed: BTreeMap<PartitionId, u64>,
-    /// Being confirmed.
-    confirming: BTreeSet<PartitionId>,
-    losses: u64,
-    terms: u64,
-    /// The last batch that this node committed to each partition.
-    remembered: BTreeMap<PartitionId, Arc<AtomicU64>>,
-    is_renewing: bool,
+/// What a task is for, in case it panics: the loop that it belongs to, and the input that then stands for its answer.
+struct Note {
+    class: &'static str,
+    name: String,
+    failed: Input,
 }
 
-impl State {
-    /// Not to be taken again before the group confirms the assignment.
-    fn doubt(&mut self, partition: PartitionId) {
-        self.losses += 1;
-        self.unconfirmed.insert(partition, self.losses);
+/// What the shell itself has to remember.
+struct State {
+    held: BTreeMap<PartitionId, Held>,
+    /// The last batch that this node committed to each partition.
+    remembered: BTreeMap<PartitionId, Arc<AtomicU64>>,
+    /// What each taker that does not serve yet was last seen to wait for.
+    takers: BTreeMap<PartitionId, (&'static str, Pulse)>,
+    work: Chores<Input, Note>,
+}
+
+impl Note {
+    /// For a task of the taker of `partition`.
+    fn of_taker(partition: PartitionId, failed: Input) -> Self {
+        Self { class: "taker", name: partition.to_string(), failed }
+    }
+
+    /// For a task of the whole node.
+    fn of_node(name: &str, failed: Input) -> Self {
+        Self { class: "ownership", name: name.to_owned(), failed }
     }
 }
 
-enum Done {
-    Took { partition: PartitionId, end: Taking },
-    Released { partition: PartitionId },
-    Confirmed { partition: PartitionId, loss: u64, is_confirmed: bool },
-    Renewed { sent: Duration, tokens: Result<Vec<(PartitionId, Option<Token>)>, StoreError> },
+impl State {
+    fn remembered(&mut self, partition: PartitionId) -> Arc<AtomicU64> {
+        self.remembered.entry(partition).or_default().clone()
+    }
 }
-
-/// What a task is for, in case it panics.
-#[derive(Clone, Copy)]
-enum Chore {
-    Take(PartitionId),
-    Release(PartitionId, u64),
-    Confirm(PartitionId),
-    Renew,
-}
-
-type Work = Chores<Done, Chore>;
 
 impl Ownership {
-    /// Runs until stopped, then releases everything.
+    /// Runs until stopped and everything is released.
     pub async fn run(mut self) {
-        let mut state = State::default();
-        let mut work = Work::new();
-        let mut renew = tokio::time::interval(self.config.renew_every);
-        renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let membership = self.membership.clone();
+        let started = Instant::now();
+        let mut machine = Machine::new(self.settings(), self.homes.now());
+        let work = Chores::new();
+        let mut state = State { held: BTreeMap::new(), remembered: BTreeMap::new(), takers: BTreeMap::new(), work };
         let mut homes = self.homes.clone();
         let history = self.history.clone();
         let watching = history.watch();
         tokio::pin!(watching);
+        let context = self.fetcher.context.name();
+        let mut assigned = Box::pin(assigned(self.membership.clone(), context));
+        let (stop, mut is_stopping) = (self.stop.clone(), false);
         let pulse = self.board.add("ownership", "");
-        loop {
-            pulse.step("reconciling");
-            state.assigned = self.with_shared(&state.group);
-            self.reconcile(&mut state, &mut work);
+        let mut actions = Vec::new();
+        while !machine.has_left() {
+            let due = machine.due().map_or_else(far_off, |due| started + due);
             pulse.idle();
-            tokio::select! {
-                () = self.stop.cancelled() => break,
-                assigned = membership.changed() => match assigned {
-                    Ok(assigned) => {
-                        state.unconfirmed.clear(); // the group has spoken since
-                        state.group = assigned;
-                    }
-                    Err(error) => {
-                        tracing::warn!(context = self.fetcher.context.name(), %error, "group membership failed; trying again");
-                        Backoff::infrastructure().wait().await;
-                    }
-                },
-                Some(report) = self.reports.recv() => self.lost(&mut state, report),
-                () = homes.changed() => {}
-                Some(done) = work.next(), if !work.is_empty() => match done {
-                    Ok(done) => self.done(&mut state, &mut work, done).await,
-                    Err(chore) => self.failed(&mut state, chore),
-                },
-                _ = renew.tick() => {
-                    // Also with nothing to renew: others are to be heard.
-                    if !state.is_renewing {
-                        state.is_renewing = true;
-                        self.renew(&state, &mut work);
-                    }
-                    self.confirm_all(&mut state, &mut work);
+            let input = tokio::select! {
+                () = stop.cancelled(), if !is_stopping => {
+                    is_stopping = true;
+                    Input::Stop
                 }
+                group = &mut assigned, if !is_stopping => {
+                    assigned = Box::pin(self::assigned(self.membership.clone(), context));
+                    Input::Assigned(group)
+                }
+                Some(Lost { partition, term, cause }) = self.lost.recv() => Input::Lost { partition, term, cause },
+                () = homes.changed() => Input::Counted(homes.now()),
+                Some(done) = state.work.next(), if !state.work.is_empty() => match done {
+                    Ok(input) => input,
+                    Err(Note { class, name, failed }) => {
+                        self.board.ended(class, name, "it panicked");
+                        failed
+                    }
+                },
+                () = tokio::time::sleep_until(due) => Input::Tick,
                 // Looks at the marks of topics; never ends.
-                () = &mut watching => {}
-            }
-        }
-        self.release_all(state, work).await;
-    }
-
-    /// A partition beyond the commands topic's count has records all the same, if another input topic is larger; the group knows nothing of
-    /// it. It belongs to the owner of the partition that its number comes to among the commands topic's.
-    fn with_shared(&self, group: &BTreeSet<PartitionId>) -> BTreeSet<PartitionId> {
-        let growth = self.homes.now();
-        let shared = growth.rows.iter().map(|row| row.partition).filter(|partition| {
-            let shared_with = self.in_group(*partition);
-            shared_with != *partition && group.contains(&shared_with)
-        });
-        group.iter().copied().chain(shared).collect()
-    }
-
-    /// The partition of the group's topic by whose assignment this one is assigned.
-    fn in_group(&self, partition: PartitionId) -> PartitionId {
-        let count = self.homes.now().topic_count(self.fetcher.context.commands_topic());
-        if count > 0 && partition.0 >= count { PartitionId(partition.0 % count) } else { partition }
-    }
-
-    /// Starts taking what is assigned and not owned, and releasing what is owned and not assigned.
-    fn reconcile(&self, state: &mut State, work: &mut Work) {
-        metrics::gauge!(telemetry::OWNED_PARTITIONS, "context" => self.fetcher.context.name())
-            .set(size(state.held.len()));
-        let wanted: Vec<PartitionId> = state
-            .assigned
-            .iter()
-            .filter(|id| {
-                !state.held.contains_key(id)
-                    && !state.taking.contains_key(id)
-                    && !state.releasing.contains(id)
-                    && !state.unconfirmed.contains_key(id)
-            })
-            .copied()
-            .collect();
-        for partition in wanted {
-            let unwanted = CancellationToken::new();
-            state.taking.insert(partition, unwanted.clone());
-            let taking = TakeOver {
-                store: self.store.clone(),
-                clock: self.clock.clone(),
-                config: self.config.clone(),
-                history: self.history.clone(),
-                context: self.fetcher.context.name(),
-                events_topic: self.emit.events_topic.clone(),
-                homes: self.homes.clone(),
-                beats: self.beats.clone(),
-                partition,
-                pulse: self.board.add("taker", partition.to_string()),
-                remembered: state.remembered.entry(partition).or_default().clone(),
-                unwanted,
+                () = &mut watching => continue,
             };
-            work.spawn(Chore::Take(partition), async move { Done::Took { partition, end: taking.run().await } });
+            pulse.step("reconciling");
+            let now = Now { boot: self.clock.boot(), awake: started.elapsed() };
+            machine.handle(input, now, &mut actions);
+            for action in actions.drain(..) {
+                self.perform(action, &mut state).await;
+            }
+            self.show(&machine, &mut state);
         }
-        for (_, unwanted) in state.taking.iter().filter(|(id, _)| !state.assigned.contains(id)) {
-            unwanted.cancel();
-        }
-        let unwanted: Vec<PartitionId> = state.held.keys().filter(|id| !state.assigned.contains(id)).copied().collect();
-        for partition in unwanted {
-            self.release(state, work, partition);
+        state.work.abort_all();
+    }
+
+    fn settings(&self) -> Settings {
+        let Config { address, lease, drift, renew_every, release_grace, drain, rules, .. } = &*self.config;
+        Settings {
+            address: address.clone(),
+            run: Uuid::new_v4(),
+            commands_topic: self.fetcher.context.commands_topic().clone(),
+            lease: *lease,
+            drift: *drift,
+            renew_every: *renew_every,
+            release_grace: *release_grace,
+            drain: *drain,
+            rules: *rules,
         }
     }
 
-    async fn done(&self, state: &mut State, work: &mut Work, done: Done) {
-        match done {
-            Done::Took { partition, end } => {
-                state.taking.remove(&partition);
-                match end {
-                    Taking::Taken { row, count, token, started, known } => {
-                        if let Err(error) = self.start(state, row, count, token, started, known).await {
-                            tracing::error!(partition = partition.0, %error, "an owned partition could not be started");
-                            state.doubt(partition);
-                        } else if !state.assigned.contains(&partition) {
-                            self.release(state, work, partition);
-                        }
-                    }
-                    Taking::Lost => state.doubt(partition),
-                    Taking::GivenUp => {}
-                }
-            }
-            Done::Released { partition } => {
-                state.releasing.remove(&partition);
-            }
-            Done::Confirmed { partition, loss, is_confirmed } => {
-                state.confirming.remove(&partition);
-                if is_confirmed && state.unconfirmed.get(&partition) == Some(&loss) {
-                    state.unconfirmed.remove(&partition);
-                }
-            }
-            Done::Renewed { sent, tokens } => {
-                state.is_renewing = false;
-                self.renewed(state, sent, tokens);
+    /// Shows what is owned, and what each taker waits for.
+    fn show(&self, machine: &Machine, state: &mut State) {
+        metrics::gauge!(telemetry::OWNED_PARTITIONS, "context" => self.fetcher.context.name())
+            .set(size(machine.owned()));
+        let waits: BTreeMap<PartitionId, &'static str> = machine.waits().collect();
+        state.takers.retain(|partition, _| waits.contains_key(partition));
+        for (partition, what) in waits {
+            let (last, pulse) =
+                state.takers.entry(partition).or_insert_with(|| ("", self.board.add("taker", partition.to_string())));
+            if *last != what {
+                pulse.moved_on_to(Doing::Waits(what));
+                *last = what;
             }
         }
     }
 
-    /// A task panicked: a bug, which must not cost a partition for good. What it was for is begun again, no faster than the group confirms.
-    fn failed(&self, state: &mut State, chore: Chore) {
-        let (class, name) = match chore {
-            Chore::Take(partition) => ("taker", partition.to_string()),
-            Chore::Release(partition, _) => ("ownership", format!("release of {partition}")),
-            Chore::Confirm(partition) => ("ownership", format!("confirmation of {partition}")),
-            Chore::Renew => ("ownership", "renewal of leases".to_owned()),
-        };
-        self.board.ended(class, name, "it panicked");
-        match chore {
-            Chore::Take(partition) => {
-                state.taking.remove(&partition);
-                state.doubt(partition);
+    async fn perform(&self, action: Action, state: &mut State) {
+        match action {
+            Action::Serve(grant) => {
+                self.history.saw(None);
+                let (partition, term) = (grant.row.partition, grant.term);
+                if let Err(error) = self.start(state, *grant).await {
+                    tracing::error!(partition = partition.0, %error, "an owned partition could not be started");
+                    let _ = self.losses.send(Lost { partition, term, cause: Loss::SupervisorDied });
+                }
             }
-            Chore::Release(partition, term) => {
-                state.releasing.remove(&partition);
-                self.lane_of(partition).forget(partition, term);
+            Action::Renew { partition, term, until } => {
+                if let Some(held) = state.held.get(&partition).filter(|held| held.term == term) {
+                    held.lease.extend(until);
+                }
             }
-            Chore::Confirm(partition) => {
-                state.confirming.remove(&partition);
+            // First the lease, so that no strong read is answered from here on.
+            Action::Close { partition, term } => {
+                if state.held.get(&partition).is_some_and(|held| held.term == term)
+                    && let Some(held) = state.held.remove(&partition)
+                {
+                    held.lease.end();
+                    self.handles.write().unwrap_or_else(PoisonError::into_inner).remove(&partition);
+                    held.stop.cancel();
+                }
             }
-            Chore::Renew => state.is_renewing = false,
+            Action::Drop { partition, term } => {
+                let lane = self.lane_of(partition);
+                let _ = lane.control.send(Control::Drop { partition, term });
+                let _ = lane.relay.send(RelayMessage::Drop { partition });
+            }
+            Action::HurryCounts => self.homes.hurry(),
+            Action::Leave => self.membership.leave().await,
+            Action::Report(report) => self.report(report, state),
+            Action::ReadRows { .. }
+            | Action::Raise { .. }
+            | Action::Beat { .. }
+            | Action::Verify { .. }
+            | Action::Acknowledge { .. }
+            | Action::HandOver { .. }
+            | Action::Look { .. }
+            | Action::Confirm { .. }
+            | Action::Release { .. } => self.ask(action, state),
         }
     }
 
@@ -333,47 +244,64 @@ impl Ownership {
         &self.lanes[partition.0 as usize % self.lanes.len()]
     }
 
-    /// Takes in that an ownership has ended without an order.
-    fn lost(&self, state: &mut State, report: Report) {
-        let Report { partition, term, cause } = report;
-        if state.held.get(&partition).is_some_and(|held| held.term == term)
-            && let Some(held) = state.held.remove(&partition)
-        {
-            self.close(partition, &held);
-            self.lane_of(partition).forget(partition, term);
-            let (context, partition_index) = (self.fetcher.context.name(), partition.0);
-            if cause == Loss::Fenced {
-                metrics::counter!(telemetry::FENCED_TOTAL, "context" => context).increment(1);
+    fn report(&self, report: Report, state: &mut State) {
+        let context = self.fetcher.context.name();
+        match report {
+            Report::NoRow(partition) => {
+                tracing::warn!(context, partition = partition.0, "an assigned partition has no row yet");
             }
-            metrics::counter!(telemetry::LOST_TOTAL, "context" => context, "cause" => cause.as_str()).increment(1);
-            let cause = cause.as_str();
-            tracing::warn!(
+            Report::Halted(partition, halt) => {
+                self.history.saw(Some(&halt));
+                // What an operator puts right is right, whatever this node remembers.
+                state.remembered(partition).store(0, std::sync::atomic::Ordering::Release);
+            }
+            Report::Held(partition, error) => {
+                tracing::warn!(context, partition = partition.0, error, "take-over waits");
+            }
+            Report::NotRenewed(error) => tracing::warn!(context, %error, "leases could not be renewed"),
+            Report::Lost(partition, cause) => {
+                if cause == Loss::Fenced {
+                    metrics::counter!(telemetry::FENCED_TOTAL, "context" => context).increment(1);
+                }
+                let cause = cause.as_str();
+                metrics::counter!(telemetry::LOST_TOTAL, "context" => context, "cause" => cause).increment(1);
+                tracing::warn!(
+                    context,
+                    partition = partition.0,
+                    cause,
+                    "partition given up; it is taken again if it is assigned still"
+                );
+            }
+            Report::Released(partition) => tracing::info!(context, partition = partition.0, "partition released"),
+            Report::NotReleased(partition) => tracing::warn!(
                 context,
-                partition = partition_index,
-                cause,
-                "partition given up; it is taken again if it is assigned still"
-            );
-            state.doubt(partition);
-        }
-    }
-
-    /// Asks the group about what is in doubt, once at a time for each.
-    fn confirm_all(&self, state: &mut State, work: &mut Work) {
-        for (partition, loss) in &state.unconfirmed {
-            if !state.confirming.insert(*partition) {
-                continue;
-            }
-            let (membership, partition, loss) = (self.membership.clone(), *partition, *loss);
-            let asked = self.in_group(partition);
-            work.spawn(Chore::Confirm(partition), async move {
-                let is_confirmed = membership.confirm(asked).await;
-                Done::Confirmed { partition, loss, is_confirmed }
-            });
+                partition = partition.0,
+                "partition given up without release; its next owner waits out a lease"
+            ),
+            Report::AddressShared => tracing::warn!(
+                context,
+                address = self.config.address,
+                "another node says that it is at this node's address: give each its own, or calls go to either"
+            ),
         }
     }
 }
 
-/// The number of partitions owned now.
-pub(crate) fn owned_count(handles: &Handles) -> usize {
-    handles.read().unwrap_or_else(PoisonError::into_inner).len()
+/// Waits until the assignment differs from the one last returned. A group that fails is asked again.
+async fn assigned(membership: Arc<dyn Membership>, context: &'static str) -> BTreeSet<PartitionId> {
+    let mut backoff = Backoff::infrastructure();
+    loop {
+        match membership.changed().await {
+            Ok(assigned) => return assigned,
+            Err(error) => {
+                tracing::warn!(context, %error, "group membership failed; trying again");
+                backoff.wait().await;
+            }
+        }
+    }
+}
+
+/// When nothing is due.
+fn far_off() -> Instant {
+    Instant::now() + Duration::from_hours(1)
 }

@@ -34,7 +34,9 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{backoff::Backoff, config::Config, mutant::Mutant, progress::Pulse, spans, telemetry::Trace};
+use holdfast_machine::Rules;
+
+use crate::{backoff::Backoff, config::Config, progress::Pulse, spans, telemetry::Trace};
 
 pub(crate) enum RelayMessage {
     /// Rows of a commit, in order, and whether any message of it is traced.
@@ -122,7 +124,7 @@ pub(crate) struct Relay {
     trace: Trace,
     rows_max: usize,
     bytes_max: usize,
-    mutant: Option<Mutant>,
+    rules: Rules,
     events_topic: Arc<str>,
     lines: BTreeMap<PartitionId, Line>,
     in_flight: FuturesOrdered<BoxFuture<'static, Published>>,
@@ -158,7 +160,7 @@ impl Relay {
             trace,
             rows_max: config.relay_rows_max,
             bytes_max: config.relay_bytes_max,
-            mutant: config.mutant,
+            rules: config.rules,
             events_topic: format!("{context}.events").into(),
             lines: BTreeMap::new(),
             in_flight: FuturesOrdered::new(),
@@ -209,7 +211,7 @@ impl Relay {
                     known,
                     known_stored: None,
                     finish: None,
-                    must_look: self.mutant != Some(Mutant::StuckNotRead),
+                    must_look: self.rules.reads_stuck_before_sending,
                     aside: Vec::new(),
                     waits: None,
                     held_until: None,
@@ -218,7 +220,7 @@ impl Relay {
             }
             RelayMessage::Home { partition, home } => {
                 if let Some(line) = self.lines.get_mut(&partition) {
-                    (line.home, line.must_look) = (home, self.mutant != Some(Mutant::StuckNotRead));
+                    (line.home, line.must_look) = (home, self.rules.reads_stuck_before_sending);
                 }
             }
             RelayMessage::Reload { partition, token, head } => {

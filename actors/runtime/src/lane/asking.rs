@@ -15,7 +15,6 @@ use super::{Lane, Owned, abandon, ended};
 use crate::{
     activation::Known,
     ids::{IdMap, IdSet},
-    mutant::Mutant,
     prepare::{self, Placed},
     work::{Input, Origin, Work},
 };
@@ -134,7 +133,7 @@ impl Lane {
     /// after it for the same aggregates.
     pub(super) async fn ask(&mut self, batch: &mut Vec<Input>, known: &Known) {
         self.asking.hold(batch);
-        let (owned, is_ignored) = (&self.owned, self.env.config.is(Mutant::MailboxAfterBatch));
+        let (owned, is_ignored) = (&self.owned, !self.env.config.rules.applies_mail_before_records);
         let places = prepare::needing(&self.env.context, batch, |input, item| {
             if known.unusable(&item.aggregate).is_some() {
                 return false; // it fails without

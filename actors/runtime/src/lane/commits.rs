@@ -15,7 +15,9 @@ use holdfast_core::{
     port::store::Committed,
 };
 
-use super::{DATABASE, InFlight, Lane, Loss, Offsets, Owned, ended, undone::Refusal};
+use holdfast_machine::ownership::Loss;
+
+use super::{DATABASE, InFlight, Lane, Offsets, Owned, ended, undone::Refusal};
 use crate::{
     commit::{self, End},
     partition::PartitionMessage,
@@ -41,7 +43,7 @@ impl Lane {
             } else {
                 let tokens = self.owned.values().map(|owned| (owned.partition, owned.tokens.clone())).collect();
                 let (store, context) = (self.env.store.clone(), self.env.context.name());
-                tokio::spawn(commit::commit(store, batch.clone(), tokens, context, is_last, self.env.config.mutant))
+                tokio::spawn(commit::commit(store, batch.clone(), tokens, context, is_last, self.env.config.rules))
             };
             let spans = spans::commit(self.env.context.name(), &plan.work);
             self.in_flight = Some(InFlight { task, plan, batch, done, spans });

@@ -14,12 +14,13 @@ use holdfast_core::{
 };
 use tokio::sync::mpsc;
 
-use super::{DATABASE, Lane, Loss, abandon, size};
+use holdfast_machine::ownership::Loss;
+
+use super::{DATABASE, Lane, abandon, size};
 use crate::{
     activation::{self, Known},
     backoff::Backoff,
     ids::{IdMap, IdSet},
-    mutant::Mutant,
     partition::{PartitionMessage, Post},
     plan::{Plan, Planned, Planner, Terms},
     prepare,
@@ -33,7 +34,7 @@ impl Lane {
         let mut backoff = Backoff::infrastructure();
         let known = loop {
             let growth = self.env.homes.now();
-            let is_growing = growth.is_in_transition() && !self.env.config.is(Mutant::MailboxBeforeWait);
+            let is_growing = growth.is_in_transition() && self.env.config.rules.reads_mail_after_wait;
             let is_live = |input: &Input, id: &AggregateId| {
                 !(is_growing && input.place().is_some())
                     && self.owned.get(&input.partition).is_some_and(|owned| owned.live.contains(id))
@@ -163,7 +164,8 @@ impl Lane {
             {
                 continue; // the timer as it is set now is in its table, and comes when it is due
             }
-            let is_ignored = self.env.config.is(Mutant::MailboxAfterBatch) && matches!(item.origin, Origin::Log { .. });
+            let is_ignored =
+                !self.env.config.rules.applies_mail_before_records && matches!(item.origin, Origin::Log { .. });
             if known.waiting(&item, &owned.live) > 0 && !is_ignored {
                 planner.block_waiting(&aggregate, WaitReason::Retrying);
             }
@@ -173,7 +175,7 @@ impl Lane {
                 continue;
             }
             if let Some(key) = item.claim_key() {
-                let is_blind = self.env.config.is(Mutant::LookUpIgnoresBatch);
+                let is_blind = !self.env.config.rules.claims_count_within_batch;
                 let recently = recent.get(&key).filter(|_| !is_blind).map(Ok);
                 if let Some(claim) = recently.or_else(|| known.claims.get(&key).map(Result::as_ref)) {
                     match claim.map_err(Clone::clone).and_then(|claim| answer_of(claim, item.body())) {

@@ -15,10 +15,11 @@ use holdfast_core::{
     port::store::StoreError,
 };
 
-use super::{DATABASE, Lane, Loss};
+use holdfast_machine::ownership::Loss;
+
+use super::{DATABASE, Lane};
 use crate::{
     growth,
-    mutant::Mutant,
     partition::PartitionMessage,
     relay::{Home, RelayMessage},
     work::Input,
@@ -103,7 +104,7 @@ impl Lane {
         let owned = self.owned.get_mut(&partition)?;
         let before = std::mem::replace(&mut owned.count, count);
         let moved = owned.live.remove_where(|id| KeyHash::of(id.key.as_bytes()).home(count) != partition);
-        if !moved.is_empty() && !self.env.config.is(Mutant::PassivatedAfterwards) {
+        if !moved.is_empty() && self.env.config.rules.passivates_before_acknowledging {
             let _ = owned.supervisor.send_message(PartitionMessage::Passivate { ids: moved.clone() });
         }
         // Whoever stays where he is goes on being served; a key that is new here must wait.
@@ -133,7 +134,7 @@ impl Lane {
                 let _ = self.relay.send(RelayMessage::Reload { partition, token, head: row.outbox_head });
                 let home = Home { count, serves: owned.is_serving() };
                 let _ = self.relay.send(RelayMessage::Home { partition, home });
-                if self.env.config.is(Mutant::PassivatedAfterwards) {
+                if !self.env.config.rules.passivates_before_acknowledging {
                     tokio::time::sleep(Duration::from_secs(5)).await;
                     let _ = owned.supervisor.send_message(PartitionMessage::Passivate { ids: moved });
                 }

@@ -14,7 +14,9 @@ use holdfast_core::{
     epoch::PartitionRow,
 };
 
-use super::{InFlight, Lane, Loss, asking::mail_of};
+use holdfast_machine::ownership::Loss;
+
+use super::{InFlight, Lane, asking::mail_of};
 use crate::{
     commit::Reloaded,
     partition::PartitionMessage,

@@ -1,6 +1,6 @@
 //! Beginning to serve a partition that has been taken: its lease, supervisor, relay, lane and readers, and the router's way to it.
 //!
-//! Deliberately absent: taking ([`crate::take_over`]).
+//! Deliberately absent: taking, which is the machine's.
 
 use std::{
     collections::HashMap,
@@ -8,25 +8,22 @@ use std::{
         Arc, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
-use holdfast_core::{
-    AggregateId, PartitionId,
-    epoch::{PartitionRow, Token},
-};
+use holdfast_core::{AggregateId, PartitionId};
+use holdfast_machine::ownership::{Grant, Loss};
 use ractor::Actor as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Handle, Held, Ownership, State};
+use super::{Held, Ownership, State};
 use crate::{
     commit::Tokens,
     entity::Shared,
     guard::guarded_future,
-    lane::{Control, Loss, Owned, Report},
+    handles::Handle,
+    lane::{Control, Lost, Owned},
     lease::Lease,
-    mutant::Mutant,
     partition::{Partition, PartitionArguments},
     passivation::Directory,
     relay::{Home, RelayMessage},
@@ -35,26 +32,17 @@ use crate::{
 
 impl Ownership {
     /// Begins to serve a partition that has been taken.
-    pub(super) async fn start(
-        &self,
-        state: &mut State,
-        row: PartitionRow,
-        count: u32,
-        token: Token,
-        started: Duration,
-        known: Option<u64>,
-    ) -> Result<(), ractor::SpawnErr> {
-        state.terms += 1;
-        let (partition, term) = (row.partition, state.terms);
+    pub(super) async fn start(&self, state: &mut State, grant: Grant) -> Result<(), ractor::SpawnErr> {
+        let Grant { row, term, count, token, known, lease_until } = grant;
+        let partition = row.partition;
         let lane = self.lane_of(partition).clone();
         let lease = Lease::new(self.clock.clone());
-        let forever = Duration::from_hours(1_000_000);
-        lease.renew(started, if self.config.is(Mutant::NoLeaseCheck) { forever } else { self.config.lease });
+        lease.extend(lease_until);
         let shared = Arc::new(Shared {
             emit: self.emit.clone(),
             lease: lease.clone(),
             clock: self.clock.clone(),
-            mutant: self.config.mutant,
+            rules: self.config.rules,
         });
         let arguments = PartitionArguments { context: self.fetcher.context.name(), shared };
         let (supervisor, _) = Partition::spawn_linked(None, Partition, arguments, self.root.clone()).await?;
@@ -62,7 +50,7 @@ impl Ownership {
         tokens.add(token);
         let serving = Arc::new(AtomicBool::new(self.config.serves(&self.homes.now(), partition, row.generation)));
         let published = Arc::new(AtomicU64::new(row.outbox_cursor));
-        let remembered = state.remembered.entry(partition).or_default().clone();
+        let remembered = state.remembered(partition);
         remembered.store(row.batch, Ordering::Release);
         let _ = lane.relay.send(RelayMessage::Own {
             partition,
@@ -98,12 +86,12 @@ impl Ownership {
             let (fetcher, inputs) = (self.fetcher.clone(), lane.inputs.clone());
             let (serving, stop, from) = (serving.clone(), stop.clone(), row.next_offset(topic));
             let reading = fetcher.run(topic.clone(), partition, term, from, inputs, serving, stop);
-            let (board, reporter, name) = (self.board.clone(), self.reporter.clone(), format!("{topic}-{partition}"));
+            let (board, losses, name) = (self.board.clone(), self.losses.clone(), format!("{topic}-{partition}"));
             tokio::spawn(async move {
                 // An input without a reader would stop without a word. Taken anew, the partition is read from what was committed.
                 if let Err(panicked) = guarded_future("reading", reading).await {
                     board.ended("reader", name, &panicked.to_string());
-                    let _ = reporter.send(Report { partition, term, cause: Loss::ReaderDied });
+                    let _ = losses.send(Lost { partition, term, cause: Loss::ReaderDied });
                 }
             });
         }

@@ -22,7 +22,7 @@ use holdfast_core::{
 use tokio::time::Instant;
 
 use super::Relay;
-use crate::{mutant::Mutant, telemetry};
+use crate::telemetry;
 
 /// More rows than this refused within [`REFUSALS_WITHIN`] are their topic's fault, which is held.
 const REFUSALS_MAX: usize = 8;
@@ -114,7 +114,7 @@ impl Relay {
             "outbox record refused by the broker; set aside with all that follows of its topic and key (`holdfast outbox stuck list`)"
         );
         line.aside = vec![SetAside { attempts: 1, error, ..behind(row) }];
-        if self.mutant == Some(Mutant::CursorBeforeStuck) {
+        if !self.rules.stores_stuck_before_cursor {
             line.published.store(row.sequence, Ordering::Release);
             line.sent = row.sequence;
             line.held_until = Some(Instant::now() + HELD);

@@ -265,7 +265,7 @@ fn whatever_fails_while_partitions_grow_order_holds_and_nothing_is_lost() {
     let (first, last) = only.map_or((0, RUNS), |seed| (seed, seed + 1));
     let mut events = 0;
     for seed in first..last {
-        let how = How { grows: Some(way(seed)), mutant: None };
+        let how = How { grows: Some(way(seed)), ..How::default() };
         let counts =
             run(seed, how, |_| {}).unwrap_or_else(|wrong| panic!("seed {seed} (HOLDFAST_SEED={seed}):\n{wrong}"));
         events += counts.events;

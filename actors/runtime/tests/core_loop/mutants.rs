@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_core::{KeyHash, PartitionId};
-use holdfast_runtime::{Config, Consistency, Router as _, mutant::Mutant};
+use holdfast_runtime::{Config, Consistency, Router as _, Rules};
 use holdfast_testkit::{
     Gate,
     store::{CommitFault, Stage},
@@ -22,20 +22,20 @@ use crate::{
 
 fn as_it_is(_: &Cluster) {}
 
-/// Runs without growth find `mutant`.
-fn plainly(mutant: Mutant, by: &[&str], sabotage: impl Fn(&Cluster)) {
-    caught(by, |_| How { grows: None, mutant: Some(mutant) }, sabotage);
+/// Runs without growth find `rules`.
+fn plainly(rules: Rules, by: &[&str], sabotage: impl Fn(&Cluster)) {
+    caught(by, |_| How { grows: None, rules }, sabotage);
 }
 
-/// Runs with growth find `mutant`.
-fn growing(mutant: Option<Mutant>, by: &[&str], sabotage: impl Fn(&Cluster)) {
-    caught(by, |seed| How { grows: Some(way(seed)), mutant }, sabotage);
+/// Runs with growth find `rules`.
+fn growing(rules: Rules, by: &[&str], sabotage: impl Fn(&Cluster)) {
+    caught(by, |seed| How { grows: Some(way(seed)), rules }, sabotage);
 }
 
 /// What is between a node that has lost touch and its successor.
 #[derive(Clone, Copy, Default)]
 struct Lost {
-    mutant: Option<Mutant>,
+    rules: Rules,
     /// It hears of its successor, and hands over.
     is_told: bool,
     /// The first node can't reach the store.
@@ -48,7 +48,7 @@ struct Lost {
 /// was written before the read began (I5).
 async fn stale_read(lost: Lost) -> Option<String> {
     let cluster = Cluster::new();
-    let change = |config: &mut Config| config.mutant = lost.mutant;
+    let change = |config: &mut Config| config.rules = lost.rules;
     let first = cluster.start_with(change).await;
     eventually("owned", || first.node.owned_partitions() == PARTITIONS as usize).await;
     first.node.command(call("a", "add", "1")).await.expect("applied");
@@ -83,26 +83,32 @@ async fn lag(old: &Member, new: &Member) -> Option<String> {
     None
 }
 
-/// Finds `lost.mutant`, and nothing without it.
+/// Finds `lost.rules`, and nothing without it.
 async fn reads_find(lost: Lost) {
-    assert_eq!(stale_read(Lost { mutant: None, ..lost }).await, None);
+    assert_eq!(stale_read(Lost { rules: Rules::SOUND, ..lost }).await, None);
     assert!(stale_read(lost).await.is_some(), "nobody noticed");
 }
 
 #[tokio::test(start_paused = true)]
 async fn waiting_before_the_epoch_is_raised_is_caught() {
-    reads_find(Lost { mutant: Some(Mutant::WaitThenBump), ..Lost::default() }).await;
+    reads_find(Lost { rules: Rules { raises_before_waiting: false, ..Rules::SOUND }, ..Lost::default() }).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_from_the_answer_is_caught() {
     let answers_after = Duration::from_secs(4);
-    reads_find(Lost { mutant: Some(Mutant::LeaseFromAnswer), answers_after, ..Lost::default() }).await;
+    reads_find(Lost {
+        rules: Rules { lease_counts_from_sending: false, ..Rules::SOUND },
+        answers_after,
+        ..Lost::default()
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_look_at_the_lease_is_caught() {
-    reads_find(Lost { mutant: Some(Mutant::NoLeaseCheck), is_cut_off: true, ..Lost::default() }).await;
+    reads_find(Lost { rules: Rules { checks_lease: false, ..Rules::SOUND }, is_cut_off: true, ..Lost::default() })
+        .await;
 }
 
 /// A little longer than a lease and its allowance for drift.
@@ -111,10 +117,10 @@ const SILENCE: Duration = Duration::from_millis(5_300);
 const LATE: Duration = Duration::from_secs(20);
 
 /// Nodes that know each other; the first owns all.
-async fn acquainted<const N: usize>(cluster: &Cluster, mutant: Option<Mutant>) -> [Member; N] {
+async fn acquainted<const N: usize>(cluster: &Cluster, rules: Rules) -> [Member; N] {
     let mut members = Vec::new();
     for at in 0..N {
-        let member = cluster.start_with(|config| config.mutant = mutant).await;
+        let member = cluster.start_with(|config| config.rules = rules).await;
         if at > 0 {
             cluster.group.expel(&member.membership);
         }
@@ -135,9 +141,9 @@ fn robs(cluster: &Cluster, old: &Member, new: &Member) {
 }
 
 /// An owner's beats arrive too late to be of use.
-async fn read_of_one_whose_beats_are_late(mutant: Option<Mutant>) -> Option<String> {
+async fn read_of_one_whose_beats_are_late(rules: Rules) -> Option<String> {
     let cluster = Cluster::new();
-    let [old, new] = acquainted(&cluster, mutant).await;
+    let [old, new] = acquainted(&cluster, rules).await;
     old.store.set_beat_latency(LATE);
     tokio::time::sleep(SILENCE + Duration::from_secs(1)).await;
     robs(&cluster, &old, &new);
@@ -146,14 +152,17 @@ async fn read_of_one_whose_beats_are_late(mutant: Option<Mutant>) -> Option<Stri
 
 #[tokio::test(start_paused = true)]
 async fn a_look_before_the_beat_is_caught() {
-    assert_eq!(read_of_one_whose_beats_are_late(None).await, None);
-    assert!(read_of_one_whose_beats_are_late(Some(Mutant::LookThenBeat)).await.is_some(), "nobody noticed");
+    assert_eq!(read_of_one_whose_beats_are_late(Rules::SOUND).await, None);
+    assert!(
+        read_of_one_whose_beats_are_late(Rules { beats_before_looking: false, ..Rules::SOUND }).await.is_some(),
+        "nobody noticed"
+    );
 }
 
 /// A taker has heard nothing for a while, because nothing reached it.
-async fn read_after_a_taker_was_out_of_hearing(mutant: Option<Mutant>) -> Option<String> {
+async fn read_after_a_taker_was_out_of_hearing(rules: Rules) -> Option<String> {
     let cluster = Cluster::new();
-    let [old, new] = acquainted(&cluster, mutant).await;
+    let [old, new] = acquainted(&cluster, rules).await;
     new.store.set_beat_latency(LATE);
     tokio::time::sleep(SILENCE + Duration::from_secs(1)).await;
     new.store.set_beat_latency(Duration::ZERO);
@@ -163,14 +172,17 @@ async fn read_after_a_taker_was_out_of_hearing(mutant: Option<Mutant>) -> Option
 
 #[tokio::test(start_paused = true)]
 async fn a_beat_that_is_not_the_last_one_is_caught() {
-    assert_eq!(read_after_a_taker_was_out_of_hearing(None).await, None);
-    assert!(read_after_a_taker_was_out_of_hearing(Some(Mutant::OldBeatTrusted)).await.is_some(), "nobody noticed");
+    assert_eq!(read_after_a_taker_was_out_of_hearing(Rules::SOUND).await, None);
+    assert!(
+        read_after_a_taker_was_out_of_hearing(Rules { asks_for_last_beat: false, ..Rules::SOUND }).await.is_some(),
+        "nobody noticed"
+    );
 }
 
 /// An owner begins while its beats are late, and is robbed at once.
-async fn read_of_one_that_has_just_begun(mutant: Option<Mutant>) -> Option<String> {
+async fn read_of_one_that_has_just_begun(rules: Rules) -> Option<String> {
     let cluster = Cluster::new();
-    let [first, old, new] = acquainted(&cluster, mutant).await;
+    let [first, old, new] = acquainted(&cluster, rules).await;
     old.store.set_beat_latency(LATE);
     tokio::time::sleep(SILENCE).await;
     cluster.group.readmit(&old.membership);
@@ -184,14 +196,17 @@ async fn read_of_one_that_has_just_begun(mutant: Option<Mutant>) -> Option<Strin
 
 #[tokio::test(start_paused = true)]
 async fn a_first_lease_without_a_beat_is_caught() {
-    assert_eq!(read_of_one_that_has_just_begun(None).await, None);
-    assert!(read_of_one_that_has_just_begun(Some(Mutant::BeginWithoutBeat)).await.is_some(), "nobody noticed");
+    assert_eq!(read_of_one_that_has_just_begun(Rules::SOUND).await, None);
+    assert!(
+        read_of_one_that_has_just_begun(Rules { beats_before_beginning: false, ..Rules::SOUND }).await.is_some(),
+        "nobody noticed"
+    );
 }
 
 /// While the outcome of a commit is being found out, it is visible elsewhere already.
-async fn read_behind_a_commit(mutant: Option<Mutant>) -> bool {
+async fn read_behind_a_commit(rules: Rules) -> bool {
     let cluster = Cluster::new();
-    let member = cluster.start_with(|config| config.mutant = mutant).await;
+    let member = cluster.start_with(|config| config.rules = rules).await;
     eventually("owned", || member.node.owned_partitions() == PARTITIONS as usize).await;
     member.node.command(call("a", "add", "1")).await.expect("applied");
     member.store.next_commit(CommitFault::UnknownCommitted);
@@ -207,21 +222,21 @@ async fn read_behind_a_commit(mutant: Option<Mutant>) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn a_strong_read_that_waits_for_no_commit_is_caught() {
-    assert!(!read_behind_a_commit(None).await);
-    assert!(read_behind_a_commit(Some(Mutant::StrongDoesNotWait)).await, "nobody noticed");
+    assert!(!read_behind_a_commit(Rules::SOUND).await);
+    assert!(read_behind_a_commit(Rules { reads_wait_for_commits: false, ..Rules::SOUND }).await, "nobody noticed");
 }
 
 /// The version check is the second line, and hides this one.
 #[test]
 fn actors_kept_after_a_lost_fence_are_caught() {
-    plainly(Mutant::ActorsKept, &["I2", "I3", "I10"], |cluster| {
+    plainly(Rules { drops_actors_when_fenced: false, ..Rules::SOUND }, &["I2", "I3", "I10"], |cluster| {
         cluster.store.sabotage(|store| store.no_version_check = true);
     });
 }
 
 #[test]
 fn a_commit_made_again_blindly_is_caught() {
-    plainly(Mutant::BlindReexecution, &["I2", "I3"], as_it_is);
+    plainly(Rules { settles_unknown_commits: false, ..Rules::SOUND }, &["I2", "I3"], as_it_is);
 }
 
 #[test]
@@ -237,28 +252,33 @@ fn a_read_back_without_the_rows_lock_is_caught() {
 
 #[tokio::test(start_paused = true)]
 async fn a_row_released_before_reads_end_is_caught() {
-    reads_find(Lost { mutant: Some(Mutant::ReleaseFirst), is_told: true, ..Lost::default() }).await;
+    reads_find(Lost {
+        rules: Rules { ends_lease_before_releasing: false, ..Rules::SOUND },
+        is_told: true,
+        ..Lost::default()
+    })
+    .await;
 }
 
 #[test]
 fn a_look_up_that_ignores_its_batch_is_caught() {
-    plainly(Mutant::LookUpIgnoresBatch, &["I2"], as_it_is);
+    plainly(Rules { claims_count_within_batch: false, ..Rules::SOUND }, &["I2"], as_it_is);
 }
 
 #[test]
 fn a_mailbox_applied_after_the_batch_is_caught() {
-    growing(Some(Mutant::MailboxAfterBatch), &["I2", "I3"], as_it_is);
+    growing(Rules { applies_mail_before_records: false, ..Rules::SOUND }, &["I2", "I3"], as_it_is);
 }
 
 #[test]
 fn a_mailbox_in_the_order_of_offsets_is_caught() {
-    growing(None, &["I2", "I3"], |cluster| cluster.store.sabotage(|store| store.mailbox_by_offset = true));
+    growing(Rules::SOUND, &["I2", "I3"], |cluster| cluster.store.sabotage(|store| store.mailbox_by_offset = true));
 }
 
 /// How two records of one producer and key come to lie in two partitions.
 #[derive(Clone, Copy)]
 struct Changed {
-    mutant: Option<Mutant>,
+    rules: Rules,
     counts: &'static [u32],
     /// The older one's commit takes long.
     is_slow: bool,
@@ -269,7 +289,7 @@ struct Changed {
 }
 
 impl Changed {
-    const SLOWLY: Self = Self { mutant: None, counts: &[2, 4], is_slow: true, is_old: false, is_busy: false };
+    const SLOWLY: Self = Self { rules: Rules::SOUND, counts: &[2, 4], is_slow: true, is_old: false, is_busy: false };
 }
 
 /// Whether the second record took effect before the first.
@@ -284,7 +304,7 @@ async fn overtakes(changed: Changed) -> bool {
     let other = keys.find(|other| homes(other) == homes(&key)).expect("so does another");
     let cluster = Cluster::with_partitions(older);
     let change = |config: &mut Config| {
-        config.mutant = changed.mutant;
+        config.rules = changed.rules;
         config.producers_max_age = if changed.is_old { Duration::from_secs(10) } else { Duration::from_mins(7) };
         // Mail is found by whoever looks it up, not by chance.
         config.poll_every = Duration::from_secs(20);
@@ -336,39 +356,59 @@ async fn overtakes(changed: Changed) -> bool {
 }
 
 async fn order_finds(changed: Changed) {
-    assert!(!overtakes(Changed { mutant: None, ..changed }).await);
+    assert!(!overtakes(Changed { rules: Rules::SOUND, ..changed }).await);
     assert!(overtakes(changed).await, "nobody noticed");
 }
 
 #[tokio::test(start_paused = true)]
 async fn records_that_wait_for_nothing_are_caught() {
-    order_finds(Changed { mutant: Some(Mutant::NoWait), ..Changed::SLOWLY }).await;
+    order_finds(Changed { rules: Rules { waits_for_ancestors: false, ..Rules::SOUND }, ..Changed::SLOWLY }).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn ends_read_before_the_fetch_are_caught() {
-    order_finds(Changed { mutant: Some(Mutant::EndsBeforeFetch), is_busy: true, ..Changed::SLOWLY }).await;
+    order_finds(Changed {
+        rules: Rules { measures_ends_after_fetch: false, ..Rules::SOUND },
+        is_busy: true,
+        ..Changed::SLOWLY
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn waiting_for_the_parent_alone_is_caught() {
-    order_finds(Changed { mutant: Some(Mutant::ParentOnly), counts: &[1, 2, 4], ..Changed::SLOWLY }).await;
+    order_finds(Changed {
+        rules: Rules { waits_for_all_ancestors: false, ..Rules::SOUND },
+        counts: &[1, 2, 4],
+        ..Changed::SLOWLY
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_transition_that_ends_by_age_alone_is_caught() {
-    order_finds(Changed { mutant: Some(Mutant::EndedByAge), is_old: true, ..Changed::SLOWLY }).await;
+    order_finds(Changed {
+        rules: Rules { transition_ends_when_consumed: false, ..Rules::SOUND },
+        is_old: true,
+        ..Changed::SLOWLY
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_mailbox_read_before_the_wait_is_caught() {
-    order_finds(Changed { mutant: Some(Mutant::MailboxBeforeWait), is_slow: false, ..Changed::SLOWLY }).await;
+    order_finds(Changed {
+        rules: Rules { reads_mail_after_wait: false, ..Rules::SOUND },
+        is_slow: false,
+        ..Changed::SLOWLY
+    })
+    .await;
 }
 
 /// What is between the first home of a key and its last.
 #[derive(Clone, Copy)]
 struct Moved {
-    mutant: Option<Mutant>,
+    rules: Rules,
     counts: &'static [u32],
     /// The first home's owner can't reach the store.
     is_cut_off: bool,
@@ -384,14 +424,14 @@ async fn stale_read_of_moved_key(moved: Moved) -> Option<String> {
     };
     let key = (0..10_000).map(|n| format!("m{n}")).find(|key| homes(key).windows(2).all(|pair| pair[0] != pair[1]));
     let key = key.expect("some key moves each time");
-    let change = |config: &mut Config| config.mutant = moved.mutant;
+    let change = |config: &mut Config| config.rules = moved.rules;
     let first = cluster.start_with(change).await;
     eventually("owned", || first.node.owned_partitions() == moved.counts[0] as usize).await;
     first.node.command(call(&key, "add", "1")).await.expect("applied");
     cluster.group.assign(homes(&key)[0], &first.membership);
     // Only the first node breaks a rule that is its own.
     let second = cluster
-        .start_with(|config| config.mutant = moved.mutant.filter(|mutant| *mutant != Mutant::PassivatedAfterwards))
+        .start_with(|config| config.rules = Rules { passivates_before_acknowledging: true, ..moved.rules })
         .await;
     tokio::time::sleep(Duration::from_secs(10)).await;
     first.membership.set_deaf(moved.is_cut_off);
@@ -432,30 +472,30 @@ async fn stale_read_of_moved_key(moved: Moved) -> Option<String> {
 }
 
 async fn reads_find_moved(moved: Moved) {
-    assert_eq!(stale_read_of_moved_key(Moved { mutant: None, ..moved }).await, None);
+    assert_eq!(stale_read_of_moved_key(Moved { rules: Rules::SOUND, ..moved }).await, None);
     assert!(stale_read_of_moved_key(moved).await.is_some(), "nobody noticed");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_home_that_serves_without_acknowledgement_is_caught() {
-    let mutant = Some(Mutant::NoAcknowledgement);
-    reads_find_moved(Moved { mutant, counts: &[2, 4], is_cut_off: true, is_taken: false }).await;
+    let rules = Rules { waits_for_acknowledgement: false, ..Rules::SOUND };
+    reads_find_moved(Moved { rules, counts: &[2, 4], is_cut_off: true, is_taken: false }).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_acknowledgement_of_the_parent_alone_is_caught() {
-    let mutant = Some(Mutant::AcknowledgedByParent);
-    reads_find_moved(Moved { mutant, counts: &[1, 2, 4], is_cut_off: true, is_taken: false }).await;
+    let rules = Rules { waits_for_all_earlier_homes: false, ..Rules::SOUND };
+    reads_find_moved(Moved { rules, counts: &[1, 2, 4], is_cut_off: true, is_taken: false }).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_acknowledgement_at_the_bump_of_the_epoch_is_caught() {
-    let mutant = Some(Mutant::AcknowledgedAtBump);
-    reads_find_moved(Moved { mutant, counts: &[2, 4], is_cut_off: true, is_taken: true }).await;
+    let rules = Rules { acknowledges_when_begun: false, ..Rules::SOUND };
+    reads_find_moved(Moved { rules, counts: &[2, 4], is_cut_off: true, is_taken: true }).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn actors_stopped_after_the_acknowledgement_are_caught() {
-    let mutant = Some(Mutant::PassivatedAfterwards);
-    reads_find_moved(Moved { mutant, counts: &[2, 4], is_cut_off: false, is_taken: false }).await;
+    let rules = Rules { passivates_before_acknowledging: false, ..Rules::SOUND };
+    reads_find_moved(Moved { rules, counts: &[2, 4], is_cut_off: false, is_taken: false }).await;
 }

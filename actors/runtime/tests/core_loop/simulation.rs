@@ -12,7 +12,7 @@ use std::{
 };
 
 use holdfast_core::{PartitionId, Record, dedup::Answer, pool::Pool};
-use holdfast_runtime::{Consistency, RouteError, Router, mutant::Mutant};
+use holdfast_runtime::{Consistency, RouteError, Router, Rules};
 use holdfast_testkit::{
     Checker, Dice, Gate, Watch,
     checker::Counts,
@@ -63,7 +63,7 @@ pub struct Run {
     tasks: JoinSet<()>,
     /// Whether and how partitions grow meanwhile.
     pub growing: Option<Growing>,
-    mutant: Option<Mutant>,
+    rules: Rules,
 }
 
 impl Run {
@@ -84,7 +84,7 @@ impl Run {
             told: Arc::default(),
             tasks: JoinSet::new(),
             growing: how.grows.map(Growing::new),
-            mutant: how.mutant,
+            rules: how.rules,
         }
     }
 
@@ -92,10 +92,10 @@ impl Run {
         let dice = &mut self.dice;
         let (lanes, batch, live, rows) =
             (dice.pick(&[1, 2, 3]), dice.pick(&[3, 32, 512]), dice.pick(&[6, 50_000]), dice.pick(&[16, 8192]));
-        let mutant = self.mutant;
+        let rules = self.rules;
         let change = |config: &mut holdfast_runtime::Config| {
             (config.lanes, config.batch_items_max, config.live_max, config.relay_rows_max) = (lanes, batch, live, rows);
-            (config.producers_max_age, config.mutant) = (growth::PRODUCERS_MAX_AGE, mutant);
+            (config.producers_max_age, config.rules) = (growth::PRODUCERS_MAX_AGE, rules);
         };
         let member = self.cluster.start_with(change).await;
         self.members.push((Arc::new(member), Standing::Up));
@@ -460,7 +460,7 @@ pub struct How<'a> {
     /// To which counts partitions grow meanwhile.
     pub grows: Option<&'a [u32]>,
     /// Which rule the nodes break.
-    pub mutant: Option<Mutant>,
+    pub rules: Rules,
 }
 
 /// One run from its seed.

@@ -1,7 +1,7 @@
 //! Records that are too large for their topic, and records that the broker refuses for their own sake: each holds up its topic and key alone (I3, I6,
 //! I7), across take-over and growth, and its queue comes out in order.
 //!
-//! The mutants that the model finds (`CursorBeforeStuck`, `StuckNotRead`, sending on behind a record that may be refused) are found here too.
+//! The mutants that the model finds (`stores_stuck_before_cursor`, `reads_stuck_before_sending`, sending on behind a record that may be refused) are found here too.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -13,7 +13,7 @@ use holdfast_core::{
     envelope::{EnvelopeOut, Headers},
     stuck::{DISCARDED_TYPE, Order},
 };
-use holdfast_runtime::{Config, RouteError, Router as _, mutant::Mutant};
+use holdfast_runtime::{Config, RouteError, Router as _, Rules};
 use holdfast_testkit::Gate;
 use uuid::Uuid;
 
@@ -296,9 +296,9 @@ async fn stuck_dead_letter_blocks_no_event() {
 }
 
 /// What is wrong with the topic after a refused event was retried, if something is.
-async fn retried(mutant: Option<Mutant>, sends_behind: bool) -> Option<String> {
+async fn retried(rules: Rules, sends_behind: bool) -> Option<String> {
     let cluster = Cluster::new();
-    let first = cluster.start_with(|config| config.mutant = mutant).await;
+    let first = cluster.start_with(|config| config.rules = rules).await;
     owned(&first, PARTITIONS).await;
     first.publisher.refuse(is_bad);
     if sends_behind {
@@ -317,7 +317,7 @@ async fn retried(mutant: Option<Mutant>, sends_behind: bool) -> Option<String> {
     eventually("the refused one is passed", || cursor() >= 2).await;
     first.node.kill();
     cluster.group.expel(&first.membership);
-    let second = cluster.start_with(|config| config.mutant = mutant).await;
+    let second = cluster.start_with(|config| config.rules = rules).await;
     owned(&second, PARTITIONS).await;
     cluster.send("a", "add", "7");
     eventually("at rest", || cluster.is_at_rest()).await;
@@ -335,22 +335,28 @@ async fn retried(mutant: Option<Mutant>, sends_behind: bool) -> Option<String> {
 
 #[tokio::test(start_paused = true)]
 async fn retried_record_comes_out_in_order() {
-    assert_eq!(retried(None, false).await, None);
+    assert_eq!(retried(Rules::SOUND, false).await, None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn cursor_before_the_stuck_row_is_caught() {
-    assert!(retried(Some(Mutant::CursorBeforeStuck), false).await.is_some(), "nobody noticed");
+    assert!(
+        retried(Rules { stores_stuck_before_cursor: false, ..Rules::SOUND }, false).await.is_some(),
+        "nobody noticed"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn taker_that_reads_no_stuck_keys_is_caught() {
-    assert!(retried(Some(Mutant::StuckNotRead), false).await.is_some(), "nobody noticed");
+    assert!(
+        retried(Rules { reads_stuck_before_sending: false, ..Rules::SOUND }, false).await.is_some(),
+        "nobody noticed"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn sending_on_behind_a_refusable_record_is_caught() {
-    assert!(retried(None, true).await.is_some(), "nobody noticed");
+    assert!(retried(Rules::SOUND, true).await.is_some(), "nobody noticed");
 }
 
 #[tokio::test(start_paused = true)]

@@ -64,9 +64,8 @@ fn contexts(workspace: &Workspace) -> BTreeSet<String> {
 fn allowed_of_ours(name: &str) -> Option<BTreeSet<String>> {
     match name {
         "holdfast-core" | "holdfast-stack" | "holdfast-money" | "holdfast-proto" => Some(names(&[])),
-        "holdfast-runtime" | "holdfast-kafka" | "holdfast-postgres" | "holdfast-testkit" => {
-            Some(names(&["holdfast-core"]))
-        }
+        "holdfast-machine" | "holdfast-kafka" | "holdfast-postgres" => Some(names(&["holdfast-core"])),
+        "holdfast-runtime" | "holdfast-testkit" => Some(names(&["holdfast-machine", "holdfast-core"])),
         name if is_domain(name) => Some(names(&["holdfast-core", "holdfast-money"])),
         _ => None,
     }
@@ -114,7 +113,7 @@ const IMPURE: [&str; 11] =
     ["tokio", "sqlx", "rdkafka", "ractor", "tonic", "chrono", "time", "futures", "rustix", "tracing", "metrics"];
 
 fn is_pure(name: &str) -> bool {
-    is_domain(name) || name == "holdfast-money" || name == "holdfast-core"
+    is_domain(name) || ["holdfast-money", "holdfast-core", "holdfast-machine"].contains(&name)
 }
 
 fn names_what_it_may_not(workspace: &Workspace) -> Vec<String> {
@@ -136,9 +135,13 @@ fn names_what_it_may_not(workspace: &Workspace) -> Vec<String> {
 
 /// Words that a source may not hold, comments and strings apart. A float loses cents; a clock makes a decision differ when it is replayed.
 fn words(name: &str) -> &'static [&'static str] {
+    /// Neither time nor chance nor the order of a hash map may decide what a machine does, or it would not replay.
+    const MACHINE: [&str; 9] =
+        ["SystemTime", "Instant", "thread_rng", "now_v7", "new_v4", "draw", "async", "HashMap", "HashSet"];
     const CLOCKS: [&str; 6] = ["f32", "f64", "SystemTime", "Instant", "thread_rng", "async"];
     match name {
         name if is_domain(name) => &CLOCKS,
+        "holdfast-machine" => &MACHINE,
         "holdfast-money" => &CLOCKS[..2],
         _ => &[],
     }
@@ -166,6 +169,65 @@ fn sources(root: &Path) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// The sources below `root` that are built into a program: without the files of modules that are there for tests alone.
+fn production(root: &Path) -> Vec<PathBuf> {
+    let all = sources(root);
+    let tests: BTreeSet<PathBuf> = all
+        .iter()
+        .flat_map(|path| {
+            let text = std::fs::read_to_string(path).unwrap();
+            let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+            let home = if ["lib", "main", "mod"].contains(&&*stem) {
+                path.parent().unwrap().to_owned()
+            } else {
+                path.with_extension("")
+            };
+            test_modules(&text).into_iter().map(|name| home.join(name)).collect::<Vec<_>>()
+        })
+        .collect();
+    let is_test =
+        |path: &PathBuf| tests.iter().any(|module| path.with_extension("") == *module || path.starts_with(module));
+    all.into_iter().filter(|path| !is_test(path)).collect()
+}
+
+/// The modules that `source` declares for tests alone, in files of their own.
+fn test_modules(source: &str) -> Vec<String> {
+    let lines: Vec<&str> = source.lines().map(str::trim).collect();
+    let declared = lines.windows(2).filter(|pair| pair[0] == "#[cfg(test)]").map(|pair| pair[1]);
+    declared.filter_map(|line| Some(line.strip_prefix("mod ")?.strip_suffix(';')?.to_owned())).collect()
+}
+
+/// The lines of `source`, up to its tests, that name other rules than the sound ones, or change one (I9).
+fn unsound_rules(source: &str) -> Vec<String> {
+    let source = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let code = source.lines().map(|line| line.split("//").next().unwrap_or_default());
+    let is_other = |line: &&str| {
+        let names = line.replace("Rules::SOUND", "").replace("rules::Rules", "");
+        let changes = line.split("rules.").skip(1).any(|rest| {
+            let rest = rest.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_').trim_start();
+            rest.starts_with('=') && !rest.starts_with("==")
+        });
+        names.contains("Rules::") || names.contains("Rules {") || changes
+    };
+    code.filter(is_other).map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn production_names_sound_rules_alone() {
+    let mut read = 0;
+    for (name, krate) in workspace().into_iter().filter(|(name, _)| name != "holdfast-testkit") {
+        for path in production(&krate.root.join("src")) {
+            if name == "holdfast-machine" && path.ends_with("src/rules.rs") {
+                continue; // where they are defined
+            }
+            read += 1;
+            let found = unsound_rules(&std::fs::read_to_string(&path).unwrap());
+            assert_eq!(found, Vec::<String>::new(), "{}", path.display());
+        }
+    }
+    assert!(read > 100, "{read} sources were read");
 }
 
 #[test]
@@ -210,14 +272,14 @@ fn program_compiles_once_for_demo_and_tests() {
 }
 
 #[test]
-fn money_and_domains_hold_no_float_and_no_clock() {
+fn pure_crates_hold_no_float_and_no_clock() {
     let mut read = 0;
     for (name, krate) in workspace() {
         let words = words(&name);
         if words.is_empty() {
             continue;
         }
-        for path in sources(&krate.root.join("src")) {
+        for path in production(&krate.root.join("src")) {
             read += 1;
             let found = forbidden_words(&std::fs::read_to_string(&path).unwrap(), words);
             assert_eq!(found, Vec::<String>::new(), "{}", path.display());
@@ -253,7 +315,8 @@ fn every_rule_is_broken_by_what_breaks_it() {
             ("holdfast-money", &[]),
             ("holdfast-stack", &["tokio"]),
             ("holdfast-proto", &["prost"]),
-            ("holdfast-runtime", &["holdfast-core", "backoff", "ractor"]),
+            ("holdfast-machine", &["holdfast-core"]),
+            ("holdfast-runtime", &["holdfast-core", "holdfast-machine", "backoff", "ractor"]),
             ("holdfast-kafka", &["holdfast-core", "rdkafka"]),
             ("holdfast-postgres", &["holdfast-core", "sqlx"]),
             ("holdfast-testkit", &["holdfast-core"]),
@@ -272,6 +335,11 @@ fn every_rule_is_broken_by_what_breaks_it() {
     for (name, other, tests) in [
         ("holdfast-core", "holdfast-money", false),
         ("holdfast-core", "tokio", false),
+        ("holdfast-core", "holdfast-machine", false),
+        ("holdfast-machine", "holdfast-runtime", false),
+        ("holdfast-machine", "tokio", false),
+        ("holdfast-machine", "tracing", false),
+        ("holdfast-kafka", "holdfast-machine", false),
         ("holdfast-runtime", "holdfast-kafka", false),
         ("holdfast-kafka", "holdfast-runtime", false),
         ("holdfast-testkit", "holdfast-runtime", false),
@@ -299,5 +367,12 @@ fn every_rule_is_broken_by_what_breaks_it() {
     assert!(!names_backoff("use crate::{backoff::Backoff, x}; // ::backoff") && !names_backoff("crate::backoff::X"));
     let source = "let a: f64 = 1.0;\nlet b = \"x\"; // no f64 here\nfn async_like() {}\nInstant::now()";
     assert_eq!(forbidden_words(source, words("holdfast-a-domain")), ["let a: f64 = 1.0;", "Instant::now()"]);
+    assert_eq!(forbidden_words("let now = Instant::now();", words("holdfast-machine")), ["let now = Instant::now();"]);
+    assert_eq!(test_modules("mod a;\n#[cfg(test)]\nmod model;\n#[cfg(test)]\nmod tests {\n}"), ["model"]);
+    for unsound in ["Rules { a: false, ..Rules::SOUND }", "config.rules.a = false;", "Rules::default()"] {
+        assert_eq!(unsound_rules(unsound), [unsound]);
+    }
+    let sound = "if !config.rules.a == b { Rules::SOUND }\nlet rules: Rules = x;\n#[cfg(test)]\nmod tests {\nRules { a: false }";
+    assert_eq!(unsound_rules(sound), Vec::<String>::new());
     assert_eq!(forbidden_words(source, words("holdfast-money")), ["let a: f64 = 1.0;"]);
 }

@@ -1,0 +1,638 @@
+//! Which partitions a node owns: take-over, lease, loss and release.
+//!
+//! The group says which partitions are the node's to take; only the row in the store makes the node their owner (I4). Each assigned partition has a
+//! [`taker`] that goes from its first look at the row to the row's release; this file holds what takers share: the group's assignment, the counts, the
+//! reading of rows, the renewal of leases, the confirmations. After each input whatever is assigned and has no taker gets one, so the order in which
+//! assignments, losses and answers come in does not matter. Invariants: the epoch is raised before the last owner's lease is waited out, and the lease ends
+//! before anything of a release follows (I5); a partition lost to a fence is taken again only once the group has confirmed the assignment, or two nodes
+//! would take it from each other without end. Deliberately absent: supervisors, readers and the router, which the shell begins and ends when told.
+
+mod beats;
+#[cfg(test)]
+mod model;
+mod taker;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use holdfast_core::{
+    PartitionId,
+    epoch::{Beat, Epoch, Generation, Halt, PartitionRow, Token},
+    growth::Growth,
+    port::store::{StoreError, Taken},
+};
+use uuid::Uuid;
+
+use self::{beats::Beats, taker::Taker};
+use crate::{Ask, Asks, Now, Rules};
+
+/// What an ownership machine is made with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where other nodes can call this one.
+    pub address: String,
+    /// Drawn at random for this run of the node.
+    pub run: Uuid,
+    /// The topic whose partitions the group assigns.
+    pub commands_topic: Arc<str>,
+    /// How long after a renewal this node may answer strong reads.
+    pub lease: Duration,
+    /// What a taker adds to the lease that it waits out, for clocks that drift.
+    pub drift: Duration,
+    /// How often leases are renewed.
+    pub renew_every: Duration,
+    /// How long a taker hopes for the last owner's release before it takes the partition without.
+    pub release_grace: Duration,
+    /// How long a release may take.
+    pub drain: Duration,
+    /// Which rules are kept.
+    pub rules: Rules,
+}
+
+/// Why an ownership has ended without an order.
+///
+/// The causes are told apart because they call for different people: another owner is ordinary, a supervisor or a reader that died is a bug, an outcome that
+/// could not be found out is the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The store refused its fence: another owner has taken the partition, or an operator has halted the context.
+    Fenced,
+    /// Its partition supervisor died, or did not start.
+    SupervisorDied,
+    /// The reader of one of its inputs died.
+    ReaderDied,
+    /// A new generation could not be acknowledged, or the answer was lost.
+    AcknowledgementFailed,
+    /// How a commit ended could not be found out.
+    OutcomeUnknown,
+    /// The store refuses what consumes an offset, whatever is written with it.
+    Refused,
+}
+
+impl Loss {
+    /// As a metric label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fenced => "fenced",
+            Self::SupervisorDied => "supervisor_died",
+            Self::ReaderDied => "reader_died",
+            Self::AcknowledgementFailed => "acknowledgement_failed",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// Why the history of a partition was not found sound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unsound {
+    /// It is lost, and the context was halted: every token is gone.
+    Halted,
+    /// It could not be checked now.
+    Away(String),
+}
+
+/// What happened. Errors of the store are held: the same is asked again later, without end.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The group has assigned these partitions, and no others.
+    Assigned(BTreeSet<PartitionId>),
+    /// The partition counts were read.
+    Counted(Arc<Growth>),
+    /// All partition rows were read.
+    RowsRead {
+        /// Which reading.
+        ask: Ask,
+        /// The rows.
+        rows: Result<Vec<PartitionRow>, StoreError>,
+    },
+    /// An epoch was raised, or was not, because another node was quicker (`None`).
+    Raised {
+        /// Which attempt.
+        ask: Ask,
+        /// The token that was drawn for it.
+        token: Token,
+        /// The row as it then stood.
+        taken: Result<Option<Taken>, StoreError>,
+    },
+    /// A beat was written, and the beats of all nodes came back.
+    Beaten {
+        /// Which beat.
+        ask: Ask,
+        /// The last beats, by address.
+        said: Result<BTreeMap<String, Beat>, StoreError>,
+    },
+    /// The history of a partition was checked.
+    Verified {
+        /// Which check.
+        ask: Ask,
+        /// The end of what is known of the partition's events.
+        known: Result<Option<u64>, Unsound>,
+    },
+    /// A generation was acknowledged; `None` if the row has another token or another generation by now.
+    Acknowledged {
+        /// Which acknowledgement.
+        ask: Ask,
+        /// The row as it then stood.
+        row: Result<Option<PartitionRow>, StoreError>,
+    },
+    /// The tokens of owned partitions were looked at, after a beat.
+    Looked {
+        /// Which look.
+        ask: Ask,
+        /// For each partition, whether its row has a token under which this node has held it.
+        ours: Result<Vec<(PartitionId, bool)>, StoreError>,
+    },
+    /// The group was asked whether a partition is still this node's.
+    Confirmed {
+        /// Which question.
+        ask: Ask,
+        /// Its answer.
+        is_confirmed: bool,
+    },
+    /// A partition's lane has finished with it, and all that it committed is published.
+    HandedOver {
+        /// Which hand-over.
+        ask: Ask,
+        /// The token that the partition was last held under; `None` if the hand-over failed.
+        token: Option<Token>,
+    },
+    /// A row was marked as released, or was not.
+    Released {
+        /// Which release.
+        ask: Ask,
+        /// Whether it was.
+        is_released: bool,
+    },
+    /// An ownership has ended without an order.
+    Lost {
+        /// Of which partition.
+        partition: PartitionId,
+        /// Which ownership.
+        term: u64,
+        /// Why.
+        cause: Loss,
+    },
+    /// Time has passed.
+    Tick,
+    /// The node stops: everything is released, then the group is left.
+    Stop,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Read all partition rows.
+    ReadRows {
+        /// For [`Input::RowsRead`].
+        ask: Ask,
+    },
+    /// Raise the epoch of a partition under a new token, if it still is the expected one.
+    Raise {
+        /// For [`Input::Raised`].
+        ask: Ask,
+        /// Which partition.
+        partition: PartitionId,
+        /// Its epoch as it was read.
+        expected: Epoch,
+    },
+    /// Write this node's beat.
+    Beat {
+        /// For [`Input::Beaten`].
+        ask: Ask,
+        /// The beat.
+        beat: Beat,
+    },
+    /// Check the history of a partition.
+    Verify {
+        /// For [`Input::Verified`].
+        ask: Ask,
+        /// The partition's row.
+        row: Box<PartitionRow>,
+    },
+    /// Acknowledge a generation.
+    Acknowledge {
+        /// For [`Input::Acknowledged`].
+        ask: Ask,
+        /// Which partition.
+        partition: PartitionId,
+        /// The token that it is held under.
+        token: Token,
+        /// The generation.
+        generation: Generation,
+        /// That generation's count.
+        count: u32,
+    },
+    /// Read the counts soon: a taker waits for them.
+    HurryCounts,
+    /// Begin to serve a partition.
+    Serve(Box<Grant>),
+    /// The lease of an ownership lasts until then, by the boot clock.
+    Renew {
+        /// Which partition.
+        partition: PartitionId,
+        /// Which ownership.
+        term: u64,
+        /// The lease's end.
+        until: Duration,
+    },
+    /// End the lease of an ownership, then its readers and the router's way to it.
+    Close {
+        /// Which partition.
+        partition: PartitionId,
+        /// Which ownership.
+        term: u64,
+    },
+    /// Let the lane finish what is in flight for a partition, and publish it.
+    HandOver {
+        /// For [`Input::HandedOver`].
+        ask: Ask,
+        /// Which partition.
+        partition: PartitionId,
+        /// Which ownership.
+        term: u64,
+    },
+    /// Drop everything of an ownership.
+    Drop {
+        /// Which partition.
+        partition: PartitionId,
+        /// Which ownership.
+        term: u64,
+    },
+    /// Look at the tokens of these ownerships' rows.
+    Look {
+        /// For [`Input::Looked`].
+        ask: Ask,
+        /// Partitions and terms.
+        owned: Vec<(PartitionId, u64)>,
+    },
+    /// Ask the group whether a partition is still this node's.
+    Confirm {
+        /// For [`Input::Confirmed`].
+        ask: Ask,
+        /// Which partition of the commands topic.
+        partition: PartitionId,
+    },
+    /// Mark a row as released.
+    Release {
+        /// For [`Input::Released`].
+        ask: Ask,
+        /// Which partition.
+        partition: PartitionId,
+        /// The token that it was held under.
+        token: Token,
+    },
+    /// Leave the group. Nothing follows.
+    Leave,
+    /// Tell people.
+    Report(Report),
+}
+
+/// A partition that may be served from now on.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// Its row.
+    pub row: PartitionRow,
+    /// Numbers the ownerships of a node.
+    pub term: u64,
+    /// The count of the row's generation.
+    pub count: u32,
+    /// The token that it is held under.
+    pub token: Token,
+    /// The end of what is known of its partition of the events topic.
+    pub known: Option<u64>,
+    /// The end of its first lease, by the boot clock.
+    pub lease_until: Duration,
+}
+
+/// What people are told.
+#[derive(Clone, Debug)]
+pub enum Report {
+    /// An assigned partition has no row yet.
+    NoRow(PartitionId),
+    /// The context is halted; a taker waits for an operator.
+    Halted(PartitionId, Halt),
+    /// A taker waits and tries again.
+    Held(PartitionId, String),
+    /// Leases could not be renewed.
+    NotRenewed(StoreError),
+    /// An ownership has ended without an order.
+    Lost(PartitionId, Loss),
+    /// A partition was released.
+    Released(PartitionId),
+    /// A partition was given up without a release: the next owner waits out a lease.
+    NotReleased(PartitionId),
+    /// Another node writes beats under this node's address.
+    AddressShared,
+}
+
+/// How far the renewal of leases is.
+#[derive(Clone, Debug)]
+enum Renewal {
+    /// The next one is due then.
+    Idle { due: Duration },
+    /// A beat is written. The leases will count from `sent`.
+    Beating { ask: Ask, sent: Duration, due: Duration },
+    /// The rows are looked at.
+    Looking { ask: Ask, sent: Duration, due: Duration, owned: Vec<(PartitionId, u64)> },
+}
+
+/// The machine. See the module.
+#[derive(Clone, Debug)]
+pub struct Ownership {
+    group: BTreeSet<PartitionId>,
+    growth: Arc<Growth>,
+    takers: BTreeMap<PartitionId, Taker>,
+    /// The reading of rows that takers share, if one is under way.
+    reading: Option<Ask>,
+    renewal: Renewal,
+    is_stopping: bool,
+    has_left: bool,
+    desk: Desk,
+}
+
+/// What takers share and write to.
+#[derive(Clone, Debug)]
+struct Desk {
+    settings: Arc<Settings>,
+    asks: Asks,
+    terms: u64,
+    beats: Beats,
+    beats_written: u64,
+    /// Asks from this one on were made after the store had answered a beat of this run.
+    known_from: Option<Ask>,
+}
+
+impl Desk {
+    fn beat(&mut self, actions: &mut Vec<Action>) -> Ask {
+        let ask = self.asks.next();
+        let beat = Beat { run: self.settings.run, count: self.beats_written };
+        self.beats_written += 1;
+        actions.push(Action::Beat { ask, beat });
+        ask
+    }
+
+    /// How long after its renewal an owner may still answer, by this node's clock.
+    fn lease(&self) -> Duration {
+        self.settings.lease + self.settings.drift
+    }
+}
+
+impl Ownership {
+    /// A machine that owns nothing.
+    pub fn new(settings: Settings, growth: Arc<Growth>) -> Self {
+        let desk = Desk {
+            settings: Arc::new(settings),
+            asks: Asks::default(),
+            terms: 0,
+            beats: Beats::default(),
+            beats_written: 0,
+            known_from: None,
+        };
+        Self {
+            group: BTreeSet::new(),
+            growth,
+            takers: BTreeMap::new(),
+            reading: None,
+            renewal: Renewal::Idle { due: Duration::ZERO },
+            is_stopping: false,
+            has_left: false,
+            desk,
+        }
+    }
+
+    /// Takes in what happened, and adds what is to be done about it to `actions`, in order.
+    pub fn handle(&mut self, input: Input, now: Now, actions: &mut Vec<Action>) {
+        match input {
+            Input::Assigned(group) => {
+                // The group has spoken since whatever was lost.
+                self.takers.values_mut().for_each(Taker::group_has_spoken);
+                self.group = group;
+            }
+            Input::Counted(growth) => {
+                self.growth = growth;
+                self.takers.values_mut().for_each(|taker| taker.counted(&self.growth, actions));
+            }
+            Input::RowsRead { ask, rows } => self.rows_read(ask, rows.as_deref(), now, actions),
+            Input::Beaten { ask, said } => self.beaten(ask, said, now, actions),
+            Input::Looked { ask, ours } => self.looked(ask, ours, now, actions),
+            Input::Lost { partition, term, cause } => self.lost(partition, term, cause, actions),
+            Input::Stop => self.is_stopping = true,
+            Input::Tick => {}
+            Input::Raised { ask, token, taken } => {
+                self.each(|taker, desk| taker.raised(ask, token, taken.as_ref(), desk, now, actions));
+            }
+            Input::Verified { ask, known } => self.each(|taker, _| taker.verified(ask, &known, now, actions)),
+            Input::Acknowledged { ask, row } => {
+                self.each(|taker, desk| taker.acknowledged(ask, row.as_ref(), desk, now, actions));
+            }
+            Input::HandedOver { ask, token } => self.each(|taker, desk| taker.handed_over(ask, token, desk, actions)),
+            Input::Confirmed { ask, is_confirmed } => self.each(|taker, _| taker.confirmed(ask, is_confirmed)),
+            Input::Released { ask, is_released } => self.each(|taker, _| taker.released(ask, is_released, actions)),
+        }
+        self.reconcile(now, actions);
+        self.begin_what_takers_share(now, actions);
+    }
+
+    /// When the machine wants a [`Input::Tick`], by the clock that is awake; `None` if it waits for answers alone.
+    pub fn due(&self) -> Option<Duration> {
+        let renewal = match self.renewal {
+            Renewal::Idle { due } if !self.is_stopping => Some(due),
+            _ => None,
+        };
+        self.takers.values().filter_map(|taker| taker.due(self.reading.is_some())).chain(renewal).min()
+    }
+
+    /// Whether everything is released and the group is left.
+    pub const fn has_left(&self) -> bool {
+        self.has_left
+    }
+
+    /// How many partitions are owned.
+    pub fn owned(&self) -> usize {
+        self.takers.values().filter(|taker| taker.serving().is_some()).count()
+    }
+
+    /// What each taker that does not serve yet waits for.
+    pub fn waits(&self) -> impl Iterator<Item = (PartitionId, &'static str)> {
+        self.takers.values().filter_map(|taker| Some((taker.partition, taker.waits_for()?)))
+    }
+
+    fn each(&mut self, mut hear: impl FnMut(&mut Taker, &mut Desk)) {
+        for taker in self.takers.values_mut() {
+            hear(taker, &mut self.desk);
+        }
+    }
+
+    /// A partition beyond the commands topic's count has records all the same, if another input topic is larger; the group knows nothing of
+    /// it. It belongs to the owner of the partition that its number comes to among the commands topic's.
+    fn assigned(&self) -> BTreeSet<PartitionId> {
+        if self.is_stopping {
+            return BTreeSet::new();
+        }
+        let shared = self.growth.rows.iter().map(|row| row.partition).filter(|partition| {
+            let shared_with = self.in_group(*partition);
+            shared_with != *partition && self.group.contains(&shared_with)
+        });
+        self.group.iter().copied().chain(shared).collect()
+    }
+
+    /// The partition of the group's topic by whose assignment this one is assigned.
+    fn in_group(&self, partition: PartitionId) -> PartitionId {
+        let count = self.growth.topic_count(&self.desk.settings.commands_topic);
+        if count > 0 && partition.0 >= count { PartitionId(partition.0 % count) } else { partition }
+    }
+
+    /// Ends the takers of what is assigned no more, lets the others proceed, and gives a taker to what is assigned and has none.
+    fn reconcile(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let assigned = self.assigned();
+        for (_, taker) in self.takers.iter_mut().filter(|(partition, _)| !assigned.contains(partition)) {
+            taker.unassigned(&mut self.desk, now, actions);
+        }
+        for taker in self.takers.values_mut() {
+            taker.proceed(&self.growth, &mut self.desk, now, actions);
+        }
+        self.takers.retain(|_, taker| !taker.has_ended());
+        for partition in assigned {
+            let patience = now.awake + self.desk.settings.release_grace;
+            self.takers.entry(partition).or_insert_with(|| Taker::new(partition, now, patience));
+        }
+        if self.is_stopping && self.takers.is_empty() && !std::mem::replace(&mut self.has_left, true) {
+            actions.push(Action::Leave);
+        }
+    }
+
+    fn begin_what_takers_share(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if self.reading.is_none() && self.takers.values().any(|taker| taker.wants_rows(now)) {
+            let ask = self.desk.asks.next();
+            self.reading = Some(ask);
+            actions.push(Action::ReadRows { ask });
+        }
+        if let Renewal::Idle { due } = self.renewal
+            && due <= now.awake
+            && !self.is_stopping
+        {
+            self.renew(now, actions);
+            self.confirm(actions);
+        }
+    }
+
+    fn rows_read(&mut self, ask: Ask, rows: Result<&[PartitionRow], &StoreError>, now: Now, actions: &mut Vec<Action>) {
+        if self.reading == Some(ask) {
+            self.reading = None;
+            for taker in self.takers.values_mut().filter(|taker| taker.wants_rows(now)) {
+                taker.looked(rows, &mut self.desk, now, actions);
+            }
+        }
+        self.each(|taker, _| taker.row_read(ask, rows, now, actions));
+    }
+
+    /// Renews the leases of all that is owned, with one beat and one look at the rows. Also with nothing to renew: others are to be heard.
+    fn renew(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let due = now.awake + self.desk.settings.renew_every;
+        // Before anything is sent: the leases count from here.
+        let sent = now.boot;
+        if self.desk.settings.rules.beats_before_looking {
+            self.renewal = Renewal::Beating { ask: self.desk.beat(actions), sent, due };
+        } else {
+            self.renewal = self.look(sent, due, actions);
+            self.desk.beat(actions);
+        }
+    }
+
+    fn look(&mut self, sent: Duration, due: Duration, actions: &mut Vec<Action>) -> Renewal {
+        let owned: Vec<_> = self.takers.values().filter_map(Taker::serving).collect();
+        if owned.is_empty() {
+            return Renewal::Idle { due };
+        }
+        let ask = self.desk.asks.next();
+        actions.push(Action::Look { ask, owned: owned.clone() });
+        Renewal::Looking { ask, sent, due, owned }
+    }
+
+    fn beaten(
+        &mut self,
+        ask: Ask,
+        said: Result<BTreeMap<String, Beat>, StoreError>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let error = match said {
+            Ok(said) => {
+                let Desk { settings, asks, beats, known_from, .. } = &mut self.desk;
+                let of_another = said.get(&settings.address).is_some_and(|beat| beat.run != settings.run);
+                if of_another && known_from.is_some_and(|from| ask >= from) {
+                    actions.push(Action::Report(Report::AddressShared));
+                }
+                known_from.get_or_insert_with(|| asks.next());
+                beats.hear(said, now.awake);
+                None
+            }
+            Err(error) => Some(error),
+        };
+        self.each(|taker, _| taker.beaten(ask, error.as_ref(), now, actions));
+        if let Renewal::Beating { ask: waited, sent, due } = self.renewal
+            && waited == ask
+        {
+            self.renewal = match error {
+                None => self.look(sent, due, actions),
+                Some(error) => {
+                    actions.push(Action::Report(Report::NotRenewed(error)));
+                    Renewal::Idle { due }
+                }
+            };
+        }
+    }
+
+    fn looked(
+        &mut self,
+        ask: Ask,
+        ours: Result<Vec<(PartitionId, bool)>, StoreError>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let Renewal::Looking { ask: waited, sent, due, owned } = &mut self.renewal else { return };
+        if *waited != ask {
+            return;
+        }
+        let (sent, due, owned) = (*sent, *due, std::mem::take(owned));
+        self.renewal = Renewal::Idle { due };
+        let rules = self.desk.settings.rules;
+        let ours: BTreeMap<PartitionId, bool> = match ours {
+            Ok(ours) => ours.into_iter().collect(),
+            Err(error) => return actions.push(Action::Report(Report::NotRenewed(error))),
+        };
+        let until = self.desk.settings.lease + if rules.lease_counts_from_sending { sent } else { now.boot };
+        for (partition, term) in owned {
+            match ours.get(&partition) {
+                Some(true) => {
+                    if let Some(taker) = self.takers.get_mut(&partition) {
+                        taker.renewed(term, until, actions);
+                    }
+                }
+                Some(false) => self.lost(partition, term, Loss::Fenced, actions),
+                None => {}
+            }
+        }
+    }
+
+    fn lost(&mut self, partition: PartitionId, term: u64, cause: Loss, actions: &mut Vec<Action>) {
+        if let Some(taker) = self.takers.get_mut(&partition) {
+            taker.lost(term, cause, actions);
+        }
+    }
+
+    /// Asks the group about what is in doubt, once at a time for each.
+    fn confirm(&mut self, actions: &mut Vec<Action>) {
+        let in_group: Vec<(PartitionId, PartitionId)> =
+            self.takers.keys().map(|partition| (*partition, self.in_group(*partition))).collect();
+        for (partition, asked) in in_group {
+            if let Some(taker) = self.takers.get_mut(&partition) {
+                taker.confirm(asked, &mut self.desk, actions);
+            }
+        }
+    }
+}
