@@ -32,6 +32,7 @@ mod membership;
 mod native;
 mod publisher;
 mod rebalance;
+mod shared;
 mod stream;
 mod window;
 

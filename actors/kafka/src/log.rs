@@ -8,12 +8,8 @@
 //! by itself).
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -22,174 +18,26 @@ use holdfast_core::{
     port::log::{Log, LogError, RecordStream},
 };
 use rdkafka::{
-    ClientConfig, ClientContext, Message, Offset, Statistics, TopicPartitionList,
-    config::{FromClientConfigAndContext, RDKafkaLogLevel},
-    consumer::{BaseConsumer, Consumer, ConsumerContext},
-    error::{KafkaError, KafkaResult},
-    types::RDKafkaRespErr,
+    Message, Offset, TopicPartitionList,
+    config::FromClientConfigAndContext,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
 };
-use tokio::sync::Notify;
 
 use crate::{
     admin::KafkaAdmin,
-    client::{blocking, log_line},
+    client::blocking,
     config::KafkaConfig,
     describe,
     error::{ConfigError, unavailable},
     hints::{Hints, Pace},
     membership::KafkaMembership,
+    shared::{DataConsumer, DataContext, Shared},
     stream::KafkaStream,
 };
 
-/// That a topic exists is believed this long.
-const COUNT_BELIEVED: Duration = Duration::from_secs(10);
 /// The main queue's thread looks up this often.
 const POLL: Duration = Duration::from_millis(100);
-
-/// Logs what the data consumer says.
-pub(crate) struct DataContext;
-
-impl ClientContext for DataContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        log_line(level, facility, line);
-    }
-
-    fn stats(&self, _: Statistics) {}
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "kafka consumer");
-    }
-}
-
-impl ConsumerContext for DataContext {
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        if let Err(error) = result {
-            tracing::debug!(%error, "hint offsets were not committed");
-        }
-    }
-}
-
-pub(crate) type DataConsumer = BaseConsumer<DataContext>;
-
-/// An open stream, as the main queue's thread sees it.
-#[derive(Debug, Default)]
-pub(crate) struct Slot {
-    /// Woken when the partition's queue gets something.
-    pub(crate) wake: Notify,
-    /// A record of this partition came by the main queue: open again.
-    pub(crate) astray: AtomicBool,
-}
-
-type Slots = HashMap<(Arc<str>, u32), Arc<Slot>>;
-
-/// What the log and its streams share.
-pub(crate) struct Shared {
-    pub(crate) consumer: Arc<DataConsumer>,
-    pub(crate) context: String,
-    slots: Mutex<Slots>,
-    counts: Mutex<HashMap<Arc<str>, (u32, Instant)>>,
-    hints: Hints,
-    /// The commands topic, and where its offsets are noted instead: with the member, under the group that lag tools look at.
-    member: Option<(String, Arc<Hints>)>,
-    /// For end offsets, made when first asked for one.
-    measure: OnceLock<Arc<BaseConsumer>>,
-    config: ClientConfig,
-    timeout: Duration,
-}
-
-impl Shared {
-    fn measure(&self) -> Result<Arc<BaseConsumer>, LogError> {
-        if let Some(consumer) = self.measure.get() {
-            return Ok(Arc::clone(consumer));
-        }
-        let consumer: BaseConsumer = self.config.create().map_err(|error| unavailable("making a client", &error))?;
-        Ok(Arc::clone(self.measure.get_or_init(|| Arc::new(consumer))))
-    }
-
-    /// Why the client can't go on, if so. Asked of the client: which queue the news comes by, and whether as an event or as a poll's
-    /// error, differs.
-    pub(crate) fn fatal(&self) -> Option<LogError> {
-        let (code, reason) = self.consumer.client().fatal_error()?;
-        Some(LogError::Fatal(format!("{code}: {reason}")))
-    }
-
-    /// Takes the slot of a partition; `None` if its stream is open.
-    pub(crate) fn claim(&self, topic: &Arc<str>, partition: PartitionId) -> Option<Arc<Slot>> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (Arc::clone(topic), partition.0);
-        if slots.contains_key(&key) {
-            return None;
-        }
-        let slot = Arc::new(Slot::default());
-        slots.insert(key, Arc::clone(&slot));
-        Some(slot)
-    }
-
-    /// Gives a slot back.
-    pub(crate) fn release(&self, topic: &Arc<str>, partition: PartitionId) {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(&(Arc::clone(topic), partition.0));
-    }
-
-    /// A record came by the main queue.
-    pub(crate) fn astray(&self, topic: &str, partition: i32, offset: i64) {
-        metrics::counter!("holdfast_kafka_stray_records_total", "context" => self.context.clone()).increment(1);
-        tracing::error!(topic, partition, offset, "a record reached the main queue; its partition is opened again");
-        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = u32::try_from(partition).ok().and_then(|partition| slots.get(&(Arc::from(topic), partition)));
-        if let Some(slot) = slot {
-            slot.astray.store(true, Ordering::Release);
-            slot.wake.notify_one();
-        }
-    }
-
-    /// How many partitions the topic has, from the brokers.
-    pub(crate) async fn ask_count(&self, topic: &str) -> Result<u32, LogError> {
-        let (consumer, timeout, name) = (Arc::clone(&self.consumer), self.timeout, topic.to_owned());
-        let count = blocking("reading the topic's metadata", timeout * 2, move || count(&consumer, &name, timeout));
-        let count = count.await?;
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.insert(topic.into(), (count, Instant::now()));
-        Ok(count)
-    }
-
-    /// Fails unless the partition exists. Belief is enough, so that opening many partitions asks once.
-    async fn check(&self, topic: &str, partition: PartitionId) -> Result<(), LogError> {
-        let believed = {
-            let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            counts.get(topic).is_some_and(|(count, at)| partition.0 < *count && at.elapsed() < COUNT_BELIEVED)
-        };
-        if believed || partition.0 < self.ask_count(topic).await? {
-            return Ok(());
-        }
-        Err(LogError::Unavailable(format!("{topic}-{partition} is not known to the brokers yet")))
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.hints.commit(&self.consumer, |_| true);
-    }
-}
-
-fn count(consumer: &DataConsumer, topic: &str, timeout: Duration) -> Result<u32, LogError> {
-    let metadata =
-        consumer.fetch_metadata(Some(topic), timeout).map_err(|error| unavailable("reading metadata", &error))?;
-    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
-        return Err(LogError::NoSuchTopic(topic.to_owned()));
-    };
-    match found.error() {
-        None => u32::try_from(found.partitions().len())
-            .ok()
-            .filter(|count| *count > 0)
-            .ok_or_else(|| LogError::NoSuchTopic(topic.to_owned())),
-        Some(
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
-            | RDKafkaRespErr::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
-            | RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION,
-        ) => Err(LogError::NoSuchTopic(topic.to_owned())),
-        Some(error) => Err(LogError::Unavailable(format!("metadata of {topic}: {error:?}"))),
-    }
-}
 
 /// One request for all of them. The end offsets are those of the high watermark, below which everything acknowledged lies.
 fn ends(consumer: &BaseConsumer, topic: &str, wanted: &[PartitionId], timeout: Duration) -> Result<Vec<u64>, LogError> {
@@ -245,17 +93,7 @@ impl KafkaLog {
 
     fn client(config: &KafkaConfig, member: Option<(String, Arc<Hints>)>) -> Result<Arc<Shared>, ConfigError> {
         let consumer = Arc::new(DataConsumer::from_config_and_context(&config.data_consumer(), DataContext)?);
-        let shared = Arc::new(Shared {
-            consumer: Arc::clone(&consumer),
-            context: config.context.clone(),
-            slots: Mutex::default(),
-            counts: Mutex::default(),
-            hints: Hints::default(),
-            member,
-            measure: OnceLock::new(),
-            config: config.measure(),
-            timeout: config.request_timeout,
-        });
+        let shared = Arc::new(Shared::new(config, Arc::clone(&consumer), member));
         let weak = Arc::downgrade(&shared);
         std::thread::Builder::new()
             .name(format!("kafka-{}", config.context))

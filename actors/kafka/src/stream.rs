@@ -29,9 +29,8 @@ mod unreadable;
 use self::unreadable::Unreadable;
 use crate::{
     error::{Trouble, trouble, unavailable},
-    headers,
-    log::{DataContext, Shared, Slot},
-    native,
+    headers, native,
+    shared::{DataContext, Shared, Slot},
 };
 
 /// A wait looks again after this time, woken or not.

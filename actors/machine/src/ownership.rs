@@ -9,6 +9,8 @@
 
 mod beats;
 #[cfg(test)]
+mod edges;
+#[cfg(test)]
 mod model;
 mod taker;
 

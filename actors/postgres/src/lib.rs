@@ -20,6 +20,7 @@ mod notice;
 pub mod outbox;
 mod ownership;
 pub mod query;
+mod questions;
 mod read;
 mod rows;
 mod statement;

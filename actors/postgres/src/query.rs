@@ -2,21 +2,20 @@
 //!
 //! Invariant: a question can neither write nor outlast [`TIMEOUT`], whatever its text: its sessions are read-only from their first
 //! statement on, and it runs on connections of its own, so that a slow one never stands in the loop's way. A caller who goes away takes
-//! no connection along: the statement runs to its end in a task of its own.
+//! no connection along: the statement runs to its end in a task of its own (see `questions`).
 //! Deliberately absent: building SQL at run time, and a bound on rows: each text has its own (`limit`, or the array that drives it).
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use holdfast_core::port::store::StoreError;
 use sqlx::{
-    Arguments as _, AssertSqlSafe, Row as _, SqlSafeStr as _,
-    postgres::{PgArguments, PgConnectOptions, PgRow},
+    Row as _,
+    postgres::{PgConnectOptions, PgRow},
 };
 use uuid::Uuid;
 
-use crate::{PgStore, error};
+use crate::error;
 
 /// A statement of a question ends after this.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,7 +52,7 @@ pub enum Value {
 
 /// A row of an answer.
 #[derive(Debug)]
-pub struct Row(PgRow);
+pub struct Row(pub(crate) PgRow);
 
 mod sealed {
     pub trait Sealed {}
@@ -142,44 +141,6 @@ impl Row {
     }
 }
 
-impl PgStore {
-    /// Asks, in one round trip and one snapshot.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] if the database doesn't answer in time; [`StoreError::Broken`] if it refuses the statement.
-    pub fn query(&self, query: Query, values: Vec<Value>) -> BoxFuture<'_, Result<Vec<Row>, StoreError>> {
-        Box::pin(async move {
-            let arguments = arguments(values).map_err(|failed| error::store(&failed))?;
-            let mut lane = self.questions.enter().await?;
-            let store = self.clone();
-            let asked = tokio::spawn(async move {
-                let ask = sqlx::query_with(query.sql, arguments).fetch_all(lane.connection());
-                let answer = store.read(ask).await;
-                store.leave(lane, answer)
-            });
-            let answer = asked.await.map_err(|_| StoreError::Unavailable("the process is ending".into()))?;
-            let rows = answer.inspect_err(|error| tracing::debug!(query = query.name, %error, "a question failed"))?;
-            Ok(rows.into_iter().map(Row).collect())
-        })
-    }
-
-    /// How the server would go about it with these values, a line for each step.
-    ///
-    /// # Errors
-    /// As [`Self::query`].
-    pub fn explain(&self, query: Query, values: Vec<Value>) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
-        Box::pin(async move {
-            let arguments = arguments(values).map_err(|failed| error::store(&failed))?;
-            let mut lane = self.questions.enter().await?;
-            let text = AssertSqlSafe(format!("explain (costs off) {}", query.sql)).into_sql_str();
-            let answer =
-                self.read(sqlx::query_with(text, arguments).persistent(false).fetch_all(lane.connection())).await;
-            let lines = self.leave(lane, answer)?;
-            lines.iter().map(|line| line.try_get(0).map_err(|failed| error::store(&failed))).collect()
-        })
-    }
-}
-
 /// The session of a question.
 pub(crate) fn session(options: &PgConnectOptions) -> PgConnectOptions {
     let timeout = TIMEOUT.as_millis().to_string();
@@ -191,22 +152,4 @@ pub(crate) fn session(options: &PgConnectOptions) -> PgConnectOptions {
         // planned once; questions are few, and planned each time.
         ("plan_cache_mode", "force_custom_plan"),
     ])
-}
-
-fn arguments(values: Vec<Value>) -> Result<PgArguments, sqlx::Error> {
-    let mut arguments = PgArguments::default();
-    for value in values {
-        match value {
-            Value::Bool(value) => arguments.add(value),
-            Value::Int(value) => arguments.add(value),
-            Value::Text(value) => arguments.add(value),
-            Value::Uuid(value) => arguments.add(value),
-            Value::Bytes(value) => arguments.add(value),
-            Value::Ints(values) => arguments.add(values),
-            Value::Texts(values) => arguments.add(values),
-            Value::Uuids(values) => arguments.add(values),
-        }
-        .map_err(sqlx::Error::Encode)?;
-    }
-    Ok(arguments)
 }

@@ -6,12 +6,10 @@
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
-    time::Duration,
 };
 
 use holdfast_core::{
     AggregateId, CallEnvelope, Message, Record, Timestamp,
-    batch::OutboxDraft,
     codec::Adapter,
     disposition::Refused,
     door,
@@ -24,9 +22,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     config::Config,
+    emit::Emit,
     guard::{Panicked, guarded},
     kind::{Kind, Typed},
-    limits::Limits,
     router::RouteError,
     spans,
     telemetry::Trace,
@@ -127,6 +125,12 @@ impl BoundedContext {
         self.seal.as_ref()
     }
 
+    /// What turns this context's events into outbox rows.
+    pub(crate) fn emit(&self, config: &Config, trace: Trace) -> Emit {
+        let kinds = self.kinds.iter().map(|kind| kind.name());
+        Emit::new(self.name, self.commands_topic().clone(), self.seal.clone(), kinds, config, trace)
+    }
+
     /// Decodes a record of one of the inputs.
     pub(crate) fn admit(
         &self,
@@ -217,57 +221,5 @@ pub(crate) fn decoded(command: Decoded) -> (AnyCommand, OnceLock<Failure>) {
     match command {
         Ok(command) => (command, OnceLock::new()),
         Err(panicked) => (Box::new(()), OnceLock::from(Failure::Handler(panicked.to_string()))),
-    }
-}
-
-/// What is needed to turn an event into an outbox row.
-pub(crate) struct Emit {
-    pub context: &'static str,
-    pub events_topic: Arc<str>,
-    pub commands_topic: Arc<str>,
-    /// How long whoever intends an effect has for the first attempt.
-    pub effect_hold: Duration,
-    pub dlq_topic: Arc<str>,
-    pub limits: Arc<Limits>,
-    pub trace: Trace,
-    pub consumer: Arc<str>,
-    seal: Option<Seal>,
-    sources: Vec<(&'static str, String)>,
-}
-
-impl Emit {
-    pub fn new(context: &BoundedContext, config: &Config, trace: Trace) -> Self {
-        let name = context.name();
-        let (events_topic, dlq_topic): (Arc<str>, Arc<str>) =
-            (format!("{name}.events").into(), format!("{name}.dlq").into());
-        let commands_topic = context.commands_topic().clone();
-        Self {
-            context: name,
-            limits: Arc::new(Limits::new(events_topic.clone(), commands_topic.clone(), dlq_topic.clone())),
-            events_topic,
-            commands_topic,
-            effect_hold: config.effect_hold(),
-            dlq_topic,
-            trace,
-            consumer: format!("holdfast-{name}").into(),
-            seal: context.seal().cloned(),
-            sources: context
-                .kinds()
-                .iter()
-                .map(|kind| (kind.name(), format!("holdfast/{name}/{}", kind.name())))
-                .collect(),
-        }
-    }
-
-    /// Seals a message to the context itself.
-    pub fn seal(&self, draft: &mut OutboxDraft, message: &Message) {
-        if let Some(seal) = &self.seal {
-            draft.headers.push(header::SEAL, seal.of_sent(message));
-        }
-    }
-
-    /// The `ce_source` of a kind's events. Versions are counted per aggregate, so each kind is a source of its own.
-    pub fn source_of(&self, kind: &str) -> &str {
-        self.sources.iter().find(|(name, _)| *name == kind).map_or("holdfast", |(_, source)| source)
     }
 }

@@ -17,7 +17,7 @@ use holdfast_core::{
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::context::Emit;
+use crate::emit::Emit;
 
 /// Errors are cut here: a handler's text may hold all that it was given.
 const ERROR_BYTES_MAX: usize = 2048;

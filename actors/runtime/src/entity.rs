@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use holdfast_machine::Rules;
 
 use crate::{
-    context::Emit,
+    emit::Emit,
     guard::guarded,
     kind::Kind,
     lease::Lease,

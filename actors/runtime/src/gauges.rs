@@ -21,7 +21,12 @@ use holdfast_core::{
 };
 
 use crate::{
-    admission::Budget, context::BoundedContext, growth::Homes, handles::Handles, lane::size, progress::Board, telemetry,
+    admission::Budget,
+    context::BoundedContext,
+    growth::Homes,
+    handles::Handles,
+    progress::Board,
+    telemetry::{self, size},
 };
 
 /// How often stalls are looked for. Together with [`crate::STUCK_AFTER`] it bounds how long one goes unnoticed.

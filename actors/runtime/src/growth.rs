@@ -14,7 +14,7 @@ use holdfast_core::{
     epoch::Generation,
     growth::{Act, Growth, Topics},
     port::{
-        log::Log,
+        log::{Log, LogError},
         store::{Store, StoreError},
     },
 };
@@ -75,6 +75,17 @@ impl Homes {
     }
 }
 
+/// Why the counts could not be read at the start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Looks, acts and tells.
 pub(crate) struct Watcher {
     context: Arc<BoundedContext>,
@@ -96,7 +107,7 @@ impl Watcher {
         config: Arc<Config>,
         log: Arc<dyn Log>,
         store: Arc<dyn Store>,
-    ) -> Result<(Self, Homes), crate::node::StartError> {
+    ) -> Result<(Self, Homes), Error> {
         let count = log.partition_count(context.commands_topic()).await?;
         store.register_partitions(count).await?;
         let outputs = [format!("{}.events", context.name()), format!("{}.dlq", context.name())];

@@ -35,12 +35,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{
-    activation,
-    context::{BoundedContext, Emit},
-    stretch::Stretch,
-    telemetry,
-};
+use crate::{activation, context::BoundedContext, emit::Emit, stretch::Stretch, telemetry};
 
 /// Where an operator reads what to do about a lost history.
 pub(crate) const HISTORY_RUNBOOK: &str = "deploy/runbooks/history-lost.md";

@@ -26,7 +26,7 @@ use holdfast_core::{
 use uuid::Uuid;
 
 use crate::{
-    context::Emit,
+    emit::Emit,
     spans,
     telemetry::TraceLink,
     work::{AnyCommand, Branch, Delivery, Failure, Item, NO_REPLY, Origin, Outcome, Snapshot, Step, Verdict},

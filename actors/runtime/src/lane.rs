@@ -12,19 +12,15 @@ mod undone;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use holdfast_core::{
-    AggregateId, KeyHash, PartitionId,
+    AggregateId, PartitionId,
     batch::Batch,
     dedup::{Claim, ClaimKey},
-    epoch::{Generation, Token},
-    port::{clock::Clock, log::Log, store::Store},
+    epoch::Token,
     watermark::Watermark,
 };
 use holdfast_machine::ownership::Loss;
@@ -37,19 +33,17 @@ use tokio::{
 use tracing::Span;
 
 use crate::{
-    commit::{End, Reloaded, Tokens},
-    config::Config,
-    context::{BoundedContext, Emit},
-    effects::Effects,
-    growth::Homes,
+    commit::{End, Reloaded},
+    environment::Environment,
     ids::{IdMap, IdSet},
+    owned::Owned,
     partition::PartitionMessage,
     passivation::Directory,
     plan::Plan,
     progress::Pulse,
     relay::RelayMessage,
     router::RouteError,
-    telemetry,
+    telemetry::{self, size},
     waiting::{self, Due},
     work::{Input, Origin, Work},
 };
@@ -65,18 +59,6 @@ pub(crate) struct Lost {
     pub cause: Loss,
 }
 
-/// What a lane needs of its node.
-pub(crate) struct Environment {
-    pub context: Arc<BoundedContext>,
-    pub config: Arc<Config>,
-    pub store: Arc<dyn Store>,
-    pub log: Arc<dyn Log>,
-    pub clock: Arc<dyn Clock>,
-    pub emit: Arc<Emit>,
-    pub homes: Homes,
-    pub effects: Effects,
-}
-
 /// Orders from the ownership loop.
 pub(crate) enum Control {
     /// Serve this partition from now on.
@@ -85,51 +67,6 @@ pub(crate) enum Control {
     Drop { partition: PartitionId, term: u64 },
     /// Finish what is in flight for it and let it go; answers with the token and outbox head it ends with.
     Release { partition: PartitionId, term: u64, done: oneshot::Sender<(Token, u64)> },
-}
-
-/// A partition as its lane knows it.
-pub(crate) struct Owned {
-    pub partition: PartitionId,
-    /// Numbers this node's ownerships; what came in under another is void.
-    pub term: u64,
-    pub token: Token,
-    /// Every token this ownership was ever held under, shared with the ownership loop.
-    pub tokens: Tokens,
-    pub generation: Generation,
-    /// The count of that generation, by which keys are at home here.
-    pub count: u32,
-    /// Whether its keys are served; shared with the router and the gates. A home that is new under its generation waits for the earlier ones.
-    pub serving: Arc<AtomicBool>,
-    /// Records that came before its keys are served.
-    pub held: Vec<Input>,
-    pub batch: u64,
-    /// The same, remembered by the node beyond this ownership.
-    pub remembered: Arc<AtomicU64>,
-    pub outbox_head: u64,
-    pub supervisor: ActorRef<PartitionMessage>,
-    /// How far the relay has come, and how much of that is stored.
-    pub published: Arc<AtomicU64>,
-    pub cursor_stored: u64,
-    pub marks: HashMap<Arc<str>, Watermark>,
-    pub live: Directory,
-    /// Set once it is to be released: nothing more is taken in for it, and it goes when no commit touches it any more.
-    pub closing: Option<oneshot::Sender<(Token, u64)>>,
-}
-
-impl Owned {
-    /// Whether inputs that came in under `term` are still taken in.
-    pub fn takes(&self, term: u64) -> bool {
-        self.term == term && self.closing.is_none()
-    }
-
-    pub fn is_serving(&self) -> bool {
-        self.serving.load(Ordering::Acquire)
-    }
-
-    /// Whether a key with this hash is at home here.
-    pub fn is_home(&self, hash: KeyHash) -> bool {
-        hash.home(self.count) == self.partition
-    }
 }
 
 /// Offsets that a batch consumes, by partition and topic.
@@ -558,9 +495,4 @@ async fn ended(in_flight: &mut Option<InFlight>) -> End {
         // A commit that panicked is a lost one: nothing is held under any token we know to be ours.
         Some(in_flight) => (&mut in_flight.task).await.unwrap_or_else(|_| End::Reloaded(Reloaded::default())),
     }
-}
-
-#[allow(clippy::cast_precision_loss)]
-pub(crate) fn size(n: usize) -> f64 {
-    n as f64
 }

@@ -27,14 +27,15 @@ use holdfast_machine::Rules;
 use crate::{
     admission::{Budget, CallBudget},
     config::Config,
-    context::{BoundedContext, Emit},
+    context::BoundedContext,
     effects::Effects,
+    environment::Environment,
     fetch::Fetcher,
     gauges::{Gauges, Keeper},
-    growth::{Homes, Watcher},
+    growth::{self, Homes, Watcher},
     handles::{Handles, owned_count},
     history::History,
-    lane::{Environment, Lane},
+    lane::Lane,
     ownership::{LaneEnds, Ownership},
     progress::{Board, Stalled},
     relay::Relay,
@@ -70,6 +71,15 @@ pub enum StartError {
     /// The actor system.
     #[error("the root actor did not start")]
     Actor(#[from] ractor::SpawnErr),
+}
+
+impl From<growth::Error> for StartError {
+    fn from(error: growth::Error) -> Self {
+        match error {
+            growth::Error::Log(error) => Self::Log(error),
+            growth::Error::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 /// A running context.
@@ -139,7 +149,7 @@ impl Node {
         let publishers: Vec<_> = publishers.collect::<Result<_, _>>()?;
         let (watcher, homes) =
             Watcher::start(context.clone(), config.clone(), ports.log.clone(), ports.store.clone()).await?;
-        let emit = Arc::new(Emit::new(&context, &config, ports.trace.clone()));
+        let emit = Arc::new(context.emit(&config, ports.trace.clone()));
         let (root, _) = Root::spawn(None, Root, ()).await?;
         let (reports, reported) = mpsc::unbounded_channel();
         let mut lanes = Vec::new();

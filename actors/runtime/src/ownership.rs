@@ -30,16 +30,17 @@ use crate::{
     chores::Chores,
     commit::Tokens,
     config::Config,
-    context::Emit,
+    emit::Emit,
     fetch::Fetcher,
     growth::Homes,
     handles::Handles,
     history::History,
-    lane::{Control, Lost, size},
+    lane::{Control, Lost},
     lease::Lease,
     progress::{Board, Doing, Pulse},
     relay::RelayMessage,
-    telemetry, work,
+    telemetry::{self, size},
+    work,
 };
 
 /// The ends of one lane and its relay.

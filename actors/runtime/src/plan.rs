@@ -19,10 +19,10 @@ use holdfast_core::{
 use uuid::Uuid;
 
 use crate::{
-    context::Emit,
     dead_letter::{self, Cause},
+    emit::Emit,
     ids::IdMap,
-    lane::Owned,
+    owned::Owned,
     router::RouteError,
     spans, telemetry,
     work::{

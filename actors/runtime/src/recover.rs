@@ -32,10 +32,7 @@ use holdfast_core::{
     },
 };
 
-use crate::{
-    context::{BoundedContext, Emit},
-    telemetry::NoTrace,
-};
+use crate::{context::BoundedContext, emit::Emit, telemetry::NoTrace};
 
 /// Aggregates committed at a time.
 const CHUNK: usize = 256;
@@ -161,7 +158,7 @@ impl Recovery {
             };
             ports.store.register_partitions(count).await?;
             let context = Arc::new(context.sealed(&*ports.store).await?);
-            let emit = Arc::new(Emit::new(&context, &crate::config::Config::default(), Arc::new(NoTrace)));
+            let emit = Arc::new(context.emit(&crate::config::Config::default(), Arc::new(NoTrace)));
             Ok(Self { context, emit, ports, settings, count })
         })
     }
@@ -212,7 +209,7 @@ impl Recovery {
         let mut tail = tail::read(self, &rows, &accepts).await?;
         let lost = fold::lost(self, &mut tail).await?;
         let mut ends = tail::ends(self, &rows, &tail).await?;
-        let replays = replay::read(self, &rows, &accepts, &lost).await?;
+        let replays = replay::read(self, &rows, &accepts, &lost.keys().cloned().collect()).await?;
         let mut summary = Summary {
             context: self.context.name().to_owned(),
             halted: rows.iter().find_map(|row| row.halted.as_ref()).map(ToString::to_string),

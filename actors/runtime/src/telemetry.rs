@@ -101,3 +101,9 @@ pub(crate) fn is_sampled(traceparent: &str) -> bool {
     let flags = traceparent.rsplit('-').next().and_then(|flags| u8::from_str_radix(flags, 16).ok());
     flags.is_some_and(|flags| flags & 1 == 1)
 }
+
+/// A count, as gauges and histograms take it.
+#[allow(clippy::cast_precision_loss)]
+pub(crate) fn size(n: usize) -> f64 {
+    n as f64
+}

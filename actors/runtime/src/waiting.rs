@@ -23,9 +23,9 @@ use uuid::Uuid;
 
 use crate::{
     context::decoded,
+    environment::Environment,
     guard::guarded,
     ids::IdSet,
-    lane::Environment,
     spans, telemetry,
     work::{Input, Item, MailRow, Origin, RefusedRecord, Work},
 };

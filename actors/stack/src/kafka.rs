@@ -15,10 +15,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::artifacts::Artifacts;
+use crate::data_dir::{DataDir, State};
 use crate::process::{ServerProcess, Spec, end_orphan};
-use crate::server::Server;
+use crate::server::{Server, Slot};
 use crate::watchdog::{GatedCommand, LastSignal, Watchdog};
-use crate::{Error, KafkaListener, ports};
+use crate::{Error, KafkaListener, StackOptions, ports};
 
 /// Generous: a broker that recovers its logs after a crash on a busy 2-core machine takes its time.
 const READY_PATIENCE: Duration = Duration::from_mins(2);
@@ -252,4 +253,23 @@ async fn answers(port: u16) -> bool {
         std::io::Result::Ok(answer[4..8] == CORRELATION && answer[8..] == [0, 0])
     };
     matches!(timeout(PROBE_PATIENCE, ask).await, Ok(Ok(true)))
+}
+
+/// Kafka's first start in this stack, if it is wanted.
+pub(crate) async fn launch(
+    options: &StackOptions,
+    artifacts: &'static Artifacts,
+    dir: &DataDir,
+    state: &State,
+    watchdog: &Arc<Watchdog>,
+) -> Result<Option<Slot<Home>>, Error> {
+    if !options.kafka {
+        return Ok(None);
+    }
+    let port = options.kafka_port.unwrap_or(state.kafka_port);
+    let home = Home::new(dir.path(), artifacts, port, state.controller_port, &options.kafka_listeners);
+    // First, so that the remembered ports are free.
+    home.end_orphan().await?;
+    home.format(&state.cluster_id, watchdog).await?;
+    Slot::launch(home, options.kafka_port.is_some(), watchdog).await.map(Some)
 }

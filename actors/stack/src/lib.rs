@@ -107,8 +107,8 @@ impl Stack {
             let mut state = dir.load_state()?;
             dir.save_state(&state)?;
             let (kafka, postgres) = tokio::try_join!(
-                server::launch_kafka(&options, artifacts, &dir, &state, &watchdog),
-                server::launch_postgres(&options, artifacts, &dir, &state, &watchdog),
+                kafka::launch(&options, artifacts, &dir, &state, &watchdog),
+                postgres::launch(&options, artifacts, &dir, &state, &watchdog),
             )?;
             if let Some(slot) = &kafka {
                 (state.kafka_port, state.controller_port) = (slot.home.port, slot.home.controller_port);

@@ -16,12 +16,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::Error;
 use crate::artifacts::Artifacts;
+use crate::data_dir::{DataDir, State};
 use crate::places::{UNPRIVILEGED_UID, is_root};
 use crate::process::{ServerProcess, Spec, end_orphan};
-use crate::server::Server;
+use crate::server::{Server, Slot};
 use crate::watchdog::{GatedCommand, LastSignal, Watchdog};
+use crate::{Error, StackOptions};
 
 pub(crate) const SUPERUSER: &str = "holdfast";
 /// Generous: crash recovery replays up to `max_wal_size`.
@@ -182,4 +183,23 @@ impl Server for Home {
     async fn stop(&self, process: ServerProcess) -> Result<(), Error> {
         process.stop(Signal::INT, STOP_PATIENCE).await
     }
+}
+
+/// Postgres's first start in this stack, if it is wanted.
+pub(crate) async fn launch(
+    options: &StackOptions,
+    artifacts: &'static Artifacts,
+    dir: &DataDir,
+    state: &State,
+    watchdog: &Arc<Watchdog>,
+) -> Result<Option<Slot<Home>>, Error> {
+    if !options.postgres {
+        return Ok(None);
+    }
+    let port = options.postgres_port.unwrap_or(state.postgres_port);
+    let home = Home::new(dir.path(), artifacts, port, &state.postgres_password);
+    // First, so that the remembered ports are free.
+    home.end_orphan().await?;
+    home.init(dir.is_scratch(), watchdog).await?;
+    Slot::launch(home, options.postgres_port.is_some(), watchdog).await.map(Some)
 }

@@ -7,11 +7,9 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use crate::artifacts::Artifacts;
-use crate::data_dir::{DataDir, State};
 use crate::process::ServerProcess;
 use crate::watchdog::Watchdog;
-use crate::{Error, StackOptions, kafka, ports, postgres};
+use crate::{Error, ports};
 
 /// How often a start is tried while ports are lost to faster processes.
 const ATTEMPTS: u32 = 5;
@@ -38,7 +36,7 @@ pub(crate) struct Slot<S> {
 
 impl<S: Server> Slot<S> {
     /// The first start. `insisted`: the public port is the caller's choice and may not be exchanged.
-    async fn launch(mut home: S, insisted: bool, watchdog: &Arc<Watchdog>) -> Result<Self, Error> {
+    pub(crate) async fn launch(mut home: S, insisted: bool, watchdog: &Arc<Watchdog>) -> Result<Self, Error> {
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -93,42 +91,4 @@ impl<S: Server> Slot<S> {
         let running = process.as_mut()?;
         running.check_alive().ok().map(|()| running.pid())
     }
-}
-
-/// Kafka's first start in this stack, if it is wanted.
-pub(crate) async fn launch_kafka(
-    options: &StackOptions,
-    artifacts: &'static Artifacts,
-    dir: &DataDir,
-    state: &State,
-    watchdog: &Arc<Watchdog>,
-) -> Result<Option<Slot<kafka::Home>>, Error> {
-    if !options.kafka {
-        return Ok(None);
-    }
-    let port = options.kafka_port.unwrap_or(state.kafka_port);
-    let home = kafka::Home::new(dir.path(), artifacts, port, state.controller_port, &options.kafka_listeners);
-    // First, so that the remembered ports are free.
-    home.end_orphan().await?;
-    home.format(&state.cluster_id, watchdog).await?;
-    Slot::launch(home, options.kafka_port.is_some(), watchdog).await.map(Some)
-}
-
-/// Postgres's first start in this stack, if it is wanted.
-pub(crate) async fn launch_postgres(
-    options: &StackOptions,
-    artifacts: &'static Artifacts,
-    dir: &DataDir,
-    state: &State,
-    watchdog: &Arc<Watchdog>,
-) -> Result<Option<Slot<postgres::Home>>, Error> {
-    if !options.postgres {
-        return Ok(None);
-    }
-    let port = options.postgres_port.unwrap_or(state.postgres_port);
-    let home = postgres::Home::new(dir.path(), artifacts, port, &state.postgres_password);
-    // First, so that the remembered ports are free.
-    home.end_orphan().await?;
-    home.init(dir.is_scratch(), watchdog).await?;
-    Slot::launch(home, options.postgres_port.is_some(), watchdog).await.map(Some)
 }

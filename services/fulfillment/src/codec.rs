@@ -29,7 +29,8 @@ use uuid::Uuid;
 
 pub use commands::{CANCEL_SHIPMENT, DISPATCH_SHIPMENT, ERASE_ADDRESS, PACK_SHIPMENT, RECORD_TRACKING, START_PICKING};
 pub(crate) use commands::{order_id, sku};
-pub use recipient::{NOTE_SHIPMENT, RecipientAdapter, decode_state as decode_recipient};
+pub use outgoing::NOTE_SHIPMENT;
+pub use recipient::{RecipientAdapter, decode_state as decode_recipient};
 pub use state::{address, decode as decode_shipment, shipment};
 
 use crate::{
@@ -105,7 +106,7 @@ impl Adapter for ShipmentAdapter {
     }
 
     fn decode_event(&self, message: &Message) -> Result<Event, Refused> {
-        recover::shipment(message)
+        recover::decode(message)
     }
 
     fn encode_state(&self, state: &Shipment) -> Bytes {

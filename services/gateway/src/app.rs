@@ -12,7 +12,6 @@ use axum::{
     routing::get,
 };
 use bytes::Bytes;
-use holdfast_platform::grpc::Peer;
 use http::{StatusCode, header::CONTENT_TYPE};
 use utoipa::{
     Modify, OpenApi,
@@ -24,53 +23,17 @@ use utoipa_swagger_ui::SwaggerUi;
 use crate::{
     around::{IN_FLIGHT_MAX, Room, every_request},
     body, catalog, customer,
+    edge::Edge,
     identity::Identity,
     limit::Limit,
     orders, pages,
     problem::{Details, Problem},
 };
 
+pub use crate::edge::Contexts;
+
 /// Where the description is.
 pub const DESCRIPTION_PATH: &str = "/openapi.json";
-
-/// The contexts behind the edge.
-#[derive(Clone, Debug)]
-pub struct Contexts {
-    /// Orders.
-    pub orders: Peer,
-    /// Stock and prices.
-    pub inventory: Peer,
-    /// Money.
-    pub payments: Peer,
-    /// Parcels.
-    pub fulfillment: Peer,
-    /// People.
-    pub customers: Peer,
-}
-
-/// What handlers share.
-#[derive(Clone, Debug)]
-pub struct Edge {
-    /// Behind it.
-    pub contexts: Contexts,
-    /// Who calls.
-    pub identity: Identity,
-    /// How often.
-    pub limit: Limit,
-}
-
-/// Asks a context as a caller: `ask!(peer, Client.method, caller, message)`.
-macro_rules! ask {
-    ($peer:expr, $client:ident.$method:ident, $caller:expr, $message:expr) => {{
-        let message = $message;
-        let call = |stack| {
-            let request = $caller.request(message.clone());
-            async move { $client::new(stack).$method(request).await }
-        };
-        $peer.call(call).await.map(tonic::Response::into_inner).map_err($crate::problem::Problem::from)
-    }};
-}
-pub(crate) use ask;
 
 #[derive(OpenApi)]
 #[openapi(

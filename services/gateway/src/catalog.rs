@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    app::{Edge, ask},
+    edge::{Edge, ask},
     identity::Caller,
     model::Money,
     path::Asked,

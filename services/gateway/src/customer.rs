@@ -18,8 +18,8 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    app::{Edge, ask},
     body::Body,
+    edge::{Edge, ask},
     identity::Caller,
     key::{Key, Keyed},
     path::At,

@@ -12,6 +12,7 @@ pub mod around;
 pub mod body;
 pub mod catalog;
 pub mod customer;
+mod edge;
 pub mod identity;
 pub mod issuer;
 pub mod key;

@@ -25,8 +25,8 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::{
-    app::{Edge, ask},
     body::Body,
+    edge::{Edge, ask},
     identity::Caller,
     key::{Key, Keyed},
     model::{Order, OrderStatus, Orders, Payment, Shipment},

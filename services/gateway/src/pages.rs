@@ -22,7 +22,7 @@ use maud::Markup;
 use serde::Deserialize;
 
 use crate::{
-    app::Edge,
+    edge::Edge,
     identity::Caller,
     model::{Order, OrderStatus},
     orders::{

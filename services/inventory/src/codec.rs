@@ -3,6 +3,7 @@
 //! Invariant: what gets past `decode` keeps every promise of the `.proto` comments. Deliberately absent: the meaning of orders' events
 //! ([`crate::subscriptions`]).
 
+mod event_types;
 mod recover;
 mod reservation;
 mod stock_item;
@@ -11,10 +12,10 @@ use holdfast_core::{Timestamp, codec::StateError};
 use holdfast_proto::{money::v1 as money, time};
 
 pub use reservation::{ReservationAdapter, decode_state as decode_reservation};
+pub(crate) use stock_item::item;
 pub use stock_item::{
     ADJUST_STOCK, RECEIVE_STOCK, SET_PRICE, SET_REORDER_POINT, StockItemAdapter, decode_state as decode_stock_item,
 };
-pub(crate) use stock_item::{item, sku_or_refused};
 
 fn amount(amount: holdfast_money::Money) -> money::Money {
     money::Money { minor: amount.minor, currency: amount.currency.code().to_owned() }

@@ -7,5 +7,6 @@
 pub mod app;
 pub mod codec;
 pub mod grpc;
+mod sku;
 pub mod status;
 pub mod subscriptions;

@@ -15,7 +15,7 @@ use holdfast_core::{
 use holdfast_inventory_domain::{Line, reservation::Command};
 use holdfast_proto::orders::v1;
 
-use crate::codec::sku_or_refused;
+use crate::sku::sku_or_refused;
 
 /// `ce_type` of `OrderPlaced`.
 const ORDER_PLACED: &str = "holdfast.orders.v1.OrderPlaced";

@@ -10,6 +10,8 @@ use holdfast_runtime::BoundedContext;
 
 use crate::{codec::PaymentAdapter, provider::Provider, rates::RateSource};
 
+pub use crate::settings::Settings;
+
 /// The context's name: its topics, its schema, its label.
 pub const NAME: &str = "payments";
 
@@ -28,13 +30,6 @@ pub const FOLLOWS: &[&str] = &["orders.events"];
 
 /// The encoded descriptors of its services, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = holdfast_proto::FILE_DESCRIPTOR_SET;
-
-/// How payments are made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
-    /// Whether an amount is authorized first and captured by a call of its own. A payment keeps what was set when it began.
-    pub authorize_first: bool,
-}
 
 /// The context, asking `rates` what a currency is worth in the books, and `provider` for the money.
 pub fn context(settings: Settings, rates: Arc<dyn RateSource>, provider: Arc<dyn Provider>) -> BoundedContext {

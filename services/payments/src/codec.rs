@@ -31,7 +31,7 @@ pub(crate) use commands::{encode_report, order_id};
 pub use effects::{decode_call, effects_after};
 pub use state::decode as decode_state;
 
-use crate::{app::Settings, perform, projection, provider::Provider, rates::RateSource, subscriptions};
+use crate::{perform, projection, provider::Provider, rates::RateSource, settings::Settings, subscriptions};
 
 /// The adapter of [`Payment`].
 pub struct PaymentAdapter {

@@ -14,6 +14,7 @@ pub mod perform;
 pub mod projection;
 pub mod provider;
 pub mod rates;
+mod settings;
 pub mod simulator;
 pub mod status;
 pub mod stripe;

@@ -14,7 +14,7 @@ use holdfast_proto::{Timestamp, money::v1::Money, orders::v1};
 use prost::Name;
 use serde::{Deserialize, Serialize};
 
-use crate::{app::Settings, codec::order_id};
+use crate::{codec::order_id, settings::Settings};
 
 /// `ce_type` of `OrderReserved`.
 const ORDER_RESERVED: &str = "holdfast.orders.v1.OrderReserved";

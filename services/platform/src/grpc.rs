@@ -27,6 +27,12 @@ pub const CORRELATION_HEADER: &str = "x-correlation-id";
 /// what is decided at the edge.
 pub const CALLER_HEADER: &str = "x-holdfast-caller";
 
+/// Reason of a call that the breaker refused.
+pub const CIRCUIT_OPEN: &str = "CIRCUIT_OPEN";
+
+/// Reason of a call that did not arrive.
+pub const PEER_UNREACHABLE: &str = "PEER_UNREACHABLE";
+
 /// Applies [`MESSAGE_BYTES_MAX`] to a generated server or client: `limited!(OrderServiceServer::new(service))`.
 #[macro_export]
 macro_rules! limited {

@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{Hash, Hasher},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,7 +21,7 @@ use holdfast_core::{
 use stateright::{Checker as _, Model, Property};
 use uuid::Uuid;
 
-use super::{Action, Input, Loss, Ownership, Renewal, Settings, Unsound, taker::Phase};
+use super::{Action, Input, Loss, Ownership, Renewal, Settings, Unsound, edges, taker::Phase};
 use crate::{Now, Rules};
 
 const P: PartitionId = PartitionId(0);
@@ -602,15 +602,6 @@ fn owner_counts_as_begun_from_its_acknowledgement() {
     assert!(!third_node_takes_over(Store::BegunAtRaise), "harmless");
 }
 
-/// The changes of phase that were seen in this process.
-static EDGES: Mutex<BTreeSet<(&str, &str)>> = Mutex::new(BTreeSet::new());
-
-pub(super) fn note_edge(from: &'static str, to: &'static str) {
-    if from != to {
-        EDGES.lock().expect("nobody panics with it").insert((from, to));
-    }
-}
-
 /// The edges of the state diagram in `actors/README.md`.
 fn drawn() -> BTreeSet<(&'static str, &'static str)> {
     let readme = include_str!("../../../README.md");
@@ -628,6 +619,6 @@ fn diagram_shows_every_change_of_phase() {
     let checker = troubled.checker().threads(2).target_max_depth(13).spawn_bfs().join();
     println!("{} states", checker.unique_state_count());
     assert_eq!(checker.discovery(SERVES_ALONE).map(stateright::Path::into_actions), None);
-    let seen = EDGES.lock().expect("nobody panics with it").clone();
+    let seen = edges::seen();
     assert_eq!(drawn().symmetric_difference(&seen).collect::<Vec<_>>(), Vec::<&(&str, &str)>::new(), "seen: {seen:?}");
 }

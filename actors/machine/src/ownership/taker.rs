@@ -127,14 +127,14 @@ pub(super) struct Taker {
 impl Taker {
     pub fn new(partition: PartitionId, now: Now, patience: Duration) -> Self {
         #[cfg(test)]
-        super::model::note_edge("[*]", "Looking");
+        super::edges::note("[*]", "Looking");
         Self { partition, phase: Phase::Looking(Step::due(now.awake)), patience, is_halted: false }
     }
 
     /// The one place where the phase changes.
     fn go(&mut self, phase: Phase) {
         #[cfg(test)]
-        super::model::note_edge(self.phase.name(), phase.name());
+        super::edges::note(self.phase.name(), phase.name());
         self.phase = phase;
     }
 

@@ -11,10 +11,11 @@ use futures::FutureExt as _;
 use holdfast_core::{AggregateId, PartitionId};
 use tokio::task::{JoinError, JoinSet};
 
-use super::{Lane, Owned, abandon, ended};
+use super::{Lane, abandon, ended};
 use crate::{
     activation::Known,
     ids::{IdMap, IdSet},
+    owned::Owned,
     prepare::{self, Placed},
     work::{Input, Origin, Work},
 };

@@ -17,9 +17,10 @@ use holdfast_core::{
 
 use holdfast_machine::ownership::Loss;
 
-use super::{DATABASE, InFlight, Lane, Offsets, Owned, ended, undone::Refusal};
+use super::{DATABASE, InFlight, Lane, Offsets, ended, undone::Refusal};
 use crate::{
     commit::{self, End},
+    owned::Owned,
     partition::PartitionMessage,
     plan::{Pending, Plan},
     relay::RelayMessage,

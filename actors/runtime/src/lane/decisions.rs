@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use holdfast_machine::ownership::Loss;
 
-use super::{DATABASE, Lane, abandon, size};
+use super::{DATABASE, Lane, abandon};
 use crate::{
     activation::{self, Known},
     backoff::Backoff,
@@ -25,7 +25,7 @@ use crate::{
     plan::{Plan, Planned, Planner, Terms},
     prepare,
     router::RouteError,
-    telemetry,
+    telemetry::{self, size},
     work::{Delivery, Failure, Input, Item, Origin, ReadReply, Work, answer_of},
 };
 

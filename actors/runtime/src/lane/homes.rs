@@ -20,6 +20,7 @@ use holdfast_machine::ownership::Loss;
 use super::{DATABASE, Lane};
 use crate::{
     growth,
+    owned::Owned,
     partition::PartitionMessage,
     relay::{Home, RelayMessage},
     work::Input,
@@ -51,7 +52,7 @@ impl Lane {
         }
         let growth = self.env.homes.now();
         let behind = |lane: &Self| -> Vec<PartitionId> {
-            let is_behind = |owned: &&super::Owned| owned.generation < growth.current().0;
+            let is_behind = |owned: &&Owned| owned.generation < growth.current().0;
             lane.owned.values().filter(is_behind).map(|owned| owned.partition).collect()
         };
         if !behind(self).is_empty() {

@@ -3,7 +3,7 @@
 //! By it the claims are rebuilt: an event names the message that caused it, and that message is still in its topic, with its source and its
 //! body; or it waits in the restored mailbox. What is neither came by a call.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use holdfast_core::{
     AggregateId, Message, PartitionId, Record,
@@ -15,7 +15,6 @@ use uuid::Uuid;
 
 use super::{
     Error, Recovery,
-    fold::Lost,
     tail::{Accept, each},
 };
 
@@ -36,11 +35,12 @@ pub(super) enum Mark {
 /// Per aggregate what will come again, in order.
 pub(super) type Replays = HashMap<AggregateId, Vec<Replay>>;
 
+/// Reads what will come again for the aggregates in `lost`.
 pub(super) async fn read(
     recovery: &Recovery,
     rows: &[PartitionRow],
     accepts: &[Accept],
-    lost: &BTreeMap<AggregateId, Lost>,
+    lost: &BTreeSet<AggregateId>,
 ) -> Result<Replays, Error> {
     let mut replays = Replays::new();
     if lost.is_empty() {
@@ -73,15 +73,9 @@ pub(super) async fn read(
 }
 
 /// Notes a record, unless it concerns nobody who is folded. One that can't be decoded is a dead letter again.
-fn note(
-    recovery: &Recovery,
-    lost: &BTreeMap<AggregateId, Lost>,
-    replays: &mut Replays,
-    record: &Record,
-    in_order: bool,
-) {
+fn note(recovery: &Recovery, lost: &BTreeSet<AggregateId>, replays: &mut Replays, record: &Record, in_order: bool) {
     let Ok((aggregate, message, _)) = recovery.context.decode(record) else { return };
-    if !lost.contains_key(&aggregate) {
+    if !lost.contains(&aggregate) {
         return;
     }
     let own = record.topic == *recovery.context.commands_topic();

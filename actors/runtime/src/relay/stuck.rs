@@ -158,7 +158,7 @@ impl Relay {
             Ok(known) => {
                 let records = known.values().sum::<u64>();
                 metrics::gauge!(telemetry::OUTBOX_STUCK, "context" => self.context)
-                    .set(crate::lane::size(usize::try_from(records).unwrap_or(usize::MAX)));
+                    .set(telemetry::size(usize::try_from(records).unwrap_or(usize::MAX)));
                 self.stuck.known = known;
                 self.lines.values_mut().for_each(|line| line.must_look = false);
                 true

@@ -12,12 +12,7 @@ use std::{
 use holdfast_core::dedup::Answer;
 use holdfast_platform::{
     errors,
-    grpc::{
-        Peer, Stack,
-        client::{CIRCUIT_OPEN, Settings},
-        deadline,
-        tls::TlsFiles,
-    },
+    grpc::{CIRCUIT_OPEN, Peer, Stack, client::Settings, deadline, tls::TlsFiles},
     limited,
 };
 use holdfast_proto::runtime::v1::{CommandRequest, ReadRequest, actor_service_client::ActorServiceClient};

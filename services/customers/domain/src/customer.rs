@@ -8,10 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use holdfast_core::{Aggregate, Context, Decision, Timestamp};
 use uuid::Uuid;
 
-use crate::{Address, Command, Event, Preferences, Profile, Rejection};
-
-/// The most addresses that a customer may have.
-pub const ADDRESSES_MAX: usize = 50;
+use crate::{ADDRESSES_MAX, Address, Command, Event, Preferences, Profile, Rejection};
 
 /// One customer, or the place where it will be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -15,7 +15,7 @@ mod personal;
 mod rejection;
 
 pub use command::Command;
-pub use customer::{ADDRESSES_MAX, Customer, Details, Status};
+pub use customer::{Customer, Details, Status};
 pub use event::Event;
-pub use personal::{Address, PreferenceField, Preferences, Profile, ProfileField};
+pub use personal::{ADDRESSES_MAX, Address, PreferenceField, Preferences, Profile, ProfileField};
 pub use rejection::Rejection;

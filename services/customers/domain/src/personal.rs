@@ -5,6 +5,9 @@
 
 use std::{fmt, sync::Arc};
 
+/// The most addresses that a customer may have.
+pub const ADDRESSES_MAX: usize = 50;
+
 /// Who a customer is.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Profile {

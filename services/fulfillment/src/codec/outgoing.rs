@@ -7,7 +7,10 @@ use holdfast_fulfillment_domain::{Event, recipient};
 use holdfast_proto::fulfillment::v1;
 use prost::Message as _;
 
-use super::{ERASE_ADDRESS, NOTE_SHIPMENT};
+use super::ERASE_ADDRESS;
+
+/// `ce_type` of `NoteShipment`.
+pub const NOTE_SHIPMENT: &str = "holdfast.fulfillment.v1.NoteShipment";
 
 /// A shipment that is requested tells its recipient.
 pub(super) fn after_shipment(event: &Event, context: &Context<'_>) -> Vec<Outgoing> {

@@ -17,15 +17,16 @@ use holdfast_proto::{fulfillment::v1, time};
 use prost::Message as _;
 use uuid::Uuid;
 
-use super::{events::stamp, outgoing, recover};
+use super::{
+    events::stamp,
+    outgoing::{self, NOTE_SHIPMENT},
+};
 use crate::subscriptions;
 
-/// `ce_type` of `NoteShipment`.
-pub const NOTE_SHIPMENT: &str = "holdfast.fulfillment.v1.NoteShipment";
 /// `ce_type` of `ShipmentNoted`.
-pub(super) const SHIPMENT_NOTED: &str = "holdfast.fulfillment.v1.ShipmentNoted";
+const SHIPMENT_NOTED: &str = "holdfast.fulfillment.v1.ShipmentNoted";
 /// `ce_type` of `RecipientErased`.
-pub(super) const RECIPIENT_ERASED: &str = "holdfast.fulfillment.v1.RecipientErased";
+const RECIPIENT_ERASED: &str = "holdfast.fulfillment.v1.RecipientErased";
 
 /// The adapter of [`Recipient`].
 pub struct RecipientAdapter;
@@ -74,7 +75,21 @@ impl Adapter for RecipientAdapter {
     }
 
     fn decode_event(&self, message: &Message) -> Result<Event, Refused> {
-        recover::recipient(message)
+        let at = |time: Option<&_>| check::time("occurred_at", time);
+        Ok(match &*message.r#type {
+            SHIPMENT_NOTED => {
+                let event: v1::ShipmentNoted = body::decode(message)?;
+                let order = check::canonical_uuid("order_id", &event.order_id)?;
+                Event::ShipmentNoted { at: at(event.occurred_at.as_ref())?, order }
+            }
+            RECIPIENT_ERASED => {
+                let event: v1::RecipientErased = body::decode(message)?;
+                let orders = event.order_ids.iter().map(|id| check::canonical_uuid("order_ids", id));
+                let orders = orders.collect::<Result<_, _>>()?;
+                Event::RecipientErased { at: at(event.occurred_at.as_ref())?, orders }
+            }
+            _ => return Err(Refused::unknown_type()),
+        })
     }
 
     fn encode_state(&self, state: &Recipient) -> Bytes {

@@ -1,4 +1,4 @@
-//! Events back from the wire, for `holdfast recover`.
+//! A shipment's events back from the wire, for `holdfast recover`.
 //!
 //! Invariant: what a published event says comes back as it was; the address, which it left out, is `None`. A shipment folded from such events is
 //! whole but for its address: it is not picked any more, and the warehouse has to cancel it (its order is then cancelled and paid back), while
@@ -6,7 +6,7 @@
 
 use holdfast_adapter::{body, check};
 use holdfast_core::{Message, Timestamp, disposition::Refused};
-use holdfast_fulfillment_domain::{Cancellation, Event, Line, Parcel, Tracking, recipient};
+use holdfast_fulfillment_domain::{Cancellation, Event, Line, Parcel, Tracking};
 use holdfast_proto::fulfillment::v1;
 
 use super::{
@@ -14,12 +14,11 @@ use super::{
         ADDRESS_ERASED, PICKING_STARTED, SHIPMENT_CANCELLED, SHIPMENT_CONFIRMED, SHIPMENT_DELIVERED,
         SHIPMENT_DISPATCHED, SHIPMENT_PACKED, SHIPMENT_REQUESTED, TRACKING_UPDATED, known_cause, known_status,
     },
-    recipient::{RECIPIENT_ERASED, SHIPMENT_NOTED},
     sku,
 };
 
-/// The shipment's event in `message`.
-pub(super) fn shipment(message: &Message) -> Result<Event, Refused> {
+/// The event in `message`.
+pub(super) fn decode(message: &Message) -> Result<Event, Refused> {
     Ok(match &*message.r#type {
         SHIPMENT_REQUESTED => {
             let event: v1::ShipmentRequested = body::decode(message)?;
@@ -75,24 +74,6 @@ pub(super) fn shipment(message: &Message) -> Result<Event, Refused> {
         ADDRESS_ERASED => {
             let event: v1::AddressErased = body::decode(message)?;
             Event::AddressErased { at: at(event.occurred_at.as_ref())? }
-        }
-        _ => return Err(Refused::unknown_type()),
-    })
-}
-
-/// The recipient's event in `message`.
-pub(super) fn recipient(message: &Message) -> Result<recipient::Event, Refused> {
-    Ok(match &*message.r#type {
-        SHIPMENT_NOTED => {
-            let event: v1::ShipmentNoted = body::decode(message)?;
-            let order = check::canonical_uuid("order_id", &event.order_id)?;
-            recipient::Event::ShipmentNoted { at: at(event.occurred_at.as_ref())?, order }
-        }
-        RECIPIENT_ERASED => {
-            let event: v1::RecipientErased = body::decode(message)?;
-            let orders = event.order_ids.iter().map(|id| check::canonical_uuid("order_ids", id));
-            let orders = orders.collect::<Result<_, _>>()?;
-            recipient::Event::RecipientErased { at: at(event.occurred_at.as_ref())?, orders }
         }
         _ => return Err(Refused::unknown_type()),
     })

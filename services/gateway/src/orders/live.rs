@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::{LATELY, readable};
 use crate::{
-    app::Edge,
+    edge::Edge,
     identity::Caller,
     model::Order,
     path::{At, OrderAt},

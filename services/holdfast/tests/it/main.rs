@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod choreography;
+mod circles;
 mod deploy;
 mod layout;
 mod recover;

@@ -13,16 +13,12 @@ use holdfast_inventory_domain::{
 };
 use holdfast_proto::inventory::v1;
 
-use super::{
-    reservation::{
-        RESERVATION_CONFIRMED, RESERVATION_EXPIRED, RESERVATION_REFUSED, RESERVATION_RELEASED, RESERVATION_SHIPPED,
-        STOCK_RESERVED,
-    },
-    sku_or_refused,
-    stock_item::{
-        PRICE_SET, REORDER_POINT_SET, REPLENISHMENT_ENDED, REPLENISHMENT_REQUESTED, STOCK_ADJUSTED, STOCK_RECEIVED,
-    },
+use super::event_types::{
+    PRICE_SET, REORDER_POINT_SET, REPLENISHMENT_ENDED, REPLENISHMENT_REQUESTED, RESERVATION_CONFIRMED,
+    RESERVATION_EXPIRED, RESERVATION_REFUSED, RESERVATION_RELEASED, RESERVATION_SHIPPED, STOCK_ADJUSTED,
+    STOCK_RECEIVED, STOCK_RESERVED,
 };
+use crate::sku::sku_or_refused;
 
 /// The reservation's event in `message`.
 pub(super) fn reservation(message: &Message) -> Result<reservation::Event, Refused> {

@@ -20,15 +20,15 @@ use holdfast_inventory_domain::{
 use holdfast_proto::inventory::v1;
 use prost::Message as _;
 
-use super::{broken, recover, stamp, stored_time};
+use super::{
+    broken,
+    event_types::{
+        RESERVATION_CONFIRMED, RESERVATION_EXPIRED, RESERVATION_REFUSED, RESERVATION_RELEASED, RESERVATION_SHIPPED,
+        STOCK_RESERVED,
+    },
+    recover, stamp, stored_time,
+};
 use crate::subscriptions;
-
-pub(super) const STOCK_RESERVED: &str = "holdfast.inventory.v1.StockReserved";
-pub(super) const RESERVATION_CONFIRMED: &str = "holdfast.inventory.v1.ReservationConfirmed";
-pub(super) const RESERVATION_SHIPPED: &str = "holdfast.inventory.v1.ReservationShipped";
-pub(super) const RESERVATION_REFUSED: &str = "holdfast.inventory.v1.ReservationRefused";
-pub(super) const RESERVATION_RELEASED: &str = "holdfast.inventory.v1.ReservationReleased";
-pub(super) const RESERVATION_EXPIRED: &str = "holdfast.inventory.v1.ReservationExpired";
 
 /// The adapter of [`Reservation`].
 #[derive(Clone, Copy, Debug)]

@@ -12,14 +12,21 @@ use holdfast_core::{
     origin::{Handled, MessageOrigin},
 };
 use holdfast_inventory_domain::{
-    Sku, StockItem,
+    StockItem,
     stock_item::{Command, Details, Event, REORDER_TIMER, Rejection},
 };
 use holdfast_money::{Currency, Money};
 use holdfast_proto::inventory::v1;
 use prost::Message as _;
 
-use super::{amount, broken, recover, stamp, stored_time};
+use super::{
+    amount, broken,
+    event_types::{
+        PRICE_SET, REORDER_POINT_SET, REPLENISHMENT_ENDED, REPLENISHMENT_REQUESTED, STOCK_ADJUSTED, STOCK_RECEIVED,
+    },
+    recover, stamp, stored_time,
+};
+use crate::sku::sku_or_refused;
 
 /// `ce_type` of `ReceiveStock`.
 pub const RECEIVE_STOCK: &str = "holdfast.inventory.v1.ReceiveStock";
@@ -29,12 +36,6 @@ pub const ADJUST_STOCK: &str = "holdfast.inventory.v1.AdjustStock";
 pub const SET_PRICE: &str = "holdfast.inventory.v1.SetPrice";
 /// `ce_type` of `SetReorderPoint`.
 pub const SET_REORDER_POINT: &str = "holdfast.inventory.v1.SetReorderPoint";
-pub(super) const STOCK_RECEIVED: &str = "holdfast.inventory.v1.StockReceived";
-pub(super) const STOCK_ADJUSTED: &str = "holdfast.inventory.v1.StockAdjusted";
-pub(super) const PRICE_SET: &str = "holdfast.inventory.v1.PriceSet";
-pub(super) const REORDER_POINT_SET: &str = "holdfast.inventory.v1.ReorderPointSet";
-pub(super) const REPLENISHMENT_REQUESTED: &str = "holdfast.inventory.v1.ReplenishmentRequested";
-pub(super) const REPLENISHMENT_ENDED: &str = "holdfast.inventory.v1.ReplenishmentEnded";
 
 /// Longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 200;
@@ -178,11 +179,6 @@ fn set_reorder_point(message: &Message) -> Result<Command, Refused> {
 fn sku_is_key(sku: &str, message: &Message) -> Result<(), Refused> {
     sku_or_refused("sku", sku)?;
     check::equals_key("sku", sku, &message.key)
-}
-
-/// A well-formed sku.
-pub(crate) fn sku_or_refused(field: &str, text: &str) -> Result<Sku, Refused> {
-    Sku::new(text).map_err(|_| Refused::invalid(field, format!("{field} is not 1-64 characters of [A-Za-z0-9._-]")))
 }
 
 /// The sku's public message without quantities; `None` if it does not exist.

@@ -18,7 +18,10 @@ use holdfast_proto::inventory::v1::{
 use tonic::{Request, Response, Status};
 
 use super::counted;
-use crate::codec::{decode_stock_item, item, sku_or_refused};
+use crate::{
+    codec::{decode_stock_item, item},
+    sku::sku_or_refused,
+};
 
 /// Most skus in one question, repeats included.
 pub const SKUS_MAX: usize = 1000;

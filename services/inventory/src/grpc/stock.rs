@@ -22,7 +22,8 @@ use tonic::{Request, Response, Status};
 
 use super::counted;
 use crate::{
-    codec::{ADJUST_STOCK, RECEIVE_STOCK, SET_PRICE, SET_REORDER_POINT, sku_or_refused},
+    codec::{ADJUST_STOCK, RECEIVE_STOCK, SET_PRICE, SET_REORDER_POINT},
+    sku::sku_or_refused,
     status::rejected,
 };
 

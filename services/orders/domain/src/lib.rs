@@ -21,7 +21,7 @@ mod sku;
 
 pub use command::{Account, Command, Payment, Quote, Shipment, ShipmentCause, Standing, TOKEN_BYTES_MAX};
 pub use event::{Cancellation, CancellationCause, Event};
-pub use lines::{Line, Lines};
-pub use order::{Details, LINES_MAX, Order, Status};
+pub use lines::{LINES_MAX, Line, Lines};
+pub use order::{Details, Order, Status};
 pub use rejection::Rejection;
 pub use sku::{InvalidSku, Sku};

@@ -7,6 +7,9 @@ use holdfast_money::{Currency, Error, Money};
 
 use crate::Sku;
 
+/// The most lines that an order may have.
+pub const LINES_MAX: usize = 100;
+
 /// One sku of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {

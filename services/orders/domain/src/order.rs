@@ -14,14 +14,11 @@ use holdfast_money::Money;
 use uuid::Uuid;
 
 use crate::{
-    Account, Cancellation, CancellationCause, Command, Event, Lines, Payment, Quote, Rejection, Shipment,
+    Account, Cancellation, CancellationCause, Command, Event, LINES_MAX, Lines, Payment, Quote, Rejection, Shipment,
     ShipmentCause, Sku, Standing,
     command::is_token,
     process::{self, News, Reaction, Stage},
 };
-
-/// The most lines that an order may have.
-pub const LINES_MAX: usize = 100;
 
 /// One order, or the place where it will be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -14,6 +14,7 @@
 
 #![deny(clippy::float_arithmetic)]
 
+pub mod code;
 mod command;
 mod contradiction;
 mod details;
@@ -28,6 +29,6 @@ pub use contradiction::{Contradiction, NOTHING, REPORT, Subject};
 pub use details::{Details, Settlement, Status};
 pub use effect::{CAPTURE, CHARGE, Call, EffectChange, VOID, refund_name};
 pub use event::{Event, Then};
-pub use payment::{NOTHING_TO_PAY, Payment, code};
+pub use payment::{NOTHING_TO_PAY, Payment};
 pub use refund::{Cause, REFUNDS_MAX, Refund, State};
 pub use rejection::Rejection;

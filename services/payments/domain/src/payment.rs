@@ -10,24 +10,12 @@ use holdfast_core::{Aggregate, Context, Decision, Timestamp};
 use holdfast_money::{FxRate, Money};
 
 use crate::{
-    CAPTURE, CHARGE, Command, Contradiction, Details, Event, Outcome, Quote, Rejection, Status,
+    CAPTURE, CHARGE, Command, Contradiction, Details, Event, Outcome, Quote, Rejection, Status, code,
     details::{evolve, settle},
 };
 
 /// The provider's reference of a payment that the provider was never asked for, because the order costs nothing.
 pub const NOTHING_TO_PAY: &str = "none";
-
-/// Our own codes of declined payments.
-pub mod code {
-    /// The order has no payment method.
-    pub const NO_PAYMENT_METHOD: &str = "NO_PAYMENT_METHOD";
-    /// There is no rate from the order's currency to the books'.
-    pub const NO_RATE: &str = "NO_RATE";
-    /// The amount does not fit the books.
-    pub const AMOUNT_TOO_LARGE: &str = "AMOUNT_TOO_LARGE";
-    /// It was called off at the provider, or the authorization lapsed.
-    pub const CALLED_OFF: &str = "CALLED_OFF";
-}
 
 /// One order's payment, or the place where it will be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

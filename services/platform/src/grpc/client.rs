@@ -32,7 +32,7 @@ use tracing::{Instrument as _, Span, field::Empty};
 use uuid::Uuid;
 
 use super::{
-    CORRELATION_HEADER, deadline,
+    CIRCUIT_OPEN, CORRELATION_HEADER, PEER_UNREACHABLE, deadline,
     retry::{self, Retries, Retry},
     tls::{self, TlsFiles},
 };
@@ -40,12 +40,6 @@ use crate::{
     errors::{self, Problem, code_word},
     semconv, telemetry,
 };
-
-/// Reason of a call that the breaker refused.
-pub const CIRCUIT_OPEN: &str = "CIRCUIT_OPEN";
-
-/// Reason of a call that did not arrive.
-pub const PEER_UNREACHABLE: &str = "PEER_UNREACHABLE";
 
 /// How a peer is called.
 #[derive(Debug, Clone, Copy)]

@@ -18,6 +18,7 @@ use tower::{
     util::rng::HasherRng,
 };
 
+use super::CIRCUIT_OPEN;
 use crate::errors;
 
 /// How calls to a peer are retried.
@@ -90,7 +91,7 @@ impl Retries {
 /// to come back. ABORTED is not: whoever asked has to read again first.
 fn is_transient(status: &Status) -> bool {
     match status.code() {
-        Code::Unavailable => errors::reason(status).as_deref() != Some(super::client::CIRCUIT_OPEN),
+        Code::Unavailable => errors::reason(status).as_deref() != Some(CIRCUIT_OPEN),
         Code::ResourceExhausted => errors::retry_after(status).is_some(),
         _ => false,
     }
@@ -110,7 +111,7 @@ mod tests {
         assert!(retries.again(1, &Problem::exhausted("X", "", now).into_status()));
         assert!(!retries.again(3, &Problem::unavailable("X", "", now).into_status()));
         for status in [
-            Problem::unavailable(super::super::client::CIRCUIT_OPEN, "", now).into_status(),
+            Problem::unavailable(CIRCUIT_OPEN, "", now).into_status(),
             Problem::rejected("X", "").into_status(),
             Problem::deadline().into_status(),
             Status::resource_exhausted(""),

@@ -273,7 +273,7 @@ async fn a_failing_peer_opens_the_circuit_and_a_good_answer_closes_it() {
     }
     let before = server.whims.calls.load(Ordering::SeqCst);
     let got = status(&peer, "Fine").await;
-    assert_eq!((got.code(), errors::reason(&got).as_deref()), (Code::Unavailable, Some(client::CIRCUIT_OPEN)));
+    assert_eq!((got.code(), errors::reason(&got).as_deref()), (Code::Unavailable, Some(CIRCUIT_OPEN)));
     assert_eq!(server.whims.calls.load(Ordering::SeqCst), before);
     sleep(ms(250)).await;
     assert_eq!(status(&peer, "Fine").await.code(), Code::Ok);
@@ -291,7 +291,7 @@ async fn calls_that_time_out_open_the_circuit_too() {
         assert_eq!(got.code(), Code::DeadlineExceeded);
     }
     let got = status(&peer, "Fine").await;
-    assert_eq!(errors::reason(&got).as_deref(), Some(client::CIRCUIT_OPEN));
+    assert_eq!(errors::reason(&got).as_deref(), Some(CIRCUIT_OPEN));
 }
 
 #[tokio::test]
@@ -302,11 +302,7 @@ async fn a_peer_that_is_away_is_unavailable_in_time() {
     let peer = Peer::new("away", &format!("http://{address}"), Settings::default(), None).unwrap();
     let began = Instant::now();
     let got = status(&peer, "Fine").await;
-    assert_eq!(
-        (got.code(), errors::reason(&got).as_deref()),
-        (Code::Unavailable, Some(client::PEER_UNREACHABLE)),
-        "{got:?}"
-    );
+    assert_eq!((got.code(), errors::reason(&got).as_deref()), (Code::Unavailable, Some(PEER_UNREACHABLE)), "{got:?}");
     assert!(began.elapsed() < Duration::from_secs(2));
     assert!(Peer::new("bad", "not an address", Settings::default(), None).is_err());
 }
