@@ -28,7 +28,10 @@ use holdfast_core::{
 };
 use uuid::Uuid;
 
-use self::{beats::Beats, taker::Taker};
+use self::{
+    beats::Beats,
+    taker::{Taker, Wants},
+};
 use crate::{Ask, Asks, Now, Rules};
 
 /// What an ownership machine is made with.
@@ -348,8 +351,10 @@ pub struct Ownership {
     group: BTreeSet<PartitionId>,
     growth: Arc<Growth>,
     takers: BTreeMap<PartitionId, Taker>,
-    /// The reading of rows that takers share, if one is under way.
+    /// The reading of rows that takers share, if one is under way, and the beat. A taker that comes while one is waits for the next, since what it asks
+    /// for has to begin after it came.
     reading: Option<Ask>,
+    beating: Option<Ask>,
     renewal: Renewal,
     is_stopping: bool,
     has_left: bool,
@@ -399,6 +404,7 @@ impl Ownership {
             growth,
             takers: BTreeMap::new(),
             reading: None,
+            beating: None,
             renewal: Renewal::Idle { due: Duration::ZERO },
             is_stopping: false,
             has_left: false,
@@ -445,7 +451,12 @@ impl Ownership {
             Renewal::Idle { due } if !self.is_stopping => Some(due),
             _ => None,
         };
-        self.takers.values().filter_map(|taker| taker.due(self.reading.is_some())).chain(renewal).min()
+        let is_busy = |wants| match wants {
+            Wants::Rows => self.reading.is_some(),
+            Wants::Beat => self.beating.is_some(),
+        };
+        let of_takers = self.takers.values().filter(|taker| !taker.wants().is_some_and(is_busy)).filter_map(Taker::due);
+        of_takers.chain(renewal).min()
     }
 
     /// Whether everything is released and the group is left.
@@ -508,10 +519,16 @@ impl Ownership {
     }
 
     fn begin_what_takers_share(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if self.reading.is_none() && self.takers.values().any(|taker| taker.wants_rows(now)) {
+        if self.reading.is_none() && self.is_wanted(Wants::Rows, now) {
             let ask = self.desk.asks.next();
             self.reading = Some(ask);
             actions.push(Action::ReadRows { ask });
+            self.join(Wants::Rows, ask, now);
+        }
+        if self.beating.is_none() && self.is_wanted(Wants::Beat, now) {
+            let ask = self.desk.beat(actions);
+            self.beating = Some(ask);
+            self.join(Wants::Beat, ask, now);
         }
         if let Renewal::Idle { due } = self.renewal
             && due <= now.awake
@@ -522,14 +539,22 @@ impl Ownership {
         }
     }
 
+    fn is_wanted(&self, what: Wants, now: Now) -> bool {
+        self.takers.values().any(|taker| taker.wants_now(what, now))
+    }
+
+    /// All takers that want the same now wait for one answer.
+    fn join(&mut self, what: Wants, ask: Ask, now: Now) {
+        for taker in self.takers.values_mut().filter(|taker| taker.wants_now(what, now)) {
+            taker.join(ask, now);
+        }
+    }
+
     fn rows_read(&mut self, ask: Ask, rows: Result<&[PartitionRow], &StoreError>, now: Now, actions: &mut Vec<Action>) {
         if self.reading == Some(ask) {
             self.reading = None;
-            for taker in self.takers.values_mut().filter(|taker| taker.wants_rows(now)) {
-                taker.looked(rows, &mut self.desk, now, actions);
-            }
         }
-        self.each(|taker, _| taker.row_read(ask, rows, now, actions));
+        self.each(|taker, desk| taker.rows_read(ask, rows, desk, now, actions));
     }
 
     /// Renews the leases of all that is owned, with one beat and one look at the rows. Also with nothing to renew: others are to be heard.
@@ -575,6 +600,9 @@ impl Ownership {
             }
             Err(error) => Some(error),
         };
+        if self.beating == Some(ask) {
+            self.beating = None;
+        }
         self.each(|taker, _| taker.beaten(ask, error.as_ref(), now, actions));
         if let Renewal::Beating { ask: waited, sent, due } = self.renewal
             && waited == ask

@@ -2,7 +2,7 @@
 //!
 //! The group may assign the partition to any node at any time and to several at once; any node may crash at any moment and come back under its address.
 //! What a node asks of the store is done at any later moment, so anything may come in between; a renewal's look is answered later still. Only a tick
-//! makes time pass, for all nodes alike. A question that a machine waits for no more is not done: that it was done just before is another path. Two states are one if they differ in nothing that a machine compares: times count from now and up to a lease,
+//! makes time pass, for all nodes alike. A question that no taker waits for any more fails: that it was done just before is another path. Two states are one if they differ in nothing that a machine compares: times count from now and up to a lease,
 //! tokens, epochs and beats count as the store's own or not. Deliberately absent: clocks that drift, errors of the store, growth, histories, commits, reads.
 
 use std::{
@@ -126,7 +126,13 @@ impl Leases {
             let (awaited, rest): (Vec<_>, Vec<_>) =
                 std::mem::take(pending).into_iter().partition(|pending| pending.is_awaited(machine));
             machine.handle(input, now, &mut actions);
-            pending.extend(awaited.into_iter().filter(|pending| pending.is_awaited(machine)));
+            for question in awaited {
+                match question {
+                    question if question.is_awaited(machine) => pending.push(question),
+                    Pending::Asked { action, .. } => inputs.push(Self::failure(&action)),
+                    Pending::Answered(_) => {}
+                }
+            }
             pending.extend(rest);
             for action in actions {
                 match action {
@@ -149,7 +155,7 @@ impl Leases {
                         let token = node.serving.take().map(|(_, token)| token);
                         inputs.push(Input::HandedOver { ask, token });
                     }
-                    Action::ReadRows { ask } if node.machine.reading == Some(ask) => {
+                    Action::ReadRows { ask } if node.machine.looks() => {
                         inputs.push(Input::RowsRead { ask, rows: Ok(vec![state.row.clone()]) });
                     }
                     Action::Verify { ask, .. } => inputs.push(Input::Verified { ask, known: Ok(None) }),
@@ -228,10 +234,10 @@ impl Leases {
         self.tell(state, at, answer);
     }
 
-    /// What was asked is not done.
-    fn fail(&self, state: &mut State, at: usize, action: &Action) {
+    /// The answer to what is not done.
+    fn failure(action: &Action) -> Input {
         let away = || StoreError::Unavailable("away".to_owned());
-        let answer = match *action {
+        match *action {
             Action::Raise { ask, .. } => Input::Raised { ask, token: Token(Uuid::nil()), taken: Err(away()) },
             Action::Beat { ask, .. } => Input::Beaten { ask, said: Err(away()) },
             Action::ReadRows { ask } => Input::RowsRead { ask, rows: Err(away()) },
@@ -242,8 +248,7 @@ impl Leases {
             Action::Confirm { ask, .. } => Input::Confirmed { ask, is_confirmed: false },
             Action::HandOver { ask, .. } => Input::HandedOver { ask, token: None },
             _ => unreachable!("{action:?} asks for nothing"),
-        };
-        self.tell(state, at, answer);
+        }
     }
 }
 
@@ -319,7 +324,7 @@ impl Model for Leases {
             },
             Move::Fail(at, number) => {
                 if let Pending::Asked { action, .. } = state.nodes[at].pending.remove(number) {
-                    self.fail(&mut state, at, &action);
+                    self.tell(&mut state, at, Self::failure(&action));
                 }
             }
             Move::Halt(at, number) => {
@@ -411,6 +416,11 @@ impl Pending {
 }
 
 impl Ownership {
+    /// Whether the rows are read for a first look.
+    fn looks(&self) -> bool {
+        self.takers.values().all(|taker| !matches!(taker.phase, Phase::Reading { .. }))
+    }
+
     fn awaits(&self, ask: crate::Ask) -> bool {
         let of_phase = |phase: &Phase| match phase {
             Phase::Looking(step)
@@ -431,7 +441,7 @@ impl Ownership {
             Renewal::Idle { .. } => None,
             Renewal::Beating { ask, .. } | Renewal::Looking { ask, .. } => Some(*ask),
         };
-        let asks = self.takers.values().map(|taker| of_phase(&taker.phase)).chain([of_renewal, self.reading]);
+        let asks = self.takers.values().map(|taker| of_phase(&taker.phase)).chain([of_renewal]);
         asks.flatten().any(|waited| waited == ask)
     }
 }

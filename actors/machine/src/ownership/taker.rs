@@ -57,6 +57,15 @@ impl Step {
     }
 }
 
+/// What takers ask for together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wants {
+    /// All rows.
+    Rows,
+    /// A beat of this node's.
+    Beat,
+}
+
 /// Where a taker stands.
 #[derive(Clone, Debug)]
 pub(super) enum Phase {
@@ -157,9 +166,30 @@ impl Taker {
         }
     }
 
-    /// Whether the next reading of the rows is to answer it.
-    pub fn wants_rows(&self, now: Now) -> bool {
-        matches!(&self.phase, Phase::Looking(step) if step.is_due(now))
+    /// What it asks for together with others, if it has not.
+    pub const fn wants(&self) -> Option<Wants> {
+        match &self.phase {
+            Phase::Looking(step) | Phase::Reading { step, .. } if step.ask.is_none() => Some(Wants::Rows),
+            Phase::Beating { step, .. } if step.ask.is_none() => Some(Wants::Beat),
+            _ => None,
+        }
+    }
+
+    /// Whether it is time to ask for that.
+    pub fn wants_now(&self, what: Wants, now: Now) -> bool {
+        self.wants() == Some(what) && self.due().is_some_and(|due| due <= now.awake)
+    }
+
+    /// Waits for what was just asked for.
+    pub fn join(&mut self, of: Ask, now: Now) {
+        match &mut self.phase {
+            Phase::Looking(step) | Phase::Reading { step, .. } => step.ask = Some(of),
+            Phase::Beating { step, sent, .. } => {
+                *sent = now.boot; // before anything is sent: the lease counts from here
+                step.ask = Some(of);
+            }
+            _ => {}
+        }
     }
 
     /// What it waits for, if it does not serve yet.
@@ -184,9 +214,8 @@ impl Taker {
     }
 
     /// When it wants to be woken.
-    pub fn due(&self, rows_are_read: bool) -> Option<Duration> {
+    pub fn due(&self) -> Option<Duration> {
         match &self.phase {
-            Phase::Looking(_) if rows_are_read => None,
             Phase::Looking(step)
             | Phase::Raising { step, .. }
             | Phase::Beating { step, .. }
@@ -201,7 +230,7 @@ impl Taker {
         }
     }
 
-    /// Begins whatever is due.
+    /// Begins whatever is due, but for what it asks for together with others.
     pub fn proceed(&mut self, growth: &Growth, desk: &mut Desk, now: Now, actions: &mut Vec<Action>) {
         let partition = self.partition;
         if let Phase::Waiting { until, token } = self.phase
@@ -227,15 +256,6 @@ impl Taker {
                 let ask = desk.asks.next();
                 step.ask = Some(ask);
                 actions.push(Action::Raise { ask, partition, expected: row.epoch });
-            }
-            Phase::Beating { step, sent, .. } if step.is_due(now) => {
-                *sent = now.boot; // before anything is sent: the lease counts from here
-                step.ask = Some(desk.beat(actions));
-            }
-            Phase::Reading { step, .. } if step.is_due(now) => {
-                let ask = desk.asks.next();
-                step.ask = Some(ask);
-                actions.push(Action::ReadRows { ask });
             }
             Phase::Verifying { step, row, .. } if step.is_due(now) => {
                 let ask = desk.asks.next();
@@ -292,15 +312,32 @@ impl Taker {
         }
     }
 
-    /// The rows were read, for all takers that look.
-    pub fn looked(
+    /// The rows were read.
+    pub fn rows_read(
         &mut self,
+        ask: Ask,
         rows: Result<&[PartitionRow], &StoreError>,
-        desk: &mut Desk,
+        desk: &Desk,
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        let Phase::Looking(step) = self.phase else { return };
+        match &self.phase {
+            Phase::Looking(step) if step.ask == Some(ask) => self.looked(*step, rows, desk, now, actions),
+            Phase::Reading { step, token, sent } if step.ask == Some(ask) => {
+                self.row_read(*step, *token, *sent, rows, now, actions);
+            }
+            _ => {}
+        }
+    }
+
+    fn looked(
+        &mut self,
+        step: Step,
+        rows: Result<&[PartitionRow], &StoreError>,
+        desk: &Desk,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
         let row = match rows {
             Ok(rows) => rows.iter().find(|row| row.partition == self.partition),
             Err(error) => {
@@ -397,17 +434,15 @@ impl Taker {
     }
 
     /// The rows were read after the beat.
-    pub fn row_read(
+    fn row_read(
         &mut self,
-        ask: Ask,
+        step: Step,
+        token: Token,
+        sent: Duration,
         rows: Result<&[PartitionRow], &StoreError>,
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        let Phase::Reading { step, token, sent } = self.phase else { return };
-        if step.ask != Some(ask) {
-            return;
-        }
         match rows {
             Ok(rows) => {
                 let is_it = |row: &&PartitionRow| row.partition == self.partition && row.token == Some(token);
