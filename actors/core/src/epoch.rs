@@ -18,6 +18,10 @@ pub struct Token(pub Uuid);
 
 impl Token {
     /// A token nobody has seen.
+    ///
+    /// It comes from the process's cryptographic generator (uuid's `fast-rng`), which is not seeded again when a
+    /// snapshot of a virtual machine is restored: two copies may draw the same token. The condition on the epoch still
+    /// lets only one of them take the partition.
     pub fn draw() -> Self {
         Self(Uuid::new_v4())
     }

@@ -59,7 +59,8 @@ impl Timestamp {
     }
 }
 
-/// Writes `number` with leading zeros, as `{:0digits$}` does, in a fraction of the time: each event has a time.
+/// Writes `number` with leading zeros, from 0 on as `{:0digits$}` does, in a fraction of the time: each event has a
+/// time. Below 0 it pads nothing; only years are, and RFC 3339 has no such year.
 fn push_number(text: &mut String, number: i64, digits: u32) {
     if !(0..10_i64.pow(digits)).contains(&number) {
         text.push_str(&number.to_string()); // a year that has no four digits
@@ -82,6 +83,8 @@ mod tests {
             (951_782_400_000, "2000-02-29T00:00:00.000Z"),
             (1_795_305_599_999, "2026-11-21T23:59:59.999Z"),
             (-1, "1969-12-31T23:59:59.999Z"),
+            (253_402_300_800_000, "10000-01-01T00:00:00.000Z"),
+            (-62_167_219_200_001, "-1-12-31T23:59:59.999Z"),
         ] {
             assert_eq!(Timestamp::from_unix_ms(ms).rfc3339(), text);
         }

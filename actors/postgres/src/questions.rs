@@ -1,7 +1,8 @@
 //! Asking: questions of [`crate::query`] on the store's connections for them.
 //!
-//! Invariant: a caller who goes away takes no connection along, since the statement runs to its end in a task of its own. Deliberately absent: what a
-//! question may say, which is `query`'s.
+//! Invariant: a caller of [`PgStore::query`] who goes away takes no connection along, since the statement runs to its
+//! end in a task of its own. [`PgStore::explain`] does not hold to that: it runs in its caller, and is for tests and
+//! people. Deliberately absent: what a question may say, which is the module `query`'s.
 
 use futures::future::BoxFuture;
 use holdfast_core::port::store::StoreError;

@@ -60,6 +60,8 @@ pub(crate) struct Fetcher {
 /// What a reader waits for, as [`crate::progress`] shows it.
 const BROKER: &str = "the broker";
 const LANE: &str = "its lane";
+const DATABASE: &str = "the database";
+const OLDER: &str = "partitions with older records";
 const OPERATOR: &str = "an operator: the input is halted";
 
 /// How often a topic that has no such partition, or a halted one, is looked at again, if nothing is heard of it meanwhile.
@@ -243,14 +245,18 @@ impl Fetcher {
                 Some(Ok(record)) => record,
                 // The same stream goes on: it knows the batch, and asks for it once more at most for each of its offsets.
                 Some(Err(error @ LogError::Unreadable { offset, .. })) => {
+                    if !gate.is_open(offset) {
+                        pulse.waits(OLDER);
+                    }
                     gate.pass(offset).await;
                     let work = self.unreadable(topic, partition, offset, &error);
+                    pulse.waits(LANE);
                     if lane.send(Input { partition, term, work }).await.is_err() {
                         return Ended::Closed;
                     }
                     *from = Some(offset + 1);
                     silent = Duration::ZERO;
-                    pulse.moved();
+                    pulse.moved_on_to(doing_after(offset, end));
                     continue;
                 }
                 Some(Err(error)) => return Ended::Failed(error),
@@ -274,10 +280,12 @@ impl Fetcher {
                         tracing::info!(context = self.context.name(), %topic, partition = partition.0, from = from.unwrap_or(0), to = position,
                             "offsets that hold no records are passed");
                         let work = Work::Ignored { topic: topic.clone(), offset: position - 1 };
+                        pulse.waits(LANE);
                         if lane.send(Input { partition, term, work }).await.is_err() {
                             return Ended::Closed;
                         }
                         *from = Some(position);
+                        pulse.moved_on_to(Doing::Idle);
                     }
                     continue;
                 }
@@ -286,10 +294,10 @@ impl Fetcher {
             backoff.reset();
             let offset = record.offset;
             if !gate.is_open(offset) {
-                pulse.waits("partitions with older records");
+                pulse.waits(OLDER);
             }
             gate.pass(offset).await;
-            self.note_mark(&record).await;
+            self.note_mark(&record, pulse).await;
             since_end += 1;
             // Asked again only where the answer can matter: it is not free.
             if since_end >= 256 || end.is_none_or(|end| end <= offset + 1) {
@@ -320,22 +328,27 @@ impl Fetcher {
                 Err(TrySendError::Closed(_)) => return Ended::Closed,
             }
             *from = Some(offset + 1);
-            let is_behind = end.is_some_and(|end| end > offset + 1);
-            pulse.moved_on_to(if is_behind { Doing::Waits(BROKER) } else { Doing::Idle });
+            pulse.moved_on_to(doing_after(offset, end));
         }
     }
 
     /// Another context's relay has said that it is done with an older count. Noted before the record is consumed; again if it is read again.
-    async fn note_mark(&self, record: &Record) {
+    async fn note_mark(&self, record: &Record, pulse: &Pulse) {
         let Some(count) = growth::marked(record).filter(|_| record.topic != *self.context.commands_topic()) else {
             return;
         };
         let mut backoff = Backoff::infrastructure();
         while let Err(error) = self.store.note_mark(&record.topic, record.partition, count).await {
             tracing::warn!(context = self.context.name(), %error, "a mark of growth could not be noted; holding");
+            pulse.waits(DATABASE);
             backoff.wait().await;
         }
     }
+}
+
+/// What a reader does once it has handed on `offset` of an input that ends at `end`, as far as is known.
+fn doing_after(offset: u64, end: Option<u64>) -> Doing {
+    if end.is_some_and(|end| end > offset + 1) { Doing::Waits(BROKER) } else { Doing::Idle }
 }
 
 /// Shows an input as halted for as long as it lives.

@@ -23,7 +23,6 @@ use holdfast_core::{
     origin::Handled,
 };
 use holdfast_orders_domain::{Command, Event, Order, Quote, Rejection};
-use holdfast_proto::money::v1 as money;
 use uuid::Uuid;
 
 pub(crate) use commands::order_id;
@@ -126,8 +125,4 @@ impl Adapter for OrderAdapter {
             _ => self.customers.check(commands).await,
         }
     }
-}
-
-fn amount(amount: holdfast_money::Money) -> money::Money {
-    money::Money { minor: amount.minor, currency: amount.currency.code().to_owned() }
 }

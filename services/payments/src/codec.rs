@@ -6,6 +6,7 @@
 mod commands;
 mod effects;
 mod events;
+mod parts;
 mod recover;
 mod reply;
 mod state;
@@ -16,15 +17,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_adapter::check;
 use holdfast_core::{
-    Context, Message, Timestamp,
+    Context, Message,
     codec::{Adapter, Again, Attempt, EncodedEffect, EncodedEvent, LookupFailed, StateError},
     dedup,
     disposition::Refused,
     origin::Handled,
 };
-use holdfast_money::{Currency, FxRate, Money, Ratio};
+use holdfast_money::Currency;
 use holdfast_payments_domain::{Command, Event, News, Payment, Quote, Rejection};
-use holdfast_proto::{money::v1 as money, payments::v1, time};
 
 pub use commands::{PROVIDER_REPORTED, REFUND_PAYMENT, WEBHOOK_SOURCE};
 pub(crate) use commands::{encode_report, order_id};
@@ -147,38 +147,4 @@ fn wanted(command: &mut Command) -> Option<(Currency, &mut Quote)> {
         | Command::ProviderReported { news: News::Captured { amount, quote }, .. } => Some((amount.currency, quote)),
         _ => None,
     }
-}
-
-fn amount(amount: Money) -> money::Money {
-    money::Money { minor: amount.minor, currency: amount.currency.code().to_owned() }
-}
-
-fn rate(rate: FxRate) -> v1::ExchangeRate {
-    v1::ExchangeRate {
-        from: rate.from().code().to_owned(),
-        to: rate.to().code().to_owned(),
-        numerator: rate.rate().numerator(),
-        denominator: rate.rate().denominator(),
-    }
-}
-
-fn read_rate(field: &str, rate: Option<&v1::ExchangeRate>) -> Result<FxRate, Refused> {
-    let rate = rate.ok_or_else(|| check::missing(field))?;
-    let from = check::currency(&format!("{field}.from"), &rate.from)?;
-    let to = check::currency(&format!("{field}.to"), &rate.to)?;
-    Ratio::new(rate.numerator, rate.denominator)
-        .and_then(|ratio| FxRate::new(from, to, ratio))
-        .map_err(|_| Refused::invalid(field, format!("{field} is not a positive fraction")))
-}
-
-fn stamp(at: Timestamp) -> holdfast_proto::Timestamp {
-    time::from_unix_ms(at.unix_ms())
-}
-
-fn text(text: Option<&Arc<str>>) -> String {
-    text.map_or_else(String::new, |text| text.as_ref().to_owned())
-}
-
-fn given(text: &str) -> Option<Arc<str>> {
-    (!text.is_empty()).then(|| text.into())
 }

@@ -11,6 +11,8 @@ use std::{
 
 use serde_json::Value;
 
+use crate::source::{code, is_name};
+
 /// A crate of this workspace.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Krate {
@@ -201,17 +203,30 @@ fn test_modules(source: &str) -> Vec<String> {
 
 /// The lines of `source`, up to its tests, that name other rules than the sound ones, or change one (I9).
 fn unsound_rules(source: &str) -> Vec<String> {
-    let source = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-    let code = source.lines().map(|line| line.split("//").next().unwrap_or_default());
     let is_other = |line: &&str| {
         let names = line.replace("Rules::SOUND", "").replace("rules::Rules", "");
-        let changes = line.split("rules.").skip(1).any(|rest| {
-            let rest = rest.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_').trim_start();
-            rest.starts_with('=') && !rest.starts_with("==") && !rest.starts_with("=>")
-        });
-        names.contains("Rules::") || names.contains("Rules {") || changes
+        let renames = line.contains("Rules as "); // what is named otherwise is not found here
+        names.contains("Rules::") || names.contains("Rules {") || renames || assigns_rule(line) || lends_rules(line)
     };
-    code.filter(is_other).map(|line| line.trim().to_owned()).collect()
+    code(source).lines().filter(is_other).map(|line| line.trim().to_owned()).collect()
+}
+
+/// Whether `line` gives one of some rules another value.
+fn assigns_rule(line: &str) -> bool {
+    line.split("rules.").skip(1).any(|rest| {
+        let rest = rest.trim_start_matches(is_name).trim_start();
+        let is_plain = rest.starts_with('=') && !rest.starts_with("==") && !rest.starts_with("=>");
+        is_plain || ["&=", "|=", "^="].iter().any(|operator| rest.starts_with(operator))
+    })
+}
+
+/// Whether `line` lets some rules, or one of them, be changed elsewhere.
+fn lends_rules(line: &str) -> bool {
+    line.split("&mut ").skip(1).any(|rest| {
+        let end = rest.find(|c| !is_name(c) && !".()[]*".contains(c)).unwrap_or(rest.len());
+        let place = rest[..end].trim_matches(|c| "()[]".contains(c));
+        place.rsplit('.').take(2).any(|part| part.ends_with("rules"))
+    })
 }
 
 #[test]
@@ -369,10 +384,24 @@ fn every_rule_is_broken_by_what_breaks_it() {
     assert_eq!(forbidden_words(source, words("holdfast-a-domain")), ["let a: f64 = 1.0;", "Instant::now()"]);
     assert_eq!(forbidden_words("let now = Instant::now();", words("holdfast-machine")), ["let now = Instant::now();"]);
     assert_eq!(test_modules("mod a;\n#[cfg(test)]\nmod model;\n#[cfg(test)]\nmod tests {\n}"), ["model"]);
-    for unsound in ["Rules { a: false, ..Rules::SOUND }", "config.rules.a = false;", "Rules::default()"] {
+    for unsound in [
+        "Rules { a: false, ..Rules::SOUND }",
+        "config.rules.a = false;",
+        "config.rules.a &= b;",
+        "rules.a |= b;",
+        "rules.a ^= true;",
+        "Rules::default()",
+        "use holdfast_machine::Rules as R;",
+        "use holdfast_machine::{rules::Rules as R, x};",
+        "change(&mut self.rules);",
+        "change(&mut (*config).rules, x);",
+        "let all = &mut rules;",
+        "std::mem::take(&mut config.rules.a);",
+    ] {
         assert_eq!(unsound_rules(unsound), [unsound]);
     }
-    let sound = "if !config.rules.a == b { Rules::SOUND }\nSome(x) if rules.a => y\nlet rules: Rules = x;\n#[cfg(test)]\nmod tests {\nRules { a: false }";
+    let sound = "if !config.rules.a == b { Rules::SOUND }\nSome(x) if rules.a => y\nlet rules: Rules = x;\nf(&mut lane, rules);\n// Rules::default()\n#[cfg(test)]\nmod tests {\nRules { a: false }";
     assert_eq!(unsound_rules(sound), Vec::<String>::new());
+    assert_eq!(unsound_rules("\"http://x\"; rules.a = false;\n#[cfg(test)]\nmod tests;\nRules::default()").len(), 2);
     assert_eq!(forbidden_words(source, words("holdfast-money")), ["let a: f64 = 1.0;"]);
 }

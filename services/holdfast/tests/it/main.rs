@@ -9,3 +9,4 @@ mod deploy;
 mod layout;
 mod recover;
 mod roles;
+mod source;

@@ -5,7 +5,7 @@ use holdfast_orders_domain::{Event, Line};
 use holdfast_proto::{orders::v1, time};
 use prost::Message as _;
 
-use super::{amount, parts};
+use super::parts::{self, amount};
 
 /// `ce_type` of `OrderCreated`.
 pub(super) const ORDER_CREATED: &str = "holdfast.orders.v1.OrderCreated";

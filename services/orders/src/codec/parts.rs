@@ -1,4 +1,5 @@
-//! The parts that an order's events, its state and its public message share: payment, shipment, cause of cancellation.
+//! The parts that an order's events, its state and its public message share: amount, payment, shipment, cause of
+//! cancellation.
 //!
 //! Invariant: what goes out comes back as it was. A part that no build could have written is refused, never guessed.
 
@@ -6,9 +7,11 @@ use holdfast_adapter::check;
 use holdfast_core::disposition::Refused;
 use holdfast_money::{FxRate, Money, Ratio};
 use holdfast_orders_domain::{Cancellation, CancellationCause, Payment, Shipment};
-use holdfast_proto::orders::v1;
+use holdfast_proto::{money::v1 as money, orders::v1};
 
-use super::amount;
+pub(super) fn amount(amount: Money) -> money::Money {
+    money::Money { minor: amount.minor, currency: amount.currency.code().to_owned() }
+}
 
 pub(super) fn payment(payment: &Payment) -> v1::OrderPayment {
     let rate = payment.rate;
@@ -36,7 +39,7 @@ pub(super) fn payment_back(wire: Option<&v1::OrderPayment>) -> Result<Payment, R
     })
 }
 
-pub(crate) fn settled(wire: Option<&holdfast_proto::money::v1::Money>) -> Result<Money, Refused> {
+pub(crate) fn settled(wire: Option<&money::Money>) -> Result<Money, Refused> {
     check::money("settled", wire)
 }
 

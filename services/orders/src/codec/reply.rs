@@ -6,7 +6,10 @@ use holdfast_orders_domain::{Order, Status};
 use holdfast_proto::orders::v1;
 use prost::Message as _;
 
-use super::{amount, events, parts};
+use super::{
+    events,
+    parts::{self, amount},
+};
 
 /// The order's public message; empty if it does not exist.
 pub(super) fn encode(state: &Order, context: &Context<'_>) -> Bytes {

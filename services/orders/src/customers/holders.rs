@@ -2,6 +2,8 @@
 //!
 //! Invariant: what an order's state says replaces what a command says, never the other way round. Whoever uses a hint has it checked: a command may
 //! name a customer and be rejected. Deliberately absent: a look-up of what was forgotten.
+//!
+//! Its hasher, foldhash, does not claim to resist attackers; accepted, since keys are UUIDs and the halves are bounded.
 
 use std::{
     collections::HashMap,

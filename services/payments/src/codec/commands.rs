@@ -17,7 +17,7 @@ use holdfast_payments_domain::{CAPTURE, CHARGE, Command, News, Quote, VOID};
 use holdfast_proto::payments::v1;
 use prost::Message as _;
 
-use super::amount;
+use super::parts::amount;
 
 /// `ce_type` of `RefundPayment`.
 pub const REFUND_PAYMENT: &str = "holdfast.payments.v1.RefundPayment";

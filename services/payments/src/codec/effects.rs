@@ -12,7 +12,7 @@ use holdfast_payments_domain::{Call, EffectChange, Event};
 use holdfast_proto::payments::v1::{self, provider_request::Call as Wire};
 use prost::Message as _;
 
-use super::{amount, commands};
+use super::{commands, parts::amount};
 
 /// What `event` of the order `key` does to the calls that are under way, in order.
 pub fn effects_after(event: &Event, key: &str) -> Vec<EncodedEffect> {

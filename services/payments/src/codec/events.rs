@@ -5,7 +5,10 @@ use holdfast_payments_domain::{Cause, Contradiction, Event, Subject, Then};
 use holdfast_proto::payments::v1;
 use prost::Message as _;
 
-use super::{amount, commands::wire_number, rate, stamp, text};
+use super::{
+    commands::wire_number,
+    parts::{amount, rate, stamp, text},
+};
 
 /// `ce_type` of `PaymentRequested`.
 pub(super) const PAYMENT_REQUESTED: &str = "holdfast.payments.v1.PaymentRequested";

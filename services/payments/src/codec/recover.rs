@@ -14,7 +14,7 @@ use super::{
         PAYMENT_AUTHORIZED, PAYMENT_CANCELLATION_NOTED, PAYMENT_CAPTURED, PAYMENT_CONTRADICTED, PAYMENT_DECLINED,
         PAYMENT_REFUNDED, PAYMENT_REQUESTED, PAYMENT_VOIDED, REFUND_FAILED, REFUND_REQUESTED,
     },
-    given, read_rate,
+    parts::{given, read_rate},
 };
 
 /// The event in `message`.

@@ -6,7 +6,11 @@ use holdfast_payments_domain::{Payment, Refund, State, Status};
 use holdfast_proto::payments::v1;
 use prost::Message as _;
 
-use super::{amount, commands::wire_number, events, rate, stamp, text};
+use super::{
+    commands::wire_number,
+    events,
+    parts::{amount, rate, stamp, text},
+};
 
 /// The payment's public message; empty if it does not exist.
 pub(super) fn encode(state: &Payment, context: &Context<'_>) -> Bytes {

@@ -10,7 +10,12 @@ use holdfast_payments_domain::{Details, Payment, Refund, Settlement, State, Stat
 use holdfast_proto::{payments::v1, time};
 use prost::Message as _;
 
-use super::{amount, commands::number, events, given, rate, read_rate, recover, reply, stamp, text};
+use super::{
+    commands::number,
+    events,
+    parts::{amount, given, rate, read_rate, stamp, text},
+    recover, reply,
+};
 
 /// The form in which the payment is stored; empty if it does not exist.
 pub(super) fn encode(state: &Payment) -> Bytes {
