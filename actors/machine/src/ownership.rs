@@ -13,6 +13,8 @@ mod edges;
 #[cfg(test)]
 mod model;
 mod taker;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +30,7 @@ use holdfast_core::{
 };
 use uuid::Uuid;
 
+pub use self::taker::THE_LEASE;
 use self::{
     beats::Beats,
     taker::{Taker, Wants},
@@ -100,7 +103,7 @@ pub enum Unsound {
     Away(String),
 }
 
-/// What happened. Errors of the store are held: the same is asked again later, without end.
+/// What happened. Nothing that fails is given up but a hand-over and a release: a taker begins again, and a renewal comes round again.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// The group has assigned these partitions, and no others.
@@ -228,8 +231,8 @@ pub enum Action {
         token: Token,
         /// The generation.
         generation: Generation,
-        /// That generation's count.
-        count: u32,
+        /// That generation's count, for the mark in the events topic; `None` for no mark.
+        count: Option<u32>,
     },
     /// Read the counts soon: a taker waits for them.
     HurryCounts,
@@ -321,7 +324,7 @@ pub enum Report {
     /// The context is halted; a taker waits for an operator.
     Halted(PartitionId, Halt),
     /// A taker waits and tries again.
-    Held(PartitionId, String),
+    Waits(PartitionId, String),
     /// Leases could not be renewed.
     NotRenewed(StoreError),
     /// An ownership has ended without an order.
@@ -347,12 +350,12 @@ enum Renewal {
 
 /// The machine. See the module.
 #[derive(Clone, Debug)]
-pub struct Ownership {
+pub struct Machine {
     group: BTreeSet<PartitionId>,
     growth: Arc<Growth>,
     takers: BTreeMap<PartitionId, Taker>,
     /// The reading of rows that takers share, if one is under way, and the beat. A taker that comes while one is waits for the next, since what it asks
-    /// for has to begin after it came.
+    /// for has to begin after it came. So one that hangs delays all takers of the node, for the store's own patience at most.
     reading: Option<Ask>,
     beating: Option<Ask>,
     renewal: Renewal,
@@ -388,7 +391,7 @@ impl Desk {
     }
 }
 
-impl Ownership {
+impl Machine {
     /// A machine that owns nothing.
     pub fn new(settings: Settings, growth: Arc<Growth>) -> Self {
         let desk = Desk {
@@ -420,10 +423,7 @@ impl Ownership {
                 self.takers.values_mut().for_each(Taker::group_has_spoken);
                 self.group = group;
             }
-            Input::Counted(growth) => {
-                self.growth = growth;
-                self.takers.values_mut().for_each(|taker| taker.counted(&self.growth, actions));
-            }
+            Input::Counted(growth) => self.growth = growth,
             Input::RowsRead { ask, rows } => self.rows_read(ask, rows.as_deref(), now, actions),
             Input::Beaten { ask, said } => self.beaten(ask, said, now, actions),
             Input::Looked { ask, ours } => self.looked(ask, ours, now, actions),

@@ -19,7 +19,7 @@ use holdfast_core::{
 };
 use holdfast_machine::{
     Now,
-    ownership::{Action, Input, Loss, Ownership as Machine, Report, Settings},
+    ownership::{Action, Input, Loss, Machine, Report, Settings, THE_LEASE},
 };
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -37,7 +37,7 @@ use crate::{
     history::History,
     lane::{Control, Lost},
     lease::Lease,
-    progress::{Board, Doing, Pulse},
+    progress::{Board, Pulse},
     relay::RelayMessage,
     telemetry::{self, size},
     work,
@@ -162,7 +162,6 @@ impl Ownership {
             }
             self.show(&machine, &mut state);
         }
-        state.work.abort_all();
     }
 
     fn settings(&self) -> Settings {
@@ -189,10 +188,10 @@ impl Ownership {
         for (partition, what) in waits {
             let (last, pulse) =
                 state.takers.entry(partition).or_insert_with(|| ("", self.board.add("taker", partition.to_string())));
-            if *last != what {
-                pulse.moved_on_to(Doing::Waits(what));
-                *last = what;
+            if std::mem::replace(last, what) == THE_LEASE {
+                pulse.moved(); // the only step that is known to bring a taker on: the others may come round again
             }
+            pulse.waits(what);
         }
     }
 
@@ -227,7 +226,10 @@ impl Ownership {
                 let _ = lane.relay.send(RelayMessage::Drop { partition });
             }
             Action::HurryCounts => self.homes.hurry(),
-            Action::Leave => self.membership.leave().await,
+            Action::Leave => {
+                state.work.abort_all(); // or an epoch might still be raised while the group is being left
+                self.membership.leave().await;
+            }
             Action::Report(report) => self.report(report, state),
             Action::ReadRows { .. }
             | Action::Raise { .. }
@@ -256,7 +258,7 @@ impl Ownership {
                 // What an operator puts right is right, whatever this node remembers.
                 state.remembered(partition).store(0, std::sync::atomic::Ordering::Release);
             }
-            Report::Held(partition, error) => {
+            Report::Waits(partition, error) => {
                 tracing::warn!(context, partition = partition.0, error, "take-over waits");
             }
             Report::NotRenewed(error) => tracing::warn!(context, %error, "leases could not be renewed"),

@@ -2,7 +2,8 @@
 //!
 //! The group may assign the partition to any node at any time and to several at once; any node may crash at any moment and come back under its address.
 //! What a node asks of the store is done at any later moment, so anything may come in between; a renewal's look is answered later still. Only a tick
-//! makes time pass, for all nodes alike. A question that no taker waits for any more fails: that it was done just before is another path. Two states are one if they differ in nothing that a machine compares: times count from now and up to a lease,
+//! makes time pass, for all nodes alike. A question that no taker waits for
+//! any more fails: that it was done just before is another path, and done later it serves nobody, since it is conditional on the epoch or the token. Two states are one if they differ in nothing that a machine compares: times count from now and up to a lease,
 //! tokens, epochs and beats count as the store's own or not. Deliberately absent: clocks that drift, errors of the store, growth, histories, commits, reads.
 
 use std::{
@@ -21,7 +22,7 @@ use holdfast_core::{
 use stateright::{Checker as _, Model, Property};
 use uuid::Uuid;
 
-use super::{Action, Input, Loss, Ownership, Renewal, Settings, Unsound, edges, taker::Phase};
+use super::{Action, Input, Loss, Machine, Renewal, Settings, Unsound, edges, taker::Phase};
 use crate::{Now, Rules};
 
 const P: PartitionId = PartitionId(0);
@@ -60,7 +61,7 @@ enum Pending {
 
 #[derive(Clone, Debug)]
 struct Node {
-    machine: Ownership,
+    machine: Machine,
     pending: Vec<Pending>,
     /// What it serves, and until when it may answer.
     serving: Option<(u64, Token)>,
@@ -112,7 +113,7 @@ impl Leases {
             drain: TICK * 1_000,
             rules: self.rules,
         };
-        let machine = Ownership::new(settings, if self.is_troubled { Arc::default() } else { growth() });
+        let machine = Machine::new(settings, if self.is_troubled { Arc::default() } else { growth() });
         Node { machine, pending: Vec::new(), serving: None, lease: Duration::ZERO, is_assigned: false }
     }
 
@@ -126,6 +127,7 @@ impl Leases {
             let (awaited, rest): (Vec<_>, Vec<_>) =
                 std::mem::take(pending).into_iter().partition(|pending| pending.is_awaited(machine));
             machine.handle(input, now, &mut actions);
+            assert!(machine.due().is_none_or(|due| due > state.now), "a tick would follow at once");
             for question in awaited {
                 match question {
                     question if question.is_awaited(machine) => pending.push(question),
@@ -394,7 +396,7 @@ impl State {
 
 impl Pending {
     /// Whether `machine` waits for it.
-    fn is_awaited(&self, machine: &Ownership) -> bool {
+    fn is_awaited(&self, machine: &Machine) -> bool {
         match self {
             Self::Answered(Input::Looked { ask, .. })
             | Self::Asked {
@@ -415,7 +417,7 @@ impl Pending {
     }
 }
 
-impl Ownership {
+impl Machine {
     /// Whether the rows are read for a first look.
     fn looks(&self) -> bool {
         self.takers.values().all(|taker| !matches!(taker.phase, Phase::Reading { .. }))
@@ -477,18 +479,17 @@ impl Hash for State {
                     Phase::Beating { step, token, sent }
                     | Phase::Reading { step, token, sent }
                     | Phase::Verifying { step, token, sent, .. }
+                    | Phase::Counting { step, token, sent, .. }
                     | Phase::Acknowledging { step, token, sent, .. } => {
-                        (step.ask.is_some(), self.ago(*sent), self.is_current(*token)).hash(to);
+                        let due = self.ahead(step.due);
+                        (step.ask.is_some(), due, self.ago(*sent), self.is_current(*token)).hash(to);
                     }
                     Phase::Closing { due, .. } => self.ahead(*due).hash(to),
                     Phase::Doubted { ask } => ask.is_some().hash(to),
-                    Phase::Counting { .. }
-                    | Phase::Serving { .. }
-                    | Phase::HandingOver { .. }
-                    | Phase::Releasing { .. }
-                    | Phase::Ended => {}
+                    Phase::Serving { .. } | Phase::HandingOver { .. } | Phase::Releasing { .. } | Phase::Ended => {}
                 }
             }
+            (machine.takers.contains_key(&P), node.pending.len()).hash(to);
             for pending in &node.pending {
                 match pending {
                     Pending::Asked { action, beat } => {

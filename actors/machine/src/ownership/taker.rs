@@ -4,7 +4,8 @@
 //!
 //! Invariants: the lease of the last owner is waited out after the epoch was raised (I4, I5); a taker that begins writes a beat and then reads the row,
 //! and its lease counts from before that beat; the acknowledgement comes last, since it is written, and nothing may be written to a row whose past is in
-//! doubt (I10). A taker whose assignment has gone raises no epoch any more, and leaves a row that it has raised as it is.
+//! doubt (I10). A taker whose assignment has gone asks for no epoch any more (one that is being raised may still be), and leaves a row that it has raised as it
+//! is; one whose acknowledgement is on its way waits for it, and releases the row.
 
 use std::time::Duration;
 
@@ -13,49 +14,20 @@ use holdfast_core::{
     epoch::{Generation, PartitionRow, Token},
     growth::Growth,
     port::store::{StoreError, Taken},
-    retry::{self, RetryPolicy},
 };
 
 use super::{Action, Desk, Grant, Loss, Report, Unsound};
-use crate::{Ask, Now};
+use crate::{Ask, Now, step::Step};
+
+/// What a taker waits for once it has raised the epoch.
+pub const THE_LEASE: &str = "the last owner's lease";
 
 /// How often a halted context is looked at again.
 const HALTED_PAUSE: Duration = Duration::from_secs(2);
 /// How often a row is looked at while its release is hoped for.
 const RELEASE_PAUSE: Duration = Duration::from_millis(50);
-/// Between attempts at what is away.
-const AWAY: RetryPolicy =
-    RetryPolicy { budget: u32::MAX, base: Duration::from_millis(50), max: Duration::from_secs(5) };
 /// How long a row that was released too early is served on, where that rule is left out.
 const TOO_LONG: Duration = Duration::from_secs(1);
-
-/// Something that is asked until it succeeds.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Step {
-    /// The question under way.
-    pub ask: Option<Ask>,
-    /// When it is asked next.
-    pub due: Duration,
-    failures: u32,
-}
-
-impl Step {
-    const fn due(due: Duration) -> Self {
-        Self { ask: None, due, failures: 0 }
-    }
-
-    const fn is_due(&self, now: Now) -> bool {
-        self.ask.is_none() && self.due.as_nanos() <= now.awake.as_nanos()
-    }
-
-    /// The step after one more failure: due after a pause that grows, and differs from partition to partition.
-    fn after_failure(&self, partition: PartitionId, now: Now) -> Self {
-        let failures = self.failures.saturating_add(1);
-        let [seed, ..] = partition.0.wrapping_mul(97).wrapping_add(failures).to_le_bytes();
-        let pause = retry::spread(AWAY.backoff(failures), seed);
-        Self { ask: None, due: now.awake + pause, failures }
-    }
-}
 
 /// What takers ask for together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +54,7 @@ pub(super) enum Phase {
     /// Its history is checked.
     Verifying { step: Step, token: Token, sent: Duration, row: Box<PartitionRow> },
     /// The counts as this node knows them lack its generation.
-    Counting { token: Token, sent: Duration, row: Box<PartitionRow>, known: Option<u64> },
+    Counting { step: Step, token: Token, sent: Duration, row: Box<PartitionRow>, known: Option<u64> },
     /// Its generation is acknowledged.
     Acknowledging { step: Step, token: Token, sent: Duration, count: u32, generation: Generation, known: Option<u64> },
     /// It is owned.
@@ -196,7 +168,7 @@ impl Taker {
     pub const fn waits_for(&self) -> Option<&'static str> {
         match self.phase {
             Phase::Looking(_) if self.is_halted => Some("an operator: the context is halted"),
-            Phase::Waiting { .. } => Some("the last owner's lease"),
+            Phase::Waiting { .. } => Some(THE_LEASE),
             Phase::Verifying { .. } => Some("the partition's history"),
             Phase::Counting { .. } => Some("the counts of its generation"),
             Phase::Looking(_)
@@ -244,12 +216,13 @@ impl Taker {
         {
             self.go(Phase::Reading { step, token, sent: now.boot });
         }
-        if let Phase::Counting { token, sent, row, known } = &self.phase
-            && let Some(count) = growth.count_of(row.generation)
-        {
-            let (step, generation) = (Step::due(now.awake), row.generation);
+        if let Phase::Counting { step, token, sent, row, known } = &self.phase {
+            let (step, generation) = (step.next(now), row.generation);
             let (token, sent, known) = (*token, *sent, *known);
-            self.go(Phase::Acknowledging { step, token, sent, count, generation, known });
+            match growth.count_of(generation) {
+                Some(count) => self.go(Phase::Acknowledging { step, token, sent, count, generation, known }),
+                None => actions.push(Action::HurryCounts),
+            }
         }
         match &mut self.phase {
             Phase::Raising { step, row } if step.is_due(now) => {
@@ -266,7 +239,7 @@ impl Taker {
                 let ask = desk.asks.next();
                 step.ask = Some(ask);
                 let (token, generation, count) = (*token, *generation, *count);
-                actions.push(Action::Acknowledge { ask, partition, token, generation, count });
+                actions.push(Action::Acknowledge { ask, partition, token, generation, count: Some(count) });
             }
             Phase::Closing { term, due } if *due <= now.awake => {
                 let (ask, term) = (desk.asks.next(), *term);
@@ -296,7 +269,13 @@ impl Taker {
                 }
                 self.go(Phase::Closing { term, due });
             }
-            Phase::Closing { .. } | Phase::HandingOver { .. } | Phase::Releasing { .. } | Phase::Ended => {}
+            // An acknowledgement under way may be written by now, and the row say that its owner serves. The answer is
+            // waited for, and the row released.
+            Phase::Acknowledging { step: Step { ask: Some(_), .. }, .. }
+            | Phase::Closing { .. }
+            | Phase::HandingOver { .. }
+            | Phase::Releasing { .. }
+            | Phase::Ended => {}
             Phase::Waiting { token, .. }
             | Phase::Beating { token, .. }
             | Phase::Reading { token, .. }
@@ -341,7 +320,7 @@ impl Taker {
         let row = match rows {
             Ok(rows) => rows.iter().find(|row| row.partition == self.partition),
             Err(error) => {
-                actions.push(Action::Report(Report::Held(self.partition, error.to_string())));
+                actions.push(Action::Report(Report::Waits(self.partition, error.to_string())));
                 self.go(Phase::Looking(step.after_failure(self.partition, now)));
                 return;
             }
@@ -354,18 +333,18 @@ impl Taker {
         self.is_halted = row.halted.is_some();
         if let Some(halt) = &row.halted {
             actions.push(Action::Report(Report::Halted(self.partition, halt.clone())));
-            self.go(Phase::Looking(Step::due(now.awake + HALTED_PAUSE)));
+            self.go(Phase::Looking(step.at(now.awake + HALTED_PAUSE)));
             return;
         }
         // The last owner may be about to release it: that is quicker than waiting out its lease, but for one that is dead.
         let is_silent = row.has_begun && desk.beats.silence(&row.address) >= desk.lease();
         if !row.released && !is_silent && now.awake < self.patience {
-            self.go(Phase::Looking(Step::due(now.awake + RELEASE_PAUSE)));
+            self.go(Phase::Looking(step.at(now.awake + RELEASE_PAUSE)));
             return;
         }
         let waits_first = !desk.settings.rules.raises_before_waiting && !row.released;
         let due = now.awake + if waits_first { desk.lease() } else { Duration::ZERO };
-        self.go(Phase::Raising { step: Step::due(due), row: Box::new(row.clone()) });
+        self.go(Phase::Raising { step: step.at(due), row: Box::new(row.clone()) });
     }
 
     /// The epoch was raised, or not.
@@ -387,7 +366,8 @@ impl Taker {
             Ok(Some(Taken { row: taken, beat })) => {
                 if !rules.acknowledges_when_begun {
                     let (ask, generation) = (desk.asks.next(), taken.generation);
-                    actions.push(Action::Acknowledge { ask, partition: self.partition, token, generation, count: 0 });
+                    let partition = self.partition;
+                    actions.push(Action::Acknowledge { ask, partition, token, generation, count: None });
                 }
                 let until = if taken.released || !rules.raises_before_waiting {
                     now.awake
@@ -403,7 +383,7 @@ impl Taker {
             }
             Ok(None) => Phase::Doubted { ask: None },
             Err(error) => {
-                actions.push(Action::Report(Report::Held(self.partition, error.to_string())));
+                actions.push(Action::Report(Report::Waits(self.partition, error.to_string())));
                 Phase::Looking(step.after_failure(self.partition, now))
             }
         };
@@ -417,7 +397,7 @@ impl Taker {
 
     /// Begins again after a failure.
     fn held(&mut self, step: Step, token: Token, error: String, now: Now, actions: &mut Vec<Action>) {
-        actions.push(Action::Report(Report::Held(self.partition, error)));
+        actions.push(Action::Report(Report::Waits(self.partition, error)));
         self.begin(step.after_failure(self.partition, now), token, now);
     }
 
@@ -428,7 +408,7 @@ impl Taker {
             return;
         }
         match error {
-            None => self.go(Phase::Reading { step: Step { ask: None, due: now.awake, ..step }, token, sent }),
+            None => self.go(Phase::Reading { step: step.next(now), token, sent }),
             Some(error) => self.held(step, token, error.to_string(), now, actions),
         }
     }
@@ -448,7 +428,7 @@ impl Taker {
                 let is_it = |row: &&PartitionRow| row.partition == self.partition && row.token == Some(token);
                 let phase = match rows.iter().find(is_it) {
                     Some(row) => {
-                        let step = Step { ask: None, due: now.awake, ..step };
+                        let step = step.next(now);
                         Phase::Verifying { step, token, sent, row: Box::new(row.clone()) }
                     }
                     None => Phase::Doubted { ask: None },
@@ -468,20 +448,10 @@ impl Taker {
         let (step, token, sent) = (*step, *token, *sent);
         match known {
             Ok(known) => {
-                self.go(Phase::Counting { token, sent, row: row.clone(), known: *known });
-                actions.push(Action::HurryCounts);
+                self.go(Phase::Counting { step, token, sent, row: row.clone(), known: *known });
             }
             Err(Unsound::Halted) => self.go(Phase::Doubted { ask: None }),
             Err(Unsound::Away(error)) => self.held(step, token, error.clone(), now, actions),
-        }
-    }
-
-    /// The counts were read: if they still lack its generation, they are to be read again soon.
-    pub fn counted(&self, growth: &Growth, actions: &mut Vec<Action>) {
-        if let Phase::Counting { row, .. } = &self.phase
-            && growth.count_of(row.generation).is_none()
-        {
-            actions.push(Action::HurryCounts);
         }
     }
 
@@ -508,7 +478,7 @@ impl Taker {
                 self.go(Phase::Serving { term, token });
             }
             // Another generation meanwhile, or another owner: the row says which.
-            Ok(None) => self.begin(Step::due(now.awake), token, now),
+            Ok(None) => self.begin(step.next(now), token, now),
             Err(error) => self.held(step, token, error.to_string(), now, actions),
         }
     }

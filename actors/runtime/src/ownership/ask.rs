@@ -50,10 +50,9 @@ impl Ownership {
             }
             Action::Acknowledge { ask, partition, token, generation, count } => {
                 // The first generation has left nothing behind.
-                let has_moved = generation > Generation(1) && count > 0;
+                let count = count.filter(|_| generation > Generation(1));
                 let (context, topic) = (self.fetcher.context.name(), &self.emit.events_topic);
-                let mark =
-                    has_moved.then(|| growth::mark(context, topic, partition, count, self.clock.now())).flatten();
+                let mark = count.and_then(|count| growth::mark(context, topic, partition, count, self.clock.now()));
                 let failed = Input::Acknowledged { ask, row: Err(panicked()) };
                 state.work.spawn(Note::of_taker(partition, failed), async move {
                     Input::Acknowledged { ask, row: store.acknowledge(partition, token, generation, mark).await }

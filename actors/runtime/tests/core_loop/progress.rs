@@ -114,6 +114,24 @@ async fn taker_that_panics_makes_process_not_live() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn taker_that_begins_again_and_again_is_stalled() {
+    let cluster = Cluster::new();
+    let first = cluster.start().await;
+    eventually("all partitions owned", || first.node.owned_partitions() == 4).await;
+    let second = cluster.start().await;
+    eventually("its share has moved", || second.node.owned_partitions() == 2).await;
+    second.log.set_unavailable(true); // so that no history can be checked
+    cluster.group.expel(&first.membership);
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    let stalled = second.node.stalled();
+    let takers = stalled.iter().filter(|one| one.class == "taker" && !one.is_stuck()).count();
+    assert_eq!((takers, second.node.is_live()), (2, true), "{stalled:?}");
+    second.log.set_unavailable(false);
+    eventually("taken in the end", || second.node.owned_partitions() == 4).await;
+    assert!(second.node.stalled().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn node_that_stops_or_hands_over_is_not_stalled() {
     let cluster = Cluster::new();
     let first = cluster.start().await;
