@@ -136,8 +136,7 @@ impl Machine {
         match ends {
             Ok(ends) => {
                 *step = step.next(now);
-                let is_own = own.is_none() && (others.is_some() || self.rules.measures_ends_after_fetch);
-                if is_own {
+                if asks_own(self.rules, *own, others.as_ref()) {
                     *own = Some(ends.first().copied().unwrap_or(0));
                 } else {
                     *others = Some(ends);
@@ -180,10 +179,9 @@ impl Machine {
         match &mut phase {
             Phase::Serving if self.is_serving => return actions.push(Action::Pass),
             Phase::Measuring { step, ancestors, own, others } if step.is_due(now) => {
-                let is_own = own.is_none() && (others.is_some() || self.rules.measures_ends_after_fetch);
+                let is_own = asks_own(self.rules, *own, others.as_ref());
                 let partitions = if is_own { vec![self.partition] } else { ancestors.clone() };
-                let ask = self.asks.next();
-                step.ask = Some(ask);
+                let ask = step.begin(&mut self.asks);
                 actions.push(Action::Measure { ask, partitions });
             }
             Phase::Measuring { .. } => {}
@@ -203,4 +201,9 @@ impl Machine {
         }
         all
     }
+}
+
+/// Whether the end of the record's own partition is asked for next: first, unless that rule is left out.
+const fn asks_own(rules: Rules, own: Option<u64>, others: Option<&Vec<u64>>) -> bool {
+    own.is_none() && (others.is_some() || rules.measures_ends_after_fetch)
 }

@@ -9,7 +9,7 @@ use holdfast_core::{
     retry::{self, RetryPolicy},
 };
 
-use crate::{Ask, Now};
+use crate::{Ask, Asks, Now};
 
 /// Between attempts at what is away.
 const AWAY: RetryPolicy =
@@ -38,6 +38,13 @@ impl Step {
 
     pub const fn is_due(&self, now: Now) -> bool {
         self.ask.is_none() && self.due.as_nanos() <= now.awake.as_nanos()
+    }
+
+    /// Asks: the answer to the number that is returned is waited for from here on.
+    pub fn begin(&mut self, asks: &mut Asks) -> Ask {
+        let ask = asks.next();
+        self.ask = Some(ask);
+        ask
     }
 
     /// The next question after this one was answered: asked at once, and after a failure no sooner than this one would be.

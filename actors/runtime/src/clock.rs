@@ -21,3 +21,11 @@ impl Clock for SystemClock {
         Duration::new(seconds, nanos)
     }
 }
+
+/// Waits until `due`, or for ever.
+pub(crate) async fn until(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}

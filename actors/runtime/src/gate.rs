@@ -15,7 +15,7 @@ use holdfast_machine::{
 };
 use tokio::time::Instant;
 
-use crate::growth::Homes;
+use crate::{clock::until, growth::Homes};
 
 pub(crate) struct Gate {
     machine: Machine,
@@ -86,13 +86,5 @@ impl Gate {
     /// The counts as they are known now; time has passed, too.
     fn counted(&self) -> Input {
         Input::Counted { growth: self.homes.now(), is_serving: self.serving.load(Ordering::Acquire) }
-    }
-}
-
-/// Waits until `due`, or for ever.
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }

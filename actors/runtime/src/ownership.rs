@@ -10,7 +10,6 @@ mod start;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError, atomic::AtomicU64},
-    time::Duration,
 };
 
 use holdfast_core::{
@@ -28,6 +27,7 @@ use uuid::Uuid;
 use crate::{
     backoff::Backoff,
     chores::Chores,
+    clock::until,
     commit::Tokens,
     config::Config,
     emit::Emit,
@@ -130,7 +130,7 @@ impl Ownership {
         let pulse = self.board.add("ownership", "");
         let mut actions = Vec::new();
         while !machine.has_left() {
-            let due = machine.due().map_or_else(far_off, |due| started + due);
+            let due = machine.due().map(|due| started + due);
             pulse.idle();
             let input = tokio::select! {
                 () = stop.cancelled(), if !is_stopping => {
@@ -150,7 +150,7 @@ impl Ownership {
                         failed
                     }
                 },
-                () = tokio::time::sleep_until(due) => Input::Tick,
+                () = until(due) => Input::Tick,
                 // Looks at the marks of topics; never ends.
                 () = &mut watching => continue,
             };
@@ -302,9 +302,4 @@ async fn assigned(membership: Arc<dyn Membership>, context: &'static str) -> BTr
             }
         }
     }
-}
-
-/// When nothing is due.
-fn far_off() -> Instant {
-    Instant::now() + Duration::from_hours(1)
 }

@@ -226,18 +226,15 @@ impl Taker {
         }
         match &mut self.phase {
             Phase::Raising { step, row } if step.is_due(now) => {
-                let ask = desk.asks.next();
-                step.ask = Some(ask);
+                let ask = step.begin(&mut desk.asks);
                 actions.push(Action::Raise { ask, partition, expected: row.epoch });
             }
             Phase::Verifying { step, row, .. } if step.is_due(now) => {
-                let ask = desk.asks.next();
-                step.ask = Some(ask);
+                let ask = step.begin(&mut desk.asks);
                 actions.push(Action::Verify { ask, row: row.clone() });
             }
             Phase::Acknowledging { step, token, count, generation, .. } if step.is_due(now) => {
-                let ask = desk.asks.next();
-                step.ask = Some(ask);
+                let ask = step.begin(&mut desk.asks);
                 let (token, generation, count) = (*token, *generation, *count);
                 actions.push(Action::Acknowledge { ask, partition, token, generation, count: Some(count) });
             }
@@ -269,9 +266,9 @@ impl Taker {
                 }
                 self.go(Phase::Closing { term, due });
             }
-            // An acknowledgement under way may be written by now, and the row say that its owner serves. The answer is
-            // waited for, and the row released.
-            Phase::Acknowledging { step: Step { ask: Some(_), .. }, .. }
+            // An acknowledgement may be written by now, and the row say that its owner serves. The answer is waited for,
+            // and the row released.
+            Phase::Acknowledging { .. }
             | Phase::Closing { .. }
             | Phase::HandingOver { .. }
             | Phase::Releasing { .. }
@@ -280,8 +277,7 @@ impl Taker {
             | Phase::Beating { token, .. }
             | Phase::Reading { token, .. }
             | Phase::Verifying { token, .. }
-            | Phase::Counting { token, .. }
-            | Phase::Acknowledging { token, .. } => {
+            | Phase::Counting { token, .. } => {
                 if !desk.settings.rules.gives_up_silently {
                     actions.push(Action::Release { ask: desk.asks.next(), partition, token });
                 }

@@ -77,20 +77,20 @@ impl Ownership {
             }
             Action::Confirm { ask, partition } => {
                 let failed = Input::Confirmed { ask, is_confirmed: false };
-                state.work.spawn(Note::of_taker(partition, failed), async move {
+                state.work.spawn(Note::of_node(&format!("confirmation of {partition}"), failed), async move {
                     Input::Confirmed { ask, is_confirmed: membership.confirm(partition).await }
                 });
             }
             Action::HandOver { ask, partition, term } => {
                 let lane = self.lane_of(partition).clone();
                 let failed = Input::HandedOver { ask, token: None };
-                state.work.spawn(Note::of_node("hand-over", failed), async move {
+                state.work.spawn(Note::of_node(&format!("hand-over of {partition}"), failed), async move {
                     Input::HandedOver { ask, token: hand_over(&lane, partition, term).await }
                 });
             }
             Action::Release { ask, partition, token } => {
                 let failed = Input::Released { ask, is_released: false };
-                state.work.spawn(Note::of_node("release", failed), async move {
+                state.work.spawn(Note::of_node(&format!("release of {partition}"), failed), async move {
                     let is_released = store.release(partition, token).await.unwrap_or(false);
                     Input::Released { ask, is_released }
                 });
