@@ -22,7 +22,7 @@ use tonic_prost::ProstCodec;
 use uuid::Uuid;
 
 use super::{
-    attack::{Acted, Attack, acts, all, parts, refused},
+    attack::{Acted, Attack, acts, all, is_given_up, parts, refused},
     envelopes::opening,
     forgeries::{captured, unpaid},
     stand::{OPERATOR, Stand, asked, id, id_at},
@@ -206,7 +206,7 @@ async fn read_of_a_version_without_end_is_answered(stand: &Stand) -> Acted {
     };
     let answer = actors(stand).read(asked()).await;
     match answer {
-        Err(status) if status.code() == Code::DeadlineExceeded => {}
+        Err(status) if status.code() == Code::DeadlineExceeded || is_given_up(&status) => {}
         Err(status) => turned_away(&status)?,
         Ok(response) => {
             let results = response.into_inner().results;

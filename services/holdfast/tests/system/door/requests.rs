@@ -17,7 +17,7 @@ use tonic::{Code, Request, Status, client::Grpc};
 use tonic_prost::ProstCodec;
 
 use super::{
-    attack::{Acted, Attack, acts, all, parts, refused},
+    attack::{Acted, Attack, acts, all, is_given_up, parts, refused},
     envelopes::opening,
     stand::{PATIENCE, Stand, asked, id, id_at},
 };
@@ -149,8 +149,7 @@ async fn deadline_that_is_garbage_is_answered(stand: &Stand) -> Acted {
         match answer {
             Ok(_) => {}
             Err(status) if [Code::DeadlineExceeded, Code::InvalidArgument].contains(&status.code()) => {}
-            // tonic's client keeps the deadline too, and may be first.
-            Err(status) if (status.code(), status.message()) == (Code::Cancelled, "Timeout expired") => {}
+            Err(status) if is_given_up(&status) => {}
             Err(status) => found.push(Err(format!("{value}: {:?}", parts(&status)).into())),
         }
     }
