@@ -10,6 +10,7 @@
 #   deploy/dev.sh faults failover …     how long orders go unanswered when their node is killed, and when it leaves
 #   deploy/dev.sh faults life …         five contexts, each killed in turn, and a provider that fails; then the books (--orders)
 #   deploy/dev.sh faults grow …         partitions grow twice under load from three producers, one of them Kafka's own
+#   deploy/dev.sh simulate --seeds N    lanes under a seed that decides everything (--seed S --trace repeats one, step by step)
 #   deploy/dev.sh tools                 only checks and installs what the system lacks
 #
 # HOLDFAST_NO_INSTALL=1 never installs anything, and only says what is missing. HOLDFAST_BREAKING_BASE names the commit
@@ -308,6 +309,10 @@ case $verb in
     ;;
   tools)
     ensure_build_tools
+    ;;
+  simulate)
+    ensure_build_tools
+    exec cargo run --release --locked --package holdfast-testkit --example simulate -- "$@"
     ;;
   faults)
     ensure_build_tools

@@ -128,6 +128,25 @@ impl Halt {
 }
 
 impl PartitionRow {
+    /// The row of a partition that nobody has owned. It counts as released: there is no lease to wait out.
+    pub const fn new(partition: PartitionId, generation: Generation) -> Self {
+        Self {
+            partition,
+            epoch: Epoch(0),
+            token: None,
+            address: String::new(),
+            generation,
+            released: true,
+            has_begun: false,
+            batch: 0,
+            outbox_head: 0,
+            outbox_cursor: 0,
+            consumed: Vec::new(),
+            published: None,
+            halted: None,
+        }
+    }
+
     /// The offset of the next record of `topic`, `None` if nothing of it was ever consumed.
     pub fn next_offset(&self, topic: &str) -> Option<u64> {
         self.consumed.iter().find(|(name, _)| name == topic).map(|(_, next)| *next)

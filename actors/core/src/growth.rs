@@ -243,7 +243,7 @@ impl Growth {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::epoch::{Epoch, Token};
+    use crate::epoch::Token;
 
     const COMMANDS: &str = "t.commands";
     const EVENTS: &str = "t.events";
@@ -252,19 +252,10 @@ mod tests {
 
     fn row(partition: u32, consumed: &[(&str, u64)], cursor: u64) -> PartitionRow {
         PartitionRow {
-            partition: PartitionId(partition),
-            epoch: Epoch(1),
-            token: None,
-            address: String::new(),
-            has_begun: true,
-            generation: Generation(1),
-            released: false,
-            batch: 0,
             outbox_head: cursor,
             outbox_cursor: cursor,
-            published: None,
-            halted: None,
             consumed: consumed.iter().map(|(topic, next)| ((*topic).to_owned(), *next)).collect(),
+            ..PartitionRow::new(PartitionId(partition), Generation(1))
         }
     }
 

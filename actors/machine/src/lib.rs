@@ -5,9 +5,10 @@
 //! log: time comes with each input, and what a log is to say is an action. So a model checker and a simulator can drive the very code that runs in
 //! production. Invariant: an action that asks for something carries an [`Ask`], and only the answer to the ask that is waited for counts; any other is void (but a
 //! beat's answer, whoever asked, tells of the other nodes).
-//! Deliberately absent: IO, retries of its own IO (a failure is an input like another), and the lane, which is not yet a machine.
+//! Deliberately absent: IO, and retries of its own IO: a failure is an input like another.
 
 pub mod gate;
+pub mod lane;
 pub mod ownership;
 pub mod rules;
 mod step;

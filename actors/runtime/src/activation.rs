@@ -12,45 +12,22 @@ use holdfast_core::{
     port::store::{Found, StateRow, Store, StoreError, Wanted},
 };
 
-use crate::{
-    ids::{IdMap, IdSet},
-    passivation::Directory,
-    work::{Failure, Input, Item, Origin, Work},
-};
+use holdfast_machine::lane::Failure;
 
-/// A stored state, or what keeps it from being used; and how many messages wait in the mailbox.
-type Cold = (Result<Option<StateRow>, Failure>, u64);
+use crate::ids::IdMap;
+
+/// Stored states, or what keeps them from being used; and how many messages wait in the mailboxes.
+pub(crate) type Cold = IdMap<AggregateId, (Result<Option<StateRow>, Failure>, u64)>;
 
 /// What the store knew when the batch was gathered.
 #[derive(Default)]
 pub(crate) struct Known {
-    /// Aggregates that were not in memory then.
-    pub cold: IdMap<AggregateId, Cold>,
+    /// Aggregates that were asked for.
+    pub cold: Cold,
     pub claims: IdMap<ClaimKey, Result<Claim, Failure>>,
 }
 
 impl Known {
-    /// How many messages wait in the mailbox of the item's aggregate, by `live` if it is live. What comes from a log goes by the store if that
-    /// knows of more: while counts grow, others may have put mail there for an aggregate that is live here.
-    pub fn waiting(&self, item: &Item, live: &Directory) -> u64 {
-        let stored = || self.stored_waiting(&item.aggregate);
-        match live.waiting(&item.aggregate) {
-            Some(waiting) if matches!(item.origin, Origin::Log { .. }) => waiting.max(stored()),
-            Some(waiting) => waiting,
-            None => stored(),
-        }
-    }
-
-    /// How many the store knows of; none for an aggregate that it was not asked about.
-    pub fn stored_waiting(&self, aggregate: &AggregateId) -> u64 {
-        self.cold.get(aggregate).map_or(0, |(_, waiting)| *waiting)
-    }
-
-    /// What keeps the stored state of `aggregate` from being used, if anything does.
-    pub fn unusable(&self, aggregate: &AggregateId) -> Option<&Failure> {
-        self.cold.get(aggregate).and_then(|(state, _)| state.as_ref().err())
-    }
-
     fn add(&mut self, wanted: Wanted, found: Found) -> Result<(), StoreError> {
         let Found { aggregates, claims } = found;
         if aggregates.len() != wanted.aggregates.len() || claims.len() != wanted.claims.len() {
@@ -73,26 +50,6 @@ impl Known {
         self.cold.extend(wanted.aggregates.into_iter().map(|id| (id, (Err(failure()), 0))));
         self.claims.extend(wanted.claims.into_iter().map(|key| (key, Err(failure()))));
     }
-}
-
-/// What `batch` needs of the store beyond what `is_live`.
-pub(crate) fn wanted(batch: &[Input], is_live: impl Fn(&Input, &AggregateId) -> bool) -> Wanted {
-    let mut seen = IdSet::default();
-    let mut wanted = Wanted::default();
-    for input in batch {
-        let aggregate = match &input.work {
-            Work::Item(item) => {
-                wanted.claims.extend(item.claim_key());
-                &item.aggregate
-            }
-            Work::Activate { aggregate, .. } => aggregate,
-            Work::Refused(_) | Work::Unfiled(_) | Work::Ignored { .. } => continue,
-        };
-        if !is_live(input, aggregate) && seen.insert(aggregate) {
-            wanted.aggregates.push(aggregate.clone());
-        }
-    }
-    wanted
 }
 
 /// Asks the store, in one round trip unless it refuses a value.

@@ -1,7 +1,6 @@
-//! The tasks that the ownership loop has started.
+//! The tasks that a shell has started.
 //!
-//! Upholds that a partition assigned but not owned is always taken in the end: whoever waits for a task hears of its end, also when it
-//! panicked, and then knows which one that was. Deliberately absent: what follows from it.
+//! Invariant: the shell hears of each task's end, also when it panicked, and then knows which one that was. Deliberately absent: what follows from it.
 
 use std::collections::HashMap;
 
@@ -32,7 +31,7 @@ impl<T: Send + 'static, N> Chores<T, N> {
                     return Some(Ok(end));
                 }
                 Err(error) => {
-                    tracing::error!(%error, "an ownership task failed");
+                    tracing::error!(%error, "a task failed");
                     if let Some(note) = self.notes.remove(&error.id()) {
                         return Some(Err(note));
                     }

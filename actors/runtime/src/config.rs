@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast_core::{PartitionId, epoch::Generation, growth::Growth, retry::RetryPolicy};
+use holdfast_core::retry::RetryPolicy;
 use holdfast_machine::Rules;
 
 /// See the field docs; [`Default`] is what production starts from.
@@ -57,19 +57,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// [`Growth::serves`], unless a test has it otherwise.
-    pub(crate) fn serves(&self, growth: &Growth, partition: PartitionId, generation: Generation) -> bool {
-        if !self.rules.waits_for_acknowledgement {
-            return true;
-        }
-        if !self.rules.waits_for_all_earlier_homes {
-            let mut parents = growth.clone();
-            parents.generations = parents.generations.into_iter().rev().take(2).collect();
-            return parents.serves(partition, generation);
-        }
-        growth.serves(partition, generation)
-    }
-
     /// How long after an attempt began it counts as lost.
     pub(crate) fn effect_hold(&self) -> Duration {
         self.effect_timeout + self.effect_timeout / 2

@@ -20,6 +20,8 @@ use holdfast_core::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
+use holdfast_machine::lane::Failure;
+
 use crate::{
     config::Config,
     emit::Emit,
@@ -28,7 +30,7 @@ use crate::{
     router::RouteError,
     spans,
     telemetry::Trace,
-    work::{AnyCommand, Failure, Item, Origin, RefusedRecord, Work},
+    work::{AnyCommand, Item, Origin, RefusedRecord, Work},
 };
 
 /// What a node runs. Built once at start.
@@ -150,9 +152,8 @@ impl BoundedContext {
                 let hash = record.key_hash();
                 let origin = Origin::Log { record, own };
                 let (command, failure) = decoded(command);
-                let (claim, prepared) = (OnceLock::new(), failure.get().is_some());
-                let item =
-                    Item { origin, aggregate, hash, message, command, now, failure, claim, prepared, span, credit };
+                let claim = OnceLock::new();
+                let item = Item { origin, aggregate, hash, message, command, now, failure, claim, span, credit };
                 Work::Item(Arc::new(item))
             }
         }

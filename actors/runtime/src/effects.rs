@@ -167,7 +167,6 @@ impl Effects {
             now: self.clock.now(),
             failure: OnceLock::new(),
             claim: OnceLock::new(),
-            prepared: false,
             span,
             credit: None,
         };

@@ -23,7 +23,7 @@ use crate::{
 
 pub(crate) enum EntityMessage {
     /// Decide these, and answer to the collector. Nothing changes until they are settled.
-    Decide { settled: Settled, index: usize, delivery: Arc<Delivery>, verdicts: mpsc::UnboundedSender<Verdict> },
+    Decide { settled: Settled, index: u64, delivery: Arc<Delivery>, verdicts: mpsc::UnboundedSender<Verdict> },
     /// A strong read; `None` does nothing but settle.
     Read { settled: Settled, reply: Option<ReadReply> },
 }

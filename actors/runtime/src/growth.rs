@@ -2,7 +2,7 @@
 //!
 //! Every node runs this; what it does is conditional in the store, so any number may do it at once, and each can take over from one that
 //! died on the way. The rules are pure and stand in [`holdfast_core::growth`] (I3). Deliberately absent: moving anything. Homes move when
-//! their owners acknowledge (see `lane/homes.rs`), records wait at their gate (see [`crate::gate`]).
+//! their owners acknowledge (see [`holdfast_machine::lane`]), records wait at their gate (see [`crate::gate`]).
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -60,18 +60,6 @@ impl Homes {
     /// Asks for a look at the store soon.
     pub fn hurry(&self) {
         self.hurry.notify_one();
-    }
-
-    /// Waits until `holds`, looking often meanwhile.
-    pub async fn until(&mut self, holds: impl Fn(&Growth) -> bool) -> Arc<Growth> {
-        loop {
-            let now = self.news.borrow_and_update().clone();
-            if holds(&now) {
-                return now;
-            }
-            self.hurry();
-            self.changed().await;
-        }
     }
 }
 

@@ -23,13 +23,14 @@ use holdfast_core::{
     port::store::StateRow,
     stuck::DISCARDED_TYPE,
 };
+use holdfast_machine::lane::Failure;
 use uuid::Uuid;
 
 use crate::{
     emit::Emit,
     spans,
     telemetry::TraceLink,
-    work::{AnyCommand, Branch, Delivery, Failure, Item, NO_REPLY, Origin, Outcome, Snapshot, Step, Verdict},
+    work::{AnyCommand, Branch, Delivery, Item, NO_REPLY, Origin, Outcome, Snapshot, Step, Verdict},
 };
 
 /// An erased [`Adapter`].
@@ -42,7 +43,7 @@ pub(crate) trait Kind: Send + Sync + 'static {
     fn timer(&self, name: &str) -> Option<AnyCommand>;
     /// The snapshot of a stored state, or of none.
     fn snapshot(&self, key: &str, row: Option<&StateRow>) -> Result<Snapshot, StateError>;
-    fn decide(&self, emit: &Emit, delivery: usize, work: &Delivery, committed: &Arc<Snapshot>) -> Verdict;
+    fn decide(&self, emit: &Emit, delivery: u64, work: &Delivery, committed: &Arc<Snapshot>) -> Verdict;
     /// The state as others see it.
     fn reply(&self, key: &str, snapshot: &Snapshot, now: Timestamp) -> Bytes;
     fn recall(&self, command: &mut AnyCommand);
@@ -117,7 +118,7 @@ impl<A: Adapter> Kind for Typed<A> {
         Ok(Snapshot { version: row.version, exists: true, sources: row.sources.clone(), state: Box::new(state), view })
     }
 
-    fn decide(&self, emit: &Emit, delivery: usize, work: &Delivery, committed: &Arc<Snapshot>) -> Verdict {
+    fn decide(&self, emit: &Emit, delivery: u64, work: &Delivery, committed: &Arc<Snapshot>) -> Verdict {
         let mut fold = Fold::new(&self.0, emit, work, committed);
         let mut steps = Vec::with_capacity(work.open().len());
         let mut condition = None;
@@ -156,7 +157,7 @@ impl<A: Adapter> Kind for Typed<A> {
                 }
                 Ok(Decision::Unprepared(lacking)) => {
                     self.0.observe(&work.aggregate.key, fold.state());
-                    failed = Some(Failure::Lookup(lacking.to_owned()));
+                    failed = Some(Failure::LookUp(lacking.to_owned()));
                     break; // what follows waits with it
                 }
             }
@@ -168,7 +169,7 @@ impl<A: Adapter> Kind for Typed<A> {
             }
         }
         let changed = condition.is_some() || fold.is_changed();
-        let outcome = changed.then(|| Outcome { done: fold.branch(), condition });
+        let outcome = changed.then(|| Box::new(Outcome { done: fold.branch(), condition }));
         Verdict { delivery, steps, outcome, failed, unreadable: false }
     }
 
@@ -250,7 +251,7 @@ impl<A: Adapter> Typed<A> {
     fn decide_without(
         &self,
         emit: &Emit,
-        delivery: usize,
+        delivery: u64,
         work: &Delivery,
         committed: &Arc<Snapshot>,
         at: usize,

@@ -2,7 +2,7 @@
 //!
 //! A [`node::Node`] runs one bounded context on one machine. Records come in per owned partition ([`fetch`]), are gathered into
 //! batches ([`lane`]), decided by one actor per aggregate ([`entity`], supervised by [`partition`]), committed as one
-//! transaction ([`commit`]), and what they caused is published in order ([`relay`]). Calls reach the node that owns their aggregate from any other
+//! transaction, and what they caused is published in order ([`relay`]). Calls reach the node that owns their aggregate from any other
 //! ([`routing`]). `actors/README.md` states what that promises.
 //!
 //! Deliberately absent: SQL, Kafka, protobuf, and any domain.
@@ -22,7 +22,6 @@ mod activation;
 mod admission;
 mod backoff;
 mod chores;
-mod commit;
 mod dead_letter;
 mod effects;
 mod emit;
@@ -44,8 +43,6 @@ mod owned;
 mod owners;
 mod ownership;
 mod partition;
-mod passivation;
-mod plan;
 mod prepare;
 mod progress;
 mod relay;

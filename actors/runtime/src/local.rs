@@ -24,7 +24,7 @@ use crate::{
     peers::Forward,
     router::{Consistency, ReadAnswer, RouteError, Router},
     spans,
-    work::{Input, Item, Origin, ReadReply, Work},
+    work::{Input, Item, Origin, ReadReply, Work, to_caller},
 };
 
 /// How long a read waits for `min_version`.
@@ -107,7 +107,7 @@ impl Node {
         let known = activation::find(self.store.clone(), wanted).await;
         let mut known = known.map_err(|error| RouteError::unavailable(error.to_string()))?;
         let state = known.cold.remove(&id).map_or(Ok(None), |(state, _)| state);
-        let row = state.map_err(|failure| failure.to_caller())?;
+        let row = state.map_err(|failure| to_caller(&failure))?;
         let snapshot = guarded("decode_state", || kind.snapshot(&id.key, row.as_ref()));
         let snapshot = snapshot.map_err(|_| RouteError::Failed)?.map_err(|error| {
             tracing::error!(aggregate = %id, %error, "a stored state could not be read by this build");
@@ -139,7 +139,6 @@ impl Router for Node {
             now: self.clock.now(),
             failure: OnceLock::new(),
             claim: OnceLock::default(),
-            prepared: false,
             credit: Some(permit),
         };
         let input = Input { partition, term: handle.term, work: Work::Item(Arc::new(item)) };

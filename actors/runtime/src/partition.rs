@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use holdfast_core::{AggregateId, port::store::StateRow};
+use holdfast_machine::lane::Failure;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::mpsc;
 
@@ -17,7 +18,7 @@ use crate::{
     kind::Kind,
     router::RouteError,
     telemetry,
-    work::{Delivery, Failure, ReadReply, Snapshot, Verdict},
+    work::{Delivery, ReadReply, Snapshot, Verdict},
 };
 
 pub(crate) enum PartitionMessage {
@@ -33,7 +34,7 @@ pub(crate) enum PartitionMessage {
 
 /// One delivery on its way to its actor.
 pub(crate) struct Post {
-    pub index: usize,
+    pub index: u64,
     pub delivery: Arc<Delivery>,
     pub kind: Arc<dyn Kind>,
     /// What the store holds, if the actor has to be activated.
@@ -55,7 +56,7 @@ struct Child {
     kind: Arc<dyn Kind>,
     committed: Arc<Snapshot>,
     /// The delivery in work.
-    delivery: Option<(usize, Arc<Delivery>, mpsc::UnboundedSender<Verdict>)>,
+    delivery: Option<(u64, Arc<Delivery>, mpsc::UnboundedSender<Verdict>)>,
     /// What it ended with, as long as the actor has not been told.
     settled: Settled,
     /// Whether a read waits in the actor for the delivery in work to end.
@@ -82,7 +83,7 @@ impl Child {
     }
 
     /// If the child died meanwhile, its supervision event finds `delivery` and answers.
-    fn decide(&mut self, index: usize, delivery: Arc<Delivery>, verdicts: mpsc::UnboundedSender<Verdict>) {
+    fn decide(&mut self, index: u64, delivery: Arc<Delivery>, verdicts: mpsc::UnboundedSender<Verdict>) {
         self.delivery = Some((index, delivery.clone(), verdicts.clone()));
         let settled = self.settled.take();
         let _ = self.actor.send_message(EntityMessage::Decide { settled, index, delivery, verdicts });

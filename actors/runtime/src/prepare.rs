@@ -4,58 +4,38 @@
 
 use std::sync::Arc;
 
+use holdfast_machine::lane::{Failure, Number};
 use tracing::{Instrument as _, Span};
 
 use crate::{
-    activation::Known,
+    activation::Cold,
     context::BoundedContext,
     guard::{Panicked, guarded, guarded_future},
     kind::Kind,
-    work::{AnyCommand, Failure, Input, Item, Work},
+    work::{AnyCommand, Input, Item, Work},
 };
 
-/// An input with its place in the batch that it came in.
-pub(crate) type Placed = (usize, Input);
+/// An input with its number.
+pub(crate) type Numbered = (Number, Input);
 
-/// The places of the messages in `batch` that need a look-up, with the context to ask. All others that `may_need` one are prepared by that.
-pub(crate) fn needing(
-    context: &BoundedContext,
-    batch: &mut [Input],
-    may_need: impl Fn(&Input, &Item) -> bool,
-) -> Vec<(usize, &'static str)> {
-    let mut places = Vec::new();
-    for (place, input) in batch.iter_mut().enumerate() {
-        let Work::Item(item) = &input.work else { continue };
-        if item.prepared || !may_need(input, item) {
-            continue;
-        }
-        // A message that is shared with an actor already went through here.
-        let recalled = match &mut input.work {
-            Work::Item(item) => Arc::get_mut(item).map_or(Ok(()), |item| context.recall(item)),
-            _ => Ok(()),
-        };
-        let Work::Item(item) = &input.work else { continue };
-        let asks = recalled.and_then(|()| context.looks_up(item)).unwrap_or_else(|panicked| {
-            let _ = item.failure.set(Failure::Handler(panicked.to_string()));
-            None
-        });
-        if let Some(asks) = asks {
-            places.push((place, asks));
-        } else if let Work::Item(item) = &mut input.work
-            && let Some(item) = Arc::get_mut(item)
-        {
-            item.prepared = true;
+/// The context that `item` needs a look-up in, or how its adapter failed when it was asked; `None` if it needs none.
+pub(crate) fn need(context: &BoundedContext, item: &mut Arc<Item>) -> Option<Result<&'static str, Failure>> {
+    // A message that is shared with an actor already went through here.
+    let recalled = Arc::get_mut(item).map_or(Ok(()), |item| context.recall(item));
+    match recalled.and_then(|()| context.looks_up(item)) {
+        Ok(context) => context.map(Ok),
+        Err(panicked) => {
+            let failure = Failure::Handler(panicked.to_string());
+            let _ = item.failure.set(failure.clone());
+            Some(Err(failure))
         }
     }
-    places
 }
 
-/// Shows the adapters the stored states of the aggregates in `batch` that need a look-up and are not in memory.
-pub(crate) fn observe(context: &BoundedContext, batch: &[Input], known: &Known) {
-    for input in batch {
-        if let Work::Item(item) = &input.work
-            && let Some((Ok(Some(row)), _)) = known.cold.get(&item.aggregate)
-            && !item.prepared
+/// Shows the adapters the stored states of the aggregates that need a look-up and are not in memory.
+pub(crate) fn observe<'i>(context: &BoundedContext, items: impl Iterator<Item = &'i Item>, cold: &Cold) {
+    for item in items {
+        if let Some((Ok(Some(row)), _)) = cold.get(&item.aggregate)
             && let Ok(Some(_)) = context.looks_up(item)
             && let Some(kind) = context.kind(item.aggregate.kind)
         {
@@ -66,7 +46,7 @@ pub(crate) fn observe(context: &BoundedContext, batch: &[Input], known: &Known) 
 }
 
 /// Makes the look-ups of these messages.
-pub(crate) async fn prepare(context: Arc<BoundedContext>, mut asked: Vec<Placed>) -> Vec<Placed> {
+pub(crate) async fn prepare(context: Arc<BoundedContext>, mut asked: Vec<Numbered>) -> Vec<Numbered> {
     for kind in context.kinds() {
         let mut items: Vec<&mut Item> = Vec::new();
         for (_, input) in &mut asked {
@@ -93,7 +73,6 @@ pub(crate) async fn prepare(context: Arc<BoundedContext>, mut asked: Vec<Placed>
                     prepare_all(&**kind, &mut [&mut *item]).instrument(span.clone()).await
                 };
                 if let Err(panicked) = alone {
-                    item.prepared = true;
                     let _ = item.failure.set(Failure::Handler(panicked.to_string()));
                 }
             }
@@ -110,10 +89,9 @@ async fn prepare_all(kind: &dyn Kind, items: &mut [&mut Item]) -> Result<(), Pan
     let results = guarded_future("prepare", kind.prepare(commands)).await?;
     let mut results = results.into_iter();
     for item in items {
-        item.prepared = true;
         match results.next() {
             Some(Ok(())) => {}
-            Some(Err(error)) => _ = item.failure.set(Failure::Lookup(error.0)),
+            Some(Err(error)) => _ = item.failure.set(Failure::LookUp(error.0)),
             None => _ = item.failure.set(Failure::Handler(TOO_FEW.to_owned())),
         }
     }

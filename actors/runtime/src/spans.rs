@@ -9,7 +9,7 @@ use tracing::{Span, field::Empty, info_span};
 
 use crate::{
     telemetry::{Trace, is_sampled},
-    work::{Input, Item, Work},
+    work::{Item, Work},
 };
 
 /// A message's way through the loop of `context`, child of its sender's span; disabled if the sender was not sampled. `record` is the record that it came
@@ -73,11 +73,13 @@ pub(crate) fn decide(context: &str, kind: &str, item: &Item) -> Option<tracing::
 }
 
 /// While the messages of `work` are committed, one span for each that is recorded.
-pub(crate) fn commit(context: &str, work: &[Input]) -> Vec<Span> {
-    let recorded = work.iter().filter_map(|input| match &input.work {
+pub(crate) fn commit<'w>(context: &str, work: impl Iterator<Item = &'w Work>) -> Vec<Span> {
+    let mut size = 0;
+    let recorded = work.inspect(|_| size += 1).filter_map(|work| match work {
         Work::Item(item) if !item.span.is_disabled() => Some(&item.span),
         _ => None,
     });
+    let recorded: Vec<&Span> = recorded.collect();
     let span = |parent: &Span| {
         info_span!(
             parent: parent,
@@ -85,10 +87,10 @@ pub(crate) fn commit(context: &str, work: &[Input]) -> Vec<Span> {
             otel.kind = "client",
             holdfast.context = context,
             db.operation.name = "group commit",
-            db.operation.batch.size = work.len(),
+            db.operation.batch.size = size,
         )
     };
-    recorded.map(span).collect()
+    recorded.into_iter().map(span).collect()
 }
 
 /// Until the brokers have acknowledged `rows`, one span for each whose message was recorded.

@@ -6,7 +6,6 @@
 //! may still fire, so `decide` must look at the state.
 
 use std::{
-    collections::HashSet,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -25,7 +24,6 @@ use crate::{
     context::decoded,
     environment::Environment,
     guard::guarded,
-    ids::IdSet,
     spans, telemetry,
     work::{Input, Item, MailRow, Origin, RefusedRecord, Work},
 };
@@ -58,6 +56,12 @@ pub(crate) struct Strange {
     effects: Vec<DueEffect>,
 }
 
+impl Strange {
+    pub const fn is_empty(&self) -> bool {
+        self.timers.is_empty() && self.effects.is_empty()
+    }
+}
+
 /// Asks for everything due for `partitions` (with their terms), which are homes under `count`; for no more effects than there is room for.
 pub(crate) fn look(
     env: &Environment,
@@ -75,24 +79,22 @@ pub(crate) fn look(
     }
 }
 
-/// Sorts what was found into inputs, leaving out what `busy` holds already, and begins the effects.
+/// Sorts what was found into inputs, but for mailboxes of which mail `is_here` already, and begins the effects.
 pub(crate) fn sort(
     env: &Environment,
     partitions: &[(PartitionId, u64)],
     count: u32,
-    busy: &[&Input],
     found: Found,
+    is_here: impl Fn(PartitionId, KeyHash, &AggregateId) -> bool,
 ) -> Due {
     let Found { timers, mail, effects } = found;
-    let busy = Busy::of(busy);
     let term_of = |hash: KeyHash| partitions.iter().find(|(partition, _)| *partition == hash.home(count));
     let mut due = Due { inputs: Vec::new(), strange: Strange::default() };
     for timer in noted(env, "timers", timers) {
         let home = term_of(KeyHash::of(timer.key.as_bytes()));
         match fire(env, &timer) {
             Some(item) => {
-                let is_busy = busy.timers.contains(&(&item.aggregate, timer.name.as_str()));
-                if let Some((partition, term)) = home.filter(|_| !is_busy) {
+                if let Some((partition, term)) = home {
                     due.inputs.push(Input { partition: *partition, term: *term, work: Work::Item(Arc::new(item)) });
                 }
             }
@@ -100,9 +102,13 @@ pub(crate) fn sort(
         }
     }
     for waiting in noted(env, "mailboxes", mail) {
-        if let Some((partition, term)) = term_of(waiting.hash)
-            && let Some(work) = open(env, &busy, waiting)
-        {
+        if let Some((partition, term)) = term_of(waiting.hash) {
+            let kind = env.context.kind(&waiting.kind).map(|kind| kind.name());
+            let id = kind.map(|kind| AggregateId { kind, key: waiting.key.clone() });
+            if id.is_some_and(|id| is_here(*partition, waiting.hash, &id)) {
+                continue;
+            }
+            let work = open(env, waiting);
             due.inputs.push(Input { partition: *partition, term: *term, work });
         }
     }
@@ -161,45 +167,6 @@ pub(crate) fn put_off(env: &Environment, strange: Strange) -> impl Future<Output
 /// How long an effect of an unknown kind is put off, twice as long for each attempt counted, up to about an hour.
 const EFFECT_PUT_OFF: Duration = Duration::from_mins(1);
 
-/// What is on its way already.
-struct Busy<'a> {
-    timers: IdSet<(&'a AggregateId, &'a str)>,
-    mail: IdSet<&'a AggregateId>,
-    rows: HashSet<i64>,
-}
-
-impl<'a> Busy<'a> {
-    fn of(inputs: &[&'a Input]) -> Self {
-        let mut busy = Self { timers: IdSet::default(), mail: IdSet::default(), rows: HashSet::new() };
-        for input in inputs {
-            let row = match &input.work {
-                Work::Refused(refused) => refused.mail.as_ref(),
-                Work::Unfiled(unfiled) => unfiled.mail.as_ref(),
-                _ => None,
-            };
-            busy.rows.extend(row.map(|mail| mail.position));
-            busy.timers.extend(firing(input));
-            if let Work::Item(item) = &input.work
-                && matches!(item.origin, Origin::Mail { .. })
-            {
-                busy.mail.insert(&item.aggregate);
-            }
-        }
-        busy
-    }
-}
-
-/// The timer that `input` is a firing of, if it is one.
-pub(crate) fn firing(input: &Input) -> Option<(&AggregateId, &str)> {
-    match &input.work {
-        Work::Item(item) => match &item.origin {
-            Origin::Timer { name, .. } => Some((&item.aggregate, name)),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
 /// The message of a timer; `None` if this build has no such kind or timer.
 fn fire(env: &Environment, timer: &DueTimer) -> Option<Item> {
     let kind = env.context.kind(&timer.kind)?;
@@ -220,7 +187,6 @@ fn fire(env: &Environment, timer: &DueTimer) -> Option<Item> {
         message,
         command,
         now: env.clock.now(),
-        prepared: failure.get().is_some(),
         failure,
         claim: OnceLock::new(),
         span: Span::none(),
@@ -228,8 +194,8 @@ fn fire(env: &Environment, timer: &DueTimer) -> Option<Item> {
     })
 }
 
-/// The message of a mailbox row; the row itself, to become a dead letter in its turn, if it can't be read; `None` if it is on its way already.
-fn open(env: &Environment, busy: &Busy<'_>, waiting: Waiting) -> Option<Work> {
+/// The message of a mailbox row; the row itself, to become a dead letter in its turn, if it can't be read.
+fn open(env: &Environment, waiting: Waiting) -> Work {
     let Waiting { position, kind, key, hash, attempts, since, record, reason, .. } = waiting;
     let own = record.topic == *env.context.commands_topic();
     let kind = env.context.kind(&kind).ok_or_else(|| Refused {
@@ -243,26 +209,15 @@ fn open(env: &Environment, busy: &Busy<'_>, waiting: Waiting) -> Option<Work> {
     let (reason, (aggregate, message, command)) = match read {
         Ok(read) => read,
         Err(refused) => {
-            if busy.rows.contains(&position) || aggregate.as_ref().is_some_and(|id| busy.mail.contains(id)) {
-                return None;
-            }
             let mail = Some(MailRow { position, since, attempts, aggregate });
-            return Some(Work::Refused(Box::new(RefusedRecord {
-                record,
-                refused,
-                now: env.clock.now(),
-                mail,
-                credit: None,
-            })));
+            let now = env.clock.now();
+            return Work::Refused(Box::new(RefusedRecord { record, refused, now, mail, credit: None }));
         }
     };
-    if busy.mail.contains(&aggregate) {
-        return None;
-    }
     // A transferred message was never tried here.
     let attempts = if reason == WaitReason::Transferred { 0 } else { attempts };
     let (command, failure) = decoded(command);
-    Some(Work::Item(Arc::new(Item {
+    Work::Item(Arc::new(Item {
         hash,
         span: spans::process(env.context.name(), &message, Some(&record), &env.emit.trace),
         origin: Origin::Mail { position, attempts, since, record, own },
@@ -270,9 +225,8 @@ fn open(env: &Environment, busy: &Busy<'_>, waiting: Waiting) -> Option<Work> {
         message,
         command,
         now: env.clock.now(),
-        prepared: failure.get().is_some(),
         failure,
         claim: OnceLock::new(),
         credit: None,
-    })))
+    }))
 }

@@ -14,8 +14,9 @@ use holdfast_core::{
     AggregateId, KeyHash, Message, PartitionId, Record, Timestamp,
     batch::Writes,
     dedup::{Answer, Claim, ClaimKey, body_digest},
-    disposition::{DeadLetterReason, Refused, WaitReason},
+    disposition::{DeadLetterReason, Refused},
 };
+use holdfast_machine::lane::Failure;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::Span;
 use uuid::Uuid;
@@ -76,8 +77,6 @@ pub(crate) struct Item {
     pub failure: OnceLock<Failure>,
     /// Its claim's key, a digest, once it was asked for.
     pub claim: OnceLock<ClaimKey>,
-    /// Whether its look-ups are made.
-    pub prepared: bool,
     /// The span of this message's way through the loop; disabled if it is not sampled.
     pub span: Span,
     /// Gives its bytes back to the budget when the item is dropped.
@@ -95,11 +94,6 @@ impl Item {
             Origin::Timer { .. } | Origin::Effect { .. } => false,
         };
         is_claimed.then(|| *self.claim.get_or_init(|| ClaimKey::of(&self.aggregate, &self.message)))
-    }
-
-    /// Whether it is put behind what waits for its aggregate, and not that itself. How a call ended is news to the state, whatever waits.
-    pub const fn queues_behind_mail(&self) -> bool {
-        !matches!(self.origin, Origin::Mail { .. } | Origin::Effect { .. })
     }
 
     pub fn body(&self) -> Uuid {
@@ -136,72 +130,19 @@ impl Item {
             _ => None,
         }
     }
-
-    /// The record alone, to be disposed of without a look at its aggregate; `None` if this message is none.
-    pub fn refused(&self, refused: Refused) -> Option<RefusedRecord> {
-        let record = self.record()?.clone();
-        let mail = match self.origin {
-            Origin::Mail { position, attempts, since, .. } => {
-                Some(MailRow { position, since, attempts, aggregate: Some(self.aggregate.clone()) })
-            }
-            _ => None,
-        };
-        Some(RefusedRecord { record, refused, now: self.now, mail, credit: None })
-    }
-
-    /// Failures counted so far.
-    pub fn attempts(&self) -> u32 {
-        match &self.origin {
-            Origin::Mail { attempts, .. } => *attempts,
-            _ => 0,
-        }
-    }
 }
 
-/// Why a message was not applied.
-#[derive(Clone, Debug)]
-pub(crate) enum Failure {
-    /// Its id was used before with another body.
-    Reused,
-    /// A look-up in another context failed.
-    Lookup(String),
-    /// What it causes is larger than its topic takes. It is not tried again.
-    TooLarge(String),
-    /// The handler failed, or the store refused its data. Counts against the budget.
-    Handler(String),
-    /// The store refuses its key: nothing can be stored for it.
-    Refused(String),
-    /// What is stored for its key can't be read by this build.
-    Unreadable(String),
-    /// Its commit alone took the store too long. That is never counted: a slow store can't be told from a slow message.
-    Slow(String),
-}
-
-impl Failure {
-    /// What the caller of a failed command, or of a read, is told.
-    pub fn to_caller(&self) -> RouteError {
-        match self {
-            Self::Reused => RouteError::Reused,
-            Self::Lookup(error) => RouteError::Downstream(error.clone()),
-            Self::Handler(_) | Self::Unreadable(_) => RouteError::Failed,
-            Self::Refused(error) => RouteError::Refused(Refused::invalid("key", error.as_str())),
-            Self::TooLarge(error) => {
-                RouteError::Refused(Refused { reason: DeadLetterReason::TooLarge, error: error.clone(), field: None })
-            }
-            Self::Slow(_) => RouteError::unavailable("the commit took the store too long"),
+/// What the caller of a failed command, or of a read, is told.
+pub(crate) fn to_caller(failure: &Failure) -> RouteError {
+    match failure {
+        Failure::Reused => RouteError::Reused,
+        Failure::LookUp(error) => RouteError::Downstream(error.clone()),
+        Failure::Handler(_) | Failure::Unreadable(_) => RouteError::Failed,
+        Failure::Refused(error) => RouteError::Refused(Refused::invalid("key", error.as_str())),
+        Failure::TooLarge(error) => {
+            RouteError::Refused(Refused { reason: DeadLetterReason::TooLarge, error: error.clone(), field: None })
         }
-    }
-
-    pub fn wait_reason(&self) -> WaitReason {
-        match self {
-            Self::Lookup(_) => WaitReason::Downstream,
-            Self::Handler(_)
-            | Self::TooLarge(_)
-            | Self::Reused
-            | Self::Refused(_)
-            | Self::Unreadable(_)
-            | Self::Slow(_) => WaitReason::Retrying,
-        }
+        Failure::Slow(_) => RouteError::unavailable("the commit took the store too long"),
     }
 }
 
@@ -226,18 +167,10 @@ pub(crate) struct MailRow {
     pub aggregate: Option<AggregateId>,
 }
 
-/// A record whose dead letter the store refused too.
-pub(crate) struct UnfiledRecord {
-    pub record: Record,
-    pub error: String,
-    pub mail: Option<MailRow>,
-}
-
 /// What the loop works on, in the order in which it came.
 pub(crate) enum Work {
     Item(Arc<Item>),
     Refused(Box<RefusedRecord>),
-    Unfiled(Box<UnfiledRecord>),
     /// A record that concerns nobody here (an event type not subscribed to), or offsets that hold none, up to this one: it is consumed.
     Ignored {
         topic: Arc<str>,
@@ -255,16 +188,6 @@ pub(crate) struct Input {
     pub partition: PartitionId,
     pub term: u64,
     pub work: Work,
-}
-
-impl Input {
-    /// Whether its commit has failed before while it stood alone, or there is nothing left that could fail.
-    pub fn was_refused(&self) -> bool {
-        match &self.work {
-            Work::Item(item) => item.failure.get().is_some(),
-            Work::Refused(_) | Work::Unfiled(_) | Work::Ignored { .. } | Work::Activate { .. } => true,
-        }
-    }
 }
 
 /// The messages of one batch for one aggregate, shared between the lane, the supervisor and the actor, so that a dying actor takes
@@ -305,12 +228,12 @@ impl Delivery {
 
 /// What an actor made of its messages.
 pub(crate) struct Verdict {
-    /// Index of the delivery in the batch.
-    pub delivery: usize,
+    /// The number of the delivery.
+    pub delivery: u64,
     /// One for each item that was decided, from the first on.
     pub steps: Vec<Step>,
     /// What to write and what the state becomes, if anything.
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<Box<Outcome>>,
     /// The item after the decided ones made the actor fail, or lacks a look-up.
     pub failed: Option<Failure>,
     /// There is no actor: the stored state can't be read.

@@ -1,6 +1,6 @@
 //! In-memory ports and the conformance suites of the Holdfast runtime.
 //!
-//! Everything here is for tests: ports that can be broken on purpose, one suite of laws per port that the in-memory and the real
+//! Everything here is for tests: ports that can be broken on purpose, a simulator of the machines, one suite of laws per port that the in-memory and the real
 //! adapters both pass, and checkers that share no code with the runtime. Deliberately absent: Kafka, Postgres, and the runtime itself.
 
 pub mod checker;
@@ -14,6 +14,7 @@ pub mod log;
 pub mod origins;
 pub mod publisher;
 pub mod sample;
+pub mod simulator;
 pub mod store;
 
 pub use checker::{Checker, Watch};

@@ -14,7 +14,7 @@ use std::{
 
 use holdfast_core::{
     PartitionId,
-    epoch::{Epoch, Generation, PartitionRow},
+    epoch::{Generation, PartitionRow},
     growth::{Counts, Growth, Step as GrowthStep},
 };
 use stateright::{Checker as _, Model, Property};
@@ -92,19 +92,8 @@ impl Growths {
         });
         let counts = Counts { first: self.count(0), steps: steps.collect() };
         let rows = (0..).zip(&state.readers).map(|(number, reader)| PartitionRow {
-            partition: PartitionId(number),
-            epoch: Epoch(1),
-            token: None,
-            address: String::new(),
-            generation: Generation(1),
-            released: false,
-            has_begun: true,
-            batch: 0,
-            outbox_head: 0,
-            outbox_cursor: 0,
             consumed: vec![(TOPIC.to_owned(), reader.committed)],
-            published: None,
-            halted: None,
+            ..PartitionRow::new(PartitionId(number), Generation(1))
         });
         let topics = BTreeMap::from([(TOPIC.to_owned(), counts)]);
         Arc::new(Growth { topics, rows: rows.collect(), ..Growth::default() })

@@ -40,19 +40,11 @@ impl Node {
             rules: Rules::SOUND,
         };
         let row = |number| PartitionRow {
-            partition: PartitionId(number),
             epoch: Epoch(1),
             token: Some(Token(Uuid::from_u128(9))),
             address: "there".to_owned(),
-            generation: Generation(1),
-            released: true,
             has_begun: true,
-            batch: 0,
-            outbox_head: 0,
-            outbox_cursor: 0,
-            consumed: Vec::new(),
-            published: None,
-            halted: None,
+            ..PartitionRow::new(PartitionId(number), Generation(1))
         };
         Self {
             machine: Machine::new(settings, growth()),

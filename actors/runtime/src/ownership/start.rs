@@ -2,31 +2,29 @@
 //!
 //! Deliberately absent: taking, which is the machine's.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use holdfast_core::{AggregateId, PartitionId};
-use holdfast_machine::ownership::{Grant, Loss};
+use holdfast_machine::{
+    lane::{Own, serves},
+    ownership::{Grant, Loss},
+};
 use ractor::Actor as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Held, Ownership, State};
 use crate::{
-    commit::Tokens,
     entity::Shared,
     guard::guarded_future,
     handles::Handle,
     lane::{Control, Lost},
     lease::Lease,
-    owned::Owned,
+    owned::{Owned, Tokens},
     partition::{Partition, PartitionArguments},
-    passivation::Directory,
     relay::{Home, RelayMessage},
     work::{Input, ReadReply, Work},
 };
@@ -49,7 +47,8 @@ impl Ownership {
         let (supervisor, _) = Partition::spawn_linked(None, Partition, arguments, self.root.clone()).await?;
         let tokens = Tokens::default();
         tokens.add(token);
-        let serving = Arc::new(AtomicBool::new(self.config.serves(&self.homes.now(), partition, row.generation)));
+        let serving =
+            Arc::new(AtomicBool::new(serves(self.config.rules, &self.homes.now(), partition, row.generation)));
         let published = Arc::new(AtomicU64::new(row.outbox_cursor));
         let remembered = state.remembered(partition);
         remembered.store(row.batch, Ordering::Release);
@@ -62,24 +61,25 @@ impl Ownership {
             known,
             home: Home { count, serves: serving.load(Ordering::Acquire) },
         });
-        let owned = Owned {
+        let own = Own {
             partition,
             term,
             token,
-            tokens: tokens.clone(),
             generation: row.generation,
             count,
-            serving: serving.clone(),
-            held: Vec::new(),
+            is_serving: serving.load(Ordering::Acquire),
             batch: row.batch,
-            remembered,
             outbox_head: row.outbox_head,
+        };
+        let owned = Owned {
+            own,
+            tokens: tokens.clone(),
+            serving: serving.clone(),
+            remembered,
             supervisor: supervisor.clone(),
             published,
             cursor_stored: row.outbox_cursor,
-            marks: HashMap::new(),
-            live: Directory::default(),
-            closing: None,
+            done: None,
         };
         let _ = lane.control.send(Control::Own(Box::new(owned)));
         let stop = CancellationToken::new();

@@ -353,6 +353,7 @@ async fn shared_quantities_are_recovered_or_the_whole_context_is_refused() {
     let backup = cluster.store.contents();
     cluster.send("b", "take", "4");
     cluster.send("a", "take", "2");
+    cluster.assert_converged().await;
     cluster.send("c", "take", "5"); // refused
     cluster.assert_converged().await;
     member.node.stop().await;

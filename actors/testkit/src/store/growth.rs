@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use holdfast_core::{
     PartitionId,
     batch::{OutboxDraft, OutboxRow},
-    epoch::{Epoch, Generation, PartitionRow, Token},
+    epoch::{Generation, PartitionRow, Token},
     growth::{Counts, Growth, Step},
 };
 use tokio::time::Instant;
@@ -26,21 +26,8 @@ impl Contents {
         let generation = self.generations.last_key_value().map_or(Generation(1), |(generation, _)| *generation);
         let halted = self.partitions.values().find_map(|row| row.halted.clone());
         for partition in (0..count).map(PartitionId) {
-            self.partitions.entry(partition).or_insert_with(|| PartitionRow {
-                partition,
-                epoch: Epoch(0),
-                token: None,
-                address: String::new(),
-                generation,
-                released: true,
-                has_begun: false,
-                batch: 0,
-                outbox_head: 0,
-                outbox_cursor: 0,
-                consumed: Vec::new(),
-                published: None,
-                halted: halted.clone(),
-            });
+            let row = || PartitionRow { halted: halted.clone(), ..PartitionRow::new(partition, generation) };
+            self.partitions.entry(partition).or_insert_with(row);
         }
     }
 

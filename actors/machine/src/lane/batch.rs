@@ -1,0 +1,296 @@
+//! Gathering a batch: the store is asked what it knows, and other contexts what the messages need.
+//!
+//! Invariant (I6): what waits for another context leaves the batch, and keeps back nobody but its own aggregate. A batch that is undone before its actors
+//! decide leaves no trace. Deliberately absent: what becomes of its messages.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use holdfast_core::{
+    PartitionId,
+    disposition::WaitReason,
+    port::store::{StoreError, Wanted},
+};
+
+use super::{
+    Action, Claimed, Failure, Found, Machine, Reply, Report,
+    backlog::Backlog,
+    message::{Entry, Need, Number, Remains, Slot, State},
+    plan::Plan,
+};
+use crate::{Ask, Now, step::Step};
+
+/// How far a batch has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    LookingUp,
+    LookedUp,
+    Deciding,
+}
+
+/// What the store knows of an aggregate that is not in memory.
+#[derive(Clone, Debug)]
+pub(super) struct Cold {
+    pub unusable: Option<Failure>,
+    pub waiting: u64,
+}
+
+/// A delivery that is not answered yet.
+#[derive(Clone, Debug)]
+pub(super) struct Open {
+    pub slot: Slot,
+    pub partition: PartitionId,
+    pub messages: Vec<Number>,
+}
+
+/// Something of an aggregate enters its mailbox, or stays there: what comes behind it queues behind.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wait {
+    pub reason: WaitReason,
+    /// It is the head of the mailbox, so other mail comes behind it too.
+    pub is_mail: bool,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Batch {
+    pub messages: Vec<Number>,
+    pub phase: Phase,
+    step: Step,
+    /// The aggregates and claims that the look-up asks for, in its order.
+    asked: Vec<Option<Slot>>,
+    claimants: Vec<Number>,
+    unprepared: Vec<Number>,
+    pub cold: BTreeMap<Slot, Cold>,
+    /// Aggregates that are not in memory, to whose mailbox a commit has changed something since they were looked up.
+    pub stale: BTreeSet<Slot>,
+    pub open: BTreeMap<u64, Open>,
+    pub plain: Plan,
+    pub conditional: Plan,
+    pub waits: BTreeMap<Slot, Wait>,
+}
+
+impl Batch {
+    pub fn new(messages: Vec<Number>, now: Now) -> Self {
+        Self {
+            messages,
+            phase: Phase::LookingUp,
+            step: Step::due(now.awake),
+            asked: Vec::new(),
+            claimants: Vec::new(),
+            unprepared: Vec::new(),
+            cold: BTreeMap::new(),
+            stale: BTreeSet::new(),
+            open: BTreeMap::new(),
+            plain: Plan::default(),
+            conditional: Plan::default(),
+            waits: BTreeMap::new(),
+        }
+    }
+
+    pub fn is_deciding(&self) -> bool {
+        self.phase == Phase::Deciding
+    }
+
+    pub fn is_looked_up(&self) -> bool {
+        self.phase == Phase::LookedUp
+    }
+
+    /// When its look-up is to be made again.
+    pub fn due(&self) -> Option<Duration> {
+        (self.phase == Phase::LookingUp && self.step.ask.is_none()).then_some(self.step.due)
+    }
+
+    /// Whether actors of `partition` are deciding.
+    pub fn is_with(&self, partition: PartitionId) -> bool {
+        self.open.values().any(|open| open.partition == partition)
+            || [&self.plain, &self.conditional].iter().any(|plan| plan.terms.contains_key(&partition))
+    }
+
+    /// Forgets what is of `partition`, whose slots go.
+    pub fn abandon(&mut self, partition: PartitionId, backlog: &Backlog) {
+        let is_of = |slot: Slot| backlog.holds(slot).is_none_or(|aggregate| aggregate.partition == partition);
+        for asked in &mut self.asked {
+            asked.take_if(|slot| is_of(*slot));
+        }
+        self.cold.retain(|slot, _| !is_of(*slot));
+        self.stale.retain(|slot| !is_of(*slot));
+        self.waits.retain(|slot, _| !is_of(*slot));
+        self.open.retain(|_, open| open.partition != partition);
+    }
+}
+
+impl Machine {
+    /// Takes what is ready into a batch.
+    pub(super) fn begin_batch(&mut self, now: Now) {
+        if !self.backlog.has_ready() {
+            return self.backlog.end_parts();
+        }
+        let (partitions, growth) = (&self.partitions, &self.growth);
+        let is_paused =
+            |entry: &Entry| partitions.get(&entry.partition).is_some_and(|owned| owned.is_paused(growth.current().0));
+        let (messages, held) = self.backlog.take(self.settings.batch_items_max, is_paused);
+        self.held.extend(held);
+        if !messages.is_empty() {
+            self.recent.clear();
+            self.batch = Some(Batch::new(messages, now));
+        }
+    }
+
+    /// Looks a batch up, for the first time or again.
+    pub(super) fn look_up(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let is_growing = self.growth.is_in_transition() && self.settings.rules.reads_mail_after_wait;
+        let Some(batch) = self.batch.as_mut().filter(|batch| batch.phase == Phase::LookingUp) else { return };
+        if !batch.step.is_due(now) {
+            return;
+        }
+        let (mut wanted, mut seen) = (Wanted::default(), BTreeSet::new());
+        (batch.asked, batch.claimants, batch.unprepared) = (Vec::new(), Vec::new(), Vec::new());
+        for number in &batch.messages {
+            let Some(entry) = self.backlog.get(*number) else { continue };
+            if let Some(claim) = entry.message.as_ref().and_then(|message| message.claim) {
+                wanted.claims.push(claim);
+                batch.claimants.push(*number);
+            }
+            let Some(slot) = entry.slot.filter(|_| matches!(entry.remains, Remains::Message)) else { continue };
+            if entry.need != Need::Nothing {
+                batch.unprepared.push(*number);
+            }
+            let is_live = self.backlog.live.contains(slot) && !(is_growing && entry.place.is_some());
+            if !is_live && seen.insert(slot) {
+                wanted.aggregates.push(self.backlog.aggregate(slot).id.clone());
+                batch.asked.push(Some(slot));
+            }
+        }
+        let ask = batch.step.begin(&mut self.asks);
+        let (claimants, unprepared) = (batch.claimants.clone(), batch.unprepared.clone());
+        actions.push(Action::Find { ask, wanted, claimants, unprepared });
+    }
+
+    /// Takes in what the store knows, and asks other contexts.
+    pub(super) fn found(&mut self, of: Ask, found: Result<Found, StoreError>, now: Now, actions: &mut Vec<Action>) {
+        let Some(batch) = self.batch.as_mut().filter(|batch| batch.step.ask == Some(of)) else { return };
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                let first = batch.messages.first().and_then(|number| self.backlog.get(*number));
+                batch.step = batch.step.after_failure(first.map_or(PartitionId(0), |entry| entry.partition), now);
+                batch.asked.clear();
+                actions.push(Action::Report(Report::NotFound(error.clone())));
+                // Whoever waits for an answer is told. Nothing of theirs has begun.
+                for number in batch.messages.clone() {
+                    if self.backlog.get(number).is_some_and(|entry| entry.is_call() || entry.is_read()) {
+                        self.finish(number, Some(Reply::Unavailable(error.to_string())), actions);
+                    }
+                }
+                return;
+            }
+        };
+        batch.step.ask = None;
+        batch.phase = Phase::LookedUp;
+        let Found { aggregates, claims, needs } = found;
+        for (slot, (state, waiting)) in std::mem::take(&mut batch.asked).into_iter().zip(aggregates) {
+            batch.cold.extend(slot.map(|slot| (slot, Cold { unusable: state.err(), waiting })));
+        }
+        for (number, claimed) in std::mem::take(&mut batch.claimants).into_iter().zip(claims) {
+            if let Some(entry) = self.backlog.get_mut(number) {
+                entry.claimed = claimed;
+            }
+        }
+        for number in std::mem::take(&mut batch.unprepared) {
+            if let Some(entry) = self.backlog.get_mut(number) {
+                entry.need = Need::Nothing;
+            }
+        }
+        for (number, need) in needs {
+            let Some(entry) = self.backlog.get_mut(number) else { continue };
+            match need {
+                Ok(context) => entry.need = Need::Of(context),
+                Err(failure) => {
+                    if let Some(message) = &mut entry.message {
+                        message.failure.get_or_insert(failure);
+                    }
+                }
+            }
+        }
+        self.ask(actions);
+    }
+
+    /// Asks other contexts what the messages of the batch need, unless they are disposed of without. One context at a time for each aggregate, or its
+    /// messages could come back in another order.
+    fn ask(&mut self, actions: &mut Vec<Action>) {
+        let Some(batch) = &self.batch else { return };
+        let mut contexts: BTreeMap<Slot, &'static str> = BTreeMap::new();
+        let mut questions: BTreeMap<&'static str, Vec<Number>> = BTreeMap::new();
+        for number in &batch.messages {
+            let Some(entry) = self.backlog.get(*number) else { continue };
+            let (Some(slot), Need::Of(context)) = (entry.slot, entry.need) else { continue };
+            let is_unusable = batch.cold.get(&slot).is_some_and(|cold| cold.unusable.is_some());
+            let is_repeat = !matches!(entry.claimed, Claimed::Nothing);
+            let is_behind = self.settings.rules.applies_mail_before_records
+                && entry.queues_behind_mail()
+                && self.waiting(entry, slot, batch) > 0;
+            let has_failed = entry.message.as_ref().is_some_and(|message| message.failure.is_some());
+            if !is_unusable
+                && !is_repeat
+                && !is_behind
+                && !has_failed
+                && *contexts.entry(slot).or_insert(context) == context
+            {
+                questions.entry(context).or_default().push(*number);
+            }
+        }
+        for messages in questions.into_values() {
+            let ask = self.asks.next();
+            for number in &messages {
+                self.backlog.set(*number, State::Asking(ask));
+            }
+            self.questions.insert(ask, messages.clone());
+            actions.push(Action::Ask { ask, messages });
+        }
+    }
+
+    /// Whether the batch waits for other contexts.
+    pub(super) fn asks_for_batch(&self) -> bool {
+        let is_asking =
+            |number: &Number| self.backlog.get(*number).is_some_and(|entry| matches!(entry.state, State::Asking(_)));
+        self.batch.as_ref().is_some_and(|batch| batch.messages.iter().any(is_asking))
+    }
+
+    /// Takes in what another context answered. Messages of the batch that waits for its turn go on with it; others are ready.
+    pub(super) fn asked(&mut self, ask: Ask, failures: Vec<(Number, Failure)>, actions: &mut Vec<Action>) {
+        let Some(messages) = self.questions.remove(&ask) else { return };
+        let mut failures: BTreeMap<Number, Failure> = failures.into_iter().collect();
+        let waits: BTreeSet<Number> = match &self.batch {
+            Some(batch) if batch.is_looked_up() => batch.messages.iter().copied().collect(),
+            _ => BTreeSet::new(),
+        };
+        for number in messages {
+            let Some(entry) = self.backlog.get_mut(number) else {
+                // Its partition has gone meanwhile; its body comes back now.
+                super::give_back(number, Reply::NotOwner, actions);
+                continue;
+            };
+            entry.need = Need::Nothing;
+            if let (Some(failure), Some(message)) = (failures.remove(&number), &mut entry.message) {
+                message.failure.get_or_insert(failure);
+            }
+            let is_in_batch = waits.contains(&number);
+            self.backlog.set(number, if is_in_batch { State::LookingUp } else { State::Ready });
+        }
+        self.moved += 1;
+    }
+
+    /// How many messages wait in the mailbox of a message's aggregate. What comes from a log goes by the store if that knows of more: while counts
+    /// grow, others may have put mail there for an aggregate that is live here.
+    pub(super) fn waiting(&self, entry: &Entry, slot: Slot, batch: &Batch) -> u64 {
+        let stored = batch.cold.get(&slot).map_or(0, |cold| cold.waiting);
+        match self.backlog.live.waiting(slot) {
+            Some(waiting) if entry.place.is_some() => waiting.max(stored),
+            Some(waiting) => waiting,
+            None => stored,
+        }
+    }
+}
