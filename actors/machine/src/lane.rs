@@ -123,7 +123,7 @@ pub struct Machine {
     /// What is to be committed, one after the other; the first may be in flight.
     plans: VecDeque<Plan>,
     deliveries: u64,
-    /// Records of homes that do not serve yet.
+    /// Records of homes that do not serve yet, and what is of partitions that are paused.
     held: BTreeSet<Number>,
     /// What becomes of records that wait for their offset's turn, and whether it may have come.
     late: BTreeMap<Number, Disposal>,
@@ -298,7 +298,7 @@ impl Machine {
         self.remove_partition(own.partition, actions);
         let Own { partition, term, token, generation, count, is_serving, batch, outbox_head } = own;
         for (hash, id, waiting) in self.kept.remove(&partition).unwrap_or_default() {
-            let slot = self.backlog.seat(partition, hash, id);
+            let slot = self.backlog.slot(partition, hash, id);
             self.backlog.live.touch(slot, Duration::MAX, || waiting);
         }
         let owned = Owned {

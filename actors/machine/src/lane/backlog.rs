@@ -116,7 +116,8 @@ impl Backlog {
         self.entries.iter().map(|(number, entry)| (*number, entry.state))
     }
 
-    fn slot(&mut self, partition: PartitionId, hash: KeyHash, id: AggregateId) -> Slot {
+    /// The slot of an aggregate, made if there is none.
+    pub fn slot(&mut self, partition: PartitionId, hash: KeyHash, id: AggregateId) -> Slot {
         let (slots, free) = (&mut self.slots, &mut self.free);
         *self.index.entry(partition).or_default().entry((hash, id)).or_insert_with_key(|(_, id)| {
             let (id, queue) = (id.clone(), VecDeque::new());
@@ -129,11 +130,6 @@ impl Backlog {
             (*use_number, *place) = (*use_number + 1, Some(aggregate));
             Slot { at, use_number: *use_number }
         })
-    }
-
-    /// An actor that is there already.
-    pub fn seat(&mut self, partition: PartitionId, hash: KeyHash, id: AggregateId) -> Slot {
-        self.slot(partition, hash, id)
     }
 
     /// Puts what has arrived in its place.

@@ -185,7 +185,7 @@ pub(super) enum State {
     /// Its offset's turn: what becomes of it is known. It leaves no claim by which it would be recognised if it were read again, so it is written by the very
     /// commit that moves the consumed offset past it; and something before it in its partition is not done.
     Late,
-    /// That the keys at home in its partition are served.
+    /// Its partition: that the keys at home there are served, or that it has acknowledged the count in force.
     Held,
 }
 

@@ -17,7 +17,7 @@ use holdfast_core::{
 
 use super::{
     backlog::Backlog,
-    message::{Number, Place, State},
+    message::{Number, State},
 };
 use crate::step::Step;
 
@@ -164,12 +164,8 @@ impl Plan {
         self.terms.insert(entry.partition, entry.term);
         self.messages.push(number);
         if let Some((topic, offset)) = entry.place.clone() {
-            self.consume(entry.partition, (topic, offset));
+            self.consumed.entry(entry.partition).or_default().entry(topic).or_default().insert(offset);
         }
-    }
-
-    fn consume(&mut self, partition: PartitionId, (topic, offset): Place) {
-        self.consumed.entry(partition).or_default().entry(topic).or_default().insert(offset);
     }
 
     /// Adds a message that no actor has decided.
@@ -198,13 +194,20 @@ impl Plan {
             Part::Decided { messages, .. } => messages.first().copied(),
             Part::Disposed { message, .. } => Some(*message),
         };
-        let mut order: Vec<usize> = (0..self.parts.len()).collect();
-        order.sort_by_key(|part| first(&self.parts[*part]));
-        self.parts = order.iter().map(|part| self.parts[*part].clone()).collect();
-        for decided in &mut self.decided {
-            decided.part = order.iter().position(|part| *part == decided.part).expect("each part has a place");
-        }
+        let mut parts: Vec<(usize, Part)> = std::mem::take(&mut self.parts).into_iter().enumerate().collect();
+        parts.sort_by_key(|(_, part)| first(part));
+        self.renumber(parts);
         self.decided.sort_by_key(|decided| decided.part);
+    }
+
+    /// Has these parts, each with the place that it had, and tells the deliveries the places that they have now.
+    fn renumber(&mut self, parts: Vec<(usize, Part)>) {
+        let places: BTreeMap<usize, usize> =
+            parts.iter().enumerate().map(|(now, (before, _))| (*before, now)).collect();
+        for decided in &mut self.decided {
+            decided.part = *places.get(&decided.part).expect("the part of a delivery stays with it");
+        }
+        self.parts = parts.into_iter().map(|(_, part)| part).collect();
     }
 
     /// Leaves out what is of ownerships that have ended; returns its messages and deliveries.
@@ -219,22 +222,12 @@ impl Plan {
         let gone: BTreeSet<Number> = messages.iter().copied().collect();
         let decided: Vec<Decided> = self.decided.extract_if(.., |decided| ended.contains(&decided.partition)).collect();
         let deliveries: Vec<u64> = decided.iter().map(|decided| decided.delivery).collect();
-        // Parts keep their places: deliveries name them.
-        let parts = std::mem::take(&mut self.parts);
-        let mut places = vec![None; parts.len()];
-        for (at, part) in parts.into_iter().enumerate() {
-            let is_gone = match &part {
-                Part::Decided { delivery, .. } => deliveries.contains(delivery),
-                Part::Disposed { message, .. } => gone.contains(message),
-            };
-            if !is_gone {
-                places[at] = Some(self.parts.len());
-                self.parts.push(part);
-            }
-        }
-        for decided in &mut self.decided {
-            decided.part = places[decided.part].expect("the part of a delivery that stays");
-        }
+        let is_gone = |part: &Part| match part {
+            Part::Decided { delivery, .. } => deliveries.contains(delivery),
+            Part::Disposed { message, .. } => gone.contains(message),
+        };
+        let parts = std::mem::take(&mut self.parts).into_iter().enumerate();
+        self.renumber(parts.filter(|(_, part)| !is_gone(part)).collect());
         self.consumed.retain(|partition, _| !ended.contains(partition));
         self.waiting.retain(|(partition, ..)| !ended.contains(partition));
         self.deferred.retain(|(partition, ..)| !ended.contains(partition));

@@ -160,29 +160,17 @@ impl Lane {
 
     /// Answers a caller or a reader.
     pub(super) fn answer(&mut self, message: Number, reply: Reply) {
-        let gone = || RouteError::not_owner("the partition moved");
         if matches!(reply, Reply::Known(_)) {
             self.count("repeat");
         }
         match self.bodies.get(&message).map(|input| &input.work) {
-            Some(Work::Item(item)) => item.answer(match reply {
-                Reply::Known(answer) => Ok(answer),
-                Reply::NotOwner => Err(gone()),
-                Reply::Unavailable(error) => Err(RouteError::unavailable(error)),
-                Reply::Waiting(reason) => Err(RouteError::Waiting(reason)),
-                Reply::Failed(failure) => Err(to_caller(&failure)),
-            }),
+            Some(Work::Item(item)) => item.answer(answer(reply)),
             Some(Work::Activate { .. }) => {
-                let Some(Input { work: Work::Activate { reply: reader, .. }, .. }) = self.bodies.remove(&message)
-                else {
-                    return;
-                };
-                reader.send(Err(match reply {
-                    Reply::Known(_) | Reply::NotOwner => gone(),
-                    Reply::Unavailable(error) => RouteError::unavailable(error),
-                    Reply::Waiting(reason) => RouteError::Waiting(reason),
-                    Reply::Failed(failure) => to_caller(&failure),
-                }));
+                if let Some(Input { work: Work::Activate { reply: reader, .. }, .. }) = self.bodies.remove(&message)
+                    && let Err(error) = answer(reply)
+                {
+                    reader.send(Err(error)); // a state comes from its actor alone
+                }
             }
             _ => {}
         }
@@ -230,4 +218,15 @@ impl Lane {
             _ => (String::new(), String::new()),
         }
     }
+}
+
+/// A reply as a caller gets it.
+fn answer(reply: Reply) -> Result<Answer, RouteError> {
+    Err(match reply {
+        Reply::Known(answer) => return Ok(answer),
+        Reply::NotOwner => RouteError::not_owner("the partition moved"),
+        Reply::Unavailable(error) => RouteError::unavailable(error),
+        Reply::Waiting(reason) => RouteError::Waiting(reason),
+        Reply::Failed(failure) => to_caller(&failure),
+    })
 }
