@@ -391,10 +391,10 @@ mod tests {
         let bump = [Act::Bump { from: Generation(1), count: 4 }];
         assert_eq!(acts(&growth, &[(COMMANDS, 4), (EVENTS, 4)]), bump);
         growth.topics.get_mut(COMMANDS).unwrap().steps[0] = step(4);
-        growth.rows =
-            (0..4).map(|partition| PartitionRow { token: Some(Token::draw()), ..row(partition, &[], 0) }).collect();
+        let owned = |home| PartitionRow { token: Some(Token::draw()), released: false, ..row(home, &[], 0) };
+        growth.rows = (0..4).map(owned).collect();
         assert_eq!(acts(&growth, &[(COMMANDS, 4), (EVENTS, 4)]), bump);
-        growth.rows[3].token = None;
+        growth.rows[3].released = true;
         assert_eq!(acts(&growth, &[(COMMANDS, 4), (EVENTS, 4)]), [], "nobody would serve the keys of home 3");
         let note = Act::Note { topic: COMMANDS.into(), count: 8 };
         assert_eq!(acts(&growth, &[(COMMANDS, 8), (EVENTS, 2)]), [note]);
