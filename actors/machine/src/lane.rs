@@ -187,8 +187,8 @@ impl Machine {
     }
 
     /// Whether mail of this aggregate is here.
-    pub fn has_mail(&self, partition: PartitionId, hash: KeyHash, id: &AggregateId) -> bool {
-        self.backlog.find(partition, hash, id).is_some_and(|slot| self.backlog.has_mail(slot))
+    pub fn has_mail(&self, partition: PartitionId, id: &AggregateId) -> bool {
+        self.backlog.find(partition, id).is_some_and(|slot| self.backlog.has_mail(slot))
     }
 
     /// Rises whenever something is done.
@@ -349,8 +349,7 @@ impl Machine {
     fn remove_partition(&mut self, partition: PartitionId, actions: &mut Vec<Action>) {
         self.abandon_all(partition, actions);
         let Some(Owned { term, .. }) = self.partitions.remove(&partition) else { return };
-        let slots: Vec<Slot> = self.backlog.slots_of(partition).collect();
-        for slot in slots {
+        for slot in self.backlog.slots_of(partition) {
             let aggregate = self.backlog.aggregate(slot);
             let (hash, id) = (aggregate.hash, aggregate.id.clone());
             let waiting = self.backlog.live.waiting(slot);
@@ -438,8 +437,8 @@ impl Machine {
         let mut mailboxes: BTreeMap<Slot, u64> = BTreeMap::new();
         let busy: BTreeSet<Slot> = due.iter().filter_map(|arrival| self.mailbox_in_use(arrival)).collect();
         for arrival in due {
-            let of = aggregate_of(&arrival.content).map(|(id, hash)| (arrival.partition, *hash, id.clone()));
-            let slot = of.as_ref().and_then(|(partition, hash, id)| self.backlog.find(*partition, *hash, id));
+            let of = aggregate_of(&arrival.content).map(|id| (arrival.partition, id.clone()));
+            let slot = of.as_ref().and_then(|(partition, id)| self.backlog.find(*partition, id));
             let row = match &arrival.content {
                 Content::Refused(Source::Mail(mail, _)) => Some(mail.position),
                 _ => None,
@@ -459,8 +458,8 @@ impl Machine {
             }
             let is_mail = matches!(&arrival.content, Content::Message(Message { origin: Origin::Mail(_), .. }));
             self.arrived(arrival, actions);
-            if let Some((partition, hash, id)) = of.filter(|_| is_mail)
-                && let Some(slot) = self.backlog.find(partition, hash, &id)
+            if let Some((partition, id)) = of.filter(|_| is_mail)
+                && let Some(slot) = self.backlog.find(partition, &id)
             {
                 *mailboxes.entry(slot).or_default() += 1;
             }
@@ -474,8 +473,7 @@ impl Machine {
 
     /// The slot of the mailbox that `arrival` is from, if mail of it is here already.
     fn mailbox_in_use(&self, arrival: &Arrival) -> Option<Slot> {
-        let (id, hash) = aggregate_of(&arrival.content)?;
-        let slot = self.backlog.find(arrival.partition, *hash, id)?;
+        let slot = self.backlog.find(arrival.partition, aggregate_of(&arrival.content)?)?;
         self.backlog.has_mail(slot).then_some(slot)
     }
 
@@ -510,11 +508,11 @@ impl Machine {
 }
 
 /// Whom a message is for.
-fn aggregate_of(content: &Content) -> Option<(&AggregateId, &KeyHash)> {
+const fn aggregate_of(content: &Content) -> Option<&AggregateId> {
     match content {
-        Content::Message(Message { aggregate, hash, .. })
-        | Content::Read { aggregate, hash }
-        | Content::Refused(Source::Mail(_, Some((aggregate, hash)))) => Some((aggregate, hash)),
+        Content::Message(Message { aggregate, .. })
+        | Content::Read { aggregate, .. }
+        | Content::Refused(Source::Mail(_, Some((aggregate, _)))) => Some(aggregate),
         _ => None,
     }
 }

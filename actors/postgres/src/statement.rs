@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use holdfast_core::{
     AggregateId, Timestamp,
-    batch::{MailboxWrite, StateWrite, Unfiled, ViewWrite},
+    batch::{MailboxWrite, OutboxDraft, StateWrite, Unfiled, ViewWrite},
     envelope::Record,
 };
 use sqlx::{
@@ -199,6 +199,11 @@ const HAS_UNFILED: u32 = 1 << 11;
 const HAS_TIMERS_PUT_OFF: u32 = 1 << 12;
 const FIRST_VIEW: u32 = 13;
 
+/// Keys, ids, lengths and the like of a row, about.
+const ROW_BYTES: usize = 192;
+/// A view's row, about.
+const VIEW_BYTES: usize = 512;
+
 /// Parts of the statement, in the order of their text and parameters.
 fn parts(rows: &Rows<'_>) -> u32 {
     let mut mask = 0;
@@ -313,7 +318,7 @@ impl Text {
 fn arguments(rows: &Rows<'_>, mask: u32) -> Result<PgArguments, BoxDynError> {
     let has = |bit| mask & bit != 0;
     let mut to = PgArguments::default();
-    to.reserve(48, 512 + 512 * rows.outbox.len());
+    to.reserve(48, size(rows));
     fences(&mut to, rows)?;
     if has(HAS_UPDATES) {
         names(&mut to, rows.updates.iter().map(|state| &state.id))?;
@@ -387,6 +392,15 @@ fn arguments(rows: &Rows<'_>, mask: u32) -> Result<PgArguments, BoxDynError> {
         }
     }
     Ok(to)
+}
+
+/// About the bytes of the parameters, rather more than fewer: a buffer that grows is copied, and each copy touches fresh pages, which the kernel clears.
+fn size(rows: &Rows<'_>) -> usize {
+    let states = rows.updates.iter().chain(&rows.inserts).map(|state| state.bytes.len() + ROW_BYTES);
+    let value = |draft: &OutboxDraft| draft.value.as_ref().map_or(0, Bytes::len);
+    let outbox = rows.outbox.iter().map(|row| value(&row.draft) + 2 * ROW_BYTES);
+    let views = rows.views.iter().map(|view| view.len() * VIEW_BYTES);
+    states.chain(outbox).chain(views).sum::<usize>() + (rows.claims.len() + 16) * ROW_BYTES
 }
 
 fn count(length: usize) -> i64 {
@@ -552,7 +566,8 @@ fn puts(to: &mut PgArguments, changes: &[&MailboxWrite]) -> Result<(), BoxDynErr
 
 /// The rows of a view as one array, the aggregate's key added to each as `_key`.
 fn view_rows(rows: &[&ViewWrite]) -> Result<RawJson, BoxDynError> {
-    let mut json = vec![b'['];
+    let mut json = Vec::with_capacity(rows.len() * VIEW_BYTES + 2);
+    json.push(b'[');
     for (n, view) in rows.iter().enumerate() {
         json.extend_from_slice(if n == 0 { b"{\"_key\":" } else { b",{\"_key\":" });
         serde_json::to_writer(&mut json, &*view.id.key)?;

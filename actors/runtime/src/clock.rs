@@ -1,9 +1,13 @@
 //! The machine's clocks.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    pin::Pin,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use holdfast_core::{Timestamp, port::clock::Clock};
 use rustix::time::{ClockId, clock_gettime};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// The wall clock, and `CLOCK_BOOTTIME`, which goes on while the machine sleeps.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,10 +26,26 @@ impl Clock for SystemClock {
     }
 }
 
+/// A timer that is set anew only where what is waited for has changed: a loop asks at each of its turns.
+#[derive(Default)]
+pub(crate) struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// Waits until `due`, or for ever. Cancel-safe.
+    pub async fn until(&mut self, due: Option<Instant>) {
+        let Some(due) = due else { return std::future::pending().await };
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if sleep.deadline() != due {
+            sleep.as_mut().reset(due);
+        }
+        sleep.as_mut().await;
+    }
+}
+
 /// Waits until `due`, or for ever.
-pub(crate) async fn until(due: Option<tokio::time::Instant>) {
+pub(crate) async fn until(due: Option<Instant>) {
     match due {
-        Some(due) => tokio::time::sleep_until(due).await,
+        Some(due) => sleep_until(due).await,
         None => std::future::pending().await,
     }
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use holdfast_core::port::clock::Clock;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::mpsc;
 
 use holdfast_machine::Rules;
 
@@ -18,12 +17,12 @@ use crate::{
     kind::Kind,
     lease::Lease,
     router::{ReadAnswer, RouteError},
-    work::{Delivery, ReadReply, Snapshot, Verdict},
+    work::{Delivery, ReadReply, Snapshot},
 };
 
 pub(crate) enum EntityMessage {
-    /// Decide these, and answer to the collector. Nothing changes until they are settled.
-    Decide { settled: Settled, index: u64, delivery: Arc<Delivery>, verdicts: mpsc::UnboundedSender<Verdict> },
+    /// Decide these. Nothing changes until they are settled.
+    Decide { settled: Settled, delivery: Arc<Delivery> },
     /// A strong read; `None` does nothing but settle.
     Read { settled: Settled, reply: Option<ReadReply> },
 }
@@ -77,13 +76,12 @@ impl Actor for Entity {
         state: &mut EntityState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            EntityMessage::Decide { settled, index, delivery, verdicts } => {
+            EntityMessage::Decide { settled, delivery } => {
                 state.settle(settled);
                 let this = &state.this;
-                let verdict = this.kind.decide(&this.shared.emit, index, &delivery, &this.snapshot);
+                let verdict = this.kind.decide(&this.shared.emit, &delivery, &this.snapshot);
                 state.in_flight = true;
-                // A lane that is gone has dropped the partition; nobody waits.
-                let _ = verdicts.send(verdict);
+                delivery.conclude(verdict);
             }
             EntityMessage::Read { settled, reply } => {
                 state.settle(settled);

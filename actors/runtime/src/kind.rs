@@ -43,7 +43,7 @@ pub(crate) trait Kind: Send + Sync + 'static {
     fn timer(&self, name: &str) -> Option<AnyCommand>;
     /// The snapshot of a stored state, or of none.
     fn snapshot(&self, key: &str, row: Option<&StateRow>) -> Result<Snapshot, StateError>;
-    fn decide(&self, emit: &Emit, delivery: u64, work: &Delivery, committed: &Arc<Snapshot>) -> Verdict;
+    fn decide(&self, emit: &Emit, work: &Delivery, committed: &Arc<Snapshot>) -> Verdict;
     /// The state as others see it.
     fn reply(&self, key: &str, snapshot: &Snapshot, now: Timestamp) -> Bytes;
     fn recall(&self, command: &mut AnyCommand);
@@ -118,7 +118,7 @@ impl<A: Adapter> Kind for Typed<A> {
         Ok(Snapshot { version: row.version, exists: true, sources: row.sources.clone(), state: Box::new(state), view })
     }
 
-    fn decide(&self, emit: &Emit, delivery: u64, work: &Delivery, committed: &Arc<Snapshot>) -> Verdict {
+    fn decide(&self, emit: &Emit, work: &Delivery, committed: &Arc<Snapshot>) -> Verdict {
         let mut fold = Fold::new(&self.0, emit, work, committed);
         let mut steps = Vec::with_capacity(work.open().len());
         let mut condition = None;
@@ -151,7 +151,7 @@ impl<A: Adapter> Kind for Typed<A> {
                     let granted = fold.apply(item, &granted);
                     steps.push(Step::Conditional { granted, refused });
                     if let Some(error) = other.oversize(staged) {
-                        return self.decide_without(emit, delivery, work, committed, at, error);
+                        return self.decide_without(emit, work, committed, at, error);
                     }
                     condition = Some((wants, other.branch()));
                 }
@@ -162,7 +162,7 @@ impl<A: Adapter> Kind for Typed<A> {
                 }
             }
             if let Some(error) = fold.oversize(staged) {
-                return self.decide_without(emit, delivery, work, committed, at, error);
+                return self.decide_without(emit, work, committed, at, error);
             }
             if condition.is_some() {
                 break; // what follows depends on the grant: the next batch decides it
@@ -170,7 +170,7 @@ impl<A: Adapter> Kind for Typed<A> {
         }
         let changed = condition.is_some() || fold.is_changed();
         let outcome = changed.then(|| Box::new(Outcome { done: fold.branch(), condition }));
-        Verdict { delivery, steps, outcome, failed, unreadable: false }
+        Verdict { steps, outcome, failed, unreadable: false }
     }
 
     fn reply(&self, key: &str, snapshot: &Snapshot, now: Timestamp) -> Bytes {
@@ -251,7 +251,6 @@ impl<A: Adapter> Typed<A> {
     fn decide_without(
         &self,
         emit: &Emit,
-        delivery: u64,
         work: &Delivery,
         committed: &Arc<Snapshot>,
         at: usize,
@@ -259,7 +258,7 @@ impl<A: Adapter> Typed<A> {
     ) -> Verdict {
         work.cut_at_culprit(&error);
         let _ = work.items[at].failure.set(Failure::TooLarge(error));
-        self.decide(emit, delivery, work, committed)
+        self.decide(emit, work, committed)
     }
 }
 

@@ -35,7 +35,7 @@ use tracing::Span;
 use self::ask::Ended;
 use crate::{
     chores::Chores,
-    clock::until,
+    clock::Alarm,
     environment::Environment,
     ids::IdMap,
     owned::Owned,
@@ -43,7 +43,8 @@ use crate::{
     progress::Pulse,
     relay::{Home, RelayMessage},
     telemetry::{self, size},
-    work::{Delivery, Input, Outcome, Snapshot, Step, Verdict},
+    verdicts::{Gathered, Verdicts},
+    work::{Delivery, Input, Outcome, Snapshot, Step},
 };
 
 /// What a lane waits for, as [`crate::progress`] shows it.
@@ -109,6 +110,7 @@ pub(crate) struct Lane {
     pulse: Pulse,
     machine: Machine,
     started: Instant,
+    alarm: Alarm,
     /// As of the last wake.
     now: Now,
     owned: BTreeMap<PartitionId, Owned>,
@@ -120,9 +122,8 @@ pub(crate) struct Lane {
     /// The look-up that the batch waits for.
     finding: Option<Ask>,
     decided: IdMap<u64, Decided>,
-    /// Deliveries without a verdict, and where verdicts come in.
-    open: BTreeMap<u64, (PartitionId, u64, Arc<Delivery>)>,
-    verdicts: Option<mpsc::UnboundedReceiver<Verdict>>,
+    /// Those of the batch that actors decide.
+    verdicts: Option<Arc<Verdicts>>,
     in_flight: InFlight,
     /// What has ended at once.
     ended: VecDeque<Ended>,
@@ -144,7 +145,8 @@ enum Event {
     Control(Control),
     Counted,
     Ended(Ended),
-    Verdict(Option<Verdict>),
+    /// Actors have decided.
+    Decided,
     Arrived(Input),
     Due,
 }
@@ -177,6 +179,7 @@ impl Lane {
             pulse,
             machine,
             started: Instant::now(),
+            alarm: Alarm::default(),
             now: Now::default(),
             owned: BTreeMap::new(),
             bodies: IdMap::default(),
@@ -184,7 +187,6 @@ impl Lane {
             states: IdMap::default(),
             finding: None,
             decided: IdMap::default(),
-            open: BTreeMap::new(),
             verdicts: None,
             in_flight: InFlight::default(),
             ended: VecDeque::new(),
@@ -227,9 +229,9 @@ impl Lane {
             control = self.control.recv() => control.map(Event::Control),
             () = self.env.homes.changed() => Some(Event::Counted),
             Some(ended) = self.tasks.next(), if !self.tasks.is_empty() => Some(Event::Ended(self::ended(ended))),
-            verdict = verdict(&mut self.verdicts) => Some(Event::Verdict(verdict)),
+            () = ready(self.verdicts.as_deref()) => Some(Event::Decided),
             input = self.inputs.recv(), if self.machine.takes_more() => input.map(Event::Arrived),
-            () = until(due) => Some(Event::Due),
+            () = self.alarm.until(due) => Some(Event::Due),
         }
     }
 
@@ -241,8 +243,8 @@ impl Lane {
         if let Ok(control) = self.control.try_recv() {
             return Some(Event::Control(control));
         }
-        if let Some(verdict) = self.verdicts.as_mut().and_then(|verdicts| verdicts.try_recv().ok()) {
-            return Some(Event::Verdict(Some(verdict)));
+        if self.verdicts.as_ref().is_some_and(|verdicts| verdicts.is_ready()) {
+            return Some(Event::Decided);
         }
         if self.machine.takes_more()
             && let Ok(input) = self.inputs.try_recv()
@@ -257,14 +259,14 @@ impl Lane {
             Event::Control(control) => return self.control(control, actions).await,
             Event::Counted => Some(machine::Input::Counted(self.env.homes.now())),
             Event::Ended(ended) => self.take_in(ended),
-            Event::Verdict(Some(verdict)) => self.verdict(verdict),
-            Event::Verdict(None) => {
-                self.verdicts = None;
-                // Supervisors that died answer nothing.
-                let missed: BTreeMap<PartitionId, u64> = std::mem::take(&mut self.open)
-                    .into_values()
-                    .map(|(partition, term, _)| (partition, term))
-                    .collect();
+            Event::Decided => {
+                let Some(waited) = &self.verdicts else { return };
+                let (Gathered { verdicts, missed }, is_complete) = waited.take();
+                self.verdicts.take_if(|_| is_complete);
+                for (delivery, verdict) in verdicts {
+                    let input = self.verdict(delivery, verdict);
+                    self.handle(input, actions).await;
+                }
                 for (partition, term) in missed {
                     self.handle(machine::Input::SupervisorDied { partition, term }, actions).await;
                 }
@@ -364,6 +366,9 @@ impl Lane {
                 }
             }
             Action::Stop { partition, .. } => {
+                if let Some(verdicts) = &self.verdicts {
+                    verdicts.forget(partition);
+                }
                 let Some(owned) = self.owned.remove(&partition) else { return };
                 if self.env.config.rules.drops_actors_when_fenced {
                     owned.supervisor.stop(None);
@@ -419,10 +424,10 @@ fn ended(ended: Result<Ended, Option<Ended>>) -> Ended {
     ended.unwrap_or_else(|note| note.expect("a look-up's adapter is guarded; only the runtime itself can panic there"))
 }
 
-/// Waits for the next verdict; for ever if none is due. `None` if those that are due never come.
-async fn verdict(verdicts: &mut Option<mpsc::UnboundedReceiver<Verdict>>) -> Option<Verdict> {
+/// Waits for verdicts; for ever if nothing is being decided.
+async fn ready(verdicts: Option<&Verdicts>) {
     match verdicts {
-        Some(verdicts) => verdicts.recv().await,
+        Some(verdicts) => verdicts.ready().await,
         None => std::future::pending().await,
     }
 }

@@ -48,6 +48,7 @@ mod progress;
 mod relay;
 mod spans;
 mod stretch;
+mod verdicts;
 mod waiting;
 mod work;
 

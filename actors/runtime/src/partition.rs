@@ -22,8 +22,8 @@ use crate::{
 };
 
 pub(crate) enum PartitionMessage {
-    /// Deliver a batch. Each delivery is answered by exactly one verdict.
-    Deliver { deliveries: Vec<Post>, verdicts: mpsc::UnboundedSender<Verdict> },
+    /// Deliver a batch.
+    Deliver { deliveries: Vec<Post> },
     /// A batch has ended: these are the committed states now; `None` leaves the one that is there.
     Settle { snapshots: Vec<(AggregateId, Option<Arc<Snapshot>>)> },
     /// A strong read; handed back through `cold` if the aggregate is not in memory.
@@ -34,7 +34,6 @@ pub(crate) enum PartitionMessage {
 
 /// One delivery on its way to its actor.
 pub(crate) struct Post {
-    pub index: u64,
     pub delivery: Arc<Delivery>,
     pub kind: Arc<dyn Kind>,
     /// What the store holds, if the actor has to be activated.
@@ -56,7 +55,7 @@ struct Child {
     kind: Arc<dyn Kind>,
     committed: Arc<Snapshot>,
     /// The delivery in work.
-    delivery: Option<(u64, Arc<Delivery>, mpsc::UnboundedSender<Verdict>)>,
+    delivery: Option<Arc<Delivery>>,
     /// What it ended with, as long as the actor has not been told.
     settled: Settled,
     /// Whether a read waits in the actor for the delivery in work to end.
@@ -83,10 +82,10 @@ impl Child {
     }
 
     /// If the child died meanwhile, its supervision event finds `delivery` and answers.
-    fn decide(&mut self, index: u64, delivery: Arc<Delivery>, verdicts: mpsc::UnboundedSender<Verdict>) {
-        self.delivery = Some((index, delivery.clone(), verdicts.clone()));
+    fn decide(&mut self, delivery: Arc<Delivery>) {
+        self.delivery = Some(delivery.clone());
         let settled = self.settled.take();
-        let _ = self.actor.send_message(EntityMessage::Decide { settled, index, delivery, verdicts });
+        let _ = self.actor.send_message(EntityMessage::Decide { settled, delivery });
     }
 }
 
@@ -116,9 +115,9 @@ impl Actor for Partition {
         state: &mut PartitionState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            PartitionMessage::Deliver { deliveries, verdicts } => {
+            PartitionMessage::Deliver { deliveries } => {
                 for post in deliveries {
-                    state.deliver(&myself, post, &verdicts).await?;
+                    state.deliver(&myself, post).await?;
                 }
             }
             PartitionMessage::Settle { snapshots } => {
@@ -162,12 +161,7 @@ impl Actor for Partition {
 }
 
 impl PartitionState {
-    async fn deliver(
-        &mut self,
-        myself: &ActorRef<PartitionMessage>,
-        post: Post,
-        verdicts: &mpsc::UnboundedSender<Verdict>,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn deliver(&mut self, myself: &ActorRef<PartitionMessage>, post: Post) -> Result<(), ActorProcessingErr> {
         let id = post.delivery.aggregate.clone();
         if let Some(row) = &post.activation
             && !self.children.contains_key(&id)
@@ -182,9 +176,7 @@ impl PartitionState {
                         reply.send(Err(RouteError::Failed));
                     }
                     let failed = Some(Failure::Unreadable(error));
-                    let verdict =
-                        Verdict { delivery: post.index, steps: Vec::new(), outcome: None, failed, unreadable: true };
-                    let _ = verdicts.send(verdict);
+                    post.delivery.conclude(Verdict { steps: Vec::new(), outcome: None, failed, unreadable: true });
                     return Ok(());
                 }
             }
@@ -192,7 +184,7 @@ impl PartitionState {
         let Some(child) = self.children.get_mut(&id) else {
             return Err(format!("delivery to {id}, which is neither live nor activated").into());
         };
-        child.decide(post.index, post.delivery, verdicts.clone());
+        child.decide(post.delivery);
         for reply in post.readers {
             child.read(reply);
         }
@@ -231,10 +223,10 @@ impl PartitionState {
         tracing::warn!(aggregate = %id, error, "an actor failed and is restarted from its committed state");
         let interrupted = child.delivery;
         self.spawn(myself, id.clone(), child.kind.clone(), child.committed.clone()).await?;
-        let Some((index, delivery, verdicts)) = interrupted else { return Ok(()) };
+        let Some(delivery) = interrupted else { return Ok(()) };
         delivery.cut_at_culprit(error);
         let child = self.children.get_mut(&id).expect("just spawned");
-        child.decide(index, delivery, verdicts);
+        child.decide(delivery);
         Ok(())
     }
 }

@@ -85,7 +85,7 @@ pub(crate) fn sort(
     partitions: &[(PartitionId, u64)],
     count: u32,
     found: Found,
-    is_here: impl Fn(PartitionId, KeyHash, &AggregateId) -> bool,
+    is_here: impl Fn(PartitionId, &AggregateId) -> bool,
 ) -> Due {
     let Found { timers, mail, effects } = found;
     let term_of = |hash: KeyHash| partitions.iter().find(|(partition, _)| *partition == hash.home(count));
@@ -105,7 +105,7 @@ pub(crate) fn sort(
         if let Some((partition, term)) = term_of(waiting.hash) {
             let kind = env.context.kind(&waiting.kind).map(|kind| kind.name());
             let id = kind.map(|kind| AggregateId { kind, key: waiting.key.clone() });
-            if id.is_some_and(|id| is_here(*partition, waiting.hash, &id)) {
+            if id.is_some_and(|id| is_here(*partition, &id)) {
                 continue;
             }
             let work = open(env, waiting);

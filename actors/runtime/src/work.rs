@@ -4,8 +4,8 @@ use std::{
     any::Any,
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -16,12 +16,15 @@ use holdfast_core::{
     dedup::{Answer, Claim, ClaimKey, body_digest},
     disposition::{DeadLetterReason, Refused},
 };
-use holdfast_machine::lane::Failure;
+use holdfast_machine::lane::{self as machine, Failure};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::Span;
 use uuid::Uuid;
 
-use crate::router::{ReadAnswer, RouteError};
+use crate::{
+    router::{ReadAnswer, RouteError},
+    verdicts::Verdicts,
+};
 
 /// A decoded command, typed by its kind.
 pub(crate) type AnyCommand = Box<dyn Any + Send + Sync>;
@@ -193,6 +196,10 @@ pub(crate) struct Input {
 /// The messages of one batch for one aggregate, shared between the lane, the supervisor and the actor, so that a dying actor takes
 /// none with it.
 pub(crate) struct Delivery {
+    /// Numbers the deliveries of a lane.
+    pub number: u64,
+    /// The ownership under which it is decided.
+    pub term: u64,
     pub aggregate: AggregateId,
     pub hash: KeyHash,
     /// The partition that decides it, and which its events go to.
@@ -206,12 +213,38 @@ pub(crate) struct Delivery {
     pub limit: AtomicUsize,
     /// What the actor died of.
     pub failure: OnceLock<String>,
+    verdicts: Weak<Verdicts>,
+    has_verdict: AtomicBool,
 }
 
 impl Delivery {
-    pub fn new(aggregate: AggregateId, hash: KeyHash, home: PartitionId, count: u32, items: Vec<Arc<Item>>) -> Self {
-        let limit = AtomicUsize::new(items.len());
-        Self { aggregate, hash, home, count, items, at: AtomicUsize::new(0), limit, failure: OnceLock::new() }
+    /// A delivery under the ownership `term`, as the machine has it, with its messages' bodies; its verdict goes to `verdicts`.
+    pub fn new(of: machine::Delivery, term: u64, items: Vec<Arc<Item>>, verdicts: &Arc<Verdicts>) -> Self {
+        let machine::Delivery { delivery: number, aggregate, hash, partition: home, count, .. } = of;
+        verdicts.expect(home);
+        Self {
+            number,
+            term,
+            aggregate,
+            hash,
+            home,
+            count,
+            at: AtomicUsize::new(0),
+            limit: AtomicUsize::new(items.len()),
+            items,
+            failure: OnceLock::new(),
+            verdicts: Arc::downgrade(verdicts),
+            has_verdict: AtomicBool::new(false),
+        }
+    }
+
+    /// Tells the lane the verdict, unless it has one. A lane that is gone has dropped the partition; nobody waits.
+    pub fn conclude(self: Arc<Self>, verdict: Verdict) {
+        if !self.has_verdict.swap(true, Ordering::AcqRel)
+            && let Some(verdicts) = self.verdicts.upgrade()
+        {
+            verdicts.decided(self, verdict);
+        }
     }
 
     /// After an actor died: what comes before the item it was deciding is decided again, that item and what follows is not.
@@ -226,10 +259,18 @@ impl Delivery {
     }
 }
 
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if !*self.has_verdict.get_mut()
+            && let Some(verdicts) = self.verdicts.upgrade()
+        {
+            verdicts.missed(self.home, self.term);
+        }
+    }
+}
+
 /// What an actor made of its messages.
 pub(crate) struct Verdict {
-    /// The number of the delivery.
-    pub delivery: u64,
     /// One for each item that was decided, from the first on.
     pub steps: Vec<Step>,
     /// What to write and what the state becomes, if anything.

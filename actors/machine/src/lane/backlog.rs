@@ -5,7 +5,8 @@
 //! aggregate, so it stands before them. Deliberately absent: why a message waits.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
     time::Duration,
 };
 
@@ -34,13 +35,35 @@ pub(super) struct Aggregate {
     mail: usize,
 }
 
+/// Spreads numbers that are counted up, which nobody outside chooses.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // Knuth, The Art of Computer Programming 3, 6.4: multiplied by 2^64 over the golden ratio, neighbours end up far apart.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Backlog {
-    entries: BTreeMap<Number, Box<Entry>>,
+    entries: HashMap<Number, Box<Entry>, BuildHasherDefault<Spread>>,
     slots: Vec<(u64, Option<Aggregate>)>,
     free: Vec<usize>,
-    index: BTreeMap<PartitionId, BTreeMap<(KeyHash, AggregateId), Slot>>,
+    /// Looked up alone, or sorted: the order of the ids is chance.
+    index: BTreeMap<PartitionId, HashMap<AggregateId, Slot>>,
     /// The first ready message of each queue, and what follows nobody.
     ready: BTreeSet<Number>,
     /// So many messages could be taken now.
@@ -97,8 +120,8 @@ impl Backlog {
     }
 
     /// The slot of an aggregate, if it has messages here, or an actor.
-    pub fn find(&self, partition: PartitionId, hash: KeyHash, id: &AggregateId) -> Option<Slot> {
-        self.index.get(&partition)?.get(&(hash, id.clone())).copied()
+    pub fn find(&self, partition: PartitionId, id: &AggregateId) -> Option<Slot> {
+        self.index.get(&partition)?.get(id).copied()
     }
 
     /// The messages of an aggregate, in order.
@@ -107,8 +130,10 @@ impl Backlog {
     }
 
     /// The slots of `partition`.
-    pub fn slots_of(&self, partition: PartitionId) -> impl Iterator<Item = Slot> {
-        self.index.get(&partition).into_iter().flat_map(BTreeMap::values).copied()
+    pub fn slots_of(&self, partition: PartitionId) -> Vec<Slot> {
+        let mut slots: Vec<Slot> = self.index.get(&partition).into_iter().flat_map(HashMap::values).copied().collect();
+        slots.sort_unstable();
+        slots
     }
 
     /// The state of each message.
@@ -119,7 +144,7 @@ impl Backlog {
     /// The slot of an aggregate, made if there is none.
     pub fn slot(&mut self, partition: PartitionId, hash: KeyHash, id: AggregateId) -> Slot {
         let (slots, free) = (&mut self.slots, &mut self.free);
-        *self.index.entry(partition).or_default().entry((hash, id)).or_insert_with_key(|(_, id)| {
+        *self.index.entry(partition).or_default().entry(id).or_insert_with_key(|id| {
             let (id, queue) = (id.clone(), VecDeque::new());
             let aggregate = Aggregate { partition, id, hash, queue, taken: 0, run: 0, head: None, reads: 0, mail: 0 };
             let at = free.pop().unwrap_or_else(|| {
@@ -318,7 +343,8 @@ impl Backlog {
     pub fn abandon(&mut self, partition: PartitionId) -> Vec<(Number, Box<Entry>)> {
         let is_gone =
             |_: &Number, entry: &mut Box<Entry>| entry.partition == partition && entry.state != State::Committing;
-        let gone: Vec<(Number, Box<Entry>)> = self.entries.extract_if(.., is_gone).collect();
+        let mut gone: Vec<(Number, Box<Entry>)> = self.entries.extract_if(is_gone).collect();
+        gone.sort_unstable_by_key(|(number, _)| *number);
         let mut slots = BTreeSet::new();
         for (number, entry) in &gone {
             match entry.slot {
@@ -350,13 +376,17 @@ impl Backlog {
 
     /// Lets go of a slot that nothing needs any more.
     pub fn tidy(&mut self, slot: Slot) {
-        let aggregate = self.aggregate(slot);
-        if aggregate.queue.is_empty() && aggregate.reads == 0 && !self.live.contains(slot) {
-            let (partition, key) = (aggregate.partition, (aggregate.hash, aggregate.id.clone()));
-            if let Some(of_partition) = self.index.get_mut(&partition) {
-                of_partition.remove(&key);
+        if self.live.contains(slot) {
+            return;
+        }
+        let (use_number, place) = &mut self.slots[slot.at];
+        let is_unneeded = |aggregate: &mut Aggregate| aggregate.queue.is_empty() && aggregate.reads == 0;
+        if *use_number == slot.use_number
+            && let Some(aggregate) = place.take_if(is_unneeded)
+        {
+            if let Some(of_partition) = self.index.get_mut(&aggregate.partition) {
+                of_partition.remove(&aggregate.id);
             }
-            self.slots[slot.at].1 = None;
             self.free.push(slot.at);
         }
     }

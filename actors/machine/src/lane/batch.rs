@@ -59,10 +59,8 @@ pub(super) struct Batch {
     pub messages: Vec<Number>,
     pub phase: Phase,
     step: Step,
-    /// The aggregates and claims that the look-up asks for, in its order.
+    /// The aggregates that the look-up asks for, in its order.
     asked: Vec<Option<Slot>>,
-    claimants: Vec<Number>,
-    unprepared: Vec<Number>,
     pub cold: BTreeMap<Slot, Cold>,
     /// Aggregates that are not in memory, to whose mailbox a commit has changed something since they were looked up.
     pub stale: BTreeSet<Slot>,
@@ -79,8 +77,6 @@ impl Batch {
             phase: Phase::LookingUp,
             step: Step::due(now.awake),
             asked: Vec::new(),
-            claimants: Vec::new(),
-            unprepared: Vec::new(),
             cold: BTreeMap::new(),
             stale: BTreeSet::new(),
             open: BTreeMap::new(),
@@ -147,16 +143,17 @@ impl Machine {
             return;
         }
         let (mut wanted, mut seen) = (Wanted::default(), BTreeSet::new());
-        (batch.asked, batch.claimants, batch.unprepared) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut claimants, mut unprepared) = (Vec::new(), Vec::new());
+        batch.asked.clear();
         for number in &batch.messages {
             let Some(entry) = self.backlog.get(*number) else { continue };
             if let Some(claim) = entry.message.as_ref().and_then(|message| message.claim) {
                 wanted.claims.push(claim);
-                batch.claimants.push(*number);
+                claimants.push(*number);
             }
             let Some(slot) = entry.slot.filter(|_| matches!(entry.remains, Remains::Message)) else { continue };
             if entry.need != Need::Nothing {
-                batch.unprepared.push(*number);
+                unprepared.push(*number);
             }
             let is_live = self.backlog.live.contains(slot) && !(is_growing && entry.place.is_some());
             if !is_live && seen.insert(slot) {
@@ -165,7 +162,6 @@ impl Machine {
             }
         }
         let ask = batch.step.begin(&mut self.asks);
-        let (claimants, unprepared) = (batch.claimants.clone(), batch.unprepared.clone());
         actions.push(Action::Find { ask, wanted, claimants, unprepared });
     }
 
@@ -194,14 +190,14 @@ impl Machine {
         for (slot, (state, waiting)) in std::mem::take(&mut batch.asked).into_iter().zip(aggregates) {
             batch.cold.extend(slot.map(|slot| (slot, Cold { unusable: state.err(), waiting })));
         }
-        for (number, claimed) in std::mem::take(&mut batch.claimants).into_iter().zip(claims) {
-            if let Some(entry) = self.backlog.get_mut(number) {
-                entry.claimed = claimed;
+        for number in &batch.messages {
+            if let Some(entry) = self.backlog.get_mut(*number) {
+                (entry.claimed, entry.need) = (Claimed::Nothing, Need::Nothing);
             }
         }
-        for number in std::mem::take(&mut batch.unprepared) {
+        for (number, claimed) in claims {
             if let Some(entry) = self.backlog.get_mut(number) {
-                entry.need = Need::Nothing;
+                entry.claimed = claimed;
             }
         }
         for (number, need) in needs {

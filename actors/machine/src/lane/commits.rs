@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use holdfast_core::{
-    AggregateId, KeyHash, PartitionId,
+    AggregateId, PartitionId,
     batch::Fence,
     epoch::PartitionRow,
     port::store::{CommitError, Committed, StoreError},
@@ -14,7 +14,7 @@ use holdfast_core::{
 
 use super::{
     Action, Branch, Machine, Report, is_timer,
-    message::{Number, State},
+    message::{Number, Slot, State},
     plan::{InFlight, Phase, Plan},
     undone::Refusal,
 };
@@ -224,7 +224,7 @@ impl Machine {
             actions.push(Action::Conclude { delivery, branch, term });
             let timers = &decided.timers[usize::from(branch == Branch::Refused)];
             if !timers.is_empty() && self.is_held(decided.partition, term) {
-                self.outlive(decided.partition, decided.hash, &decided.id, timers, actions);
+                self.outlive(decided.slot, timers, actions);
             }
         }
         // Then what was caused is published, and offsets are noted.
@@ -283,26 +283,20 @@ impl Machine {
         for (partition, hash, id, change) in plan.waiting.iter().filter(|(partition, ..)| happened(partition)) {
             // A record that strayed was put in a mailbox of its home.
             let Some(count) = self.partitions.get(partition).map(|owned| owned.count) else { continue };
-            let Some(slot) = self.backlog.find(hash.home(count), *hash, id) else { continue };
+            let Some(slot) = self.backlog.find(hash.home(count), id) else { continue };
             match self.backlog.live.waiting(slot) {
                 Some(waiting) => self.backlog.live.set_waiting(slot, waiting.saturating_add_signed(*change)),
                 None => _ = self.batch.as_mut().map(|batch| batch.stale.insert(slot)),
             }
         }
-        for (partition, hash, id) in plan.deferred.iter().filter(|(partition, ..)| happened(partition)) {
-            self.drop_mail(*partition, *hash, id, actions);
+        for (partition, id) in plan.deferred.iter().filter(|(partition, _)| happened(partition)) {
+            self.drop_mail(*partition, id, actions);
         }
     }
 
     /// Drops the mail of an aggregate that is here: what stands before it in its mailbox is due later, and it comes again with that.
-    pub(super) fn drop_mail(
-        &mut self,
-        partition: PartitionId,
-        hash: KeyHash,
-        id: &AggregateId,
-        actions: &mut Vec<Action>,
-    ) {
-        let Some(slot) = self.backlog.find(partition, hash, id) else { return };
+    pub(super) fn drop_mail(&mut self, partition: PartitionId, id: &AggregateId, actions: &mut Vec<Action>) {
+        let Some(slot) = self.backlog.find(partition, id) else { return };
         let is_dropped = |entry: &super::Entry| entry.mail.is_some() && entry.state != State::Committing;
         let mail: Vec<Number> =
             self.backlog.queue(slot).filter(|(_, entry)| is_dropped(entry)).map(|(number, _)| number).collect();
@@ -312,15 +306,10 @@ impl Machine {
     }
 
     /// Drops firings of timers that were set again, or cancelled, since they were read: as they are set now they are in their table.
-    fn outlive(
-        &mut self,
-        partition: PartitionId,
-        hash: KeyHash,
-        id: &AggregateId,
-        timers: &[String],
-        actions: &mut Vec<Action>,
-    ) {
-        let Some(slot) = self.backlog.find(partition, hash, id) else { return };
+    fn outlive(&mut self, slot: Slot, timers: &[String], actions: &mut Vec<Action>) {
+        if self.backlog.holds(slot).is_none() {
+            return;
+        }
         let is_outlived = |entry: &super::Entry| {
             entry.state != State::Committing && is_timer(entry, |name| timers.iter().any(|timer| timer == name))
         };

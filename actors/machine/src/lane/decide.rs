@@ -26,7 +26,8 @@ impl Machine {
         batch.phase = Phase::Deciding;
         self.has_decided = true;
         batch.waits = self.waits();
-        let mut sorting = Sorting::default();
+        let mut sorting = Sorting { deliveries: Vec::with_capacity(batch.messages.len()), ..Sorting::default() };
+        batch.plain.reserve(batch.messages.len());
         for number in std::mem::take(&mut batch.messages) {
             if let Some(entry) = self.backlog.get(number) {
                 let slot = entry.slot;
@@ -324,17 +325,16 @@ impl Machine {
         let is_written = is_changed || done.iter().any(is_written);
         if is_written {
             let plan = if is_conditional { &mut batch.conditional } else { &mut batch.plain };
-            let aggregate = self.backlog.aggregate(slot);
-            let (hash, id) = (aggregate.hash, aggregate.id.clone());
             let part = plan.parts.len();
             plan.parts.push(Part::Decided { delivery, messages: done.to_vec() });
             for number in done {
                 if self.backlog.get(*number).is_some_and(|entry| entry.mail.is_some()) {
-                    plan.waiting.push((partition, hash, id.clone(), -1));
+                    let aggregate = self.backlog.aggregate(slot);
+                    plan.waiting.push((partition, aggregate.hash, aggregate.id.clone(), -1));
                 }
                 plan.add(*number, &mut self.backlog);
             }
-            plan.decided.push(Decided { delivery, part, partition, hash, id, timers });
+            plan.decided.push(Decided { delivery, part, partition, slot, timers });
         } else {
             actions.push(Action::Undo { delivery });
             for number in done {

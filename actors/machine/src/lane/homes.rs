@@ -15,7 +15,7 @@ use holdfast_core::{
 
 use super::{
     Action, Machine, Owned, Report,
-    message::{Number, Slot, State},
+    message::{Number, State},
 };
 use crate::{Ask, Now, Rules, ownership::Loss};
 
@@ -122,9 +122,8 @@ impl Machine {
     /// Stops the actors of keys whose home is elsewhere now, and acknowledges. From here on nothing for them is accepted.
     fn let_go(&mut self, partition: PartitionId, actions: &mut Vec<Action>) {
         let (generation, count) = self.growth.current();
-        let slots: Vec<Slot> = self.backlog.slots_of(partition).collect();
         let mut moved = Vec::new();
-        for slot in slots {
+        for slot in self.backlog.slots_of(partition) {
             let aggregate = self.backlog.aggregate(slot);
             let (hash, id) = (aggregate.hash, aggregate.id.clone());
             if hash.home(count) != partition && self.backlog.forget(slot) {

@@ -65,8 +65,8 @@ pub struct Verdict {
 pub struct Found {
     /// For each aggregate that was asked for, what keeps its state from being used, if anything does, and how many messages wait in its mailbox.
     pub aggregates: Vec<(Result<(), Failure>, u64)>,
-    /// For each claim that was asked for.
-    pub claims: Vec<Claimed>,
+    /// Of the messages whose claims were asked for, those of which the store has one.
+    pub claims: Vec<(Number, Claimed)>,
     /// Of the messages that were asked about, those that need another context, or whose adapter failed when it was asked.
     pub needs: Vec<(Number, Result<&'static str, Failure>)>,
 }

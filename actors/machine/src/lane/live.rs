@@ -2,16 +2,19 @@
 //!
 //! The machine keeps this list, the supervisors keep the actors; an actor is let go only when nothing of it is in the backlog (I11).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use super::message::Slot;
+
+/// Uses that were noted anew since, beside one for each actor, before they are tidied away.
+const OUTDATED_MAX: usize = 1024;
 
 /// One actor in memory.
 #[derive(Clone, Copy, Debug)]
 struct Actor {
+    /// Its place was given away that often before.
+    use_number: u64,
+    /// The number of its last use.
     used: u64,
     at: Duration,
     /// Messages in its durable mailbox.
@@ -21,68 +24,89 @@ struct Actor {
 /// The actors in memory, by the slot of their aggregate.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Live {
-    actors: BTreeMap<Slot, Actor>,
-    /// By last use, the idlest first.
-    uses: BTreeMap<u64, Slot>,
+    /// By place.
+    actors: Vec<Option<Actor>>,
+    len: usize,
+    /// Uses in order, the last one of each actor among them.
+    uses: VecDeque<(u64, Slot)>,
     clock: u64,
 }
 
 impl Live {
-    pub fn len(&self) -> usize {
-        self.actors.len()
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    fn get(&self, slot: Slot) -> Option<&Actor> {
+        self.actors.get(slot.at)?.as_ref().filter(|actor| actor.use_number == slot.use_number)
     }
 
     pub fn contains(&self, slot: Slot) -> bool {
-        self.actors.contains_key(&slot)
+        self.get(slot).is_some()
     }
 
     /// Notes a use; a new one comes with its number of waiting messages.
     pub fn touch(&mut self, slot: Slot, at: Duration, waiting: impl FnOnce() -> u64) {
         self.clock += 1;
-        let used = self.clock;
-        match self.actors.get_mut(&slot) {
-            Some(actor) => {
-                self.uses.remove(&actor.used);
-                (actor.used, actor.at) = (used, at);
-            }
-            None => _ = self.actors.insert(slot, Actor { used, at, waiting: waiting() }),
+        let (used, use_number) = (self.clock, slot.use_number);
+        if self.actors.len() <= slot.at {
+            self.actors.resize(slot.at + 1, None);
         }
-        self.uses.insert(used, slot);
+        match &mut self.actors[slot.at] {
+            Some(actor) => (actor.used, actor.at) = (used, at),
+            none => {
+                *none = Some(Actor { use_number, used, at, waiting: waiting() });
+                self.len += 1;
+            }
+        }
+        self.uses.push_back((used, slot));
+        if self.uses.len() > 2 * self.len + OUTDATED_MAX {
+            let mut uses = std::mem::take(&mut self.uses);
+            uses.retain(|(used, slot)| self.get(*slot).is_some_and(|actor| actor.used == *used));
+            self.uses = uses;
+        }
     }
 
     pub fn waiting(&self, slot: Slot) -> Option<u64> {
-        self.actors.get(&slot).map(|actor| actor.waiting)
+        self.get(slot).map(|actor| actor.waiting)
     }
 
     pub fn set_waiting(&mut self, slot: Slot, waiting: u64) {
-        if let Some(actor) = self.actors.get_mut(&slot) {
+        if let Some(Some(actor)) = self.actors.get_mut(slot.at)
+            && actor.use_number == slot.use_number
+        {
             actor.waiting = waiting;
         }
     }
 
     /// Whether there was one.
     pub fn remove(&mut self, slot: Slot) -> bool {
-        let actor = self.actors.remove(&slot);
-        if let Some(actor) = actor {
-            self.uses.remove(&actor.used);
+        let is_there = self.contains(slot);
+        if is_there {
+            self.actors[slot.at] = None;
+            self.len -= 1;
         }
-        actor.is_some()
+        is_there
     }
 
     /// Takes out what has been idle since before `idle_before`, and the idlest beyond `max`, but nothing that is busy.
-    pub fn passivate(&mut self, idle_before: Duration, max: usize, is_busy: impl Fn(Slot) -> bool) -> BTreeSet<Slot> {
-        let mut gone = BTreeSet::new();
-        for slot in self.uses.values() {
-            let actor = &self.actors[slot];
-            if actor.at >= idle_before && self.actors.len() - gone.len() <= max {
+    pub fn passivate(&mut self, idle_before: Duration, max: usize, is_busy: impl Fn(Slot) -> bool) -> Vec<Slot> {
+        let (mut gone, mut busy) = (Vec::new(), Vec::new());
+        while let Some((used, slot)) = self.uses.pop_front() {
+            let Some(actor) = self.get(slot).filter(|actor| actor.used == used) else { continue };
+            if actor.at >= idle_before && self.len <= max {
+                self.uses.push_front((used, slot));
                 break;
             }
-            if !is_busy(*slot) {
-                gone.insert(*slot);
+            if is_busy(slot) {
+                busy.push((used, slot));
+            } else {
+                self.remove(slot);
+                gone.push(slot);
             }
         }
-        for slot in &gone {
-            self.remove(*slot);
+        for of in busy.into_iter().rev() {
+            self.uses.push_front(of);
         }
         gone
     }
@@ -104,10 +128,18 @@ mod tests {
         }
         live.touch(slot(0), Duration::from_secs(9), || 0);
         let gone = live.passivate(Duration::from_secs(3), 100, |of| of == slot(1));
-        assert_eq!(gone, BTreeSet::from([slot(2)]), "0 was used again, 1 is busy, 3 and 4 are not idle");
+        assert_eq!(gone, [slot(2)], "0 was used again, 1 is busy, 3 and 4 are not idle");
         let gone = live.passivate(Duration::ZERO, 2, |_| false);
-        assert_eq!(gone, BTreeSet::from([slot(1), slot(3)]));
+        assert_eq!(gone, [slot(1), slot(3)]);
         assert_eq!(live.len(), 2);
-        assert_eq!(live.uses.len(), 2, "a use is kept for each actor, and no more");
+        assert!((0..10_000).all(|_| {
+            live.touch(slot(0), Duration::from_secs(10), || 0);
+            live.uses.len() <= 2 * live.len() + OUTDATED_MAX
+        }));
+        assert_eq!(
+            live.passivate(Duration::MAX, 100, |_| false),
+            [slot(4), slot(0)],
+            "each once, however often it was used"
+        );
     }
 }

@@ -17,7 +17,7 @@ use holdfast_core::{
 
 use super::{
     backlog::Backlog,
-    message::{Number, State},
+    message::{Number, Slot, State},
 };
 use crate::step::Step;
 
@@ -99,8 +99,7 @@ pub(super) struct Decided {
     /// Its part, by which it is granted or refused.
     pub part: usize,
     pub partition: PartitionId,
-    pub hash: KeyHash,
-    pub id: AggregateId,
+    pub slot: Slot,
     /// The timers that are set again or cancelled, if granted and if refused.
     pub timers: [Vec<String>; 2],
 }
@@ -140,13 +139,20 @@ pub(super) struct Plan {
     /// How the durable mailboxes change.
     pub waiting: Vec<(PartitionId, KeyHash, AggregateId, i64)>,
     /// Mailboxes whose head stays there and is due later.
-    pub deferred: Vec<(PartitionId, KeyHash, AggregateId)>,
+    pub deferred: Vec<(PartitionId, AggregateId)>,
     /// The ownerships under which it was made. It says nothing under any other.
     pub terms: BTreeMap<PartitionId, u64>,
     pub in_flight: Option<InFlight>,
 }
 
 impl Plan {
+    /// Makes room for so many messages.
+    pub fn reserve(&mut self, messages: usize) {
+        self.parts.reserve(messages);
+        self.messages.reserve(messages);
+        self.decided.reserve(messages);
+    }
+
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty() && self.messages.is_empty()
     }
@@ -180,7 +186,7 @@ impl Plan {
             (Disposal::Put { .. }, _) => {
                 self.waiting.extend(id.map(|(id, hash)| (partition, hash, id, 1)));
             }
-            (Disposal::Defer { .. }, _) => self.deferred.extend(id.map(|(id, hash)| (partition, hash, id))),
+            (Disposal::Defer { .. }, _) => self.deferred.extend(id.map(|(id, _)| (partition, id))),
             (_, Some(_)) => self.waiting.extend(id.map(|(id, hash)| (partition, hash, id, -1))),
             _ => {}
         }
@@ -230,7 +236,7 @@ impl Plan {
         self.renumber(parts.filter(|(_, part)| !is_gone(part)).collect());
         self.consumed.retain(|partition, _| !ended.contains(partition));
         self.waiting.retain(|(partition, ..)| !ended.contains(partition));
-        self.deferred.retain(|(partition, ..)| !ended.contains(partition));
+        self.deferred.retain(|(partition, _)| !ended.contains(partition));
         self.terms.retain(|partition, _| !ended.contains(partition));
         (messages, deliveries)
     }

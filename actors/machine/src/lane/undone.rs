@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_core::{AggregateId, KeyHash, PartitionId, disposition::DeadLetterReason, epoch::PartitionRow};
+use holdfast_core::{AggregateId, PartitionId, disposition::DeadLetterReason, epoch::PartitionRow};
 
 use super::{
     Action, Failure, Machine, Reply, Report,
@@ -167,7 +167,7 @@ impl Machine {
                 // From its table. What stands behind it in its mailbox comes again with it.
                 mailboxes.extend(entry.slot.filter(|_| entry.mail.is_some()).map(|slot| {
                     let aggregate = self.backlog.aggregate(slot);
-                    (aggregate.partition, aggregate.hash, aggregate.id.clone())
+                    (aggregate.partition, aggregate.id.clone())
                 }));
                 self.finish(number, None, actions);
             } else {
@@ -175,26 +175,26 @@ impl Machine {
             }
         }
         self.is_late_due = true;
-        for (partition, hash, id) in mailboxes {
-            self.drop_mail(partition, hash, &id, actions);
+        for (partition, id) in mailboxes {
+            self.drop_mail(partition, &id, actions);
         }
         self.undo(again, is_split, actions);
     }
 
     /// Stops the actors of a plan whose outcome is not known, and of those whose mailboxes it changed: they are activated anew.
     fn forget(&mut self, plan: &Plan, actions: &mut Vec<Action>) {
-        let decided = plan.decided.iter().map(|of| (of.partition, of.hash, &of.id));
-        let changed = plan.waiting.iter().map(|(partition, hash, id, _)| {
+        let decided = plan.decided.iter().map(|decided| decided.slot);
+        let changed = plan.waiting.iter().filter_map(|(partition, hash, id, _)| {
             let count = self.partitions.get(partition).map_or(1, |owned| owned.count);
-            (hash.home(count), *hash, id)
+            self.backlog.find(hash.home(count), id)
         });
-        let all: BTreeSet<(PartitionId, KeyHash, &AggregateId)> = decided.chain(changed).collect();
+        let all: BTreeSet<Slot> = decided.chain(changed).collect();
         let mut by_partition: BTreeMap<PartitionId, Vec<AggregateId>> = BTreeMap::new();
-        for (partition, hash, id) in all {
-            if let Some(slot) = self.backlog.find(partition, hash, id)
-                && self.backlog.forget(slot)
-            {
-                by_partition.entry(partition).or_default().push(id.clone());
+        for slot in all {
+            let Some(aggregate) = self.backlog.holds(slot) else { continue };
+            let (partition, id) = (aggregate.partition, aggregate.id.clone());
+            if self.backlog.forget(slot) {
+                by_partition.entry(partition).or_default().push(id);
             }
         }
         for (partition, aggregates) in by_partition {

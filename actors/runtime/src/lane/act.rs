@@ -8,24 +8,21 @@ use holdfast_core::{PartitionId, batch::Writes, dedup::Answer};
 use holdfast_machine::lane::{
     self as machine, Branch, Delivery as Wanted, Failure, Input as Happened, Number, Reply, Report,
 };
-use tokio::sync::mpsc;
 
 use super::{Decided, Lane, Lost};
 use crate::{
     partition::{PartitionMessage, Post},
     router::RouteError,
     telemetry,
+    verdicts::Verdicts,
     work::{Delivery, Input, Item, Snapshot, Step, Verdict, Work, to_caller},
 };
 
 impl Lane {
     /// Takes in what an actor made of its messages.
-    pub(super) fn verdict(&mut self, verdict: Verdict) -> Option<Happened> {
-        let Verdict { delivery: number, steps, outcome, failed, unreadable } = verdict;
-        let (_, _, delivery) = self.open.remove(&number)?;
-        if self.open.is_empty() {
-            self.verdicts = None;
-        }
+    pub(super) fn verdict(&mut self, delivery: Arc<Delivery>, verdict: Verdict) -> Happened {
+        let Verdict { steps, outcome, failed, unreadable } = verdict;
+        let number = delivery.number;
         let decided = steps.len();
         let failed = if unreadable {
             failed
@@ -59,37 +56,35 @@ impl Lane {
             entry: None,
         };
         self.decided.insert(number, decided);
-        Some(Happened::Decided(verdict))
+        Happened::Decided(verdict)
     }
 
     /// Has actors decide.
     pub(super) fn deliver(&mut self, deliveries: Vec<Wanted>) {
-        let (sender, verdicts) = mpsc::unbounded_channel();
-        self.open.clear();
+        let verdicts = Arc::new(Verdicts::default());
         let mut posts: BTreeMap<PartitionId, Vec<Post>> = BTreeMap::new();
         for wanted in deliveries {
-            let Wanted { delivery: index, aggregate, hash, partition, count, messages, readers } = wanted;
-            let Some(owned) = self.owned.get(&partition) else { continue };
-            let kind = self.env.context.kind(aggregate.kind).expect("an aggregate id is made from a kind").clone();
+            let Some(owned) = self.owned.get(&wanted.partition) else { continue };
+            let kind = self.env.context.kind(wanted.aggregate.kind).expect("an aggregate id is made from a kind");
             let item = |number: &Number| match &self.bodies.get(number)?.work {
                 Work::Item(item) => Some(item.clone()),
                 _ => None,
             };
-            let items: Vec<Arc<Item>> = messages.iter().filter_map(item).collect();
-            let readers = readers.iter().filter_map(|number| match self.bodies.remove(number)?.work {
+            let items: Vec<Arc<Item>> = wanted.messages.iter().filter_map(item).collect();
+            let readers = wanted.readers.iter().filter_map(|number| match self.bodies.remove(number)?.work {
                 Work::Activate { reply, .. } => Some(reply),
                 _ => None,
             });
             let readers = readers.collect();
-            let activation = self.states.remove(&aggregate);
-            let delivery = Arc::new(Delivery::new(aggregate, hash, partition, count, items));
-            self.open.insert(index, (partition, owned.own.term, delivery.clone()));
-            posts.entry(partition).or_default().push(Post { index, delivery, kind, activation, readers });
+            let activation = self.states.remove(&wanted.aggregate);
+            let posts = posts.entry(wanted.partition).or_default();
+            let (kind, delivery) = (kind.clone(), Delivery::new(wanted, owned.own.term, items, &verdicts));
+            posts.push(Post { delivery: Arc::new(delivery), kind, activation, readers });
         }
         for (partition, deliveries) in posts {
             let Some(owned) = self.owned.get(&partition) else { continue };
-            // A supervisor that is gone answers nothing; its verdicts are missed.
-            let _ = owned.supervisor.send_message(PartitionMessage::Deliver { deliveries, verdicts: sender.clone() });
+            // A supervisor that is gone drops what it is sent, which is missed then.
+            let _ = owned.supervisor.send_message(PartitionMessage::Deliver { deliveries });
         }
         self.verdicts = Some(verdicts);
     }

@@ -203,7 +203,7 @@ impl Lane {
             Ended::Due { ask, partitions, count, found } => {
                 self.pulse.step("decoding");
                 let machine = &self.machine;
-                let is_here = |partition, hash, id: &AggregateId| machine.has_mail(partition, hash, id);
+                let is_here = |partition, id: &AggregateId| machine.has_mail(partition, id);
                 let Due { inputs, strange } = waiting::sort(&self.env, &partitions, count, found, is_here);
                 let due: Vec<Arrival> = inputs.into_iter().map(|input| self.arrive(input)).collect();
                 self.put_off(strange);
@@ -267,15 +267,19 @@ impl Lane {
         }
         let readable = cold.into_iter().filter_map(|(id, (state, _))| Some((id, state.ok()?)));
         self.states.extend(readable);
-        let claimed = |(key, number): (_, &Number)| match (claims.get(key), &self.bodies.get(number)?.work) {
-            (Some(Ok(claim)), Work::Item(item)) => Some(match answer_of(claim, item.body()) {
-                Ok(answer) => Claimed::Repeat(answer),
-                Err(failure) => Claimed::Failed(failure),
-            }),
-            (Some(Err(failure)), _) => Some(Claimed::Failed(failure.clone())),
-            _ => None,
+        let claimed = |(key, number): (_, &Number)| {
+            let claimed = match (claims.get(key)?, &self.bodies.get(number)?.work) {
+                (Ok(claim), Work::Item(item)) => match answer_of(claim, item.body()) {
+                    Ok(answer) => Claimed::Repeat(answer),
+                    Err(failure) => Claimed::Failed(failure),
+                },
+                (Err(failure), _) => Claimed::Failed(failure.clone()),
+                _ => return None,
+            };
+            Some((*number, claimed))
         };
-        let claims = wanted.claims.iter().zip(claimants).map(|pair| claimed(pair).unwrap_or_default()).collect();
+        let asked = wanted.claims.iter().zip(claimants);
+        let claims = if claims.is_empty() { Vec::new() } else { asked.filter_map(claimed).collect() };
         let needs = unprepared.iter().filter_map(|number| {
             let Work::Item(item) = &mut self.bodies.get_mut(number)?.work else { return None };
             let need = prepare::need(&self.env.context, item)?;

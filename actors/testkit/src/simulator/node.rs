@@ -543,12 +543,10 @@ impl Node {
         }
         let letter = |number: &Number| self.bodies.get(number).and_then(|body| body.letter.as_ref());
         for number in claimants {
-            let is_claimed = letter(number).is_some_and(|letter| store.claims.contains(&letter.id));
-            found.claims.push(if is_claimed {
-                Claimed::Repeat(Answer::Applied { version: 0, reply: bytes::Bytes::new() })
-            } else {
-                Claimed::Nothing
-            });
+            if letter(number).is_some_and(|letter| store.claims.contains(&letter.id)) {
+                let answer = Answer::Applied { version: 0, reply: bytes::Bytes::new() };
+                found.claims.push((*number, Claimed::Repeat(answer)));
+            }
         }
         for number in unprepared {
             if letter(number).is_some_and(|letter| letter.nature == Nature::NeedsLookUp) {

@@ -1,0 +1,188 @@
+//! Where the verdicts of a batch come together: its lane is woken for many at once, and when all are in.
+//!
+//! Invariant: a delivery ends once, with its verdict, or as missed if all who could decide it are gone. Deliberately absent: what follows from either.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use holdfast_core::PartitionId;
+use tokio::sync::Notify;
+
+use crate::work::{Delivery, Verdict};
+
+/// The lane takes in so many while actors decide others.
+const AT_ONCE: usize = 64;
+
+/// What is expected of one batch, and what has come. Its lane alone keeps it.
+#[derive(Default)]
+pub(crate) struct Verdicts {
+    state: Mutex<State>,
+    ready: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Deliveries that have not ended.
+    open: BTreeMap<PartitionId, usize>,
+    gathered: Gathered,
+}
+
+impl State {
+    fn is_ready(&self) -> bool {
+        self.open.is_empty() || self.gathered.verdicts.len() >= AT_ONCE
+    }
+}
+
+/// How deliveries have ended.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    pub verdicts: Vec<(Arc<Delivery>, Verdict)>,
+    /// Partitions, by ownership, whose supervisor is gone.
+    pub missed: BTreeMap<PartitionId, u64>,
+}
+
+impl Verdicts {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more delivery of `partition` is on its way.
+    pub fn expect(&self, partition: PartitionId) {
+        *self.state().open.entry(partition).or_default() += 1;
+    }
+
+    /// A delivery of `partition` has ended. It counts unless nobody waits for it any more.
+    fn end(&self, partition: PartitionId, note: impl FnOnce(&mut Gathered)) {
+        let mut state = self.state();
+        let State { open, gathered } = &mut *state;
+        let Some(left) = open.get_mut(&partition) else { return };
+        note(gathered);
+        *left -= 1;
+        if *left == 0 {
+            open.remove(&partition);
+        }
+        if state.is_ready() {
+            self.ready.notify_one();
+        }
+    }
+
+    pub fn decided(&self, delivery: Arc<Delivery>, verdict: Verdict) {
+        self.end(delivery.home, |gathered| gathered.verdicts.push((delivery, verdict)));
+    }
+
+    pub fn missed(&self, partition: PartitionId, term: u64) {
+        self.end(partition, |gathered| _ = gathered.missed.insert(partition, term));
+    }
+
+    /// Nobody waits for what is of `partition` any more.
+    pub fn forget(&self, partition: PartitionId) {
+        let mut state = self.state();
+        state.open.remove(&partition);
+        state.gathered.verdicts.retain(|(delivery, _)| delivery.home != partition);
+        state.gathered.missed.remove(&partition);
+        if state.is_ready() {
+            self.ready.notify_one();
+        }
+    }
+
+    /// Whether it is time to take out what has ended.
+    pub fn is_ready(&self) -> bool {
+        self.state().is_ready()
+    }
+
+    /// Waits for that. Cancel-safe.
+    pub async fn ready(&self) {
+        while !self.is_ready() {
+            self.ready.notified().await;
+        }
+    }
+
+    /// Takes out what has ended, and says whether that was the last of it.
+    pub fn take(&self) -> (Gathered, bool) {
+        let mut state = self.state();
+        (std::mem::take(&mut state.gathered), state.open.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_core::{AggregateId, KeyHash};
+    use holdfast_machine::lane;
+
+    use super::*;
+
+    const DECIDED: Verdict = Verdict { steps: Vec::new(), outcome: None, failed: None, unreadable: false };
+
+    fn delivery(verdicts: &Arc<Verdicts>, number: u64, partition: u32) -> Arc<Delivery> {
+        let of = lane::Delivery {
+            delivery: number,
+            aggregate: AggregateId { kind: "counter", key: "k".into() },
+            hash: KeyHash::of(b"k"),
+            partition: PartitionId(partition),
+            count: 2,
+            messages: Vec::new(),
+            readers: Vec::new(),
+        };
+        Arc::new(Delivery::new(of, 7, Vec::new(), verdicts))
+    }
+
+    /// What has ended: deliveries with a verdict, partitions that are missed, and whether that is all.
+    fn take(verdicts: &Verdicts) -> (Vec<u64>, Vec<u32>, bool) {
+        let (Gathered { verdicts, missed }, is_complete) = verdicts.take();
+        assert!(missed.values().all(|term| *term == 7));
+        let missed = missed.into_keys().map(|partition| partition.0).collect();
+        (verdicts.iter().map(|(delivery, _)| delivery.number).collect(), missed, is_complete)
+    }
+
+    #[test]
+    fn supervisor_that_is_gone_is_missed_though_others_keep_their_deliveries() {
+        let verdicts = Arc::new(Verdicts::default());
+        let (decided, dropped) = (delivery(&verdicts, 1, 0), delivery(&verdicts, 2, 1));
+        decided.clone().conclude(DECIDED);
+        assert!(!verdicts.is_ready(), "one is still decided");
+        drop(dropped);
+        assert!(verdicts.is_ready());
+        assert_eq!(take(&verdicts), (vec![1], vec![1], true));
+        drop(decided);
+        assert_eq!(take(&verdicts), (vec![], vec![], true), "what was decided is not missed");
+    }
+
+    #[test]
+    fn delivery_has_one_verdict() {
+        let verdicts = Arc::new(Verdicts::default());
+        let (first, second) = (delivery(&verdicts, 1, 0), delivery(&verdicts, 2, 0));
+        first.clone().conclude(DECIDED);
+        first.conclude(DECIDED); // its actor died after it had decided, and did so again
+        assert!(!verdicts.is_ready());
+        second.conclude(DECIDED);
+        assert_eq!(take(&verdicts), (vec![1, 2], vec![], true));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_waited_for_of_a_partition_that_is_forgotten() {
+        let verdicts = Arc::new(Verdicts::default());
+        let (hung, decided) = (delivery(&verdicts, 1, 0), delivery(&verdicts, 2, 0));
+        decided.conclude(DECIDED);
+        let mut waiting = Box::pin(verdicts.ready());
+        assert!(futures::poll!(&mut waiting).is_pending());
+        verdicts.forget(PartitionId(0));
+        waiting.await;
+        hung.conclude(DECIDED);
+        assert_eq!(take(&verdicts), (vec![], vec![], true), "whatever is decided afterwards");
+    }
+
+    #[test]
+    fn many_are_taken_in_while_others_are_decided() {
+        let verdicts = Arc::new(Verdicts::default());
+        let all: Vec<Arc<Delivery>> = (0..100).map(|number| delivery(&verdicts, number, 0)).collect();
+        for delivery in &all[..AT_ONCE] {
+            assert!(!verdicts.is_ready());
+            delivery.clone().conclude(DECIDED);
+        }
+        assert!(verdicts.is_ready());
+        assert_eq!(take(&verdicts).0.len(), AT_ONCE);
+        assert!(!verdicts.is_ready());
+    }
+}
