@@ -35,6 +35,11 @@ impl Watermark {
         self.in_flight.first().copied().unwrap_or(self.next)
     }
 
+    /// What was admitted and is not done, in order.
+    pub fn unfinished(&self) -> impl Iterator<Item = u64> {
+        self.in_flight.iter().copied()
+    }
+
     /// The mark as it would stand once all of `done` were done too.
     pub fn low_after(&self, done: &BTreeSet<u64>) -> u64 {
         self.in_flight.iter().find(|offset| !done.contains(offset)).copied().unwrap_or(self.next)

@@ -13,8 +13,11 @@ mod commits;
 mod decide;
 mod homes;
 mod interface;
+mod invariants;
 mod live;
 mod message;
+#[cfg(test)]
+mod model;
 mod plan;
 mod undone;
 
@@ -29,6 +32,7 @@ use holdfast_core::{
     dedup::ClaimKey,
     epoch::{Generation, Token},
     growth::Growth,
+    invariant::Invariant,
     retry::RetryPolicy,
     watermark::Watermark,
 };
@@ -43,6 +47,7 @@ use self::{
 pub use self::{
     homes::serves,
     interface::{Action, Branch, Delivery, Found, Input, Own, Reply, Report, Verdict},
+    invariants::Violations,
     message::{Arrival, Claimed, Content, Failure, Mail, Message, Number, Origin, Place, Source},
     plan::{Disposal, Part},
 };
@@ -181,9 +186,9 @@ impl Machine {
         self.backlog.live.len()
     }
 
-    /// Each message of the backlog with the name of what it waits for.
-    pub fn states(&self) -> impl Iterator<Item = (Number, &'static str)> {
-        self.backlog.states().map(|(number, state)| (number, state.name()))
+    /// The name of what each message of the backlog waits for.
+    pub fn states(&self) -> BTreeMap<Number, &'static str> {
+        self.backlog.entries().map(|(number, entry)| (number, entry.state.name())).collect()
     }
 
     /// Whether mail of this aggregate is here.
@@ -291,6 +296,7 @@ impl Machine {
             }
         }
         self.let_go_of_closed(actions);
+        self.check_turn(actions);
     }
 
     fn own(&mut self, own: Own, actions: &mut Vec<Action>) {
@@ -449,7 +455,7 @@ impl Machine {
                 }
                 _ => {
                     slot.is_some_and(|slot| busy.contains(&slot))
-                        || (of.is_none() && row.is_some_and(|row| self.has_row(row)))
+                        || (of.is_none() && row.is_some_and(|row| self.backlog.has_row(row)))
                 }
             };
             if is_here || self.backlog.is_split() {
@@ -481,13 +487,6 @@ impl Machine {
         self.backlog.queue(slot).any(|(_, entry)| is_timer(entry, |timer| timer == name))
     }
 
-    fn has_row(&self, row: i64) -> bool {
-        let is_of = |number: &Number| {
-            self.backlog.get(*number).and_then(|entry| entry.mail.as_ref()).is_some_and(|mail| mail.position == row)
-        };
-        self.backlog.free_standing().any(|number| is_of(&number))
-    }
-
     /// Lets go of actors that are idle or too many; whatever has messages here stays.
     fn passivate(&mut self, now: Now, actions: &mut Vec<Action>) {
         while let Some(at) = self.lingering.iter().position(|(due, ..)| *due <= now.awake) {
@@ -504,6 +503,14 @@ impl Machine {
         for (partition, aggregates) in gone {
             actions.push(Action::Passivate { partition, aggregates });
         }
+        // An actor in use has a message here.
+        let (live, max) = (self.live(), self.settings.live_max.max(1) + self.backlog.len());
+        invariants::check(
+            Invariant::Bounded,
+            live <= max,
+            || format!("{live} actors are in memory, of {max}"),
+            actions,
+        );
     }
 }
 

@@ -12,6 +12,7 @@ pub mod lane;
 pub mod ownership;
 pub mod rules;
 mod step;
+mod table;
 
 use std::time::Duration;
 

@@ -12,12 +12,13 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use holdfast_machine::Rules;
 
 use crate::{
+    delivery::Delivery,
     emit::Emit,
     guard::guarded,
     kind::Kind,
     lease::Lease,
     router::{ReadAnswer, RouteError},
-    work::{Delivery, ReadReply, Snapshot},
+    work::{ReadReply, Snapshot},
 };
 
 pub(crate) enum EntityMessage {

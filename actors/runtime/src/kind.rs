@@ -27,10 +27,11 @@ use holdfast_machine::lane::Failure;
 use uuid::Uuid;
 
 use crate::{
+    delivery::Delivery,
     emit::Emit,
     spans,
     telemetry::TraceLink,
-    work::{AnyCommand, Branch, Delivery, Item, NO_REPLY, Origin, Outcome, Snapshot, Step, Verdict},
+    work::{AnyCommand, Branch, Item, NO_REPLY, Origin, Outcome, Snapshot, Step, Verdict},
 };
 
 /// An erased [`Adapter`].

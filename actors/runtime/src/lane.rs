@@ -36,6 +36,7 @@ use self::ask::Ended;
 use crate::{
     chores::Chores,
     clock::Alarm,
+    delivery::{Delivery, Gathered, Verdicts},
     environment::Environment,
     ids::IdMap,
     owned::Owned,
@@ -43,8 +44,7 @@ use crate::{
     progress::Pulse,
     relay::{Home, RelayMessage},
     telemetry::{self, size},
-    verdicts::{Gathered, Verdicts},
-    work::{Delivery, Input, Outcome, Snapshot, Step},
+    work::{Input, Outcome, Snapshot, Step},
 };
 
 /// What a lane waits for, as [`crate::progress`] shows it.

@@ -23,6 +23,7 @@ mod admission;
 mod backoff;
 mod chores;
 mod dead_letter;
+mod delivery;
 mod effects;
 mod emit;
 mod entity;
@@ -48,7 +49,6 @@ mod progress;
 mod relay;
 mod spans;
 mod stretch;
-mod verdicts;
 mod waiting;
 mod work;
 

@@ -12,13 +12,14 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::mpsc;
 
 use crate::{
+    delivery::Delivery,
     entity::{Entity, EntityArguments, EntityMessage, Settled, Shared},
     guard::guarded,
     ids::IdMap,
     kind::Kind,
     router::RouteError,
     telemetry,
-    work::{Delivery, ReadReply, Snapshot, Verdict},
+    work::{ReadReply, Snapshot, Verdict},
 };
 
 pub(crate) enum PartitionMessage {

@@ -3,10 +3,7 @@
 use std::{
     any::Any,
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, OnceLock, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use bytes::Bytes;
@@ -16,15 +13,12 @@ use holdfast_core::{
     dedup::{Answer, Claim, ClaimKey, body_digest},
     disposition::{DeadLetterReason, Refused},
 };
-use holdfast_machine::lane::{self as machine, Failure};
+use holdfast_machine::lane::Failure;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::Span;
 use uuid::Uuid;
 
-use crate::{
-    router::{ReadAnswer, RouteError},
-    verdicts::Verdicts,
-};
+use crate::router::{ReadAnswer, RouteError};
 
 /// A decoded command, typed by its kind.
 pub(crate) type AnyCommand = Box<dyn Any + Send + Sync>;
@@ -191,82 +185,6 @@ pub(crate) struct Input {
     pub partition: PartitionId,
     pub term: u64,
     pub work: Work,
-}
-
-/// The messages of one batch for one aggregate, shared between the lane, the supervisor and the actor, so that a dying actor takes
-/// none with it.
-pub(crate) struct Delivery {
-    /// Numbers the deliveries of a lane.
-    pub number: u64,
-    /// The ownership under which it is decided.
-    pub term: u64,
-    pub aggregate: AggregateId,
-    pub hash: KeyHash,
-    /// The partition that decides it, and which its events go to.
-    pub home: PartitionId,
-    /// The count by which that is its home.
-    pub count: u32,
-    pub items: Vec<Arc<Item>>,
-    /// The item being decided; read after a failure to know the culprit.
-    pub at: AtomicUsize,
-    /// Items from this one on are not decided; lowered to the culprit after a failure.
-    pub limit: AtomicUsize,
-    /// What the actor died of.
-    pub failure: OnceLock<String>,
-    verdicts: Weak<Verdicts>,
-    has_verdict: AtomicBool,
-}
-
-impl Delivery {
-    /// A delivery under the ownership `term`, as the machine has it, with its messages' bodies; its verdict goes to `verdicts`.
-    pub fn new(of: machine::Delivery, term: u64, items: Vec<Arc<Item>>, verdicts: &Arc<Verdicts>) -> Self {
-        let machine::Delivery { delivery: number, aggregate, hash, partition: home, count, .. } = of;
-        verdicts.expect(home);
-        Self {
-            number,
-            term,
-            aggregate,
-            hash,
-            home,
-            count,
-            at: AtomicUsize::new(0),
-            limit: AtomicUsize::new(items.len()),
-            items,
-            failure: OnceLock::new(),
-            verdicts: Arc::downgrade(verdicts),
-            has_verdict: AtomicBool::new(false),
-        }
-    }
-
-    /// Tells the lane the verdict, unless it has one. A lane that is gone has dropped the partition; nobody waits.
-    pub fn conclude(self: Arc<Self>, verdict: Verdict) {
-        if !self.has_verdict.swap(true, Ordering::AcqRel)
-            && let Some(verdicts) = self.verdicts.upgrade()
-        {
-            verdicts.decided(self, verdict);
-        }
-    }
-
-    /// After an actor died: what comes before the item it was deciding is decided again, that item and what follows is not.
-    pub fn cut_at_culprit(&self, error: &str) {
-        self.limit.fetch_min(self.at.load(Ordering::Acquire), Ordering::AcqRel);
-        let _ = self.failure.set(error.to_owned());
-    }
-
-    /// The items to decide.
-    pub fn open(&self) -> &[Arc<Item>] {
-        &self.items[..self.limit.load(Ordering::Acquire)]
-    }
-}
-
-impl Drop for Delivery {
-    fn drop(&mut self) {
-        if !*self.has_verdict.get_mut()
-            && let Some(verdicts) = self.verdicts.upgrade()
-        {
-            verdicts.missed(self.home, self.term);
-        }
-    }
 }
 
 /// What an actor made of its messages.

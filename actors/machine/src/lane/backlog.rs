@@ -4,9 +4,10 @@
 //! `Ready` where they stand, and whatever waits for something keeps those behind it, and nobody else (I6). Mail is older than every record of its
 //! aggregate, so it stands before them. Deliberately absent: why a message waits.
 
+mod audit;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    hash::{BuildHasherDefault, Hasher},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -16,6 +17,7 @@ use super::{
     live::Live,
     message::{Arrival, Entry, Number, Slot, State},
 };
+use crate::table::{Numbered, Table};
 
 /// An aggregate that has messages here, or an actor.
 #[derive(Clone, Debug)]
@@ -35,35 +37,13 @@ pub(super) struct Aggregate {
     mail: usize,
 }
 
-/// Spreads numbers that are counted up, which nobody outside chooses.
-#[derive(Clone, Copy, Debug, Default)]
-struct Spread(u64);
-
-impl Hasher for Spread {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // Knuth, The Art of Computer Programming 3, 6.4: multiplied by 2^64 over the golden ratio, neighbours end up far apart.
-        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
-    }
-}
-
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Backlog {
-    entries: HashMap<Number, Box<Entry>, BuildHasherDefault<Spread>>,
+    entries: Numbered<Number, Box<Entry>>,
     slots: Vec<(u64, Option<Aggregate>)>,
     free: Vec<usize>,
-    /// Looked up alone, or sorted: the order of the ids is chance.
-    index: BTreeMap<PartitionId, HashMap<AggregateId, Slot>>,
+    index: BTreeMap<PartitionId, Table<AggregateId, Slot>>,
     /// The first ready message of each queue, and what follows nobody.
     ready: BTreeSet<Number>,
     /// So many messages could be taken now.
@@ -126,25 +106,36 @@ impl Backlog {
 
     /// The messages of an aggregate, in order.
     pub fn queue(&self, slot: Slot) -> impl Iterator<Item = (Number, &Entry)> {
-        self.aggregate(slot).queue.iter().map(|number| (*number, &*self.entries[number]))
+        self.aggregate(slot).queue.iter().filter_map(|number| Some((*number, self.get(*number)?)))
     }
 
     /// The slots of `partition`.
     pub fn slots_of(&self, partition: PartitionId) -> Vec<Slot> {
-        let mut slots: Vec<Slot> = self.index.get(&partition).into_iter().flat_map(HashMap::values).copied().collect();
-        slots.sort_unstable();
-        slots
+        self.index
+            .get(&partition)
+            .map_or_else(Vec::new, |index| index.sorted().into_iter().map(|(_, slot)| *slot).collect())
     }
 
-    /// The state of each message.
-    pub fn states(&self) -> impl Iterator<Item = (Number, State)> {
-        self.entries.iter().map(|(number, entry)| (*number, entry.state))
+    /// All messages, in order of arrival.
+    pub fn entries(&self) -> impl Iterator<Item = (Number, &Entry)> {
+        self.entries.sorted().into_iter().map(|(number, entry)| (*number, &**entry))
+    }
+
+    /// Messages of the parts that are still to be tried, for the model checker.
+    #[cfg(test)]
+    pub fn parts(&self) -> &[BTreeSet<Number>] {
+        &self.parts
+    }
+
+    /// Messages here.
+    pub fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// The slot of an aggregate, made if there is none.
     pub fn slot(&mut self, partition: PartitionId, hash: KeyHash, id: AggregateId) -> Slot {
         let (slots, free) = (&mut self.slots, &mut self.free);
-        *self.index.entry(partition).or_default().entry(id).or_insert_with_key(|id| {
+        *self.index.entry(partition).or_default().get_or_insert_with(id, |id| {
             let (id, queue) = (id.clone(), VecDeque::new());
             let aggregate = Aggregate { partition, id, hash, queue, taken: 0, run: 0, head: None, reads: 0, mail: 0 };
             let at = free.pop().unwrap_or_else(|| {
@@ -176,8 +167,9 @@ impl Backlog {
         self.entries.insert(number, Box::new(entry));
         let (entries, (_, aggregate)) = (&self.entries, &mut self.slots[slot.at]);
         let Some(aggregate) = aggregate else { return };
+        let is_mail_at = |at: usize| entries.get(&aggregate.queue[at]).is_some_and(|entry| entry.mail.is_some());
         let mut at = aggregate.queue.len();
-        while is_mail && at > aggregate.taken && entries[&aggregate.queue[at - 1]].mail.is_none() {
+        while is_mail && at > aggregate.taken && !is_mail_at(at - 1) {
             at -= 1;
         }
         aggregate.queue.insert(at, number);
@@ -208,7 +200,7 @@ impl Backlog {
         if let Some(head) = aggregate.head.take() {
             self.ready.remove(&head);
         }
-        let state = |number: &Number| self.entries[number].state;
+        let state = |number: &Number| self.entries.get(number).map_or(State::Ready, |entry| entry.state);
         let is_taken = |number: &&Number| state(number).is_taken();
         aggregate.taken = aggregate.queue.iter().take_while(is_taken).count();
         let rest = aggregate.queue.iter().skip(aggregate.taken);
@@ -231,7 +223,7 @@ impl Backlog {
             while batch.len() < max
                 && let Some(number) = self.ready.pop_first()
             {
-                if is_paused(&self.entries[&number]) {
+                if self.get(number).is_some_and(&is_paused) {
                     self.ready.insert(number);
                     self.set(number, State::Held);
                     held.push(number);
@@ -341,10 +333,7 @@ impl Backlog {
 
     /// Removes all of `partition` that is not being committed.
     pub fn abandon(&mut self, partition: PartitionId) -> Vec<(Number, Box<Entry>)> {
-        let is_gone =
-            |_: &Number, entry: &mut Box<Entry>| entry.partition == partition && entry.state != State::Committing;
-        let mut gone: Vec<(Number, Box<Entry>)> = self.entries.extract_if(is_gone).collect();
-        gone.sort_unstable_by_key(|(number, _)| *number);
+        let gone = self.entries.extract(|entry| entry.partition == partition && entry.state != State::Committing);
         let mut slots = BTreeSet::new();
         for (number, entry) in &gone {
             match entry.slot {
@@ -359,9 +348,10 @@ impl Backlog {
         }
         for slot in slots {
             let (entries, (_, aggregate)) = (&self.entries, &mut self.slots[slot.at]);
+            let is_mail = |number: &Number| entries.get(number).is_some_and(|entry| entry.mail.is_some());
             if let Some(aggregate) = aggregate {
-                aggregate.queue.retain(|number| entries.contains_key(number));
-                aggregate.mail = aggregate.queue.iter().filter(|number| entries[*number].mail.is_some()).count();
+                aggregate.queue.retain(|number| entries.contains(number));
+                aggregate.mail = aggregate.queue.iter().filter(|number| is_mail(number)).count();
             }
             self.refresh(slot);
             self.tidy(slot);
@@ -391,9 +381,9 @@ impl Backlog {
         }
     }
 
-    /// What follows nobody.
-    pub fn free_standing(&self) -> impl Iterator<Item = Number> {
-        self.entries.iter().filter(|(_, entry)| entry.slot.is_none()).map(|(number, _)| *number)
+    /// Whether this row of the mailbox is here, and follows nobody.
+    pub fn has_row(&self, row: i64) -> bool {
+        self.entries.any(|entry| entry.slot.is_none() && entry.mail.as_ref().is_some_and(|mail| mail.position == row))
     }
 
     /// Lets go of actors that have been idle since before `idle_before`, and of the idlest beyond `max`, but of none that has messages here.

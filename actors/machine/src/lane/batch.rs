@@ -58,7 +58,7 @@ pub(super) struct Wait {
 pub(super) struct Batch {
     pub messages: Vec<Number>,
     pub phase: Phase,
-    step: Step,
+    pub step: Step,
     /// The aggregates that the look-up asks for, in its order.
     asked: Vec<Option<Slot>>,
     pub cold: BTreeMap<Slot, Cold>,

@@ -9,11 +9,15 @@ use holdfast_core::{
     AggregateId, PartitionId,
     batch::Fence,
     epoch::PartitionRow,
+    invariant::Invariant,
     port::store::{CommitError, Committed, StoreError},
+    watermark::Watermark,
 };
 
 use super::{
-    Action, Branch, Machine, Report, is_timer,
+    Action, Branch, Machine, Report,
+    invariants::check,
+    is_timer,
     message::{Number, Slot, State},
     plan::{InFlight, Phase, Plan},
     undone::Refusal,
@@ -199,7 +203,12 @@ impl Machine {
             if let (Some(head), true) = (committed.heads.get(&partition), is_held)
                 && let Some(owned) = self.partitions.get_mut(&partition)
             {
+                let (last, before) = (owned.batch, owned.outbox_head);
                 (owned.batch, owned.outbox_head) = (batch, *head);
+                let what = || format!("batch {batch} of {partition} follows {last}");
+                check(Invariant::OneHistory, batch == last + 1, what, actions);
+                let what = || format!("the outbox of {partition} ends at {head}, after {before}");
+                check(Invariant::Order, *head >= before, what, actions);
                 actions.push(Action::Remember { partition, batch });
             }
         }
@@ -234,8 +243,11 @@ impl Machine {
             let Some(entry) = self.backlog.get(*number) else { continue };
             let partition = entry.partition;
             if happened(&partition) {
-                if self.batch.is_some() {
-                    self.recent.extend(entry.message.as_ref().and_then(|message| message.claim));
+                let (state, claim) = (entry.state, entry.message.as_ref().and_then(|message| message.claim));
+                let what = || format!("{number:?} is done, and was {}", state.name());
+                check(Invariant::Durable, state == State::Committing, what, actions);
+                if let Some(claim) = claim.filter(|_| self.batch.is_some()) {
+                    self.recent.insert(claim);
                 }
                 self.finish(*number, None, actions);
             } else if outdated.contains(&partition) {
@@ -247,6 +259,7 @@ impl Machine {
         self.mark_done(&plan, happened);
         for fence in fences.iter().filter(|fence| happened(&fence.partition)) {
             for (topic, next) in &fence.consumed {
+                self.check_note(&plan, fence.partition, topic, *next, actions);
                 actions.push(Action::Note { topic: topic.clone(), partition: fence.partition, next: *next });
             }
         }
@@ -258,6 +271,21 @@ impl Machine {
             }
             self.undo(again, false, actions);
         }
+    }
+
+    /// I7: an offset is told to the log only if all before it is done.
+    pub(super) fn check_note(
+        &self,
+        plan: &Plan,
+        partition: PartitionId,
+        topic: &str,
+        next: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        let owned = self.partitions.get(&partition).filter(|owned| plan.terms.get(&partition) == Some(&owned.term));
+        let low = owned.and_then(|owned| owned.marks.get(topic)).map(Watermark::low);
+        let what = || format!("{topic}-{partition} is consumed up to {next}, and done up to {low:?}");
+        check(Invariant::NothingVanishes, low.is_none_or(|low| next <= low), what, actions);
     }
 
     /// Notes offsets as done.

@@ -11,6 +11,7 @@ use holdfast_core::{
     disposition::WaitReason,
     epoch::{Generation, PartitionRow, Token},
     growth::Growth,
+    invariant::Invariant,
     port::store::{CommitError, Committed, StoreError, Wanted},
 };
 
@@ -403,4 +404,6 @@ pub enum Report {
     NotAcknowledged(PartitionId, StoreError),
     /// An ownership has ended without an order.
     Lost(PartitionId, u64, Loss),
+    /// An invariant is violated: a bug of the machine or of its shell.
+    Violated(Invariant, String),
 }

@@ -11,11 +11,11 @@ use holdfast_machine::lane::{
 
 use super::{Decided, Lane, Lost};
 use crate::{
+    delivery::{Delivery, Verdicts},
     partition::{PartitionMessage, Post},
     router::RouteError,
     telemetry,
-    verdicts::Verdicts,
-    work::{Delivery, Input, Item, Snapshot, Step, Verdict, Work, to_caller},
+    work::{Input, Item, Snapshot, Step, Verdict, Work, to_caller},
 };
 
 impl Lane {
@@ -201,6 +201,7 @@ impl Lane {
                 count,
                 "partition count acknowledged"
             ),
+            Report::Violated(invariant, detail) => _ = invariant.check(false, || format!("{context}: {detail}")),
             Report::NotAcknowledged(partition, error) => tracing::warn!(context, partition = partition.0, %error,
                 "a partition count could not be acknowledged; the partition is given up"),
         }

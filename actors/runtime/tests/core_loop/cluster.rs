@@ -1,6 +1,7 @@
 //! One log, one store, one group, and nodes of the counter context over them.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     fmt::Write as _,
     future::Future,
@@ -15,7 +16,9 @@ use bytes::Bytes;
 use holdfast_core::{
     AggregateId, CallEnvelope, KeyHash, PartitionId, Record, Timestamp,
     envelope::{EnvelopeOut, Headers},
+    invariant,
 };
+use holdfast_machine::Rules;
 use holdfast_runtime::{BoundedContext, Config, Node, Ports, telemetry::NoTrace};
 use holdfast_testkit::{MemoryGroup, MemoryLog, MemoryMembership, MemoryPublisher, MemoryStore, VirtualClock};
 use uuid::Uuid;
@@ -31,6 +34,17 @@ pub struct Cluster {
     pub group: MemoryGroup,
     pub oracle: Oracle,
     started: AtomicU32,
+}
+
+thread_local! {
+    /// Whether all nodes of this test keep every rule. A test and its nodes share a thread.
+    static IS_SOUND: Cell<bool> = const { Cell::new(true) };
+}
+
+/// A violated invariant fails the test: the loop that noticed it panics. Not where a rule is left out, for that is what is to be noticed.
+fn heed_invariants(rules: Rules) {
+    IS_SOUND.set(IS_SOUND.get() && rules == Rules::SOUND);
+    invariant::on_violation(|invariant, detail| assert!(!IS_SOUND.get(), "{invariant} is violated: {detail}"));
 }
 
 pub struct Member {
@@ -74,6 +88,7 @@ impl Cluster {
 
     /// Starts a node with a handle on the store that may be broken from the start.
     pub async fn start_on(&self, store: MemoryStore, config: Config) -> Member {
+        heed_invariants(config.rules);
         let log = self.log.node();
         let publisher = MemoryPublisher::new(log.clone());
         let membership = self.group.join();

@@ -22,7 +22,7 @@ use holdfast_machine::{
     Ask, Now, Rules,
     lane::{
         Action, Arrival, Branch, Claimed, Content, Delivery, Disposal, Failure, Found, Input, Machine, Mail, Message,
-        Number, Origin, Part, Reply, Settings, Source, Verdict,
+        Number, Origin, Part, Reply, Report, Settings, Source, Verdict,
     },
 };
 use uuid::Uuid;
@@ -202,7 +202,7 @@ impl Node {
     }
 
     pub fn left_over(&self) -> String {
-        let states: Vec<_> = self.machine.states().collect();
+        let states = self.machine.states();
         format!("{states:?}, {:?}", self.machine.doing())
     }
 
@@ -259,10 +259,10 @@ impl Node {
         store: &Store,
         edges: &mut BTreeSet<(&'static str, &'static str)>,
     ) -> Happened {
-        let before: BTreeMap<Number, &'static str> = self.machine.states().collect();
+        let before: BTreeMap<Number, &'static str> = self.machine.states();
         let mut happened = Happened::default();
         self.machine.handle(input, Now { boot: now, awake: now }, &mut happened.actions);
-        let after: BTreeMap<Number, &'static str> = self.machine.states().collect();
+        let after: BTreeMap<Number, &'static str> = self.machine.states();
         for (number, state) in &after {
             let from = before.get(number).copied().unwrap_or("[*]");
             if from != *state {
@@ -273,6 +273,8 @@ impl Node {
         for action in happened.actions.clone() {
             self.perform(action, store, &mut happened);
         }
+        let wrong = self.machine.audit().into_iter().map(|(invariant, detail)| (invariant.id(), detail));
+        happened.violations.extend(wrong);
         happened
     }
 
@@ -282,6 +284,7 @@ impl Node {
                 self.finding = Some(ask);
                 happened.asked.push(Question::Find { ask, aggregates: wanted.aggregates, claimants, unprepared });
             }
+            Action::Report(Report::Violated(invariant, detail)) => happened.violations.push((invariant.id(), detail)),
             Action::Ask { ask, messages } => happened.asked.push(Question::Ask { ask, messages }),
             Action::Decide { deliveries } => {
                 for delivery in deliveries {

@@ -1,19 +1,99 @@
-//! Where the verdicts of a batch come together: its lane is woken for many at once, and when all are in.
+//! Deliveries to actors, and where their verdicts come together: a lane is woken for many at once, and when all are in.
 //!
-//! Invariant: a delivery ends once, with its verdict, or as missed if all who could decide it are gone. Deliberately absent: what follows from either.
+//! Invariant: a delivery ends once, with its verdict, or as missed if all that could decide it are gone. Deliberately absent: what follows from either.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
-use holdfast_core::PartitionId;
+use holdfast_core::{AggregateId, KeyHash, PartitionId};
+use holdfast_machine::lane as machine;
 use tokio::sync::Notify;
 
-use crate::work::{Delivery, Verdict};
+use crate::work::{Item, Verdict};
 
-/// The lane takes in so many while actors decide others.
+/// Verdicts that a lane takes in while actors decide others.
 const AT_ONCE: usize = 64;
+
+/// The messages of one batch for one aggregate, shared between the lane, the supervisor and the actor, so that a dying actor takes
+/// none with it.
+pub(crate) struct Delivery {
+    /// Numbers the deliveries of a lane.
+    pub number: u64,
+    /// The ownership under which it is decided.
+    pub term: u64,
+    pub aggregate: AggregateId,
+    pub hash: KeyHash,
+    /// The partition that decides it, and which its events go to.
+    pub home: PartitionId,
+    /// The count by which that is its home.
+    pub count: u32,
+    pub items: Vec<Arc<Item>>,
+    /// The item being decided; read after a failure to know the culprit.
+    pub at: AtomicUsize,
+    /// Items from this one on are not decided; lowered to the culprit after a failure.
+    pub limit: AtomicUsize,
+    /// What the actor died of.
+    pub failure: OnceLock<String>,
+    verdicts: Weak<Verdicts>,
+    has_verdict: AtomicBool,
+}
+
+impl Delivery {
+    /// A delivery under the ownership `term`, as the machine has it, with its messages' bodies; its verdict goes to `verdicts`.
+    pub fn new(of: machine::Delivery, term: u64, items: Vec<Arc<Item>>, verdicts: &Arc<Verdicts>) -> Self {
+        let machine::Delivery { delivery: number, aggregate, hash, partition: home, count, .. } = of;
+        verdicts.expect(home);
+        Self {
+            number,
+            term,
+            aggregate,
+            hash,
+            home,
+            count,
+            at: AtomicUsize::new(0),
+            limit: AtomicUsize::new(items.len()),
+            items,
+            failure: OnceLock::new(),
+            verdicts: Arc::downgrade(verdicts),
+            has_verdict: AtomicBool::new(false),
+        }
+    }
+
+    /// Tells the lane the verdict, unless it has one. A lane that is gone has dropped the partition; nobody waits.
+    pub fn conclude(self: Arc<Self>, verdict: Verdict) {
+        if !self.has_verdict.swap(true, Ordering::AcqRel)
+            && let Some(verdicts) = self.verdicts.upgrade()
+        {
+            verdicts.decided(self, verdict);
+        }
+    }
+
+    /// After an actor died: what comes before the item it was deciding is decided again, that item and what follows is not.
+    pub fn cut_at_culprit(&self, error: &str) {
+        self.limit.fetch_min(self.at.load(Ordering::Acquire), Ordering::AcqRel);
+        let _ = self.failure.set(error.to_owned());
+    }
+
+    /// The items to decide.
+    pub fn open(&self) -> &[Arc<Item>] {
+        &self.items[..self.limit.load(Ordering::Acquire)]
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if !*self.has_verdict.get_mut()
+            && let Some(verdicts) = self.verdicts.upgrade()
+        {
+            verdicts.missed(self.home, self.term);
+        }
+    }
+}
 
 /// What is expected of one batch, and what has come. Its lane alone keeps it.
 #[derive(Default)]

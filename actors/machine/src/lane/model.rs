@@ -1,0 +1,251 @@
+//! A lane, explored exhaustively within bounds: the machine itself, one partition, a few messages of two aggregates, and two faults.
+//!
+//! The port is the most general one that keeps its contract: what the machine asks is answered at any later moment and in any order; a commit of unknown
+//! outcome has happened, has not, or happens still, unless a new token forbids it. Time passes only up to what the machine waits for. Two states are one if
+//! they differ in nothing but the numbers of questions and deliveries, the clock, and what is not looked at any more. Deliberately absent: homes that move
+//! (see the simulator), a second partition, strong reads, shared quantities, effects and timers.
+
+mod world;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use holdfast_core::{
+    PartitionId,
+    epoch::{Generation, Token},
+    growth::Growth,
+    retry::RetryPolicy,
+};
+use stateright::{Checker as _, Model, Property};
+use uuid::Uuid;
+
+use self::world::{How, Pending, State, Store};
+use super::{Input, Machine, Origin, Own, Settings};
+use crate::Rules;
+
+const P: PartitionId = PartitionId(0);
+const TOPIC: &str = "t.commands";
+const SOUND: &str = "every promise is kept";
+const ENDS: &str = "whatever was read is done in the end";
+
+/// One message: its aggregate, its id, and what is the matter with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Letter {
+    aggregate: &'static str,
+    id: u8,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    /// Its handler fails, whenever it is tried.
+    Poison,
+    /// Its handler fails the first time.
+    Flaky,
+    /// It needs another context.
+    Lacking,
+    /// A caller waits for it.
+    Call,
+}
+
+const fn letter(aggregate: &'static str, id: u8, kind: Kind) -> Letter {
+    Letter { aggregate, id, kind }
+}
+
+#[derive(Clone, Debug)]
+struct Lane {
+    letters: &'static [Letter],
+    batch: usize,
+    faults: u8,
+    rules: Rules,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Move {
+    Read,
+    Answer(usize, How),
+    Tick,
+    /// The supervisor of the partition dies.
+    Die,
+    Drop,
+}
+
+impl Lane {
+    /// The records among the letters, with their places.
+    fn records(&self) -> impl Iterator<Item = (usize, Letter)> {
+        self.letters.iter().copied().enumerate().filter(|(_, letter)| letter.kind != Kind::Call)
+    }
+
+    fn offset(&self, at: usize) -> u64 {
+        self.records().take_while(|(place, _)| *place < at).count() as u64
+    }
+}
+
+impl Model for Lane {
+    type State = State;
+    type Action = Move;
+
+    fn init_states(&self) -> Vec<State> {
+        let settings = Settings {
+            batch_items_max: self.batch,
+            retry: RetryPolicy { budget: 2, ..RetryPolicy::default() },
+            poll_every: Duration::from_secs(1),
+            passivate_after: Duration::MAX,
+            live_max: 8,
+            rules: self.rules,
+        };
+        let growth = Growth { generations: BTreeMap::from([(Generation(1), 1)]), ..Growth::default() };
+        let mut state = State {
+            machine: Machine::new(settings, Arc::new(growth)),
+            now: Duration::from_secs(1),
+            read: 0,
+            faults: self.faults,
+            store: Store { token: 1, ..Store::default() },
+            pending: Vec::new(),
+            bodies: BTreeMap::new(),
+            effects: Vec::new(),
+            refused: BTreeSet::new(),
+            number: 0,
+            wrong: Vec::new(),
+            is_over: false,
+        };
+        let own = Own {
+            partition: P,
+            term: 1,
+            token: Token(Uuid::from_u128(1)),
+            generation: Generation(1),
+            count: 1,
+            is_serving: true,
+            batch: 0,
+            outbox_head: 0,
+        };
+        state.tell(self, Input::Own(own));
+        vec![state]
+    }
+
+    fn actions(&self, state: &State, moves: &mut Vec<Move>) {
+        if state.is_over || !state.wrong.is_empty() {
+            return;
+        }
+        if state.read < self.letters.len() && state.machine.takes_more() {
+            moves.push(Move::Read);
+        }
+        for (at, pending) in state.pending.iter().enumerate() {
+            moves.push(Move::Answer(at, How::Well));
+            if state.faults > 0 {
+                let hows: &[How] = match pending {
+                    Pending::Find { .. } | Pending::Elsewhere { .. } | Pending::Retoken { .. } => &[How::Away],
+                    Pending::Commit { .. } => {
+                        &[How::Away, How::Refused, How::Slow, How::LostAfter, How::LostBefore, How::LostOnItsWay]
+                    }
+                    _ => &[],
+                };
+                moves.extend(hows.iter().map(|how| Move::Answer(at, *how)));
+            }
+        }
+        if state.machine.due().is_some_and(|due| due > state.now) && state.pending.is_empty() {
+            moves.push(Move::Tick);
+        }
+        if state.faults > 0 {
+            moves.extend([Move::Die, Move::Drop]);
+        }
+    }
+
+    fn next_state(&self, last: &State, r#move: Move) -> Option<State> {
+        let mut state = last.clone();
+        match r#move {
+            Move::Read => {
+                let at = state.read;
+                state.read += 1;
+                let origin = match self.letters[at].kind {
+                    Kind::Call => Origin::Call,
+                    _ => Origin::Log((TOPIC.into(), self.offset(at))),
+                };
+                let arrival = state.arrival(self, at, origin, None);
+                state.tell(self, Input::Arrived(arrival));
+            }
+            Move::Answer(at, how) => {
+                state.faults -= u8::from(how != How::Well);
+                state.answer(self, at, how);
+            }
+            Move::Tick => {
+                state.now = state.machine.due().unwrap_or(state.now);
+                state.tell(self, Input::Turn);
+            }
+            Move::Die => {
+                state.faults -= 1;
+                state.tell(self, Input::SupervisorDied { partition: P, term: 1 });
+            }
+            Move::Drop => {
+                state.faults -= 1;
+                state.tell(self, Input::Drop { partition: P, term: 1 });
+            }
+        }
+        Some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always(SOUND, |_, state: &State| state.wrong.is_empty()),
+            Property::always(ENDS, |lane: &Self, state: &State| {
+                let is_still = state.pending.is_empty() && state.read == lane.letters.len();
+                !is_still || state.is_over || !state.wrong.is_empty() || state.ends(lane)
+            }),
+            Property::sometimes("all is done", |lane: &Self, state: &State| state.is_done(lane)),
+        ]
+    }
+}
+
+fn explore(lane: &Lane) -> (usize, Option<String>) {
+    let checker = lane.clone().checker().threads(2).spawn_bfs().join();
+    let found = [SOUND, ENDS].into_iter().find_map(|property| checker.discovery(property));
+    let found = found.map(|path| {
+        let wrong = path.last_state().wrong.join("; ");
+        format!("{wrong}: {:?}", path.into_actions())
+    });
+    if found.is_none() {
+        checker.assert_properties();
+    }
+    (checker.unique_state_count(), found)
+}
+
+const A: &str = "a";
+const B: &str = "b";
+const MIXED: &[Letter] =
+    &[letter(A, 0, Kind::Plain), letter(B, 1, Kind::Plain), letter(A, 2, Kind::Plain), letter(A, 0, Kind::Plain)];
+const POISON: &[Letter] = &[letter(A, 0, Kind::Poison), letter(A, 1, Kind::Plain), letter(B, 2, Kind::Plain)];
+const FLAKY: &[Letter] = &[letter(A, 0, Kind::Flaky), letter(A, 1, Kind::Plain), letter(B, 2, Kind::Plain)];
+const LACKING: &[Letter] = &[letter(A, 0, Kind::Lacking), letter(A, 1, Kind::Plain), letter(B, 2, Kind::Plain)];
+const CALLS: &[Letter] = &[letter(A, 0, Kind::Plain), letter(A, 1, Kind::Call), letter(A, 1, Kind::Call)];
+const BASE: Lane = Lane { letters: MIXED, batch: 4, faults: 2, rules: Rules::SOUND };
+
+#[test]
+fn lane_keeps_every_promise_in_bounds() {
+    for (name, letters) in
+        [("mixed", MIXED), ("poison", POISON), ("flaky", FLAKY), ("lacking", LACKING), ("calls", CALLS)]
+    {
+        for batch in [1, 4] {
+            let (states, found) = explore(&Lane { letters, batch, ..BASE });
+            println!("{name}, batches of {batch}: {states} states");
+            assert_eq!(found, None);
+        }
+    }
+}
+
+#[test]
+fn rule_left_out_breaks_a_promise_of_the_lane() {
+    let broken = [
+        ("claims_count_within_batch", MIXED, Rules { claims_count_within_batch: false, ..Rules::SOUND }),
+        ("settles_unknown_commits", MIXED, Rules { settles_unknown_commits: false, ..Rules::SOUND }),
+        ("applies_mail_before_records", FLAKY, Rules { applies_mail_before_records: false, ..Rules::SOUND }),
+    ];
+    for (name, letters, rules) in broken {
+        let (states, found) = explore(&Lane { letters, rules, ..BASE });
+        println!("{name}: {states} states, {found:?}");
+        assert!(found.is_some(), "{name} is harmless");
+    }
+}

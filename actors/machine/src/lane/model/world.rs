@@ -1,0 +1,504 @@
+//! What a lane is told and does in the model: the store, what is asked, and the promises.
+//!
+//! Deliberately absent: which comes next.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    hash::{Hash, Hasher},
+    time::Duration,
+};
+
+use holdfast_core::{
+    AggregateId, KeyHash,
+    batch::Fence,
+    dedup::{Answer, ClaimKey},
+    epoch::{Generation, PartitionRow, Token},
+    port::store::{CommitError, Committed, StoreError},
+};
+use stateright::Model as _;
+use uuid::Uuid;
+
+use super::{Kind, Lane, Letter, Move, P, TOPIC};
+use crate::{
+    Ask, Now,
+    lane::{
+        Action, Arrival, Batch, Claimed, Content, Disposal, Entry, Failure, Found, Input, Machine, Mail, Message,
+        Number, Origin, Part, Reply, Report, Verdict, plan::InFlight,
+    },
+};
+
+/// The other context that a message may need.
+const CONTEXT: &str = "prices";
+
+/// What a commit does to the store.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Effect {
+    /// A message is applied, by its place among the letters.
+    Apply(usize),
+    Remove(i64),
+    Put(usize, u32),
+    Defer(i64, u32),
+    Dead(usize),
+}
+
+/// What was asked and is not answered.
+#[derive(Clone, Debug)]
+pub(super) enum Pending {
+    Find {
+        ask: Ask,
+        aggregates: Vec<AggregateId>,
+        claimants: Vec<Number>,
+        unprepared: Vec<Number>,
+    },
+    Elsewhere {
+        ask: Ask,
+        messages: Vec<Number>,
+    },
+    Decide {
+        delivery: u64,
+        messages: Vec<Number>,
+    },
+    Commit {
+        ask: Ask,
+        fences: Vec<Fence>,
+    },
+    /// A commit that its lane was told nothing of, and that may happen still.
+    Ghost {
+        fences: Vec<Fence>,
+        effects: Vec<Effect>,
+    },
+    Retoken {
+        ask: Ask,
+    },
+    Compare {
+        ask: Ask,
+    },
+    Look {
+        ask: Ask,
+    },
+}
+
+/// How a question is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    Well,
+    Away,
+    Refused,
+    Slow,
+    LostAfter,
+    LostBefore,
+    LostOnItsWay,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Store {
+    pub consumed: u64,
+    pub applied: Vec<usize>,
+    pub mail: BTreeMap<i64, (usize, u32)>,
+    pub dead: Vec<usize>,
+    pub batch: u64,
+    pub token: u128,
+    pub positions: i64,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Body {
+    pub letter: usize,
+    /// Its row, and its failures so far, if it is mail.
+    pub mail: Option<(i64, u32)>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    pub machine: Machine,
+    pub now: Duration,
+    pub read: usize,
+    pub faults: u8,
+    pub store: Store,
+    pub pending: Vec<Pending>,
+    pub bodies: BTreeMap<Number, Body>,
+    /// What the commit in flight does.
+    pub effects: Vec<Effect>,
+    /// Calls that were told that they are not done.
+    pub refused: BTreeSet<usize>,
+    pub number: u64,
+    pub wrong: Vec<String>,
+    pub is_over: bool,
+}
+
+fn id_of(letter: Letter) -> AggregateId {
+    AggregateId { kind: "counter", key: letter.aggregate.into() }
+}
+
+fn claim_of(letter: Letter) -> ClaimKey {
+    ClaimKey { id: Uuid::from_u128(u128::from(letter.id)), scope: Uuid::nil() }
+}
+
+impl State {
+    pub fn tell(&mut self, lane: &Lane, input: Input) {
+        let mut actions = Vec::new();
+        let now = Now { boot: self.now, awake: self.now };
+        self.machine.handle(input, now, &mut actions);
+        self.machine.handle(Input::Turn, now, &mut actions);
+        for action in actions {
+            self.perform(lane, action);
+        }
+        self.wrong.extend(self.machine.audit().into_iter().map(|wrong| format!("{wrong:?}")));
+    }
+
+    fn perform(&mut self, lane: &Lane, action: Action) {
+        match action {
+            Action::Find { ask, wanted, claimants, unprepared } => {
+                self.pending.push(Pending::Find { ask, aggregates: wanted.aggregates, claimants, unprepared });
+            }
+            Action::Ask { ask, messages } => self.pending.push(Pending::Elsewhere { ask, messages }),
+            Action::Decide { deliveries } => self.pending.extend(
+                deliveries.into_iter().map(|of| Pending::Decide { delivery: of.delivery, messages: of.messages }),
+            ),
+            Action::Commit { ask, fences, parts, .. } => {
+                self.effects = parts.into_iter().flat_map(|part| self.effects_of(part)).collect();
+                self.pending.push(Pending::Commit { ask, fences });
+            }
+            Action::CommitAgain { ask, fences } => self.pending.push(Pending::Commit { ask, fences }),
+            Action::Compare { ask } => self.pending.push(Pending::Compare { ask }),
+            Action::Retoken { ask, .. } => self.pending.push(Pending::Retoken { ask }),
+            Action::Look { ask, .. } => self.pending.push(Pending::Look { ask }),
+            Action::Answer { message, reply } => {
+                let letter = self.bodies.get(&message).map(|body| body.letter);
+                if let Some(letter) = letter.filter(|letter| lane.letters[*letter].kind == Kind::Call)
+                    && !matches!(reply, Reply::Known(_))
+                {
+                    self.refused.insert(letter);
+                }
+            }
+            Action::Done { message } => _ = self.bodies.remove(&message),
+            Action::Report(Report::Violated(invariant, detail)) => self.wrong.push(format!("{invariant}: {detail}")),
+            Action::Report(Report::Lost(..)) | Action::Stop { .. } => self.is_over = true,
+            _ => {}
+        }
+    }
+
+    fn effects_of(&self, part: Part) -> Vec<Effect> {
+        let body = |number: &Number| self.bodies[number].clone();
+        match part {
+            Part::Decided { messages, .. } => messages
+                .iter()
+                .map(body)
+                .flat_map(|body| {
+                    body.mail.map(|(row, _)| Effect::Remove(row)).into_iter().chain([Effect::Apply(body.letter)])
+                })
+                .collect(),
+            Part::Disposed { message, disposal } => {
+                let Body { letter, mail } = body(&message);
+                let removal = mail.map(|(row, _)| Effect::Remove(row)).into_iter();
+                match disposal {
+                    Disposal::Put { attempts, .. } => vec![Effect::Put(letter, attempts)],
+                    Disposal::Defer { attempts, .. } => {
+                        mail.map(|(row, _)| Effect::Defer(row, attempts)).into_iter().collect()
+                    }
+                    Disposal::Dead { .. } | Disposal::Refuse | Disposal::Unfiled { .. } => {
+                        removal.chain([Effect::Dead(letter)]).collect()
+                    }
+                    Disposal::Repeat | Disposal::PutOff { .. } => removal.collect(),
+                }
+            }
+        }
+    }
+
+    /// Commits, if the fence holds. `None` if it is stale.
+    fn commit(&mut self, lane: &Lane, fences: &[Fence], effects: &[Effect]) -> Option<Committed> {
+        let [fence] = fences else { return None };
+        if fence.token.0.as_u128() != self.store.token || fence.number != self.store.batch + 1 {
+            return None;
+        }
+        self.store.batch += 1;
+        for effect in effects {
+            match effect {
+                Effect::Apply(letter) => self.apply(lane, *letter),
+                Effect::Remove(row) => _ = self.store.mail.remove(row),
+                Effect::Put(letter, attempts) => {
+                    self.store.positions += 1;
+                    self.store.mail.insert(self.store.positions, (*letter, *attempts));
+                }
+                Effect::Defer(row, attempts) => {
+                    if let Some((_, counted)) = self.store.mail.get_mut(row) {
+                        *counted = *attempts;
+                    }
+                }
+                Effect::Dead(letter) => self.store.dead.push(*letter),
+            }
+        }
+        for (_, next) in &fence.consumed {
+            self.store.consumed = *next;
+        }
+        let vanished = lane.records().take(usize::try_from(self.store.consumed).expect("few"));
+        for (at, letter) in vanished {
+            if !self.is_settled(lane, at) {
+                self.wrong.push(format!("I7: {letter:?} is consumed, and nothing came of it"));
+            }
+        }
+        Some(Committed { granted: vec![true; 8], heads: [(P, self.store.batch)].into(), ..Committed::default() })
+    }
+
+    /// Whether a letter, or its twin, is applied, dead, or in the mailbox.
+    fn is_settled(&self, lane: &Lane, at: usize) -> bool {
+        let is_same = |other: &usize| lane.letters[*other].id == lane.letters[at].id;
+        let mut mail = self.store.mail.values().map(|(letter, _)| letter);
+        self.store.applied.iter().any(is_same) || self.store.dead.iter().any(is_same) || mail.any(is_same)
+    }
+
+    fn apply(&mut self, lane: &Lane, at: usize) {
+        let letter = lane.letters[at];
+        for other in self.store.applied.iter().map(|other| lane.letters[*other]) {
+            if other.id == letter.id {
+                self.wrong.push(format!("I2: {letter:?} is applied twice"));
+            }
+        }
+        let is_later = |other: &&usize| {
+            let of = lane.letters[**other];
+            of.aggregate == letter.aggregate && of.kind != Kind::Call && **other > at
+        };
+        if letter.kind != Kind::Call && self.store.applied.iter().any(|other| is_later(&other)) {
+            self.wrong.push(format!("I3: {letter:?} is applied after a later one"));
+        }
+        if self.refused.contains(&at) {
+            self.wrong.push(format!("I1: {letter:?} is done, and its caller was told that it is not"));
+        }
+        self.store.applied.push(at);
+    }
+
+    pub fn arrival(&mut self, lane: &Lane, at: usize, origin: Origin, mail: Option<(i64, u32)>) -> Arrival {
+        let letter = lane.letters[at];
+        self.number += 1;
+        let number = Number(self.number);
+        self.bodies.insert(number, Body { letter: at, mail });
+        let hash = KeyHash::of(letter.aggregate.as_bytes());
+        let (aggregate, claim) = (id_of(letter), Some(claim_of(letter)));
+        let message = Message { aggregate, hash, origin, claim, seed: 0, failure: None };
+        Arrival { number, partition: P, term: 1, content: Content::Message(message) }
+    }
+
+    pub fn answer(&mut self, lane: &Lane, at: usize, how: How) {
+        let pending = self.pending.remove(at);
+        let away = || StoreError::Unavailable("away".into());
+        let letter = |state: &Self, number: &Number| state.bodies.get(number).map(|body| lane.letters[body.letter]);
+        let input = match pending {
+            Pending::Find { ask, .. } if how == How::Away => Input::Found { ask, found: Err(away()) },
+            Pending::Find { ask, aggregates, claimants, unprepared } => {
+                let waiting = |id: &AggregateId| {
+                    let is_of = |(letter, _): &&(usize, u32)| id_of(lane.letters[*letter]) == *id;
+                    self.store.mail.values().filter(is_of).count() as u64
+                };
+                let aggregates = aggregates.iter().map(|id| (Ok(()), waiting(id))).collect();
+                let is_claimed = |number: &&Number| {
+                    let id = letter(self, number).map(|letter| letter.id);
+                    self.store.applied.iter().any(|other| Some(lane.letters[*other].id) == id)
+                };
+                let answer = Answer::Applied { version: 0, reply: Vec::new().into() };
+                let claims = claimants.iter().filter(is_claimed);
+                let claims = claims.map(|number| (*number, Claimed::Repeat(answer.clone()))).collect();
+                let lacking = |number: &&Number| letter(self, number).is_some_and(|of| of.kind == Kind::Lacking);
+                let needs = unprepared.iter().filter(lacking).map(|number| (*number, Ok(CONTEXT))).collect();
+                Input::Found { ask, found: Ok(Found { aggregates, claims, needs }) }
+            }
+            Pending::Elsewhere { ask, messages } => {
+                let failures = messages.into_iter().filter(|_| how == How::Away);
+                let failures = failures.map(|number| (number, Failure::LookUp("away".into()))).collect();
+                Input::Asked { ask, failures }
+            }
+            Pending::Decide { delivery, messages } => {
+                let is_good = |number: &&Number| {
+                    let has_failed = self.bodies.get(number).is_some_and(|body| body.mail.is_some_and(|(_, n)| n > 0));
+                    letter(self, number).is_none_or(|of| match of.kind {
+                        Kind::Poison => false,
+                        Kind::Flaky => has_failed,
+                        _ => true,
+                    })
+                };
+                let decided = messages.iter().take_while(is_good).count();
+                let failed = (decided < messages.len()).then(|| Failure::Handler("it fails".into()));
+                Input::Decided(Verdict {
+                    delivery,
+                    decided,
+                    is_changed: decided > 0,
+                    is_conditional: false,
+                    timers: [Vec::new(), Vec::new()],
+                    failed,
+                    is_unreadable: false,
+                })
+            }
+            Pending::Commit { ask, fences } => {
+                let effects = self.effects.clone();
+                let unknown = || Err(CommitError::Unknown("lost".into()));
+                let stale = || Committed { stale: vec![P], granted: vec![false; 8], ..Committed::default() };
+                let result = match how {
+                    How::Well => Ok(self.commit(lane, &fences, &effects).unwrap_or_else(stale)),
+                    How::Away => Err(CommitError::Unavailable("away".into())),
+                    How::Refused => {
+                        Err(CommitError::Data { sqlstate: "22000".into(), message: "a row was refused".into() })
+                    }
+                    How::Slow => Err(CommitError::Slow("too slow".into())),
+                    How::LostAfter => {
+                        self.commit(lane, &fences, &effects);
+                        unknown()
+                    }
+                    How::LostBefore => unknown(),
+                    How::LostOnItsWay => {
+                        self.pending.push(Pending::Ghost { fences, effects });
+                        unknown()
+                    }
+                };
+                Input::Committed { ask, result }
+            }
+            Pending::Ghost { fences, effects } => {
+                self.commit(lane, &fences, &effects);
+                return;
+            }
+            Pending::Retoken { ask } => {
+                self.store.token += 1;
+                Input::Retokened { ask, rows: (how == How::Well).then(|| vec![self.row()]) }
+            }
+            Pending::Compare { ask } => Input::Compared { ask, rows: Ok(vec![self.row()]) },
+            Pending::Look { ask } => {
+                let rows = self.store.mail.clone();
+                let due = rows.into_iter().map(|(position, (letter, attempts))| {
+                    let mail = Mail { position, attempts, waited: Duration::ZERO };
+                    self.arrival(lane, letter, Origin::Mail(mail), Some((position, attempts)))
+                });
+                Input::Due { ask, due: due.collect() }
+            }
+        };
+        self.tell(lane, input);
+    }
+
+    fn row(&self) -> PartitionRow {
+        PartitionRow {
+            token: Some(Token(Uuid::from_u128(self.store.token))),
+            batch: self.store.batch,
+            outbox_head: self.store.batch,
+            consumed: vec![(TOPIC.into(), self.store.consumed)],
+            ..PartitionRow::new(P, Generation(1))
+        }
+    }
+
+    /// Whether everything that was read comes to its end if nothing fails any more.
+    pub fn ends(&self, lane: &Lane) -> bool {
+        let mut state = self.clone();
+        for _ in 0..100 {
+            if state.is_done(lane) {
+                return true;
+            }
+            let mut moves = Vec::new();
+            lane.actions(&state, &mut moves);
+            let goes_on = |way: &&Move| matches!(way, Move::Read | Move::Answer(_, How::Well) | Move::Tick);
+            let Some(next) = moves.iter().find(goes_on).and_then(|way| lane.next_state(&state, *way)) else { break };
+            state = next;
+        }
+        false
+    }
+
+    pub fn is_done(&self, lane: &Lane) -> bool {
+        let is_told = self.bodies.is_empty() && self.pending.is_empty();
+        self.read == lane.letters.len() && is_told && self.store.mail.is_empty()
+    }
+
+    /// All that will be looked at again, with questions and deliveries numbered by their order, and times from now.
+    fn digest(&self) -> String {
+        let Self { read, faults, store, bodies, effects, refused, wrong, is_over, .. } = self;
+        let mut text = format!("{read} {faults} {store:?} {effects:?} {refused:?} {wrong:?} {is_over} {bodies:?}");
+        self.machine.describe(self.now, &mut text);
+        for pending in &self.pending {
+            let _ = match pending {
+                Pending::Find { ask, claimants, unprepared, aggregates } => {
+                    let is_awaited = self.machine.batch.as_ref().is_some_and(|batch| batch.step.ask == Some(*ask));
+                    write!(text, " find {is_awaited} {claimants:?} {unprepared:?} {aggregates:?}")
+                }
+                Pending::Elsewhere { messages, .. } => write!(text, " ask {messages:?}"),
+                Pending::Decide { messages, .. } => write!(text, " decide {messages:?}"),
+                Pending::Commit { fences, .. } => write!(text, " commit {fences:?}"),
+                Pending::Ghost { fences, effects } => write!(text, " ghost {fences:?} {effects:?}"),
+                Pending::Retoken { .. } => write!(text, " retoken"),
+                Pending::Compare { .. } => write!(text, " compare"),
+                Pending::Look { .. } => write!(text, " look"),
+            };
+        }
+        let ranks: BTreeMap<u64, usize> = bodies.keys().enumerate().map(|(rank, number)| (number.0, rank)).collect();
+        renamed(&text, &ranks)
+    }
+}
+
+/// The text with each `Number(n)` by its rank among those that are here, and no number of a question or a delivery.
+fn renamed(text: &str, ranks: &BTreeMap<u64, usize>) -> String {
+    let mut to = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((at, name)) =
+        ["Number(", "Ask(", "delivery: "].iter().filter_map(|name| Some((rest.find(name)?, *name))).min()
+    {
+        let (before, after) = rest.split_at(at + name.len());
+        let digits = after.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(after.len());
+        to.push_str(before);
+        if name == "Number(" {
+            let rank = after[..digits].parse().ok().and_then(|number: u64| ranks.get(&number));
+            let _ = write!(to, "{rank:?}");
+        }
+        rest = &after[digits..];
+    }
+    to.push_str(rest);
+    to
+}
+
+impl Machine {
+    /// What a later input can meet, as text.
+    fn describe(&self, now: Duration, to: &mut String) {
+        let in_time = |due: Duration| due.saturating_sub(now);
+        let mut entries: Vec<_> = self.backlog.entries().collect();
+        entries.sort_unstable_by_key(|(number, _)| *number);
+        for (number, entry) in entries {
+            let Entry { slot, state, remains, mail, need, claimed, message, .. } = entry;
+            let failure = message.as_ref().and_then(|message| message.failure.as_ref());
+            let waiting = slot.map(|slot| self.backlog.live.waiting(slot));
+            let _ = write!(
+                to,
+                "\n{number:?} {slot:?} {waiting:?} {} {remains:?} {mail:?} {need:?} {claimed:?} {failure:?}",
+                state.name()
+            );
+        }
+        for slot in self.backlog.slots_of(P) {
+            let queue: Vec<Number> = self.backlog.queue(slot).map(|(number, _)| number).collect();
+            let _ = write!(to, "\n{slot:?} {:?} {queue:?}", self.backlog.live.waiting(slot));
+        }
+        if let Some(batch) = &self.batch {
+            let Batch { messages, phase, step, cold, stale, open, plain, waits, .. } = batch;
+            let open: Vec<_> = open.values().map(|open| &open.messages).collect();
+            let step = (step.ask.is_some(), in_time(step.due));
+            let plain = (&plain.parts, &plain.messages, &plain.waiting, &plain.deferred);
+            let _ = write!(to, "\n{messages:?} {phase:?} {step:?} {cold:?} {stale:?} {open:?} {plain:?} {waits:?}");
+        }
+        for plan in &self.plans {
+            let _ = write!(to, "\n{:?} {:?} {:?} {:?}", plan.messages, plan.waiting, plan.deferred, plan.parts);
+            if let Some(InFlight { step, phase, is_last, .. }) = &plan.in_flight {
+                let _ = write!(to, " {} {:?} {phase:?} {is_last}", step.ask.is_some(), in_time(step.due));
+            }
+        }
+        for owned in self.partitions.values() {
+            let _ = write!(to, "\n{} {} {:?} {}", owned.batch, owned.outbox_head, owned.marks, owned.is_closing);
+        }
+        let questions: Vec<_> = self.questions.values().collect();
+        let (late, recent, parts) = (&self.late, &self.recent, self.backlog.parts());
+        let look = (self.looks.len(), in_time(self.look_due), self.has_decided, self.is_late_due);
+        let _ = write!(to, "\n{questions:?} {late:?} {recent:?} {parts:?} {:?} {look:?}", self.held);
+    }
+}
+
+impl Hash for State {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        self.digest().hash(to);
+    }
+}
+
+impl PartialEq for State {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest() == other.digest()
+    }
+}
