@@ -106,7 +106,8 @@ impl KafkaLog {
         Arc::clone(&self.shared.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A client that can go on. The streams of one that can't end with its error, and are opened again by whoever reads them.
+    /// A client that can go on. The streams of a client that can't end with its error, and their readers open them
+    /// again.
     fn sound(&self) -> Result<Arc<Shared>, LogError> {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = shared.fatal() {

@@ -181,6 +181,6 @@ fn accept(consumer: &BaseConsumer<MemberContext>, list: &mut TopicPartitionList,
     if list.count() == 0 {
         return Ok(());
     }
-    // Records that come in spite of a failed pause are thrown away by whoever polls.
+    // Records that come in spite of a failed pause are discarded by the thread that polls.
     consumer.pause(list)
 }

@@ -50,10 +50,10 @@ pool as materialized (
 select partition, null::text as name, null::bigint as total, null::bigint as held from locked
 union all select null, name, total, held from pool";
 
-/// Makes the rows of pools that don't exist yet, in name order, waiting for whoever is making the same ones.
+/// Makes the rows of pools that don't exist yet, in name order, waiting for transactions that make the same ones.
 const MAKE_POOLS: &str = "insert into pools (name, total, held) select name, 0, 0 from unnest($1::text[]) as u(name) order by name on conflict do nothing";
 
-/// Unmakes those that came to nothing: a pool exists from its first grant on.
+/// Removes the rows just made of pools that stay empty: a pool exists from its first grant on.
 const UNMAKE_POOLS: &str = "delete from pools where name = any($1)";
 
 /// Commits.
@@ -164,7 +164,7 @@ impl Committer {
         let missing: Vec<&str> = names.iter().copied().filter(|name| !pools.contains_key(*name)).collect();
         if !missing.is_empty() {
             sqlx::query(MAKE_POOLS).bind(&missing).execute(&mut *connection).await?;
-            // Somebody else may have made them meanwhile, and filled them.
+            // Another commit may have made them meanwhile, and filled them.
             let (_, found) = lock(connection, batch, &names).await?;
             pools = found;
         }

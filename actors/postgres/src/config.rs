@@ -31,9 +31,9 @@ pub struct Config {
     pub application: String,
     /// The context's read models.
     pub views: Vec<View>,
-    /// At most so many commits at once.
+    /// The largest number of commits at once.
     pub committers: usize,
-    /// At most so many reads at once.
+    /// The largest number of reads at once.
     pub readers: usize,
     /// A wait for a lock ends after this: a fence row held by a zombie.
     pub lock_timeout: Duration,

@@ -19,7 +19,7 @@ use sqlx::{PgConnection, Row as _};
 
 use crate::ownership;
 
-/// Whoever changes counts or generations, one after the other.
+/// The lock under which transactions change counts or generations, one after the other.
 const ALONE: &str = "select pg_advisory_xact_lock(hashtextextended('holdfast growth ' || current_schema(), 0))";
 
 /// Rows in index order, of the generation in force, and as halted as the others.
@@ -32,7 +32,8 @@ on conflict do nothing";
 const FIRST_GENERATION: &str = "
 insert into generations (generation, count) select 1, $1 where not exists (select from generations)";
 
-/// A count that is not above the newest known one is stale news, or a topic that was made anew.
+/// A count that is not above the newest known one is stale news, or that of a topic that was deleted and made
+/// again.
 const NOTE: &str = "
 insert into topic_counts (topic, count, is_first, ended)
 select $1, $2, known is null, known is null from (select max(count) as known from topic_counts where topic = $1)

@@ -101,8 +101,8 @@ where c.relnamespace = current_schema()::regnamespace and c.relkind = 'r'
     and (i.inhparent = to_regclass(n.parent) or i.inhrelid is null and obj_description(c.oid, 'pg_class') = $3)
 order by coalesce(i.inhdetachpending, false) desc, d.day";
 
-/// The comment on a table that is being dropped. A table of this name without it is somebody's copy, and
-/// stays.
+/// The comment on a table that is being dropped. A table of this name without it is a copy that an operator
+/// made, and stays.
 const MARK: &str = "holdfast: to be dropped";
 
 /// The days to come that have no table yet, with the statement that opens each.

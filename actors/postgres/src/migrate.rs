@@ -123,7 +123,7 @@ async fn prepare(connection: &mut PgConnection, role: &str, password: Option<&st
             }
         };
         let made = run(connection, format!("create role {role} {login}")).await;
-        // Roles belong to the whole server: somebody may have made it just now, for another database.
+        // Roles belong to the whole server: another migration may have made it just now, for another database.
         if let Err(error) = made
             && !matches!(error::code(&error), Some("42710" | "23505"))
         {

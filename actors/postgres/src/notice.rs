@@ -118,7 +118,7 @@ mod tests {
         assert!(warned);
         let ((), warned) = watch(async {
             tracing::info!(target: "sqlx::postgres::notice", "chatter");
-            tracing::warn!("somebody else");
+            tracing::warn!("another target");
         })
         .await;
         assert!(!warned);

@@ -239,7 +239,7 @@ pub(crate) async fn due_timers(
     rows.iter().map(timer).collect()
 }
 
-/// A due effect is held for whoever asks, by the same statement.
+/// Due effects, each held for the asking node by the statement that reads it.
 const DUE_EFFECTS: &str = "
 with chosen as materialized (
     select key, kind, name from effects where due <= now() and hash % $1 = any($2) order by due limit $3

@@ -1,7 +1,7 @@
 //! The directory that a stack lives in: one owner at a time, and what has to survive a restart besides the data.
 //!
-//! Invariant: whoever holds a [`DataDir`] is the only one whose servers touch it. The lock is released by the kernel when
-//! the last holder closes it: the owner, or, if that was killed, its watchdog, once the servers are gone.
+//! Invariant: only the servers of the process that holds a [`DataDir`] touch it. The lock is released by the kernel when
+//! its last holder closes it: the owner, or, if the owner was killed, its watchdog, once the servers are gone.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read, Seek, Write};

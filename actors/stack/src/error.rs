@@ -96,7 +96,7 @@ pub enum Error {
         /// What lies beyond it.
         path: PathBuf,
     },
-    /// Somebody else owns what we would execute.
+    /// Another user owns, or may write to, a directory that we would execute from.
     #[error("{path} belongs to uid {owner} or others may write to it; remove it and run this again")]
     Untrusted {
         /// The suspicious directory.
@@ -167,7 +167,7 @@ pub enum Error {
     },
     /// The process that guards the children is gone.
     #[error(
-        "the stack's watchdog process ended, so no server is started that could outlive this process; start the stack anew"
+        "the stack's watchdog process ended, so no server is started that could outlive this process; start the stack again"
     )]
     WatchdogGone,
     /// Anything else the operating system refused.

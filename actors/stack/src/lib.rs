@@ -14,8 +14,8 @@
 //! what a test learns about durability is true; a data directory has one owner at a time. A server that was stopped or
 //! killed comes back on the same port.
 //!
-//! Deliberately absent: clients (topics and databases are made by whoever may name rdkafka and sqlx), containers, and any
-//! knowledge of what runs on the servers.
+//! Deliberately absent: clients (topics and databases are made by the crates that may name rdkafka and sqlx),
+//! containers, and any knowledge of what runs on the servers.
 
 mod artifacts;
 mod data_dir;
@@ -49,7 +49,7 @@ use crate::watchdog::Watchdog;
 pub struct KafkaListener {
     /// Upper-case letters, digits and `_`; unique, and neither `PLAINTEXT` nor `CONTROLLER`.
     pub name: String,
-    /// The loopback port that Kafka names to whoever came in this way.
+    /// The loopback port that Kafka names to clients of this listener.
     pub advertised_port: u16,
 }
 

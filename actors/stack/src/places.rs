@@ -58,7 +58,7 @@ pub(crate) fn check_traversable(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Refuses a directory from which root would execute what somebody else could have put there.
+/// Refuses a directory that another user owns or may write to: what lies there is executed, perhaps as root.
 pub(crate) fn check_trusted(path: &Path) -> Result<(), Error> {
     let meta = fs::symlink_metadata(path).map_err(|source| Error::io("look at", path, source))?;
     if meta.uid() == rustix::process::geteuid().as_raw() && meta.is_dir() && meta.permissions().mode() & 0o022 == 0 {

@@ -68,7 +68,7 @@ impl Home {
     }
 
     /// Ends a server that an owner left behind whose watchdog was killed as well, and removes what a killed postmaster
-    /// left: its pid may meanwhile belong to somebody else.
+    /// left: its pid may meanwhile belong to another process.
     pub(crate) async fn end_orphan(&self) -> Result<(), Error> {
         end_orphan(&self.pid_file(), &self.data()).await
     }

@@ -146,7 +146,7 @@ async fn data_is_read_by_the_log_while_members_come_and_go() {
     for n in 50..100 {
         assert_eq!(number(&next(&mut stream).await), n, "the stream is the owner's business, not the group's");
     }
-    // The hint goes by whoever holds the partition; the other's is dropped.
+    // The member that holds the partition moves the hint; the other member's offset is dropped.
     let holder = if a.borrow().contains(&PartitionId(0)) { &first } else { &second };
     let other = if a.borrow().contains(&PartitionId(0)) { &second } else { &first };
     other.store_offset(PartitionId(0), 13);

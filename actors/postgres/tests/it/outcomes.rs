@@ -32,7 +32,7 @@ async fn registered(fresh: &Fresh, count: u32) -> Arc<dyn Store> {
     store
 }
 
-/// A server whose commits wait for a standby that never comes, until somebody steps in.
+/// A server whose commits wait for a standby that never comes, until a test ends the wait by `step_in`.
 struct Waiting {
     stack: Stack,
     fresh: Fresh,
