@@ -178,7 +178,8 @@ pub struct EffectWrite {
 pub struct Intent {
     /// The request, byte for byte as it will be sent, however often and by whatever build.
     pub request: Bytes,
-    /// Whoever wrote it makes the first call itself; it falls due for others this long after the commit, by the database's clock.
+    /// The owner that wrote the intent makes the first call itself; the intent falls due for other nodes this long
+    /// after the commit, by the database's clock.
     pub hold: Duration,
     /// `ce_correlationid` of what it belongs to.
     pub correlation: Option<String>,

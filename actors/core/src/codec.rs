@@ -63,13 +63,14 @@ pub struct Attempt {
     pub now: Timestamp,
 }
 
-/// An attempt that ended without a known outcome. It is made again; an effect is never given up, since nobody could say what became of it.
+/// An attempt that ended without a known outcome. It is made again; an effect is never given up, since no node could
+/// say what became of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Again {
     /// What went wrong, for a person.
     pub reason: String,
-    /// Not before this long from now, if whoever was called has said so.
+    /// Not before this long from now, if the called system has said so.
     pub after: Option<Duration>,
 }
 

@@ -66,7 +66,7 @@ impl Counts {
         self.steps.last().map_or(self.first, |step| step.count)
     }
 
-    /// The smallest count by which somebody may still send; `None` outside of transitions.
+    /// The smallest count by which a producer may still send; `None` outside of transitions.
     pub fn oldest_in_transition(&self) -> Option<u32> {
         let open = self.steps.iter().position(|step| !step.ended)?;
         Some(self.before(open))
@@ -136,7 +136,7 @@ impl Growth {
         self.topics.get(topic).map_or(0, Counts::count)
     }
 
-    /// Whether somebody may still send to some input topic by an older count.
+    /// Whether a producer may still send to an input topic by an older count.
     pub fn is_in_transition(&self) -> bool {
         self.topics.values().any(|counts| counts.oldest_in_transition().is_some())
     }

@@ -26,7 +26,7 @@ impl Budget {
         self.credits.clone().acquire_many_owned(bytes).await.expect("the budget's semaphore is never closed")
     }
 
-    /// Takes `bytes`, or nothing if not so many are free at this moment.
+    /// Takes `bytes`, or nothing if fewer are free at this moment.
     pub fn try_take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.total);
         self.credits.clone().try_acquire_many_owned(bytes).ok()
@@ -45,7 +45,7 @@ pub(crate) struct CallBudget {
 }
 
 impl CallBudget {
-    /// At most so many calls, and so many bytes of them.
+    /// A budget for at most `calls` calls, with at most `bytes` bytes in all.
     pub fn new(calls: usize, bytes: usize) -> Self {
         let calls = calls.max(1);
         Self { bytes: Budget::new(bytes.max(calls)), share: (bytes / calls).max(1) }

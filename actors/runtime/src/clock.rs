@@ -26,7 +26,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A timer that is set anew only where what is waited for has changed: a loop asks at each of its turns.
+/// A timer for a loop that asks at each of its turns: the sleep is reset only if the time that it is due has changed.
 #[derive(Default)]
 pub(crate) struct Alarm(Option<Pin<Box<Sleep>>>);
 

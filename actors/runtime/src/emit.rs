@@ -13,7 +13,7 @@ pub(crate) struct Emit {
     pub context: &'static str,
     pub events_topic: Arc<str>,
     pub commands_topic: Arc<str>,
-    /// How long whoever intends an effect has for the first attempt.
+    /// How long the owner that intends an effect has for the first attempt, before the effect falls due for others.
     pub effect_hold: Duration,
     pub dlq_topic: Arc<str>,
     pub limits: Arc<Limits>,

@@ -172,8 +172,8 @@ impl Fetcher {
         Work::Refused(Box::new(RefusedRecord { record, refused, now, mail: None, credit: None }))
     }
 
-    /// Says what is wrong with an input, and waits. Readers come back by themselves once an operator has spoken, since a halted context is
-    /// taken anew then.
+    /// Logs what is wrong with an input, and waits. The end of a halt is not awaited here: `holdfast recover` takes the
+    /// partitions, and the owner that takes them back starts new readers.
     async fn halted(&self, topic: &Arc<str>, partition: PartitionId, from: Option<u64>, detail: &str) {
         tracing::error!(context = self.context.name(), %topic, partition = partition.0, offset = from, detail, runbook = OFFSETS_RUNBOOK,
             "input halted: records are lost; nothing is skipped, and nothing of this input goes on until an operator has spoken");
@@ -196,7 +196,7 @@ impl Fetcher {
         let mut homes = self.homes.clone();
         let is_noticed = |homes: &Homes| homes.now().topic_count(topic) > partition.0;
         if is_noticed(&homes) {
-            return backoff.wait().await; // whoever was asked has not heard of it yet
+            return backoff.wait().await; // the broker that was asked has not heard of it yet
         }
         let noticed = async {
             while !is_noticed(&homes) {

@@ -1,4 +1,5 @@
-//! Keeps the partition counts of one context: notices growth, whoever caused it, puts it in force, ends transitions, and tells the node.
+//! Keeps the partition counts of one context: notices growth of any cause, puts it in force, ends transitions, and
+//! passes the counts to the node.
 //!
 //! Every node runs this; what it does is conditional in the store, so any number may do it at once, and each can take over from one that
 //! died on the way. The rules are pure and stand in [`holdfast_core::growth`] (I3). Deliberately absent: moving anything. Homes move when
@@ -29,10 +30,10 @@ use crate::{config::Config, context::BoundedContext, progress::Pulse, telemetry}
 
 /// Counts are asked of the log this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// With somebody waiting, the store is read this often at most.
+/// While a task waits for news, the store is read this often at most.
 const HURRY_EVERY: Duration = Duration::from_millis(50);
 
-/// How the counts stand, for whoever on this node wants to know. Clones hear the same news.
+/// The counts as last heard, for the tasks of this node. Clones hear the same news.
 #[derive(Clone)]
 pub(crate) struct Homes {
     news: watch::Receiver<Arc<Growth>>,

@@ -253,7 +253,7 @@ impl History {
         for topic in self.context.inputs().iter().chain([&self.emit.events_topic]) {
             match self.log.incarnation(topic).await {
                 Ok(Some(mark)) => seen.push((topic.to_string(), mark)),
-                // Not there, or without marks: nothing to compare. Whoever reads it finds the former.
+                // Not there, or without marks: nothing to compare. The reader of a topic reports that it is not there.
                 Ok(None) | Err(LogError::NoSuchTopic(_)) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -431,7 +431,7 @@ impl<'a, A: Adapter> Fold<'a, A> {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a record has so many parts")]
+    #[expect(clippy::too_many_arguments, reason = "a record has as many parts")]
     fn stage(
         &mut self,
         item: &Item,

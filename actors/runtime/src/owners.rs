@@ -64,8 +64,8 @@ impl Owners {
         Self { store, every, table: RwLock::default(), read: Mutex::default(), reads: AtomicU64::new(0) }
     }
 
-    /// Where `partition` is served; `None` if that is not known, or if nobody does. A node that has just refused is asked again only after
-    /// a pause: whoever takes a partition is written down as its owner a while before it serves it.
+    /// Where `partition` is served; `None` if that is not known, or if no node serves it. A node that has just refused is
+    /// asked again only after a pause: a taker is written down as the owner a while before it serves the partition.
     pub fn place(&self, partition: PartitionId) -> Option<Place> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let known = table.get(&partition).filter(|known| !known.is_orphan)?;
@@ -92,7 +92,7 @@ impl Owners {
                 known.refused = Some(Instant::now());
                 false
             }
-            // Somebody else has heard of a newer one meanwhile.
+            // Another call has heard of a newer owner meanwhile.
             _ => true,
         }
     }

@@ -64,7 +64,8 @@ struct Child {
 }
 
 impl Child {
-    /// The delivery has ended. The actor is told now if somebody waits for that, else with its next message.
+    /// Ends the delivery in work. The actor gets the committed state now if a read waits for it, else with its next
+    /// message.
     fn settle(&mut self, snapshot: Option<Arc<Snapshot>>) {
         if let Some(snapshot) = snapshot {
             self.committed = snapshot;

@@ -71,11 +71,11 @@ pub enum Error {
          see the runbook"
     )]
     Pools(String),
-    /// A topic is not the one it was, or lacks offsets, and nobody has accepted that.
+    /// A topic is not the one it was, or lacks offsets, and no operator has accepted that.
     #[error("{0}; if that is how it is now, accept it with --accept-topics (what is missing is then passed over)")]
     Topics(String),
-    /// Somebody took a partition meanwhile.
-    #[error("partition {0} was taken by somebody else meanwhile; run it again")]
+    /// A partition was taken during the recovery.
+    #[error("partition {0} was taken by another owner during the recovery; run the recovery again")]
     Taken(PartitionId),
 }
 
@@ -110,7 +110,7 @@ pub struct Summary {
     pub halted: Option<String>,
     /// Events in the topic that the database lacks.
     pub events: u64,
-    /// Of so many aggregates.
+    /// Aggregates that those events belong to.
     pub aggregates: u64,
     /// Claims rebuilt from commands that are still in their topic.
     pub claims_of_commands: u64,

@@ -241,7 +241,7 @@ impl Relay {
         }
     }
 
-    /// Whether so many bytes may be sent beside what is in flight.
+    /// Whether `bytes` more may be sent beside what is in flight.
     fn has_room(&self, bytes: usize) -> bool {
         self.rows_in_flight < self.rows_max && self.bytes_in_flight + bytes <= self.bytes_max
     }

@@ -84,7 +84,7 @@ impl Routed {
         Arc::new(Self { node, peers, owners, address: address.into(), limits, calls })
     }
 
-    /// Room for a call of so many bytes, for as long as it is under way (I11).
+    /// Room for a call of `bytes` bytes, for as long as the call is under way (I11).
     fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, RouteError> {
         self.calls.try_take(bytes).ok_or(RouteError::Overloaded)
     }
@@ -299,7 +299,7 @@ impl Ask for StrongRead {
 impl Router for Routed {
     async fn command(&self, call: CallEnvelope) -> Result<Answer, RouteError> {
         let _room = self.room(call.size_bytes())?;
-        // What is malformed is refused at once, whoever the owner is and even if there is none.
+        // A malformed call is refused at once, whichever node owns its home and even if none does.
         if !self.node.owns(self.node.home(&call.key)) {
             self.node.check(&call)?;
         }

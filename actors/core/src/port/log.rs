@@ -40,7 +40,7 @@ pub enum LogError {
     /// The topic does not exist.
     #[error("topic {0} does not exist; `holdfast topics apply` creates it")]
     NoSuchTopic(String),
-    /// The client can't go on; whoever owns it makes a new one.
+    /// The client can't go on; its owner makes a new one.
     #[error("log client failed: {0}")]
     Fatal(String),
 }
@@ -51,8 +51,8 @@ pub trait Log: Send + Sync + 'static {
     /// How many partitions `topic` has.
     async fn partition_count(&self, topic: &str) -> Result<u32, LogError>;
 
-    /// The end offset of each partition of `topic`, whoever may read up to there: an offset that no record acknowledged before this call is at or
-    /// above. Asked of the brokers now.
+    /// The end offset of each partition of `topic`: no record acknowledged before this call is at or above it, and
+    /// readers may be unable to read up to it yet. Asked of the brokers now.
     async fn ends(&self, topic: &str, partitions: &[PartitionId]) -> Result<Vec<u64>, LogError>;
 
     /// Opens a stream of one partition from offset `from`, or from the log's start. At most one stream of a partition is open at a time;

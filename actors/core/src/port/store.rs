@@ -290,8 +290,9 @@ pub trait Store: Send + Sync + 'static {
     async fn partitions(&self) -> Result<Vec<PartitionRow>, StoreError>;
 
     /// Takes `partition`: raises its epoch on condition that it is still `expected`, and writes `token` and `address`. Returns the row as it then
-    /// stands, with `released` and `has_begun` as they were before, and the last beat of its last taker, if that one had begun; `None` if somebody
-    /// else was quicker. A later beat of that node comes after this: once it is said, the new token is found.
+    /// stands, with `released` and `has_begun` as they were before, and the last beat of its last taker, if that taker
+    /// had begun; `None` if another taker was quicker. A later beat of the last taker is written after this: once the
+    /// beat is written, that node finds the new token.
     async fn take(
         &self,
         partition: PartitionId,
@@ -310,9 +311,9 @@ pub trait Store: Send + Sync + 'static {
     /// Marks `partition` as given up in good order, if `token` is still its token.
     async fn release(&self, partition: PartitionId, token: Token) -> Result<bool, StoreError>;
 
-    /// Finds out how an unknown commit ended: replaces each old token by the new one, in one transaction, waiting for whoever holds the row, and
-    /// returns the batch number of each row that still had the old one. Whoever comes later with the old token finds no row, so the
-    /// answer is final.
+    /// Finds out how an unknown commit ended: replaces each old token by the new one, in one transaction,
+    /// waiting for transactions that hold the rows, and returns the batch number of each row that still had the old
+    /// token. A later commit with the old token finds no row, so the answer is final.
     async fn retoken(&self, changes: &[(PartitionId, Token, Token)]) -> Result<BTreeMap<PartitionId, u64>, StoreError>;
 
     /// Reads states, mailbox counts and claims in one round trip. A row that can't be read is told in its own place; a value that can't be asked for
@@ -336,7 +337,7 @@ pub trait Store: Send + Sync + 'static {
     /// them, in one statement. Changes nothing if the cursor is there already. `false`, and nothing is changed, if `token` is not its token.
     async fn set_aside(&self, partition: PartitionId, token: Token, rows: &[SetAside]) -> Result<bool, StoreError>;
 
-    /// All queues of stuck records, whoever set them aside, with their lengths.
+    /// All queues of stuck records, whichever owner set them aside, with their lengths.
     async fn stuck(&self) -> Result<BTreeMap<Queue, u64>, StoreError>;
 
     /// The first records of the queues that are at home in `slice` and may go: those that no broker has refused, and those of which an operator

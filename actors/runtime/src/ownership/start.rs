@@ -89,7 +89,8 @@ impl Ownership {
             let reading = fetcher.run(topic.clone(), partition, term, from, inputs, serving, stop);
             let (board, losses, name) = (self.board.clone(), self.losses.clone(), format!("{topic}-{partition}"));
             tokio::spawn(async move {
-                // An input without a reader would stop without a word. Taken anew, the partition is read from what was committed.
+                // An input without a reader would stop without a log line. Once taken again, the partition is read from
+                // what was committed.
                 if let Err(panicked) = guarded_future("reading", reading).await {
                     board.ended("reader", name, &panicked.to_string());
                     let _ = losses.send(Lost { partition, term, cause: Loss::ReaderDied });

@@ -127,7 +127,8 @@ fn entry(
     };
     // A later change of the same timer wins.
     let timers: BTreeMap<&str, TimerWrite> = folded.timers.into_iter().map(timer).collect();
-    // Those that had ended are made once more, and whoever is called knows the repeat. A later change of the same effect wins.
+    // Effects that had ended are made once more; the called system recognises the repeat. A later change of the same
+    // effect wins.
     let effect = |effect: EncodedEffect| {
         let intend = |request| Intent { request, hold: Duration::ZERO, correlation: None, traceparent: None };
         let intent = effect.request.map(intend);

@@ -20,7 +20,7 @@ async fn settled(cluster: &Cluster) -> Member {
     member
 }
 
-/// The reason and the error of the newest dead letter, once there are so many.
+/// The reason and the error of the newest dead letter, of `count` in all.
 async fn dead_letter(cluster: &Cluster, count: usize) -> (String, String) {
     cluster.assert_converged().await;
     let letters = cluster.dead_letters();

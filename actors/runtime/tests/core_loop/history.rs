@@ -105,7 +105,7 @@ async fn a_database_put_back_halts_its_context_and_serves_nothing_but_local_read
     assert_eq!(cluster.log.all_records("counter.events").len(), 100, "something was published");
 }
 
-/// Effects without an event leave no trace in the topic, but in the memory of whoever committed them.
+/// A commit without an event leaves no trace in the topic; only the node that made it remembers its batch number.
 #[tokio::test(start_paused = true)]
 async fn a_restore_under_a_running_node_is_noticed_by_its_batch_numbers() {
     let cluster = Cluster::new();

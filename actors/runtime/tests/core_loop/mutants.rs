@@ -44,8 +44,8 @@ struct Lost {
     answers_after: Duration,
 }
 
-/// Another node takes the place of the first, which may not hear of it, while somebody writes there and reads here. What is read may not be older than what
-/// was written before the read began (I5).
+/// A second node takes the place of the first, which may not hear of it, while a caller writes through the second and
+/// reads through the first. A read may not return less than what was written before it began (I5).
 async fn stale_read(lost: Lost) -> Option<String> {
     let cluster = Cluster::new();
     let change = |config: &mut Config| config.rules = lost.rules;
@@ -306,7 +306,7 @@ async fn overtakes(changed: Changed) -> bool {
     let change = |config: &mut Config| {
         config.rules = changed.rules;
         config.producers_max_age = if changed.is_old { Duration::from_secs(10) } else { Duration::from_mins(7) };
-        // Mail is found by whoever looks it up, not by chance.
+        // The poll is this rare so that mail is found by a look-up of its aggregate, not by the poll.
         config.poll_every = Duration::from_secs(20);
     };
     let first = cluster.start_with(change).await;
@@ -416,7 +416,8 @@ struct Moved {
     is_taken: bool,
 }
 
-/// A key moves to other homes under one node, while its first home's owner has its actor still: somebody writes there and reads here.
+/// A key moves to other homes, while the owner of its first home still has its actor: a caller writes through the
+/// second node, which owns the other homes, and reads through the first.
 async fn stale_read_of_moved_key(moved: Moved) -> Option<String> {
     let cluster = Cluster::with_partitions(moved.counts[0]);
     let homes = |key: &str| -> Vec<PartitionId> {

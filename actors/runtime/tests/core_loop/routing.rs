@@ -33,11 +33,11 @@ struct Network {
 
 #[derive(Default)]
 struct Faults {
-    /// Nobody answers there.
+    /// Addresses that can't be reached.
     gone: Mutex<BTreeSet<String>>,
-    /// Whoever is asked there never answers.
+    /// Addresses of nodes that take a call and never answer.
     paused: Mutex<BTreeSet<String>>,
-    /// Commands arrive and are done, and the answer is lost; so many times.
+    /// How many commands are to arrive and be done while their answers are lost.
     lose: AtomicU32,
     lost: AtomicU32,
 }

@@ -140,7 +140,8 @@ async fn locked_partition_keeps_no_other_of_its_lane_waiting() {
     let stays =
         |key: &String| [PARTITIONS, 2 * PARTITIONS].iter().all(|n| KeyHash::of(key.as_bytes()).home(*n) == moving);
     let key = (0..100).map(|n| format!("k{n}")).find(stays).expect("one in eight");
-    // The first hears late of the growth; by then somebody has a lock on the row that it has to write.
+    // The first node hears late of the growth; by then a zombie's commit has locked the row that the node has to
+    // write.
     first.store.set_latency(Duration::from_secs(5));
     for topic in TOPICS {
         cluster.grow(topic, 2 * PARTITIONS);
