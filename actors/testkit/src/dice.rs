@@ -47,7 +47,7 @@ impl Dice {
         from[self.index(from.len())]
     }
 
-    /// A time below so many milliseconds.
+    /// A time of fewer than `below` milliseconds.
     pub const fn millis(&mut self, below: u64) -> Duration {
         Duration::from_millis(self.below(below))
     }

@@ -1,4 +1,4 @@
-//! A gate that a test opens: whoever comes to it waits, and the test can wait until somebody has come.
+//! A gate that a test opens: a task that comes to it waits, and the test can wait until tasks have come.
 //!
 //! Deliberately absent: time. A gate is how a test makes "slow" mean "exactly until I say so".
 
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 
-/// Holds back whoever passes it until the test lets them through.
+/// Holds back the tasks that pass it until the test lets them through.
 #[derive(Clone, Debug)]
 pub struct Gate {
     permits: Arc<Semaphore>,
@@ -19,24 +19,24 @@ impl Gate {
         Self { permits: Arc::new(Semaphore::new(0)), arrived: Arc::new(watch::Sender::new(0)) }
     }
 
-    /// Lets everybody through, now and later.
+    /// Lets every task through, now and later.
     pub fn open(&self) {
         self.permits.close();
     }
 
-    /// Lets `n` through, be they waiting or still to come.
+    /// Lets `n` tasks through, waiting ones or later ones.
     pub fn let_through(&self, n: usize) {
         self.permits.add_permits(n);
     }
 
-    /// Waits until `n` have come to the gate in all.
+    /// Waits until `n` tasks have come to the gate in all.
     pub async fn arrivals(&self, n: usize) {
         let mut arrived = self.arrived.subscribe();
         // The sender lives as long as `self`, so the only outcome is that the count was reached.
         let _ = arrived.wait_for(|count| *count >= n).await;
     }
 
-    /// How many have come to the gate.
+    /// How many tasks have come to the gate.
     pub fn count(&self) -> usize {
         *self.arrived.borrow()
     }

@@ -27,7 +27,7 @@ pub struct MemoryLog {
     client: Arc<Client>,
 }
 
-/// What happened to the log, for whoever observes it.
+/// What happened to the log, as its observer gets it.
 #[derive(Debug)]
 pub enum Observation<'a> {
     /// A record was appended.

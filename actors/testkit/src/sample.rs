@@ -143,7 +143,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Takes `partitions`, whoever has them.
+    /// Takes `partitions`, whichever owners have them.
     pub async fn take(store: &Arc<dyn Store>, partitions: impl IntoIterator<Item = u32>) -> Self {
         let partitions: BTreeSet<PartitionId> = partitions.into_iter().map(PartitionId).collect();
         let mut fences = BTreeMap::new();

@@ -125,7 +125,7 @@ impl Contents {
         }
     }
 
-    /// The rows in partition order, for whoever locks them.
+    /// All partitions in order, which is the order to lock their rows in.
     pub(super) fn all_partitions(&self) -> Vec<PartitionId> {
         self.partitions.keys().copied().collect()
     }

@@ -33,7 +33,7 @@ async fn single(harness: &dyn StoreHarness) -> (Arc<dyn Store>, Owner) {
     (store, owner)
 }
 
-/// Whoever intends it makes the first attempt; whoever finds it due the next.
+/// The owner that intends an effect makes the first attempt; a node that finds it due makes the next.
 pub async fn an_effect_is_due_for_others_once_its_hold_is_over_and_counts_each_attempt(harness: &dyn StoreHarness) {
     let (store, mut owner) = single(harness).await;
     owner.write(0, effects(&[("a", "e", NOW), ("a", "f", Some(SOON)), ("a", "g", Some(HOUR))])).await;
@@ -43,7 +43,7 @@ pub async fn an_effect_is_due_for_others_once_its_hold_is_over_and_counts_each_a
     assert_eq!((first.kind.as_str(), &*first.request, first.attempts), (KIND, &b"a e"[..], 2));
     assert_eq!((first.correlation.as_deref(), first.traceparent.as_deref()), (Some("flow"), None));
     assert!(first.age < Duration::from_mins(1), "{:?}", first.age);
-    assert_eq!(due(&store, HOUR).await, [], "it is held for whoever asked first");
+    assert_eq!(due(&store, HOUR).await, [], "it is held for the first call");
     eventually("the second falls due", || async { names(&due(&store, Duration::ZERO).await) == ["a/f"] }).await;
     let again = due(&store, Duration::ZERO).await;
     assert_eq!((names(&again), again[0].attempts), (vec!["a/f".to_owned()], 3));

@@ -118,7 +118,7 @@ pub async fn ending_a_release_needs_the_current_token(harness: &dyn StoreHarness
     assert_eq!(sequences(&released(&store, &everything(1)).await), [1]);
 }
 
-/// Whatever the count is by then, and whoever set them aside.
+/// The count of the look-up decides, not the partition that set the records aside.
 pub async fn stuck_records_are_found_by_the_home_of_their_key(harness: &dyn StoreHarness) {
     let store = registered(harness, 1).await;
     let mut owner = Owner::take(&store, [0]).await;

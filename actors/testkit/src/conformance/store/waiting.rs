@@ -47,7 +47,7 @@ async fn single(harness: &dyn StoreHarness) -> (Arc<dyn Store>, Owner) {
     (store, owner)
 }
 
-/// By the store's clock; and it stays until somebody removes it.
+/// A timer falls due by the store's clock, and stays due until its owner removes it.
 pub async fn a_timer_is_due_after_its_delay_and_not_before(harness: &dyn StoreHarness) {
     let (store, mut owner) = single(harness).await;
     owner
@@ -246,7 +246,7 @@ pub async fn waiting_messages_keep_commit_order_and_only_the_head_is_due(harness
         .await;
 }
 
-/// I7: whoever stands behind a message that is done comes up.
+/// The message behind a removed head becomes the head (I7).
 pub async fn removing_the_head_makes_the_next_due(harness: &dyn StoreHarness) {
     let (store, mut owner) = single(harness).await;
     owner
