@@ -18,8 +18,8 @@ use crate::{cli::Recover, compose, contexts, failure::Failure, infrastructure::I
 const NOT_RECOVERED: &str = "\
 Not recovered, because it was in the database alone:
   - events of the last moments before the loss that were not published yet. Commands that came through Kafka are read again
-    and done anew; calls by gRPC are lost, though their callers were answered;
-  - rejections and their answers: a command or call that was rejected is decided anew if it comes again;
+    and done again; calls by gRPC are lost, though their callers were answered;
+  - rejections and their answers: a command or call that was rejected is decided again if it comes again;
   - dead letters' index rows, messages that waited in mailboxes, timers that were set without an event.
     Bad records are read again and become dead letters again, under another dlt-id.";
 
