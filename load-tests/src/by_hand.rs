@@ -134,7 +134,7 @@ pub async fn read(brokers: &str, topic: &str) -> Result<Vec<(Place, Raw)>, Error
     let (sender, found) = std::sync::mpsc::channel();
     let take = move |message: &BorrowedMessage<'_>| {
         let place = Place { partition: message.partition(), offset: message.offset() };
-        // Whoever reads it waits for the end of this.
+        // The receiver is read once this has ended; if it is gone, no caller waits for the record.
         let _ = sender.send((place, Raw::of(message)));
     };
     kafka::read_each(brokers, topic, Duration::from_mins(1), take).await?;

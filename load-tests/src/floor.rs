@@ -38,9 +38,9 @@ const ORDERS: &str = "orders.commands";
 const FULFILLMENT: &str = "fulfillment.commands";
 /// What is read.
 const READ: [&str; 2] = ["orders.events", "fulfillment.events"];
-/// Of 1,000 dispatches, so many are sent twice.
+/// How many of 1,000 dispatches are sent twice.
 const REPEATED: u64 = 20;
-/// Of 1,000 parcels, of so many the carrier tells something old in the end.
+/// For how many of 1,000 parcels the carrier reports an old status in the end.
 const STALE: u64 = 50;
 
 /// How far everything is.
@@ -196,7 +196,7 @@ impl People {
 
     /// Picks, packs and hands over.
     fn ship(&mut self, order: Uuid, regret: Option<Regret>) -> Result<(), Error> {
-        // Whoever races with a cancellation may lose at any step.
+        // A command that races with a cancellation may lose at any step.
         let expect = if regret.is_some() { Expect::Whatever } else { Expect::Event };
         let order_id = || order.to_string();
         self.tell_warehouse(order, &StartPicking { order_id: order_id() }, expect)?;

@@ -55,7 +55,7 @@ pub fn client(brokers: &str, id: &str) -> ClientConfig {
     config
 }
 
-/// Makes topics that aren't there yet, each with so many partitions.
+/// Makes topics that aren't there yet, each with `partitions` partitions.
 pub async fn create_topics(brokers: &str, names: &[&str], partitions: i32) -> Result<(), Error> {
     create_topics_with(brokers, names, partitions, &[]).await
 }

@@ -278,7 +278,7 @@ fn producer(brokers: &str, options: &Options, deliveries: Arc<Deliveries>) -> Re
     Ok(config.create_with_context(Context(deliveries))?)
 }
 
-/// Sends records one by one, to whichever topic each belongs, for somebody who finds out as he goes what to send.
+/// Sends records one by one, each to its own topic, for a caller that learns on the way what to send.
 pub(crate) struct Sender {
     producer: BaseProducer<Context>,
     deliveries: Arc<Deliveries>,

@@ -24,7 +24,8 @@ pub const SCARCE_SKU: &str = "scarce";
 pub const HOT_SKU: &str = "hot";
 /// A sku that nobody has ever priced.
 pub const UNKNOWN_SKU: &str = "no-such-sku";
-/// How many customers share the orders of a mix that brings none of its own ([`Mix::life`]): so few that whoever asks for them may remember all.
+/// How many customers share the orders of a mix that brings none of its own ([`Mix::life`]): so few that a context that
+/// asks for them may remember all.
 pub const REGULARS: u32 = 100;
 /// The `ce_source` of all commands made here.
 pub const SOURCE: &str = "load";
@@ -44,19 +45,19 @@ pub struct Mix {
     pub skus: u32,
     /// Values are padded to this size; 0 leaves them as they are.
     pub value_bytes: usize,
-    /// Of 1,000 orders, so many are cancelled by the customer after they were placed.
+    /// How many of 1,000 orders are cancelled by the customer after they were placed.
     pub cancelled: u16,
-    /// So many want [`SCARCE_SKU`].
+    /// How many of 1,000 want [`SCARCE_SKU`].
     pub scarce: u16,
-    /// So many also ask for [`UNKNOWN_SKU`].
+    /// How many of 1,000 also ask for [`UNKNOWN_SKU`].
     pub unknown_sku: u16,
-    /// So many are placed empty.
+    /// How many of 1,000 are placed empty.
     pub empty: u16,
-    /// So many have one of their commands sent twice.
+    /// How many of 1,000 have one of their commands sent twice.
     pub repeated: u16,
-    /// For so many a bad record is sent beside them.
+    /// For how many of 1,000 a bad record is sent besides.
     pub bad: u16,
-    /// If this is a flash sale: every so many orders one is a bystander, all others want [`HOT_SKU`].
+    /// In a flash sale: each order whose number is a multiple of this is a bystander, all others want [`HOT_SKU`].
     pub bystander_every: Option<u32>,
     /// If orders are to go all the way: who places them, and what becomes of them then.
     pub life: Option<Life>,
@@ -210,7 +211,7 @@ pub fn regulars() -> impl Iterator<Item = (Uuid, Uuid)> {
     (0..REGULARS).map(regular)
 }
 
-/// Records for inventory's commands topic: a price and so many units for each sku.
+/// Records for inventory's commands topic: a price and a number of units for each sku.
 pub fn shelves(stock: impl IntoIterator<Item = (String, i64)>) -> Vec<Planned> {
     let price = Some(Money { minor: 1_999, currency: "EUR".into() });
     let record = |sku: &str, r#type: String, value| Planned {

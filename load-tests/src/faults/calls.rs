@@ -60,7 +60,7 @@ pub struct Options {
     pub bursts: u32,
     /// How long a command is tried before its outcome counts as unknown.
     pub patience: Duration,
-    /// Of 1,000 operations, so many are given up after one attempt.
+    /// How many of 1,000 operations are given up after one attempt.
     pub impatient: u16,
     /// Between two operations of a caller.
     pub think: Duration,

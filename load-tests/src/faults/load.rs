@@ -16,7 +16,7 @@ use crate::{
 
 /// Skus that orders ask for.
 pub const SKUS: u32 = 20;
-/// A repeat comes at most so many records after the first.
+/// The largest number of records from a record to its repeat.
 const REPEAT_WITHIN: u64 = 3_000;
 
 /// What to make.
@@ -28,7 +28,7 @@ pub struct Crowd {
     pub orders: u32,
     /// How many of those get half of all commands.
     pub hot: u32,
-    /// Of 1,000 records, so many are sent twice.
+    /// How many of 1,000 records are sent twice.
     pub repeated: u16,
     /// Everything random follows from it.
     pub seed: u64,

@@ -97,7 +97,7 @@ impl std::fmt::Debug for Control {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.accepting.abort();
-        // Whoever still serves a connection sees it as cut.
+        // The tasks that still serve a connection see it as cut.
         self.set(Mode::Cut);
     }
 }

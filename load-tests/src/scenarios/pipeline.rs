@@ -67,11 +67,11 @@ impl Options {
 /// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Of what.
+    /// The phase of the run.
     pub phase: &'static str,
-    /// Done.
+    /// Steps of the phase that are done.
     pub done: u64,
-    /// Of so many.
+    /// Steps of the phase in all.
     pub of: u64,
 }
 

@@ -14,7 +14,7 @@ const GOOD_CARD: &str = "pm_card_visa";
 const DECLINED_CARD: &str = "pm_card_chargeDeclined";
 /// A card of which the simulated provider charges the amount and says nothing.
 const SILENT_CARD: &str = "pm_simulated_silent";
-/// A card that the simulated provider charges long after whoever asked has given up.
+/// A card that the simulated provider charges long after the caller has given up.
 const LATE_CARD: &str = "pm_simulated_late";
 
 /// The people of a shop, and their ways.
@@ -24,17 +24,18 @@ pub struct Life {
     pub customers: u32,
     /// The time inside their ids, ms since 1970.
     pub time_ms: u64,
-    /// Of 1,000 orders, so many are paid by a card that is declined.
+    /// How many of 1,000 orders are paid by a card that is declined.
     pub declined: u16,
-    /// So many by one that is charged without an answer.
+    /// How many of 1,000 are paid by a card that is charged without an answer.
     pub silent: u16,
-    /// So many, of the first half, by one that is charged after the reservation has run out.
+    /// How many of 1,000 of the first half are paid by a card that is charged after the reservation has run out.
     pub late: u16,
-    /// Orders of that half.
+    /// How many orders are in the first half.
     pub half: u32,
-    /// So many are to go to an address that the customer does not have, and are rejected.
+    /// How many of 1,000 are to go to an address that the customer does not have, and are rejected.
     pub nowhere: u16,
-    /// So many are cancelled by the customer once they are paid. Every other one may be on its way by then.
+    /// How many of 1,000 are cancelled by the customer once they are paid. About half of these may be on their way by
+    /// then.
     pub regretted: u16,
 }
 

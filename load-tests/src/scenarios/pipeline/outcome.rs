@@ -16,16 +16,16 @@ use crate::{
 pub struct Rate {
     /// Commands counted.
     pub commands: u64,
-    /// In so many seconds.
+    /// Seconds in which they were counted.
     pub seconds: f64,
-    /// Hence so many a second.
+    /// Commands a second, hence.
     pub per_second: f64,
     /// CPU time for each, in µs.
     pub cpu_us: Cpu,
 }
 
 impl Rate {
-    /// So many in that time.
+    /// The rate of `commands` in `elapsed`.
     pub fn of(commands: u64, elapsed: Duration, cpu_us: Cpu) -> Self {
         let seconds = elapsed.as_secs_f64();
         let per_second = (precise(commands) / seconds.max(1e-9)).round();
