@@ -30,7 +30,7 @@ pub const IN_FLIGHT_MAX: usize = 512;
 pub struct Room(Arc<Semaphore>);
 
 impl Room {
-    /// For so many at a time.
+    /// Room for `requests` requests at a time.
     pub fn of(requests: usize) -> Self {
         Self(Arc::new(Semaphore::new(requests)))
     }

@@ -233,7 +233,7 @@ pub async fn create(
     Ok((StatusCode::CREATED, place, Json(receipt(answer.customer)?)).into_response())
 }
 
-/// Read one's account
+/// Read the caller's account
 #[utoipa::path(get, operation_id = "getAccount", path = "/v1/customer", tag = "customer", responses((status = 200, body = Customer), Refusals))]
 pub async fn get(State(edge): State<Edge>, Extension(caller): Extension<Caller>) -> Result<Json<Customer>, Problem> {
     let request = wire::GetCustomerRequest {
@@ -244,7 +244,7 @@ pub async fn get(State(edge): State<Edge>, Extension(caller): Extension<Caller>)
     answer.customer.map(|customer| Json(customer.into())).ok_or_else(Problem::internal)
 }
 
-/// Say one's profile anew
+/// Replace the caller's profile
 #[utoipa::path(put, operation_id = "setProfile", path = "/v1/customer/profile", tag = "customer", request_body = Profile, params(Keyed),
     responses((status = 200, body = Receipt), Refusals, Conflicts))]
 pub async fn set_profile(
@@ -259,7 +259,7 @@ pub async fn set_profile(
     receipt(answer.customer).map(Json)
 }
 
-/// Say one's preferences anew
+/// Replace the caller's preferences
 #[utoipa::path(put, operation_id = "setPreferences", path = "/v1/customer/preferences", tag = "customer", request_body = Preferences, params(Keyed),
     responses((status = 200, body = Receipt), Refusals, Conflicts))]
 pub async fn set_preferences(
@@ -298,7 +298,7 @@ pub async fn add_address(
     Ok((StatusCode::CREATED, Json(Added { address_id, version })).into_response())
 }
 
-/// Say an address anew
+/// Replace an address
 #[utoipa::path(put, operation_id = "changeAddress", path = "/v1/customer/addresses/{address_id}", tag = "customer", request_body = Address,
     params(("address_id" = Uuid, Path), Keyed), responses((status = 200, body = Receipt), Refusals, Conflicts))]
 pub async fn change_address(

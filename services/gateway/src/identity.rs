@@ -2,7 +2,8 @@
 //!
 //! Invariant: a token is good only if its signature is by a key of the issuer's published set, by the algorithm of *that key*, and it is in
 //! force, for us, and by that issuer: neither `none` nor a secret that is a public key gets in. What is wrong with a token is said no closer
-//! than its caller may know. Deliberately absent: sessions, and who people are; `sub` is a customer's id, or somebody of the staff.
+//! than its caller may know. Deliberately absent: sessions, and who people are; `sub` is a customer's id, or names
+//! a member of the staff.
 
 mod keys;
 
@@ -18,7 +19,7 @@ use uuid::Uuid;
 use crate::problem::Problem;
 use keys::{Keys, Unreachable};
 
-/// The scope that lets somebody read what is any customer's.
+/// The scope that lets a member of the staff read every customer's data.
 pub const STAFF: &str = "holdfast.staff";
 
 /// Longest token, in bytes.
@@ -63,7 +64,7 @@ impl Caller {
         Self { subject: id.to_string(), customer: Some(id), is_staff: false }
     }
 
-    /// Somebody of the staff.
+    /// A member of the staff.
     pub fn staff(subject: impl Into<String>) -> Self {
         Self { subject: subject.into(), customer: None, is_staff: true }
     }

@@ -1,6 +1,6 @@
-//! How often a caller may call: so many requests a second, and twice as many at once.
+//! The limit on a caller's requests: a number of requests a second, and twice that number at once.
 //!
-//! Per caller, so that one who hammers is the only one to notice. Invariant: what is kept is bounded by the callers of the last minute or so.
+//! Each caller has a limit of its own, so that only a caller that sends too much notices it. Invariant: what is kept is bounded by the callers of the last minute or so.
 //! Deliberately absent: limits across processes; each has its own.
 
 use std::{
@@ -29,7 +29,7 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// So many requests a second for each caller. Inside a tokio runtime.
+    /// A limit of `rate` requests a second for each caller. Call it inside a tokio runtime.
     pub fn per_second(rate: NonZeroU32) -> Self {
         let quota = Quota::per_second(rate).allow_burst(rate.saturating_mul(NonZeroU32::MIN.saturating_add(1)));
         let buckets = Arc::new(RateLimiter::keyed(quota));

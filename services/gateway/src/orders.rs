@@ -121,7 +121,7 @@ pub struct Listing {
     /// Created before, as in RFC 3339.
     #[param(value_type = Option<String>, format = DateTime)]
     pub created_before: Option<Timestamp>,
-    /// At most so many.
+    /// The largest number of orders on the page.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 500, default = 50)]
     pub page_size: Option<NonZeroU16>,
     /// `next_page_token` of the page before, with the same conditions.

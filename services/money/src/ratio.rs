@@ -27,7 +27,7 @@ impl Ratio {
         Ok(Self { numerator: numerator / shared, denominator: denominator / shared })
     }
 
-    /// So many hundredths.
+    /// The ratio of `hundredths` to 100.
     ///
     /// # Panics
     /// Never: 100 is positive.
@@ -35,7 +35,7 @@ impl Ratio {
         Self::new(hundredths, 100).expect("100 is positive")
     }
 
-    /// So many ten-thousandths.
+    /// The ratio of `ten_thousandths` to 10,000.
     ///
     /// # Panics
     /// Never: 10,000 is positive.

@@ -21,7 +21,7 @@ fn ratio() -> impl Strategy<Value = Ratio> {
 
 fn weights() -> impl Strategy<Value = Vec<u64>> {
     proptest::collection::vec(prop_oneof![0_u64..100, any::<u64>()], 1..40)
-        .prop_filter("somebody must get something", |weights| weights.iter().any(|&weight| weight > 0))
+        .prop_filter("some weight must be above 0", |weights| weights.iter().any(|&weight| weight > 0))
 }
 
 fn sum(parts: &[Money]) -> i128 {

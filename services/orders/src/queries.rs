@@ -32,7 +32,7 @@ pub struct Page {
     pub created_from_ms: i64,
     /// Those that come after this place.
     pub after: Position,
-    /// At most so many.
+    /// The largest number of rows.
     pub rows_max: usize,
 }
 

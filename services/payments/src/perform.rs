@@ -36,7 +36,7 @@ const KEYS_MAX: u32 = 8;
 /// Before the first attempt, when looking for what it did: clocks differ.
 const SKEW: Duration = Duration::from_mins(10);
 
-/// When to ask again where somebody has to look at it first.
+/// The pause before the next attempt where an operator has to look at the cause first.
 const STUCK_AFTER: Duration = Duration::from_mins(1);
 
 /// Why the outcome is not known yet: a reason in `UPPER_SNAKE_CASE`, and when to ask again, if that is known better than by backing off.

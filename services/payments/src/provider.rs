@@ -1,7 +1,7 @@
 //! The port to a payment provider.
 //!
 //! An adapter makes one call and says what came of it, no more. Invariant: [`Failure`] tells apart what is final, what did not begin and
-//! what may have happened; whoever asks again does so by that (see [`crate::perform`]), so that money moves once. `key` makes repeats of a
+//! what may have happened; the caller repeats a call by that (see [`crate::perform`]), so that money moves once. `key` makes repeats of a
 //! call one call. Each answer says which order, charge and amount it is about, so that it can be held against what was asked. Deliberately
 //! absent: that comparison, trying again, rates, and anything that is one provider's alone.
 
@@ -131,7 +131,7 @@ pub enum Failure {
     /// The key was used before with other parameters: a defect of ours.
     #[error("the key was used with other parameters")]
     KeyReused,
-    /// The provider does not know us, or not what we ask for: somebody has to look at it.
+    /// The provider does not know us, or not what we ask for: an operator has to look at it.
     #[error("misconfigured: {status}")]
     Misconfigured {
         /// The HTTP status.

@@ -39,7 +39,7 @@ use self::{
 
 /// A payment method of which the first charge happens, without an answer ([`Fault::TimeoutAfter`]).
 pub const SILENT: &str = "pm_simulated_silent";
-/// A payment method of which the first charge happens long after whoever asked has given up ([`Fault::Late`]).
+/// A payment method of which the first charge happens long after the caller has given up ([`Fault::Late`]).
 pub const LATE: &str = "pm_simulated_late";
 
 /// How it behaves.
@@ -51,7 +51,7 @@ pub struct Config {
     pub plan: Plan,
     /// Of 1,000 payment methods, how many are declined (beside those that always are, such as `pm_card_chargeDeclined`).
     pub declines_per_mille: u32,
-    /// How long it does not answer where it is to answer too late; longer than whoever asks waits.
+    /// How long it does not answer where it is to answer too late; longer than the caller waits.
     pub hang: Duration,
     /// What it says where there were too many requests, in seconds.
     pub retry_after_s: u64,

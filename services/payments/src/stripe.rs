@@ -2,7 +2,8 @@
 //!
 //! One call is one request, form-encoded, with its `Idempotency-Key`; `answer` says what came of it, `amount` what Stripe can take.
 //! A charge is found by listing what was begun since and looking at the metadata: the search API would be one request, but lags behind by a
-//! minute or more, so its silence proves nothing; a list does. Whoever reads hundreds of pages meets every failure there is, so a page is tried again at once.
+//! minute or more, so its silence proves nothing; a list does. A search through hundreds of pages meets every failure there is, so a page is
+//! tried again at once.
 //! Deliberately absent: any other trying again, webhooks ([`crate::webhook`]), and
 //! customers: a payment method token is charged off session.
 

@@ -16,7 +16,7 @@ pub enum Command {
         /// How it wants to be treated.
         preferences: Preferences,
     },
-    /// Say the whole profile anew.
+    /// Replace the whole profile.
     UpdateProfile {
         /// All of it.
         profile: Profile,
@@ -28,7 +28,7 @@ pub enum Command {
         /// What it says.
         address: Address,
     },
-    /// Say what an address is from now on.
+    /// Replace an address.
     ChangeAddress {
         /// Which.
         id: Uuid,
@@ -40,7 +40,7 @@ pub enum Command {
         /// Which.
         id: Uuid,
     },
-    /// Say all preferences anew.
+    /// Replace all preferences.
     SetPreferences {
         /// All of them.
         preferences: Preferences,

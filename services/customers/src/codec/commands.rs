@@ -173,7 +173,7 @@ fn preferences(said: &v1::Preferences) -> Result<Preferences, Refused> {
     Ok(Preferences { locale: (!locale.is_empty()).then(|| locale.into()), marketing: said.marketing })
 }
 
-/// A text that is there, of at most so many bytes.
+/// A text that is there, of at most `bytes_max` bytes.
 fn present(field: &str, text: &str, bytes_max: usize) -> Result<Arc<str>, Refused> {
     if text.trim().is_empty() { Err(check::missing(field)) } else { Ok(check::at_most(field, text, bytes_max)?.into()) }
 }

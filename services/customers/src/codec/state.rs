@@ -21,7 +21,7 @@ pub(super) fn encode(state: &Customer) -> Bytes {
         .into()
 }
 
-/// The customer with all that is known, for an answer to somebody who asked for it; `None` if it does not exist.
+/// The customer with all that is known, for the answer to a query; `None` if it does not exist.
 pub fn customer(state: &Customer, key: &str, version: u64) -> Option<v1::Customer> {
     state.details().map(|details| v1::Customer { customer_id: key.to_owned(), version, ..shown(details) })
 }

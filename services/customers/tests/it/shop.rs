@@ -82,7 +82,7 @@ impl Shop {
         Ok(self.client.get_customer(request).await?.into_inner())
     }
 
-    /// The types of a customer's events, in order, once there are so many.
+    /// The types of a customer's events, in order, once there are at least `count`.
     pub async fn events(&self, customer_id: &str, count: usize) -> Vec<String> {
         let types = || {
             let records = self.log.all_records("customers.events").into_iter();

@@ -28,7 +28,7 @@ pub enum Event {
         /// When.
         at: Timestamp,
     },
-    /// Somebody collects the goods.
+    /// The warehouse has begun to collect the goods.
     PickingStarted {
         /// When.
         at: Timestamp,

@@ -67,7 +67,7 @@ pub struct Request {
 pub enum Status {
     /// Not begun.
     Pending,
-    /// Somebody collects the goods.
+    /// The warehouse collects the goods.
     Picking,
     /// In its parcel.
     Packed,

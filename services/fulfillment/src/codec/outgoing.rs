@@ -1,6 +1,7 @@
-//! What one aggregate of this context has to tell another, which has another key: by the outbox, to the context's own commands.
+//! Commands that one aggregate of this context sends to another, which has another key: by the outbox, to the context's
+//! own commands topic.
 //!
-//! Invariant: what is told follows from the event alone, so whoever has the event can tell it again.
+//! Invariant: a command follows from its event alone, so a recovery that has the event can send it again.
 
 use holdfast_core::{Context, codec::Outgoing};
 use holdfast_fulfillment_domain::{Event, recipient};

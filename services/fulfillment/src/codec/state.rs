@@ -43,7 +43,7 @@ pub fn shipment(state: &Shipment, key: &str, version: u64) -> Option<v1::Shipmen
     Some(v1::Shipment { order_id: key.to_owned(), shipment_id: id_of(key), version, ..shown(details) })
 }
 
-/// Where the shipment goes, for an answer to somebody who asked for it.
+/// Where the shipment goes, for the answer to a query.
 pub fn address(state: &Shipment) -> Option<v1::DeliveryAddress> {
     state.details()?.address.as_ref().map(wire)
 }

@@ -220,7 +220,7 @@ impl Shop {
         records
     }
 
-    /// The names of the events of `key`, in order, once there are so many.
+    /// The names of the events of `key`, in order, once there are at least `count`.
     pub async fn events(&self, key: &str, count: usize) -> Vec<String> {
         eventually("the events are published", || self.events_of(key).len() >= count).await;
         let name = |record: &Record| {

@@ -79,7 +79,7 @@ impl Keys {
             return Ok(Some(key));
         }
         let mut asked = self.asked.lock().await;
-        // Whoever was before in this line may have learnt it.
+        // An earlier caller in this queue may have learnt the key.
         if let Some(key) = self.known().and_then(|known| named(&known, name)) {
             return Ok(Some(key));
         }

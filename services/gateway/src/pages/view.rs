@@ -223,7 +223,7 @@ fn explained(order: &Order) -> Markup {
     }
 }
 
-/// Where somebody shows their token.
+/// The page on which a person enters a token.
 pub(super) fn sign_in(next: &str, wrong: Option<&str>) -> Markup {
     let body = html! {
         main class="narrow" {

@@ -46,7 +46,7 @@ impl Lines {
         Self { lines: Vec::new(), total: Money::zero(currency) }
     }
 
-    /// These lines, as they were stored; the total is added up anew.
+    /// These lines, as they were stored; the total is added up again.
     ///
     /// # Errors
     /// [`Error::CurrencyMismatch`] or [`Error::Overflow`]: no order could have come to these lines.

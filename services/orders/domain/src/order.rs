@@ -3,8 +3,8 @@
 //! Invariants: lines change in DRAFT only; an order is placed at most once, with at least one line, and for an ACTIVE customer who has the address
 //! (nobody is charged for what can't be sent); CANCELLED and DELIVERED are final; it is paid at most once, by an amount that equals its total in its
 //! currency, and shipped only when paid. Other contexts' news never errs, whatever state it meets: contexts react to one another,
-//! so their events cross, and what comes too late changes nothing here ([`crate::process`]) because whoever sent it, told of
-//! the cancellation, undoes what it did. A paid order is cancelled by fulfillment's word alone, for only fulfillment knows whether the
+//! so their events cross, and what comes too late changes nothing here ([`crate::process`]) because the context that sent it
+//! undoes its own work when it reads of the cancellation. A paid order is cancelled by fulfillment's word alone, for only fulfillment knows whether the
 //! goods have left.
 
 use std::sync::Arc;

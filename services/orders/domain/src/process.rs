@@ -1,8 +1,8 @@
 //! What an order makes of the other contexts' news, as a table.
 //!
-//! Upholds what makes crossing events harmless: news that is not in the table for a stage changes nothing there, whatever comes twice or late. Whoever has
-//! to compensate learns of a cancellation from the order's own event: inventory gives back, payments refunds, fulfillment stops. Deliberately
-//! absent: what customers command, which may be refused (see [`crate::Order`]).
+//! Upholds what makes crossing events harmless: news that is not in the table for a stage changes nothing there, even if
+//! it comes twice or late. A context that has to compensate learns of a cancellation from the order's own event:
+//! inventory gives back, payments refunds, fulfillment stops. Deliberately absent: what customers command, which may be refused (see [`crate::Order`]).
 
 use crate::{CancellationCause, Command};
 

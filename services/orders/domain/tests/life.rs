@@ -123,7 +123,7 @@ fn order_is_not_created_for_a_customer_who_may_not_order() {
     assert_eq!(account(Account::Unknown), Err(Rejection::UnknownCustomer));
     assert_eq!(account(Account::NotActive), Err(Rejection::CustomerNotActive));
     let again = when(&given(&[create()]), create_for(Some(Account::Unknown)));
-    assert_eq!(again, Err(Rejection::OrderAlreadyExists), "whoever asks for it");
+    assert_eq!(again, Err(Rejection::OrderAlreadyExists), "for an unknown customer, too");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Whose an order is: a bounded memory of hints.
 //!
-//! Invariant: what an order's state says replaces what a command says, never the other way round. Whoever uses a hint has it checked: a command may
-//! name a customer and be rejected. Deliberately absent: a look-up of what was forgotten.
+//! Invariant: what an order's state says replaces what a command says, never the other way round. A hint proves nothing: a command may name a
+//! customer and be rejected, so the decision compares the hint with the order's own customer. Deliberately absent: a look-up of what was forgotten.
 //!
 //! Its hasher, foldhash, does not claim to resist attackers; accepted, since keys are UUIDs and the halves are bounded.
 

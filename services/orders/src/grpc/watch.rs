@@ -34,10 +34,11 @@ const ORDERS_MAX: usize = 1_000;
 /// Between two look-ups, at least.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
-/// And so many times what the last one took, so that many watchers wait longer rather than take the database from others.
+/// The pause is also this many times what the last look-up took, so that many watchers wait longer rather than take the
+/// database from others.
 const PAUSE_FACTOR: u32 = 9;
 
-/// Look-ups may fail for so long before the watchers are told.
+/// How long look-ups may fail before the watchers' streams end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// When to watch again.
@@ -119,7 +120,7 @@ impl Hub {
                     Err(error) => {
                         tracing::warn!(%error, "watched orders could not be looked up");
                         if answered.elapsed() > PATIENCE {
-                            // Their streams end: whoever watches on gets a clear answer instead of silence.
+                            // The streams end, so that a watcher that asks again gets a clear answer instead of silence.
                             self.slots().clear();
                             return;
                         }

@@ -192,7 +192,7 @@ impl Details {
         let back = match &self.status {
             Status::Captured | Status::PartiallyRefunded | Status::Refunded => return Ok(Vec::new()),
             Status::Requested | Status::Authorized => self.cancelled.then_some(Cause::OrderCancelled),
-            // Whoever was told that nothing moved goes by that: what moved all the same goes back.
+            // The order goes by the event that said that no money moved: money that moved all the same goes back.
             Status::Declined { .. } | Status::Voided => Some(Cause::LateCapture),
         };
         let settled = settle(amount, rate)?;

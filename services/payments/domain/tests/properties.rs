@@ -215,7 +215,7 @@ proptest! {
         prop_assert_eq!(known, refunded, "what the provider gave back is known");
         prop_assert_eq!(details.settlement.is_some(), captured > 0, "what the provider took is known");
         prop_assert!(!world.provider.held, "nothing stays on hold");
-        // A provider that refuses the cancellation's own refund keeps the money until somebody looks at it.
+        // A provider that refuses the cancellation's own refund keeps the money until an operator looks at it.
         let refused = details.refunds.iter().any(|refund| {
             !refund.is_done() && !matches!(refund.cause, holdfast_payments_domain::Cause::Requested { .. })
         });

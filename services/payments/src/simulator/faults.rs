@@ -23,7 +23,7 @@ pub enum Fault {
     TimeoutBefore,
     /// It happens, and there is no answer.
     TimeoutAfter,
-    /// No answer; it happens a while after whoever asked has given up.
+    /// No answer; it happens a while after the caller has given up.
     Late,
     /// It happens, and the answer is cut off.
     Malformed,
@@ -78,7 +78,7 @@ pub enum Plan {
     /// Never.
     #[default]
     None,
-    /// So many of 1,000 requests fail, in all ways alike.
+    /// A share of all requests fails, in all ways alike.
     Random {
         /// Of 1,000.
         per_mille: u32,

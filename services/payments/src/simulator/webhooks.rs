@@ -19,7 +19,7 @@ use serde_json::json;
 use super::{WebhookConfig, faults::Dice, ledger::Notice};
 use crate::webhook::{SIGNATURE, sign};
 
-/// A webhook that is not taken is put off to the next start after so many attempts.
+/// Attempts after which a webhook that is not taken is put off to the next start.
 const ATTEMPTS_MAX: u32 = 30;
 
 #[derive(Clone, Debug)]

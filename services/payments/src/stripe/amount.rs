@@ -22,7 +22,7 @@ const UNITS_MAX: i64 = 999_999_999_999;
 struct Counted {
     /// Decimals of a unit.
     decimals: u32,
-    /// Amounts are multiples of so many units.
+    /// Amounts are multiples of this number of Stripe's units.
     step: i64,
 }
 
