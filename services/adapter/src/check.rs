@@ -25,7 +25,7 @@ pub fn positive(field: &str, quantity: i64) -> Result<i64, Refused> {
     if quantity > 0 { Ok(quantity) } else { Err(Refused::invalid(field, format!("{field} is not at least 1"))) }
 }
 
-/// A text of at most so many bytes.
+/// A text of at most `bytes_max` bytes.
 pub fn at_most<'a>(field: &str, text: &'a str, bytes_max: usize) -> Result<&'a str, Refused> {
     if text.len() <= bytes_max {
         Ok(text)

@@ -1,7 +1,8 @@
-//! Under which address the other nodes reach this one.
+//! The address under which the other nodes reach this one.
 //!
 //! Invariant: what is written into partition rows can be called from elsewhere: never an unspecified address such as `0.0.0.0`. Deliberately absent:
-//! host names. Whether others can resolve this machine's is not known here; whoever knows one sets `advertised_addr`.
+//! host names. Whether other nodes can resolve this machine's name is not known here; an operator who knows a name sets
+//! `advertised_addr`.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -239,7 +239,7 @@ pub enum Stuck {
         /// Which.
         #[command(flatten)]
         which: StuckWhich,
-        /// At most so many of each context.
+        /// List at most N records of each context.
         #[arg(long, default_value_t = 1000, value_name = "N")]
         limit: u32,
         /// One JSON object per line.

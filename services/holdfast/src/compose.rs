@@ -177,7 +177,7 @@ pub async fn topics(
     let count = admin.broker_count().await.map_err(Failure::unreachable)?;
     let of = |context: Context| admin::TopicSpec::of_context(context.as_str(), config.partitions, count);
     let mut wanted: Vec<admin::TopicSpec> = contexts.iter().copied().flat_map(of).collect();
-    // What they read of others has to be there, whoever serves those.
+    // The topics of other contexts that they read have to be there, whichever process serves those contexts.
     for topic in contexts.iter().flat_map(|context| contexts::about(*context).follows) {
         if !wanted.iter().any(|spec| spec.name == **topic) {
             wanted.extend(CONTEXTS.into_iter().flat_map(of).filter(|spec| spec.name == **topic));
@@ -380,7 +380,7 @@ impl App {
             }
         }
         if let Some((mut serving, shutdown)) = self.serving {
-            // Whoever was asking for something that was here is answered by its new owner meanwhile.
+            // A call for a home that this node has given up is answered by the home's new owner meanwhile.
             if shutdown.stopping().is_cancelled() && tokio::time::timeout(LAST_CALLS, &mut serving).await.is_err() {
                 tracing::warn!("calls were cut that had not ended after the last partition was given up");
             }

@@ -67,9 +67,9 @@ pub struct Kafka {
 /// When actors leave memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Passivation {
-    /// After so long without a message.
+    /// How long an actor stays without a message.
     pub idle: Duration,
-    /// At most so many live actors per context.
+    /// The largest number of live actors per context.
     pub actors_max: usize,
 }
 

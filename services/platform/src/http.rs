@@ -1,7 +1,7 @@
 //! The operations port: `/health/live`, `/health/ready`, `/metrics`; and the HTTP/1 server under it.
 //!
 //! Invariant: no client can hold the port: a header has five seconds, a connection two minutes, the number of
-//! connections a bound; stopping takes at most [`Limits::grace`], whoever is still connected.
+//! connections a bound; stopping takes at most [`Limits::grace`], even if clients are still connected.
 //!
 //! Deliberately absent: anything about the business, authentication (the port is for the cluster's inside), TLS.
 

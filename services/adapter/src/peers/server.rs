@@ -21,10 +21,10 @@ use super::wire;
 /// Keys of one question at most.
 const KEYS_MAX: usize = 1000;
 
-/// Whether whoever sent a request with these extensions (its certificates are there) is a node.
+/// Whether the sender of a request with these extensions (its certificates are among them) is a node.
 pub type Admit = fn(&Extensions) -> Result<(), Status>;
 
-/// Lets everybody in.
+/// Admits every sender.
 pub fn anybody(_: &Extensions) -> Result<(), Status> {
     Ok(())
 }

@@ -23,7 +23,7 @@ use holdfast_runtime::{
 };
 use uuid::Uuid;
 
-/// When to ask again whoever answered in words that this build does not know.
+/// The pause before the next attempt, where the other node's answer names none.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A call on its way out.

@@ -64,7 +64,7 @@ pub struct Input {
     pub start: u64,
     /// The offset after the last one in the log.
     pub end: u64,
-    /// When the oldest record that is not consumed was written, by whoever stamped it; `None` where there is none.
+    /// When the oldest record that is not consumed was written, by its own timestamp; `None` where there is none.
     pub waiting_since: Option<Timestamp>,
 }
 

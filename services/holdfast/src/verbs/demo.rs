@@ -35,7 +35,7 @@ const CALM_ORDERS: u32 = 500;
 const SCARCE_PER_MILLE: i64 = 10;
 /// How long stock is held for an order that isn't paid. Longer than anything takes here but a charge that comes too late.
 const HOLD: Duration = Duration::from_secs(15);
-/// Of 1,000 requests, so many fail at the provider, in all ways alike.
+/// How many of 1,000 requests fail at the provider, in all ways alike.
 const FAULTS: u32 = 3;
 /// How long the provider is silent where it is to answer too late: longer than payments waits. Twice that is longer than [`HOLD`].
 const SILENCE: Duration = Duration::from_secs(9);

@@ -31,7 +31,7 @@ use crate::{
     world::{Settings, World},
 };
 
-/// Of each producer's commands, so many of the slowest are told.
+/// How many of each producer's slowest commands are printed.
 const SLOWEST: usize = 3;
 
 /// What to do.

@@ -55,7 +55,7 @@ pub struct Life {
     pub orders: u32,
     /// Commands to orders a second.
     pub rate: u32,
-    /// Of 1,000 requests to the provider, so many fail.
+    /// How many of 1,000 requests to the provider fail.
     pub faults: u32,
     /// Whether contexts are killed.
     pub kills: bool,

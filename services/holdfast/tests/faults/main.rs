@@ -82,7 +82,7 @@ enum Verb {
         /// Commands to orders a second.
         #[arg(long, default_value_t = 200)]
         rate: u32,
-        /// Of 1,000 requests to the provider, so many fail.
+        /// How many of 1,000 requests to the provider fail.
         #[arg(long, default_value_t = 200)]
         faults: u32,
         /// Where the processes' logs go; a new directory among temporary ones, if not given.

@@ -234,7 +234,7 @@ async fn sleep_and_wake_blind(world: &Arc<World>, run: &Run) -> Result<linear::V
     Ok(linear::check(&history))
 }
 
-/// Waits until so many more operations have ended.
+/// Waits until `more` further operations have ended.
 async fn until_more(working: &Working, more: usize) -> Result<(), Failed> {
     let enough = working.count() + more;
     let give_up = Instant::now() + Duration::from_mins(2);

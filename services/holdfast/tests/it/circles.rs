@@ -1,5 +1,5 @@
-//! No import circle between the files of a crate: whoever reads one file can go on to those that it names, and comes
-//! to an end.
+//! Import circles between the files of a crate: there are none, so a reader of one file can go on to those that it
+//! names, and comes to an end.
 //!
 //! The arrows are the paths that a file names below its crate, in `use` and in the text, followed through imports and
 //! re-exports to the file that they end in; what is another crate's, or a macro, ends in the last file that passes it

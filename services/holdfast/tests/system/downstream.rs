@@ -1,8 +1,8 @@
 //! Inventory away, slow, failing and flapping, while orders has to ask it for every price.
 //!
-//! Invariant: whoever is in trouble is asked less, not more; who asks for what is away hears so, and when to come back; what waits is applied once
-//! it is there again, without a restart; and whatever needs nothing of it goes on as if nothing were. Every bound is a ratio to the same run's
-//! healthy part, or a deadline that somebody was promised. Deliberately absent: the price memory, which would hide all of it (its time is 0).
+//! Invariant: a context in trouble is asked less, not more; a caller that needs it hears so, and when to come back; what
+//! waits for it is applied once it is there again, without a restart; and a call that needs nothing of it goes on as
+//! before. Every bound is a ratio to the same run's healthy part, or a deadline that a caller was promised. Deliberately absent: the price memory, which would hide all of it (its time is 0).
 
 mod catalog;
 
@@ -88,7 +88,7 @@ impl Met {
     }
 }
 
-/// Of `took`, so many hundredths were shorter.
+/// The time in `took` that `hundredths` percent of the others are shorter than.
 fn percentile(took: &[Duration], hundredths: usize) -> Duration {
     let mut sorted = took.to_vec();
     sorted.sort_unstable();
@@ -208,7 +208,7 @@ impl Callers {
     }
 }
 
-/// Starts one of `what` after the other, so many a second, until told to stop; then waits for them.
+/// Starts one of `what` after the other, `per_second` a second, until `stop`; then waits for them.
 async fn steadily<F>(per_second: u32, stop: CancellationToken, mut what: impl FnMut(usize) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -388,7 +388,7 @@ fn judge(run: &Run) -> Result<(), Failed> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
 }
 
-/// Bystanders' p95 may be so many times that of the healthy part: other processes have the same two cores.
+/// How many times the healthy part's p95 the bystanders' p95 may be: other processes have the same two cores.
 const BYSTANDERS_AT_MOST: u32 = 4;
 /// And anyway less than this, far below the 2 s that they would wait for what is away.
 const BYSTANDERS_NOTICE: Duration = Duration::from_millis(500);

@@ -224,7 +224,7 @@ const FOLLOWING: &str = "/v1/orders/{order_id}/events";
 pub async fn schemathesis_finds_no_failure_and_no_undeclared_answer(_: &Shop) -> Result<(), Failed> {
     let program = std::env::var(SCHEMATHESIS)?;
     let mut stand = Stand::open_with(&[("HOLDFAST_GATEWAY_RATE_PER_S", "1000000")]).await?;
-    // Somebody of whom something is known, so that not all is 404.
+    // A customer with an order, so that not every answer is 404.
     let ada = stand.customer().await?;
     ada.placed("known").await?;
     let token = ada.token.clone().unwrap_or_default();
@@ -300,7 +300,7 @@ async fn life(stand: &Stand) -> Result<(), Failed> {
         return Err(format!("{cancelled}").into());
     }
     ada.until(&format!("{path}/payment"), "status", "REFUNDED").await?;
-    // Whoever followed was told each step in order, and that it is over.
+    // The follower got each step in order, and the end.
     let events = events(&following.await??.is(StatusCode::OK)?.body);
     let versions: Vec<u64> = events
         .iter()
@@ -340,7 +340,7 @@ async fn authorization(stand: &Stand) -> Result<(), Failed> {
     removed.refused(StatusCode::NOT_FOUND, "ORDER_NOT_FOUND")?;
     let hers = ada.get(&path).await?.is(StatusCode::OK)?.json()?;
     if hers["lines"][0]["quantity"] != 2 || hers["status"] != "DRAFT" {
-        return Err(format!("somebody got at it: {hers}").into());
+        return Err(format!("another customer changed the order: {hers}").into());
     }
     let customer_id = hers["customer_id"].as_str().unwrap_or_default();
     let of_ada = format!("/v1/orders?customer_id={customer_id}");

@@ -50,7 +50,7 @@ pub struct Settings {
     pub connect: Duration,
     /// When to try again.
     pub retry: Retry,
-    /// So many attempts in a row must fail for the circuit to open …
+    /// How many attempts in a row must fail for the circuit to open …
     pub breaker_failures: usize,
     /// … for this long; then one attempt at a time is a probe.
     pub breaker_open: Duration,

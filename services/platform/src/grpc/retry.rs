@@ -87,8 +87,8 @@ impl Retries {
     }
 }
 
-/// UNAVAILABLE is, unless the circuit is open (it stays so for longer than a call); overload is, if the peer says when
-/// to come back. ABORTED is not: whoever asked has to read again first.
+/// Whether a repeat may succeed. UNAVAILABLE is transient, unless the circuit is open (it stays so for longer than a
+/// call); overload is, if the peer says when to come back. ABORTED is not: the caller has to read again first.
 fn is_transient(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable => errors::reason(status).as_deref() != Some(CIRCUIT_OPEN),

@@ -34,7 +34,7 @@ pub const CALM_RATE: u32 = 400;
 const PATIENCE: Duration = Duration::from_mins(2);
 /// Rates are taken between these two parts of all ends, in per mille: while everything is busy with everything.
 const MEASURED: (u64, u64) = (100, 900);
-/// Once so many in a thousand of the crowd's orders have ended, the rest is waited for beside the second part.
+/// Once this share of the crowd's orders has ended, per mille, the rest is waited for beside the second part.
 const NEARLY_ALL: u64 = 980;
 
 /// What came of the first part.
@@ -196,7 +196,8 @@ struct Door {
 }
 
 impl Door {
-    /// Lets a window of orders in, before which so many were, once there is room; nobody if nothing ends any more.
+    /// Lets in a window of orders, before which `before` orders were let in, once there is room; `None` if no order ends
+    /// any more, or if the door is closing.
     fn pass(&self, before: u64, window: Vec<Planned>) -> Option<Vec<Planned>> {
         let mut patience = Patience::of(&self.tally);
         // Those that are placed empty never end.

@@ -47,7 +47,7 @@ const TURN: usize = 250;
 const IN_FLIGHT: [usize; 2] = [1, 16];
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Measures so many calls of each kind, for each number of calls in flight.
+/// Measures `calls` calls of each kind, for each number of calls in flight.
 pub async fn run(mut config: Config, calls: usize, json: bool) -> Result<u8, Failure> {
     crate::verbs::quiet(&mut config);
     let process = Process::begin(&config, &CONTEXTS)?;

@@ -30,7 +30,7 @@ const KILLS: u32 = 10;
 const RATE: u32 = 2_000;
 /// Orders sent at a time; the hand strikes until they are sent.
 const ORDERS: u32 = 4_000;
-/// A sabotaged build gets so many rounds of load and kills in which it must be found out.
+/// Rounds of load and kills in which a sabotaged build must be found out.
 const ROUNDS: u64 = 6;
 /// As `holdfast topics apply` makes them.
 const PARTITIONS: i64 = 12;

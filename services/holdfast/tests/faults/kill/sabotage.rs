@@ -34,7 +34,7 @@ use holdfast_runtime::Ports;
 pub enum Sabotage {
     /// None: the product as it is.
     None,
-    /// A commit goes through, whoever owns the partition by now.
+    /// A commit goes through even if another node owns the partition by now.
     NoFence,
     /// Offsets are stored before what they stand for is.
     OffsetFirst,
@@ -94,7 +94,7 @@ impl Broken {
         *self.extra.lock().unwrap_or_else(PoisonError::into_inner).entry(token).or_default() += by;
     }
 
-    /// Writes, whoever owns the partition by now and whatever the aggregates' versions are: token, generation, batch, head and versions are
+    /// Writes even if another node owns the partition by now, and whatever the aggregates' versions are: token, generation, batch, head and versions are
     /// taken from the rows as they stand now. The version check goes as well because it is the second line behind the fence: with it in
     /// place, a stale owner's batch is refused for its versions, and a missing fence was not seen in six rounds.
     async fn without_fence(&self, batch: &Batch) -> Result<Committed, CommitError> {

@@ -292,7 +292,8 @@ impl World {
         self.command(orders::Command::PlaceOrder { order, payment_method, address_id, standing: None });
     }
 
-    /// Somebody reads on, or again. Whether there was anything to read on.
+    /// A context reads the next record of a topic that it follows, at times after an earlier one again. Whether there was
+    /// a next record.
     fn deliver(&mut self) -> bool {
         let (who, of) = self.dice.pick(&FOLLOWS);
         let at = self.read.get(&(who, of)).copied().unwrap_or(0);

@@ -128,7 +128,7 @@ impl CatalogService for Counting {
     async fn get_prices(&self, request: Request<GetPricesRequest>) -> Result<Response<GetPricesResponse>, Status> {
         self.arrived.fetch_add(1, Ordering::SeqCst);
         let mut mood = self.mood.clone();
-        // Whoever is no longer waited for is dropped here.
+        // A request whose caller has given up is dropped here.
         let mood = mood.wait_for(|mood| *mood != Mood::Slow).await.map_or(Mood::Down, |mood| *mood);
         match mood {
             Mood::Well => self.real.clone().get_prices(request.into_inner()).await,

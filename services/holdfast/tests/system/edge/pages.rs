@@ -92,7 +92,7 @@ async fn people(stand: &Stand, driver: &Driver) -> Result<(), Failed> {
     sign_in(&browser, &ada.base, &eve).await?;
     browser.goto(&page).await?;
     if !text(&browser, "main").await?.contains("there is no such order") {
-        return Err("somebody else sees it".into());
+        return Err("another customer sees the order".into());
     }
     browser.find("nav form button").await?.click().await?;
     browser.goto(&page).await?;
