@@ -157,7 +157,8 @@ fn forbidden_words(source: &str, words: &[&str]) -> Vec<String> {
     source.lines().filter(|line| holds(line)).map(|line| line.trim().to_owned()).collect()
 }
 
-fn sources(root: &Path) -> Vec<PathBuf> {
+/// The Rust sources below `root`.
+pub(crate) fn sources(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut left = vec![root.to_owned()];
     while let Some(directory) = left.pop() {

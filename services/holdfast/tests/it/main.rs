@@ -10,3 +10,4 @@ mod layout;
 mod recover;
 mod roles;
 mod source;
+mod tidy;

@@ -1,9 +1,11 @@
-//! Rust source as the tests of the tree read it: without what is no code, and without its tests.
+//! Rust source as the tests of the tree read it: its code without its tests, or its comments.
 //!
-//! Invariant: what is blanked is blanked character by character, and lines stay lines, so that a line that a rule
-//! names is found in the file. Deliberately absent: a parser. What a macro expands to is not seen.
+//! Invariant: what is blanked is blanked character by character, and lines stay lines, so that a line number
+//! that a rule reports is that of the file. Deliberately absent: a parser. What a macro expands to is not
+//! seen.
 
-/// The code of `source`: comments and what is within quotes are blank, and the block of tests at the end is cut off.
+/// The code of `source`: comments and the text within quotes are blank, and the block of tests at the end is
+/// cut off.
 pub(crate) fn code(source: &str) -> String {
     let mut code = blanked(source);
     if let Some(at) = code.rfind("#[cfg(test)]\nmod tests {") {
@@ -14,27 +16,42 @@ pub(crate) fn code(source: &str) -> String {
 
 /// `source` with blanks for comments and for what is within quotes.
 fn blanked(source: &str) -> String {
+    only(Piece::Code, source)
+}
+
+/// The comments of `source`, at their places; blanks for all else.
+pub(crate) fn comments(source: &str) -> String {
+    only(Piece::Comment, source)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Piece {
+    Code,
+    Comment,
+    Literal,
+}
+
+/// `source` with blanks for all but its pieces of this kind. Lines stay, and among code so do quotes.
+fn only(kind: Piece, source: &str) -> String {
     let chars: Vec<char> = source.chars().collect();
-    let mut blanked = String::with_capacity(source.len());
+    let mut shown = String::with_capacity(source.len());
     let mut at = 0;
     while at < chars.len() {
         let is_within_name = at > 0 && is_name(chars[at - 1]);
-        let end = match &chars[at..] {
-            ['/', '/', ..] => at + chars[at..].iter().take_while(|c| **c != '\n').count(),
-            ['/', '*', ..] => at + block_comment(&chars[at..]),
-            ['"', ..] => at + quoted(&chars[at..], '"'),
-            ['\'', '\\', ..] | ['\'', _, '\'', ..] => at + quoted(&chars[at..], '\''),
-            ['r', rest @ ..] if !is_within_name => at + 1 + raw(rest),
-            ['b' | 'c', 'r', rest @ ..] if !is_within_name && raw(rest) > 0 => at + 2 + raw(rest),
-            _ => at + 1,
+        let (piece, length) = match &chars[at..] {
+            ['/', '/', ..] => (Piece::Comment, chars[at..].iter().take_while(|c| **c != '\n').count()),
+            ['/', '*', ..] => (Piece::Comment, block_comment(&chars[at..])),
+            ['"', ..] => (Piece::Literal, quoted(&chars[at..], '"')),
+            ['\'', '\\', ..] | ['\'', _, '\'', ..] => (Piece::Literal, quoted(&chars[at..], '\'')),
+            ['r', rest @ ..] if !is_within_name && raw(rest) > 0 => (Piece::Literal, 1 + raw(rest)),
+            ['b' | 'c', 'r', rest @ ..] if !is_within_name && raw(rest) > 0 => (Piece::Literal, 2 + raw(rest)),
+            _ => (Piece::Code, 1),
         };
-        match chars[at] {
-            first if end == at + 1 => blanked.push(first),
-            _ => blanked.extend(chars[at..end].iter().map(|c| if ['\n', '"', '\''].contains(c) { *c } else { ' ' })),
-        }
-        at = end;
+        let stays = |c: char| piece == kind || c == '\n' || kind == Piece::Code && ['"', '\''].contains(&c);
+        shown.extend(chars[at..at + length].iter().map(|c| if stays(*c) { *c } else { ' ' }));
+        at += length;
     }
-    blanked
+    shown
 }
 
 pub(crate) fn is_name(c: char) -> bool {
@@ -126,4 +143,10 @@ fn only_code_is_left() {
         assert!(code(&source).contains(word), "{source}");
     }
     assert_eq!(code("a\n#[cfg(test)]\nmod tests {\nb\n}"), "a\n");
+}
+
+#[test]
+fn only_comments_are_left() {
+    assert_eq!(comments("a // b \"c\"\n\"// d\" /* e\nf */ g"), "  // b \"c\"\n       /* e\nf */  ");
+    assert_eq!(comments("r\"// a\" '\"' // b"), "            // b");
 }
