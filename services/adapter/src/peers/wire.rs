@@ -23,7 +23,7 @@ use holdfast_runtime::{
 };
 use uuid::Uuid;
 
-/// The pause before the next attempt, where the other node's answer names none.
+/// The pause before the next attempt, where an answer between nodes has none to name.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A call on its way out.
