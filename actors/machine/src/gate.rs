@@ -147,7 +147,7 @@ impl Machine {
             }
             Err(error) => {
                 *step = step.after_failure(self.partition, now);
-                // All anew: in between, more may have been sent.
+                // All ends are read again: more records may have been sent in between.
                 (*own, *others) = (None, None);
                 actions.push(Action::Report(error));
             }

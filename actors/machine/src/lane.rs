@@ -373,7 +373,7 @@ impl Machine {
         actions.push(Action::Stop { partition, term });
     }
 
-    /// Abandons everything of a partition that no commit has begun with: whoever owns it next reads it again; callers are told.
+    /// Abandons everything of a partition that no commit has begun with. The next owner reads it again; callers are told that it moved.
     fn abandon_all(&mut self, partition: PartitionId, actions: &mut Vec<Action>) {
         if let Some(batch) = &mut self.batch {
             batch.abandon(partition, &self.backlog);
@@ -389,7 +389,7 @@ impl Machine {
         self.finish(number, Some(Reply::NotOwner), actions);
     }
 
-    /// Drops a message, once it is done or void, and answers whoever waits for it.
+    /// Drops a message that is done or void, and answers its caller or reader.
     fn finish(&mut self, number: Number, reply: Option<Reply>, actions: &mut Vec<Action>) {
         if let Some(entry) = self.backlog.remove(number) {
             self.moved += 1;
@@ -540,7 +540,7 @@ fn answer(number: Number, entry: &Entry, reply: Option<Reply>, actions: &mut Vec
     }
 }
 
-/// Gives back what a message held, and answers whoever waits for it.
+/// Gives back what a message held, and answers its caller or reader.
 fn give_back(message: Number, reply: Reply, actions: &mut Vec<Action>) {
     actions.push(Action::Answer { message, reply });
     actions.push(Action::Done { message });

@@ -4,7 +4,7 @@
 //! into inputs. A machine never waits, and its work per input is bounded. It holds no channel and no clock, draws nothing at random, and writes no
 //! log: time comes with each input, and what a log is to say is an action. So a model checker and a simulator can drive the very code that runs in
 //! production. Invariant: an action that asks for something carries an [`Ask`], and only the answer to the ask that is waited for counts; any other is void (but a
-//! beat's answer, whoever asked, tells of the other nodes).
+//! beat's answer, whichever node asked, tells of the other nodes).
 //! Deliberately absent: IO, and retries of its own IO: a failure is an input like another.
 
 pub mod gate;

@@ -206,7 +206,7 @@ impl Lane {
         while let Some(event) = self.next().await {
             self.now = Now { boot: self.env.clock.boot(), awake: self.started.elapsed() };
             self.happened(event, &mut actions).await;
-            // So many, or what never ends would keep what ended from being heard.
+            // Bounded, or inputs that never cease would keep the machine from beginning anything.
             for _ in 0..self.env.config.batch_items_max.max(EVENTS_AT_ONCE) {
                 let Some(event) = self.at_hand() else { break };
                 self.happened(event, &mut actions).await;

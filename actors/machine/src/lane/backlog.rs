@@ -26,14 +26,14 @@ pub(super) struct Aggregate {
     pub id: AggregateId,
     pub hash: KeyHash,
     queue: VecDeque<Number>,
-    /// So many at the head of the queue are in batches or commits.
+    /// The number of messages at the head of the queue that are in batches or commits.
     taken: usize,
-    /// So many behind them are ready, and the first of these, which stands among what is ready.
+    /// The number of ready messages behind them, and the first of these, which stands among what is ready.
     run: usize,
     head: Option<Number>,
     /// Strong reads that wait for the actor to be activated.
     reads: usize,
-    /// So many messages of the queue are mail.
+    /// The number of its messages that are mail.
     mail: usize,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Backlog {
     index: BTreeMap<PartitionId, Table<AggregateId, Slot>>,
     /// The first ready message of each queue, and what follows nobody.
     ready: BTreeSet<Number>,
-    /// So many messages could be taken now.
+    /// The number of messages that could be taken now.
     takeable: usize,
     /// Parts of a batch that the store refused, the last one to be tried first. Whatever else is ready waits for them.
     parts: Vec<BTreeSet<Number>>,
@@ -193,7 +193,7 @@ impl Backlog {
         }
     }
 
-    /// Counts anew how much of a queue is taken, and how much behind that is ready.
+    /// Counts again how much of a queue is taken, and how much behind that is ready.
     fn refresh(&mut self, slot: Slot) {
         let Some(aggregate) = &mut self.slots[slot.at].1 else { return };
         self.takeable -= aggregate.run;

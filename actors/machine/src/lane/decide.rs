@@ -361,7 +361,7 @@ impl Machine {
         self.end_batch();
     }
 
-    /// A partition supervisor died: its partition is given up, its work is undone and comes again to whoever owns it next.
+    /// A partition supervisor died: its partition is given up, its work is undone, and its next owner reads it again.
     pub(super) fn supervisor_died(&mut self, partition: PartitionId, term: u64, actions: &mut Vec<Action>) {
         if self.is_held(partition, term) {
             self.lose(partition, Loss::SupervisorDied, actions);

@@ -47,7 +47,7 @@ pub struct Own {
 pub struct Verdict {
     /// Which delivery.
     pub delivery: u64,
-    /// So many messages were decided, from the first on.
+    /// The number of messages that were decided, from the first on.
     pub decided: usize,
     /// Whether anything is to be written.
     pub is_changed: bool,

@@ -6,7 +6,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::message::Slot;
 
-/// Uses that were noted anew since, beside one for each actor, before they are tidied away.
+/// Uses in the queue that are no actor's last one, at most, beside one for each actor.
 const OUTDATED_MAX: usize = 1024;
 
 /// One actor in memory.

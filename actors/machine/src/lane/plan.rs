@@ -146,7 +146,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Makes room for so many messages.
+    /// Makes room for this number of messages.
     pub fn reserve(&mut self, messages: usize) {
         self.parts.reserve(messages);
         self.messages.reserve(messages);

@@ -181,7 +181,7 @@ impl Machine {
         self.undo(again, is_split, actions);
     }
 
-    /// Stops the actors of a plan whose outcome is not known, and of those whose mailboxes it changed: they are activated anew.
+    /// Stops the actors of a plan whose outcome is not known, and of those whose mailboxes it changed: they are activated again.
     fn forget(&mut self, plan: &Plan, actions: &mut Vec<Action>) {
         let decided = plan.decided.iter().map(|decided| decided.slot);
         let changed = plan.waiting.iter().filter_map(|(partition, hash, id, _)| {
