@@ -1,7 +1,7 @@
 //! Compiles `holdfast/**/*.proto` to messages, gRPC stubs and canonical JSON, without protoc.
 //!
-//! Maps are ordered, so that one message always has one encoding (a claim compares bodies by hash). Deliberately absent:
-//! a list of the files; a new one is found.
+//! Maps are ordered, so that one message always has one encoding (a claim compares bodies by hash).
+//! Deliberately absent: a list of the files; a new one is found.
 
 use std::{
     env,

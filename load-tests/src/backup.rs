@@ -1,7 +1,7 @@
 //! A backup of a context's schema, and putting it back: what an operator's backup tool does, in plain SQL.
 //!
-//! The tables are copied beside themselves, in one transaction each way. Deliberately absent: anything that a real backup would not have either
-//! (what happened since), and any idea of what the tables mean.
+//! The tables are copied beside themselves, in one transaction each way. Deliberately absent: anything that a
+//! real backup would not have either (what happened since), and any idea of what the tables mean.
 
 use std::fmt::Write as _;
 

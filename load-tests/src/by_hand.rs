@@ -106,7 +106,8 @@ impl Hand {
         Ok(Self { producer: config.create().map_err(kafka::failed("producer"))? })
     }
 
-    /// Sends one record to `partition`, or else to its key's home, with this timestamp or else the current time.
+    /// Sends one record to `partition`, or else to its key's home, with this timestamp or else the current
+    /// time.
     pub async fn put(
         &self,
         topic: &str,

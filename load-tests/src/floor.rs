@@ -1,7 +1,9 @@
-//! A warehouse, its carrier, and customers who think better of it: everybody who acts on what becomes of an order.
+//! A warehouse, its carrier, and customers who think better of it: everybody who acts on what becomes of an
+//! order.
 //!
-//! Reads orders' and fulfillment's events as they come and sends commands through Kafka, which it keeps in ledgers of their own, so that each is
-//! accounted for. What comes twice is acted on once. Deliberately absent: customers who place orders ([`crate::work`]), and any judgement.
+//! Reads orders' and fulfillment's events as they come and sends commands through Kafka, which it keeps in
+//! ledgers of their own, so that each is accounted for. What comes twice is acted on once. Deliberately
+//! absent: customers who place orders ([`crate::work`]), and any judgement.
 
 use std::{
     collections::HashMap,
@@ -210,7 +212,8 @@ impl People {
         Ok(())
     }
 
-    /// The carrier tells where the parcel is, sometimes out of order. It is on its way: no cancellation can hold it up.
+    /// The carrier tells where the parcel is, sometimes out of order. It is on its way: no cancellation can
+    /// hold it up.
     fn track(&mut self, order: Uuid, number: &str) -> Result<(), Error> {
         let at_ms = now_ms().cast_signed();
         let tracking = |status: TrackingStatus, at_ms: i64| RecordTracking {

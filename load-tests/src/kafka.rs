@@ -1,6 +1,8 @@
-//! The few things that load and checkers ask of Kafka: make topics and grow them, know their ends, read them to the end.
+//! The few things that load and checkers ask of Kafka: make topics and grow them, know their ends, read them
+//! to the end.
 //!
-//! Everything is bounded in time. Deliberately absent: groups, offsets that are kept, and the runtime's own Kafka crate.
+//! Everything is bounded in time. Deliberately absent: groups, offsets that are kept, and the runtime's own
+//! Kafka crate.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -163,8 +165,9 @@ impl Ends {
     }
 }
 
-/// All partitions by one request where that works, so that looking often costs the broker little; otherwise one after the other. (The client answers
-/// the one request with "unknown partition" while its own metadata is being refreshed.)
+/// All partitions by one request where that works, so that looking often costs the broker little; otherwise
+/// one after the other. (The client answers the one request with "unknown partition" while its own metadata
+/// is being refreshed.)
 fn ends(consumer: &BaseConsumer, topic: &str) -> Result<BTreeMap<i32, i64>, Error> {
     let partitions = partitions(consumer, topic)?;
     let mut wanted = TopicPartitionList::new();
@@ -253,8 +256,8 @@ impl Seen {
     }
 }
 
-/// Gives every record of `topic`, from its start to its end as of now, to `take`; partition by partition in offset order, partitions mixed.
-/// A topic that isn't there has no records.
+/// Gives every record of `topic`, from its start to its end as of now, to `take`; partition by partition in
+/// offset order, partitions mixed. A topic that isn't there has no records.
 pub async fn read_all(
     brokers: &str,
     topic: &str,

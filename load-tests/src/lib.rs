@@ -1,8 +1,10 @@
 //! Benchmarks, fault scenarios and checkers.
 //!
-//! [`work`] makes the load, [`producer`] sends it, [`floor`] does what a warehouse, a carrier and customers do meanwhile, [`checkers`] account for every command of it, [`scenarios`] measure, [`baseline`] is
-//! the design to be measured against, [`faults`] break what runs. The checkers read Kafka and Postgres by themselves: they share no code with the
-//! runtime, so a mistake there is not repeated here. Deliberately absent: anything a product process needs.
+//! [`work`] makes the load, [`producer`] sends it, [`floor`] does what a warehouse, a carrier and customers
+//! do meanwhile, [`checkers`] account for every command of it, [`scenarios`] measure, [`baseline`] is the
+//! design to be measured against, [`faults`] break what runs. The checkers read Kafka and Postgres by
+//! themselves: they share no code with the runtime, so a mistake there is not repeated here. Deliberately
+//! absent: anything a product process needs.
 
 pub mod backup;
 pub mod baseline;

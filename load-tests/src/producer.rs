@@ -1,7 +1,8 @@
 //! Sends the load, outside the runtime, and remembers what it sent.
 //!
-//! Upholds that the ledger holds a record only if the broker acknowledged it (`acks=all`): what is in it must have an effect. One idempotent
-//! producer, Java's partitioner unless another is asked for. Deliberately absent: waiting for effects.
+//! Upholds that the ledger holds a record only if the broker acknowledged it (`acks=all`): what is in it must
+//! have an effect. One idempotent producer, Java's partitioner unless another is asked for. Deliberately
+//! absent: waiting for effects.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -53,7 +54,8 @@ pub struct Options {
     pub partitioner: Partitioner,
     /// How long it goes by what it knows of the topic.
     pub metadata_max_age: Duration,
-    /// Whether a record waits until the one before it of the same key is acknowledged, as those must who want order while partitions grow.
+    /// Whether a record waits until the one before it of the same key is acknowledged, as those must who want
+    /// order while partitions grow.
     pub awaits: bool,
 }
 
@@ -228,8 +230,8 @@ pub async fn produce_records(brokers: &str, topic: &str, records: Vec<Planned>) 
     tokio::task::spawn_blocking(move || send_all(&brokers, &mut std::iter::once(records), &options, &|_| {})).await?
 }
 
-/// Sends these records at the pace of `options`. `progress` is told the number of records sent so far, about every thousand. Fails if one isn't
-/// acknowledged.
+/// Sends these records at the pace of `options`. `progress` is told the number of records sent so far, about
+/// every thousand. Fails if one isn't acknowledged.
 pub async fn produce_at_pace(
     brokers: &str,
     records: Vec<Planned>,
@@ -240,7 +242,8 @@ pub async fn produce_at_pace(
     tokio::task::spawn_blocking(move || send_all(&brokers, &mut std::iter::once(records), &options, &progress)).await?
 }
 
-/// Sends everything of `mix`. `progress` is told the number of records sent so far, about every thousand. Fails if a record isn't acknowledged.
+/// Sends everything of `mix`. `progress` is told the number of records sent so far, about every thousand.
+/// Fails if a record isn't acknowledged.
 pub async fn produce(
     brokers: &str,
     mix: &Mix,

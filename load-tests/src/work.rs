@@ -1,8 +1,9 @@
 //! The load: orders, their commands, and what must become of each command.
 //!
-//! Deterministic: the same [`Mix`] gives the same records, ids included. The benchmark's work is [`Mix::benchmark`]: four commands an order
-//! (create, add, add, place), interleaved in windows, 200-byte values. [`Mix::demo`] adds what real life adds. Values are padded
-//! to the wanted size with an unknown protobuf field, which every reader skips. [`Mix::shop`] is orders that go all the way ([`life`]).
+//! Deterministic: the same [`Mix`] gives the same records, ids included. The benchmark's work is
+//! [`Mix::benchmark`]: four commands an order (create, add, add, place), interleaved in windows, 200-byte
+//! values. [`Mix::demo`] adds what real life adds. Values are padded to the wanted size with an unknown
+//! protobuf field, which every reader skips. [`Mix::shop`] is orders that go all the way ([`life`]).
 //! Deliberately absent: Kafka.
 
 use holdfast_proto::{
@@ -24,8 +25,8 @@ pub const SCARCE_SKU: &str = "scarce";
 pub const HOT_SKU: &str = "hot";
 /// A sku that nobody has ever priced.
 pub const UNKNOWN_SKU: &str = "no-such-sku";
-/// How many customers share the orders of a mix that brings none of its own ([`Mix::life`]): so few that a context that
-/// asks for them may remember all.
+/// How many customers share the orders of a mix that brings none of its own ([`Mix::life`]): so few that a
+/// context that asks for them may remember all.
 pub const REGULARS: u32 = 100;
 /// The `ce_source` of all commands made here.
 pub const SOURCE: &str = "load";
@@ -57,7 +58,8 @@ pub struct Mix {
     pub repeated: u16,
     /// For how many of 1,000 a bad record is sent besides.
     pub bad: u16,
-    /// In a flash sale: each order whose number is a multiple of this is a bystander, all others want [`HOT_SKU`].
+    /// In a flash sale: each order whose number is a multiple of this is a bystander, all others want
+    /// [`HOT_SKU`].
     pub bystander_every: Option<u32>,
     /// If orders are to go all the way: who places them, and what becomes of them then.
     pub life: Option<Life>,
@@ -84,7 +86,8 @@ impl Mix {
         }
     }
 
-    /// Orders as a shop sees them: most are good, some are cancelled, sell out, are rejected, come twice, or are garbage.
+    /// Orders as a shop sees them: most are good, some are cancelled, sell out, are rejected, come twice, or
+    /// are garbage.
     pub fn demo(orders: u32, seed: u64) -> Self {
         Self {
             value_bytes: 0,
@@ -98,7 +101,8 @@ impl Mix {
         }
     }
 
-    /// Orders of one line and one unit. Every `bystander_every`th wants an ordinary sku, all others [`HOT_SKU`].
+    /// Orders of one line and one unit. Every `bystander_every`th wants an ordinary sku, all others
+    /// [`HOT_SKU`].
     pub fn flash_sale(orders: u32, bystander_every: u32, seed: u64) -> Self {
         Self {
             window: 500,
@@ -200,7 +204,8 @@ impl Mix {
     }
 }
 
-/// The customer of the n-th order of a mix without customers of its own, and its address. The same in every mix.
+/// The customer of the n-th order of a mix without customers of its own, and its address. The same in every
+/// mix.
 pub fn regular(n: u32) -> (Uuid, Uuid) {
     let number = u64::from(n % REGULARS);
     (id(0, number, 0), id(1, number, 0))

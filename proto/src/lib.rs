@@ -1,10 +1,10 @@
 //! Wire contracts between contexts: protobuf messages, gRPC stubs, canonical proto3 JSON, reflection.
 //!
-//! The `.proto` files beside this crate's manifest are the source; everything here is generated from them at build time. A
-//! module is a package: `holdfast.orders.v1` is [`orders::v1`]. `serde` on a message is its canonical JSON; unknown JSON
-//! fields are errors, unknown binary fields are skipped. The full name of a message, as in `ce_type`, is
-//! `<PlaceOrder as prost::Name>::full_name()`.
-//! Deliberately absent: any mapping to a domain's types; each context keeps its own, with the validation.
+//! The `.proto` files beside this crate's manifest are the source; everything here is generated from them at
+//! build time. A module is a package: `holdfast.orders.v1` is [`orders::v1`]. `serde` on a message is its
+//! canonical JSON; unknown JSON fields are errors, unknown binary fields are skipped. The full name of a
+//! message, as in `ce_type`, is `<PlaceOrder as prost::Name>::full_name()`. Deliberately absent: any mapping
+//! to a domain's types; each context keeps its own, with the validation.
 
 pub use pbjson_types::{Duration, Timestamp};
 

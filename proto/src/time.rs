@@ -1,6 +1,7 @@
 //! Between `google.protobuf.Timestamp` and milliseconds since the Unix epoch, in which the domains count.
 //!
-//! Every representable millisecond survives the way there and back; finer fractions are cut towards the past. Deliberately absent: clocks.
+//! Every representable millisecond survives the way there and back; finer fractions are cut towards the past.
+//! Deliberately absent: clocks.
 
 use crate::Timestamp;
 

@@ -1,8 +1,8 @@
 //! What a domain writes: an aggregate's state, how it decides, how it evolves.
 //!
-//! Both functions are pure and synchronous; they know no clock (time is in [`Context`]) and no I/O. The runtime may call
-//! `decide` any number of times for one command and keeps at most one outcome (I2). Deliberately absent: persistence,
-//! encoding (see [`crate::codec`]) and anything async.
+//! Both functions are pure and synchronous; they know no clock (time is in [`Context`]) and no I/O. The
+//! runtime may call `decide` any number of times for one command and keeps at most one outcome (I2).
+//! Deliberately absent: persistence, encoding (see [`crate::codec`]) and anything async.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -36,8 +36,8 @@ pub struct Context<'a> {
 
 /// The state of one aggregate, and its two pure functions.
 ///
-/// `Default` is the state before the first event. `Clone` should be cheap: it is taken once for each batch in which the
-/// aggregate changes.
+/// `Default` is the state before the first event. `Clone` should be cheap: it is taken once for each batch in
+/// which the aggregate changes.
 pub trait Aggregate: Clone + Default + Send + Sync + 'static {
     /// The stable name of this kind in storage, for example `order`.
     const KIND: &'static str;
@@ -47,11 +47,12 @@ pub trait Aggregate: Clone + Default + Send + Sync + 'static {
     type Command: Send + Sync + 'static;
     /// What can have happened to it.
     type Event: Send + Sync + 'static;
-    /// Why it says no. A rejection is an answer, kept like any other; it is never retried and never a dead letter.
+    /// Why it says no. A rejection is an answer, kept like any other; it is never retried and never a dead
+    /// letter.
     type Rejection: Send + Sync + 'static;
 
-    /// Decides what follows from `command` in this state. Must not panic: a panic is a broken invariant, costs the actor
-    /// its life, and after the retry budget sends the message to the dead letters.
+    /// Decides what follows from `command` in this state. Must not panic: a panic is a broken invariant,
+    /// costs the actor its life, and after the retry budget sends the message to the dead letters.
     fn decide(&self, command: &Self::Command, context: &Context<'_>) -> Result<Decision<Self>, Self::Rejection>;
 
     /// Applies an event that has happened. Cannot refuse.
@@ -71,8 +72,8 @@ pub enum Decision<A: Aggregate> {
         /// What happens, or how the command is rejected, if not.
         refused: Result<Effects<A::Event>, A::Rejection>,
     },
-    /// The command lacks something that Prepare looks up, or holds what was looked up for another case; here is what. Nothing happens, and the
-    /// message waits as one whose look-up failed.
+    /// The command lacks something that Prepare looks up, or holds what was looked up for another case; here
+    /// is what. Nothing happens, and the message waits as one whose look-up failed.
     Unprepared(&'static str),
 }
 
@@ -113,7 +114,8 @@ impl<E> Effects<E> {
         Self { events: vec![event], timers: Vec::new() }
     }
 
-    /// Sets the timer `name` to fire `after` this decision is stored, by the database's clock. Replaces an older one of that name.
+    /// Sets the timer `name` to fire `after` this decision is stored, by the database's clock. Replaces an
+    /// older one of that name.
     #[must_use]
     pub fn with_timer(mut self, name: &'static str, after: Duration) -> Self {
         self.timers.push(TimerChange::Set { name, after });

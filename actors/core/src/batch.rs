@@ -1,8 +1,8 @@
 //! One group commit: what it writes, and how shared quantities are granted in it.
 //!
-//! Upholds I2 and I3: sequence numbers of outbox rows are given here, in batch order, under the partition's fence; grants are made
-//! in batch order over the partitions whose fence held. [`Batch::settle`] is pure, so that every store grants and numbers alike.
-//! Deliberately absent: SQL, locks.
+//! Upholds I2 and I3: sequence numbers of outbox rows are given here, in batch order, under the partition's
+//! fence; grants are made in batch order over the partitions whose fence held. [`Batch::settle`] is pure, so
+//! that every store grants and numbers alike. Deliberately absent: SQL, locks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,7 +33,8 @@ pub struct Batch {
     pub entries: Vec<Entry>,
 }
 
-/// The condition under which a partition's part of the batch commits, and how far its input is consumed with it.
+/// The condition under which a partition's part of the batch commits, and how far its input is consumed with
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fence {
     /// Which partition.
@@ -178,8 +179,8 @@ pub struct EffectWrite {
 pub struct Intent {
     /// The request, byte for byte as it will be sent, however often and by whatever build.
     pub request: Bytes,
-    /// The owner that wrote the intent makes the first call itself; the intent falls due for other nodes this long
-    /// after the commit, by the database's clock.
+    /// The owner that wrote the intent makes the first call itself; the intent falls due for other nodes this
+    /// long after the commit, by the database's clock.
     pub hold: Duration,
     /// `ce_correlationid` of what it belongs to.
     pub correlation: Option<String>,
@@ -261,7 +262,8 @@ pub struct DeadLetter {
     pub attempts: u32,
 }
 
-/// A record whose dead letter or mailbox row the store refused. It is kept as raw bytes, in columns that accept anything.
+/// A record whose dead letter or mailbox row the store refused. It is kept as raw bytes, in columns that
+/// accept anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfiled {
     /// The row's id.
@@ -277,7 +279,8 @@ pub struct Unfiled {
 pub struct Settled<'a> {
     /// The writes that take effect.
     pub writes: Vec<(PartitionId, &'a Writes)>,
-    /// For each entry, whether its condition was granted; `true` where it has none. Entries of stale partitions are `false`.
+    /// For each entry, whether its condition was granted; `true` where it has none. Entries of stale
+    /// partitions are `false`.
     pub granted: Vec<bool>,
     /// The outbox rows, numbered.
     pub outbox: Vec<OutboxRow>,
@@ -294,8 +297,8 @@ impl Batch {
         conditions.flat_map(|condition| condition.wants.iter().map(|want| want.pool.as_str())).collect()
     }
 
-    /// Decides what this batch comes to. `pools` holds the current value of each wanted pool that exists; entries of the partitions in
-    /// `stale` are left out.
+    /// Decides what this batch comes to. `pools` holds the current value of each wanted pool that exists;
+    /// entries of the partitions in `stale` are left out.
     pub fn settle(&self, pools: &BTreeMap<String, Pool>, stale: &BTreeSet<PartitionId>) -> Settled<'_> {
         let held = self.fences.iter().filter(|fence| !stale.contains(&fence.partition));
         let mut settled =

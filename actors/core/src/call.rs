@@ -1,7 +1,7 @@
 //! Calls: what a caller may say of a message.
 //!
-//! Invariant: a call names no source, no sequence and no cause; its source follows from its origin and is set by the node that runs it, also where
-//! another has forwarded it. Deliberately absent: how a call travels.
+//! Invariant: a call names no source, no sequence and no cause; its source follows from its origin and is set
+//! by the node that runs it, also where another has forwarded it. Deliberately absent: how a call travels.
 
 use std::sync::Arc;
 

@@ -26,7 +26,8 @@ pub struct EncodedEvent {
     pub payload: Bytes,
 }
 
-/// A message to another aggregate of the same context, which goes through the outbox to the context's commands topic.
+/// A message to another aggregate of the same context, which goes through the outbox to the context's
+/// commands topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
     /// The other aggregate's key.
@@ -37,12 +38,14 @@ pub struct Outgoing {
     pub payload: Bytes,
 }
 
-/// A call out of the system that an event makes necessary, a payment, a parcel; or one that it makes needless.
+/// A call out of the system that an event makes necessary, a payment, a parcel; or one that it makes
+/// needless.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncodedEffect {
     /// Names it within its aggregate, for ever: what happens twice has two names (`refund:1`, `refund:2`).
     pub name: String,
-    /// The request, byte for byte as it will be sent, however often and by whatever build. `None` if the call of this name need not be made any more.
+    /// The request, byte for byte as it will be sent, however often and by whatever build. `None` if the call
+    /// of this name need not be made any more.
     pub request: Option<Bytes>,
 }
 
@@ -63,8 +66,8 @@ pub struct Attempt {
     pub now: Timestamp,
 }
 
-/// An attempt that ended without a known outcome. It is made again; an effect is never given up, since no node could
-/// say what became of it.
+/// An attempt that ended without a known outcome. It is made again; an effect is never given up, since no
+/// node could say what became of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Again {
@@ -104,14 +107,15 @@ pub trait Adapter: Send + Sync + 'static {
     /// What it adapts.
     type Aggregate: Aggregate;
 
-    /// The messages it handles, each with where it may come from: its own commands, events of other contexts, its timers and effects.
+    /// The messages it handles, each with where it may come from: its own commands, events of other contexts,
+    /// its timers and effects.
     fn handles(&self) -> Vec<Handled>;
 
     /// Refuses a key that no aggregate of this kind can have, before a read of it reaches the store.
     fn check_key(&self, key: &str) -> Result<(), Refused>;
 
-    /// Decodes a message whose type is one of [`Self::handles`] and which came from where that says, and checks every field. `message.key` must be
-    /// checked too.
+    /// Decodes a message whose type is one of [`Self::handles`] and which came from where that says, and
+    /// checks every field. `message.key` must be checked too.
     fn decode(&self, message: &Message) -> Result<<Self::Aggregate as Aggregate>::Command, Refused>;
 
     /// The command that a fired timer stands for; `None` if this kind has no timer of that name.
@@ -123,27 +127,29 @@ pub trait Adapter: Send + Sync + 'static {
     /// Encodes an event; `context.version` is the event's own version.
     fn encode_event(&self, event: &<Self::Aggregate as Aggregate>::Event, context: &Context<'_>) -> EncodedEvent;
 
-    /// Decodes an event as it was published, all that [`Aggregate::evolve`] needs. Wanted by `holdfast recover` alone, which refuses a context
-    /// with a kind that can't.
+    /// Decodes an event as it was published, all that [`Aggregate::evolve`] needs. Wanted by `holdfast
+    /// recover` alone, which refuses a context with a kind that can't.
     fn decode_event(&self, message: &Message) -> Result<<Self::Aggregate as Aggregate>::Event, Refused> {
         let _ = message;
         Err(Refused::unknown_type())
     }
 
-    /// What was stored beside the state when `event` happened: changes of shared quantities, and timers, as they are to be set at
-    /// `context.now`. Wanted by `holdfast recover` alone.
+    /// What was stored beside the state when `event` happened: changes of shared quantities, and timers, as
+    /// they are to be set at `context.now`. Wanted by `holdfast recover` alone.
     fn aftermath(&self, event: &<Self::Aggregate as Aggregate>::Event, context: &Context<'_>) -> Aftermath {
         let _ = (event, context);
         Aftermath::default()
     }
 
-    /// The messages that `event` sends to other aggregates, in order. Pure: called whenever the event is decided on.
+    /// The messages that `event` sends to other aggregates, in order. Pure: called whenever the event is
+    /// decided on.
     fn commands_after(&self, event: &<Self::Aggregate as Aggregate>::Event, context: &Context<'_>) -> Vec<Outgoing> {
         let _ = (event, context);
         Vec::new()
     }
 
-    /// The effects that `event` makes necessary. They are written with the event and performed after the commit. Pure.
+    /// The effects that `event` makes necessary. They are written with the event and performed after the
+    /// commit. Pure.
     fn effects_after(
         &self,
         event: &<Self::Aggregate as Aggregate>::Event,
@@ -158,9 +164,10 @@ pub trait Adapter: Send + Sync + 'static {
         false
     }
 
-    /// Makes one attempt at an effect, outside any transaction, and returns the command that tells the aggregate how it ended; with the decision
-    /// on that command the effect is over. May run more than once at a time and after the end, on several nodes: what is called has to
-    /// recognise the repeat by the aggregate's key and the effect's name.
+    /// Makes one attempt at an effect, outside any transaction, and returns the command that tells the
+    /// aggregate how it ended; with the decision on that command the effect is over. May run more than once
+    /// at a time and after the end, on several nodes: what is called has to recognise the repeat by the
+    /// aggregate's key and the effect's name.
     async fn perform(&self, attempt: &Attempt) -> Result<<Self::Aggregate as Aggregate>::Command, Again> {
         Err(Again { reason: format!("this build knows no effect {}", attempt.name), after: None })
     }
@@ -177,35 +184,39 @@ pub trait Adapter: Send + Sync + 'static {
     /// The name and text of a rejection.
     fn rejection(&self, rejection: &<Self::Aggregate as Aggregate>::Rejection) -> Rejection;
 
-    /// The row of the read model for this state, as a JSON object, or `None` if this kind has none. It is written, in the same
-    /// transaction, only when it differs from the row of the state before.
+    /// The row of the read model for this state, as a JSON object, or `None` if this kind has none. It is
+    /// written, in the same transaction, only when it differs from the row of the state before.
     fn view(&self, state: &Self::Aggregate, context: &Context<'_>) -> Option<serde_json::Value> {
         let _ = (state, context);
         None
     }
 
-    /// Puts into `command` what is known without asking, so that it need not wait for what others of its batch ask for. Quick.
+    /// Puts into `command` what is known without asking, so that it need not wait for what others of its
+    /// batch ask for. Quick.
     fn recall(&self, command: &mut <Self::Aggregate as Aggregate>::Command) {
         let _ = command;
     }
 
-    /// The name of the context that `command` needs a look-up in, if it needs one. Those that do are given to [`Self::prepare`], one context's at a
-    /// time; while that waits for an answer they wait, and so does what comes after them for the same aggregate, but nothing else. Pure and quick.
+    /// The name of the context that `command` needs a look-up in, if it needs one. Those that do are given to
+    /// [`Self::prepare`], one context's at a time; while that waits for an answer they wait, and so does what
+    /// comes after them for the same aggregate, but nothing else. Pure and quick.
     fn looks_up(&self, command: &<Self::Aggregate as Aggregate>::Command) -> Option<&'static str> {
         let _ = command;
         Some("")
     }
 
-    /// Takes note of a state that is coming into memory or lacked a look-up, if [`Self::prepare`], which sees commands alone, needs to know
-    /// something of the aggregate. Called before [`Self::recall`] for each stored aggregate that is not in memory. A hint: the state may never be
-    /// committed, and a decision on a wrong hint is [`Decision::Unprepared`](crate::aggregate::Decision::Unprepared). Quick.
+    /// Takes note of a state that is coming into memory or lacked a look-up, if [`Self::prepare`], which sees
+    /// commands alone, needs to know something of the aggregate. Called before [`Self::recall`] for each
+    /// stored aggregate that is not in memory. A hint: the state may never be committed, and a decision on a
+    /// wrong hint is [`Decision::Unprepared`](crate::aggregate::Decision::Unprepared). Quick.
     fn observe(&self, key: &str, state: &Self::Aggregate) {
         let _ = (key, state);
     }
 
-    /// Looks up what these commands, all of which ask one context, need, and puts it into them; one result for each, in order. Called once for
-    /// each batch, outside any transaction; what is known already is answered at once, and whatever takes longer goes on beside the loop, perhaps
-    /// several times at once. Has to end by itself, within a deadline of its own. A failed look-up defers that message alone.
+    /// Looks up what these commands, all of which ask one context, need, and puts it into them; one result
+    /// for each, in order. Called once for each batch, outside any transaction; what is known already is
+    /// answered at once, and whatever takes longer goes on beside the loop, perhaps several times at once.
+    /// Has to end by itself, within a deadline of its own. A failed look-up defers that message alone.
     async fn prepare(
         &self,
         commands: &mut [&mut <Self::Aggregate as Aggregate>::Command],

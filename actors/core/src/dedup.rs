@@ -1,9 +1,10 @@
 //! Recognising a message that was seen before (I2).
 //!
-//! A claim is kept for each command: who it was for, who sent it and under which id, a digest of its body, and the
-//! answer it got. Same id and body: the first answer again. Same id, other body: a conflict. Uniqueness is
-//! look-up-then-insert under the owner's fence, so the table needs no unique index and can be cut by day.
-//! Events with a `ce_sequence` need no claim: it is compared with the last one applied from their source. One without is claimed like a command.
+//! A claim is kept for each command: who it was for, who sent it and under which id, a digest of its body,
+//! and the answer it got. Same id and body: the first answer again. Same id, other body: a conflict.
+//! Uniqueness is look-up-then-insert under the owner's fence, so the table needs no unique index and can be
+//! cut by day. Events with a `ce_sequence` need no claim: it is compared with the last one applied from their
+//! source. One without is claimed like a command.
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -118,9 +119,9 @@ impl Answer {
     }
 }
 
-/// The body of a claim that was rebuilt from its effect alone (`holdfast recover`): what the message asked for is not known any more.
-/// It counts as the same as any other, so that a repeat gets the answer. The other choice, a conflict, would turn every honest
-/// repeat away for the sake of the rare reuse of an id.
+/// The body of a claim that was rebuilt from its effect alone (`holdfast recover`): what the message asked
+/// for is not known any more. It counts as the same as any other, so that a repeat gets the answer. The other
+/// choice, a conflict, would turn every honest repeat away for the sake of the rare reuse of an id.
 pub const ANY_BODY: Uuid = Uuid::nil();
 
 /// A claim as it is stored.

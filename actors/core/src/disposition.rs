@@ -1,7 +1,7 @@
 //! What each failure does next.
 //!
-//! Classify before counting attempts: an outage of ours must never turn into dead letters (see the table "When things
-//! go wrong" in the design). Business rejections are answers and don't appear here.
+//! Classify before counting attempts: an outage of ours must never turn into dead letters (see the table
+//! "When things go wrong" in the design). Business rejections are answers and don't appear here.
 
 use std::fmt;
 
@@ -97,7 +97,8 @@ impl Refused {
         Self { reason: DeadLetterReason::Undecodable, error: error.into(), field: None }
     }
 
-    /// A type nobody handles. Which, the dead letter's own header says: this text goes to logs, and nothing a caller sent may.
+    /// A type nobody handles. Which, the dead letter's own header says: this text goes to logs, and nothing a
+    /// caller sent may.
     pub fn unknown_type() -> Self {
         Self { reason: DeadLetterReason::UnknownType, error: "no handler for this ce_type".to_owned(), field: None }
     }

@@ -1,7 +1,8 @@
 //! The checks of everything that enters, whichever way it comes: record, call, forward, operator.
 //!
-//! Invariant: what has passed fits the store and the brokers: no text holds a NUL or another control character, no header and no key is over 1 KiB,
-//! no body over 1 MiB. Deliberately absent: where a message may come from ([`crate::origin`]), and what a domain demands of its fields.
+//! Invariant: what has passed fits the store and the brokers: no text holds a NUL or another control
+//! character, no header and no key is over 1 KiB, no body over 1 MiB. Deliberately absent: where a message
+//! may come from ([`crate::origin`]), and what a domain demands of its fields.
 
 use crate::disposition::{DeadLetterReason, Refused};
 

@@ -1,9 +1,10 @@
 //! A record as the log holds it, and the message that its headers and value spell.
 //!
 //! CloudEvents 1.0 in Kafka's binary mode: the attributes are headers (`ce_*`), the value is the body alone.
-//! Every bad record has one outcome, named by [`Refused`]; nothing here panics on foreign bytes. Of a header that comes more than once the last one
-//! counts, as in Kafka's `lastHeader`. Deliberately absent: decoding the body, which is the domain's (see [`crate::codec`]), and where a message may
-//! come from ([`crate::origin`]).
+//! Every bad record has one outcome, named by [`Refused`]; nothing here panics on foreign bytes. Of a header
+//! that comes more than once the last one counts, as in Kafka's `lastHeader`. Deliberately absent: decoding
+//! the body, which is the domain's (see [`crate::codec`]), and where a message may come from
+//! ([`crate::origin`]).
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -48,7 +49,8 @@ pub mod header {
     /// On messages that a context sends to itself: what shows that it did ([`crate::seal`]).
     pub const SEAL: &str = "ce_holdfastseal";
 
-    /// The constant of this name, if it is one of the above: most headers are, and then a name needs no memory of its own.
+    /// The constant of this name, if it is one of the above: most headers are, and then a name needs no
+    /// memory of its own.
     pub fn known(name: &[u8]) -> Option<&'static str> {
         const ALL: [&str; 14] = [
             SPEC_VERSION,
@@ -93,8 +95,8 @@ impl Headers {
         self.0.push((name.into(), Some(Bytes::from(value.into()))));
     }
 
-    /// The form in which they are stored: count, then length-prefixed names and values (little endian `u32`; a null value has
-    /// length `u32::MAX`).
+    /// The form in which they are stored: count, then length-prefixed names and values (little endian `u32`;
+    /// a null value has length `u32::MAX`).
     pub fn to_bytes(&self) -> Vec<u8> {
         let size =
             self.0.iter().map(|(name, value)| 8 + name.len() + value.as_ref().map_or(0, Bytes::len)).sum::<usize>();

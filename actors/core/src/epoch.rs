@@ -12,16 +12,17 @@ use crate::partition::PartitionId;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
-/// Drawn at random at each take-over (and again when an unknown commit outcome is resolved); never comes back.
+/// Drawn at random at each take-over (and again when an unknown commit outcome is resolved); never comes
+/// back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token(pub Uuid);
 
 impl Token {
     /// A token nobody has seen.
     ///
-    /// It comes from the process's cryptographic generator (uuid's `fast-rng`), which is not seeded again when a
-    /// snapshot of a virtual machine is restored: two copies may draw the same token. The condition on the epoch still
-    /// lets only one of them take the partition.
+    /// It comes from the process's cryptographic generator (uuid's `fast-rng`), which is not seeded again
+    /// when a snapshot of a virtual machine is restored: two copies may draw the same token. The condition on
+    /// the epoch still lets only one of them take the partition.
     pub fn draw() -> Self {
         Self(Uuid::new_v4())
     }
@@ -61,7 +62,8 @@ pub struct PartitionRow {
     pub generation: Generation,
     /// Whether the last owner gave it up in good order, so that the next need not wait out its lease.
     pub released: bool,
-    /// Whether the last taker has begun to serve. Then every lease of an earlier owner is over, and only its own may still run.
+    /// Whether the last taker has begun to serve. Then every lease of an earlier owner is over, and only its
+    /// own may still run.
     pub has_begun: bool,
     /// The number of the last committed batch.
     pub batch: u64,
@@ -71,8 +73,8 @@ pub struct PartitionRow {
     pub outbox_cursor: u64,
     /// Per input topic, the offset of the next record to consume.
     pub consumed: Vec<(String, u64)>,
-    /// The end of what is known of this partition of the events topic: every record of ours below it is of a row that was committed here.
-    /// `None` if that was never noted.
+    /// The end of what is known of this partition of the events topic: every record of ours below it is of a
+    /// row that was committed here. `None` if that was never noted.
     pub published: Option<u64>,
     /// Why nobody may own it.
     pub halted: Option<Halt>,
@@ -91,7 +93,8 @@ pub struct Halt {
 /// The classes of [`Halt`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HaltReason {
-    /// The events topic or an owner remembers what the database doesn't: it was restored from an older backup.
+    /// The events topic or an owner remembers what the database doesn't: it was restored from an older
+    /// backup.
     HistoryLost,
     /// The events topic is not the one that was published to, or is shorter.
     TopicLost,
@@ -116,7 +119,8 @@ impl Halt {
         self.to_string()
     }
 
-    /// Reads [`Self::to_text`]. What this build doesn't know is a lost history all the same: better halted than wrong.
+    /// Reads [`Self::to_text`]. What this build doesn't know is a lost history all the same: better halted
+    /// than wrong.
     pub fn from_text(text: &str) -> Self {
         let (name, detail) = text.split_once(": ").unwrap_or((text, ""));
         let all = [HaltReason::HistoryLost, HaltReason::TopicLost, HaltReason::Recovering];

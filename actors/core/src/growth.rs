@@ -2,13 +2,15 @@
 //!
 //! Upholds I3 and I5 across growth. Three rules, each a pure function of what the store holds:
 //!
-//! - *records* ([`Growth::ancestors`]): what is read from a partition waits for every lower partition in which an older record of the same
-//!   producer and key can lie;
-//! - *homes* ([`Growth::serves`]): a home serves the keys that came to it once each earlier home has acknowledged that they left, and
-//!   has published everything from before;
-//! - *endings* ([`Growth::next`]): a transition is over once nobody sends by the older count any more, and all that was sent so is consumed.
+//! - *records* ([`Growth::ancestors`]): what is read from a partition waits for every lower partition in
+//!   which an older record of the same producer and key can lie;
+//! - *homes* ([`Growth::serves`]): a home serves the keys that came to it once each earlier home has
+//!   acknowledged that they left, and has published everything from before;
+//! - *endings* ([`Growth::next`]): a transition is over once nobody sends by the older count any more, and
+//!   all that was sent so is consumed.
 //!
-//! They were model-checked (design.md, "Growing partitions, live"). Deliberately absent: I/O, and clocks: ages come from the store.
+//! They were model-checked (design.md, "Growing partitions, live"). Deliberately absent: I/O, and clocks:
+//! ages come from the store.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +32,8 @@ pub struct Growth {
     pub topics: BTreeMap<String, Counts>,
     /// The count in force in each generation.
     pub generations: BTreeMap<Generation, u32>,
-    /// The outbox head with which a partition acknowledged a generation: from there on it wrote under that one.
+    /// The outbox head with which a partition acknowledged a generation: from there on it wrote under that
+    /// one.
     pub acknowledged: BTreeMap<(PartitionId, Generation), u64>,
     /// All partition rows, in order.
     pub rows: Vec<PartitionRow>,
@@ -83,7 +86,8 @@ impl Counts {
 pub struct Topics<'a> {
     /// Its commands topic, whose count becomes the number of homes.
     pub commands: &'a str,
-    /// Its events and dead letter topics, which its relays write to: they must have grown before the homes do.
+    /// Its events and dead letter topics, which its relays write to: they must have grown before the homes
+    /// do.
     pub outputs: [&'a str; 2],
 }
 
@@ -145,9 +149,10 @@ impl Growth {
         self.rows.iter().find(|row| row.partition == partition)
     }
 
-    /// The partitions of `topic` that must have committed past their ends before records of `partition` may be applied: every lower one that
-    /// is congruent to it by the smallest count in transition. Whatever hash a producer uses, its older records of a key lie in
-    /// one of these (counts being multiples); waits go downwards only, so they form no ring.
+    /// The partitions of `topic` that must have committed past their ends before records of `partition` may
+    /// be applied: every lower one that is congruent to it by the smallest count in transition. Whatever hash
+    /// a producer uses, its older records of a key lie in one of these (counts being multiples); waits go
+    /// downwards only, so they form no ring.
     pub fn ancestors(&self, topic: &str, partition: PartitionId) -> Vec<PartitionId> {
         let oldest = self.topics.get(topic).and_then(Counts::oldest_in_transition);
         let Some(oldest) = oldest.filter(|oldest| *oldest > 0) else { return Vec::new() };
@@ -161,14 +166,16 @@ impl Growth {
         })
     }
 
-    /// Whether `home` has acknowledged `generation` or a later one, and published everything that it wrote before.
+    /// Whether `home` has acknowledged `generation` or a later one, and published everything that it wrote
+    /// before.
     fn has_left(&self, home: PartitionId, generation: Generation) -> bool {
         let acknowledged = self.acknowledged.range((home, generation)..=(home, Generation(u32::MAX))).next();
         acknowledged.is_some_and(|(_, head)| self.row(home).is_some_and(|row| row.outbox_cursor >= *head))
     }
 
-    /// Whether `partition`, whose owner is at `generation`, may serve the keys whose home it is then: each earlier home has acknowledged
-    /// the generation in which they left it (or a later one), and published up to the head it did so with.
+    /// Whether `partition`, whose owner is at `generation`, may serve the keys whose home it is then: each
+    /// earlier home has acknowledged the generation in which they left it (or a later one), and published up
+    /// to the head it did so with.
     pub fn serves(&self, partition: PartitionId, generation: Generation) -> bool {
         let counts: Vec<(Generation, u32)> =
             self.generations.range(..=generation).map(|(generation, count)| (*generation, *count)).collect();
@@ -184,8 +191,9 @@ impl Growth {
         })
     }
 
-    /// What can be done now. `counts` are those that the log has at this moment, of input and output topics; `producers_max_age` is how
-    /// long a producer may go on sending by a count that has changed: the age of its metadata and its delivery timeout together.
+    /// What can be done now. `counts` are those that the log has at this moment, of input and output topics;
+    /// `producers_max_age` is how long a producer may go on sending by a count that has changed: the age of
+    /// its metadata and its delivery timeout together.
     pub fn next(&self, topics: Topics<'_>, counts: &BTreeMap<String, u32>, producers_max_age: Duration) -> Vec<Act> {
         let mut acts = Vec::new();
         for (topic, known) in &self.topics {
@@ -219,16 +227,17 @@ impl Growth {
         acts
     }
 
-    /// Whether each of `count` homes has an owner, or has had time to get one: until then keys are better off where they are.
+    /// Whether each of `count` homes has an owner, or has had time to get one: until then keys are better off
+    /// where they are.
     fn are_owned(&self, commands: &str, count: u32) -> bool {
         let is_owned = |row: &&PartitionRow| row.partition.0 < count && row.token.is_some() && !row.released;
         let age = self.topics.get(commands).and_then(|counts| counts.steps.last()).map(|step| step.age);
         age.is_none_or(|age| age >= OWNED_WITHIN) || self.rows.iter().filter(is_owned).count() == count as usize
     }
 
-    /// Whether no relay can still publish a row into `topic` that was addressed under the count `before` the step. Our own relays' rows are
-    /// out once all their homes have acknowledged a generation of the new count and published up to there; another context's say so
-    /// by a mark in each partition.
+    /// Whether no relay can still publish a row into `topic` that was addressed under the count `before` the
+    /// step. Our own relays' rows are out once all their homes have acknowledged a generation of the new
+    /// count and published up to there; another context's say so by a mark in each partition.
     fn relays_moved(&self, topics: Topics<'_>, topic: &str, before: u32, step: &Step) -> bool {
         let mut older = (0..before).map(PartitionId);
         if topic != topics.commands {

@@ -1,7 +1,8 @@
 //! The invariants of the system, each with an id that code, tests and checkers cite.
 //!
-//! [`Invariant::check`] always evaluates; a violation is counted and reported through a hook that a process installs
-//! once (a metric and an error log in production, a panic in tests). Deliberately absent: any reaction of its own.
+//! [`Invariant::check`] always evaluates; a violation is counted and reported through a hook that a process
+//! installs once (a metric and an error log in production, a panic in tests). Deliberately absent: any
+//! reaction of its own.
 
 use std::{
     fmt,

@@ -1,8 +1,8 @@
 //! The pure vocabulary of the Holdfast runtime, and the ports through which its loop meets the world.
 //!
-//! Everything here is synchronous data and pure functions, except the port traits in [`port`], whose methods are async
-//! because their adapters are. Deliberately absent: tokio, sqlx, rdkafka, any clock (time arrives as a
-//! [`time::Timestamp`]) and any domain (no order, no stock).
+//! Everything here is synchronous data and pure functions, except the port traits in [`port`], whose methods
+//! are async because their adapters are. Deliberately absent: tokio, sqlx, rdkafka, any clock (time arrives
+//! as a [`time::Timestamp`]) and any domain (no order, no stock).
 
 pub mod aggregate;
 pub mod batch;

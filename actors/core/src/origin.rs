@@ -1,8 +1,9 @@
 //! Origins: where a message of each type may come from.
 //!
-//! A context declares the origins of each type that it handles ([`Handled`]). Invariant: a message that arrives any other way is refused, whatever
-//! its headers claim, so that who may write one topic can't say what only another may. Deliberately absent: authentication. That a record lies in
-//! a topic is Kafka's word (its ACLs), that it was sent by the context itself is the seal's ([`crate::seal`]).
+//! A context declares the origins of each type that it handles ([`Handled`]). Invariant: a message that
+//! arrives any other way is refused, whatever its headers claim, so that who may write one topic can't say
+//! what only another may. Deliberately absent: authentication. That a record lies in a topic is Kafka's word
+//! (its ACLs), that it was sent by the context itself is the seal's ([`crate::seal`]).
 
 use std::fmt;
 
@@ -116,7 +117,8 @@ impl Handled {
     }
 }
 
-/// Refuses a `ce_source` that only the runtime gives, which an unsealed record of a commands topic can't have: its claims would be another's.
+/// Refuses a `ce_source` that only the runtime gives, which an unsealed record of a commands topic can't
+/// have: its claims would be another's.
 pub fn producers_source(source: &str) -> Result<(), Refused> {
     let is_own = source.starts_with(OWN_PREFIX) || source == OWN_PREFIX.trim_end_matches('/');
     if !is_own && !matches!(source, CALL_SOURCE | "timer" | "effect") && !source.ends_with(WEBHOOK_SUFFIX) {

@@ -1,8 +1,9 @@
 //! Which partition a key belongs to.
 //!
-//! The home of a key is `murmur2(key) % count`, with the hash that Kafka's Java client uses, so that any producer with
-//! the default Java partitioner (or librdkafka's `murmur2_random`) sends a record straight home. Rows that belong to
-//! an aggregate store the 31-bit hash, so they are found again by `hash % count` whatever the count becomes.
+//! The home of a key is `murmur2(key) % count`, with the hash that Kafka's Java client uses, so that any
+//! producer with the default Java partitioner (or librdkafka's `murmur2_random`) sends a record straight
+//! home. Rows that belong to an aggregate store the 31-bit hash, so they are found again by `hash % count`
+//! whatever the count becomes.
 
 use std::fmt;
 
@@ -51,7 +52,8 @@ impl KeyHash {
     }
 }
 
-/// Murmur2 as in `org.apache.kafka.common.utils.Utils.murmur2` (seed 0x9747b28c), after Austin Appleby's `MurmurHash2`.
+/// Murmur2 as in `org.apache.kafka.common.utils.Utils.murmur2` (seed 0x9747b28c), after Austin Appleby's
+/// `MurmurHash2`.
 pub fn murmur2(data: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
     const SEED: u32 = 0x9747_b28c;

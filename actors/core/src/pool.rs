@@ -1,8 +1,8 @@
 //! Shared quantities: amounts that many aggregates draw on, such as the stock of a sku.
 //!
-//! A pool is a row, not an actor, so one hot pool does not serialise the aggregates that want it. The rule that
-//! upholds I2 here: `0 <= held <= total` after every change, and a set of changes is granted whole or not at all.
-//! Deliberately absent: locking (the store's business) and what the quantity means.
+//! A pool is a row, not an actor, so one hot pool does not serialise the aggregates that want it. The rule
+//! that upholds I2 here: `0 <= held <= total` after every change, and a set of changes is granted whole or
+//! not at all. Deliberately absent: locking (the store's business) and what the quantity means.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +54,8 @@ impl PoolChange {
     }
 }
 
-/// Grants `wants` on `pools`: applies all changes in order and returns `true`, or leaves `pools` as they were and returns `false`.
+/// Grants `wants` on `pools`: applies all changes in order and returns `true`, or leaves `pools` as they were
+/// and returns `false`.
 pub fn grant(pools: &mut BTreeMap<String, Pool>, wants: &[PoolChange]) -> bool {
     let mut changed: Vec<(&str, Pool)> = Vec::with_capacity(wants.len());
     for want in wants {

@@ -31,7 +31,8 @@ impl RetryPolicy {
     }
 }
 
-/// `wait`, shortened by up to a quarter as `seed` says, so that what began to wait together doesn't come back together.
+/// `wait`, shortened by up to a quarter as `seed` says, so that what began to wait together doesn't come back
+/// together.
 pub fn spread(wait: Duration, seed: u8) -> Duration {
     wait / 1024 * (1024 - u32::from(seed))
 }

@@ -1,8 +1,9 @@
 //! The seal of a context: what shows that a message comes from the context itself.
 //!
-//! The key lies in the context's schema, so only who may read that schema can make a seal. Invariant: a seal covers all that decides what a message
-//! does (id, source or origin, type, key, body) and what it was made for, and is compared in constant time. Deliberately absent: freshness. A
-//! copied message keeps its id, and the claim kept under it answers the copy.
+//! The key lies in the context's schema, so only who may read that schema can make a seal. Invariant: a seal
+//! covers all that decides what a message does (id, source or origin, type, key, body) and what it was made
+//! for, and is compared in constant time. Deliberately absent: freshness. A copied message keeps its id, and
+//! the claim kept under it answers the copy.
 
 use std::fmt;
 
@@ -31,7 +32,8 @@ impl Seal {
         Self(key)
     }
 
-    /// For a record that the context writes to its own commands topic; the value of [`crate::envelope::header::SEAL`].
+    /// For a record that the context writes to its own commands topic; the value of
+    /// [`crate::envelope::header::SEAL`].
     pub fn of_sent(&self, message: &Message) -> String {
         hex::encode(self.sent(message).finalize().into_bytes())
     }

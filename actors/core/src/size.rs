@@ -1,14 +1,16 @@
 //! How large a record is to a broker.
 //!
-//! Kafka compares `max.message.bytes` with a whole record batch. The bound here is the batch that holds one record alone, uncompressed
-//! (record format 2): no broker measures more. Invariant: a message causes nothing that its topic doesn't take; the check is made before
-//! the commit, with this bound (design, "What may enter"). Deliberately absent: what a topic takes, which the log says.
+//! Kafka compares `max.message.bytes` with a whole record batch. The bound here is the batch that holds one
+//! record alone, uncompressed (record format 2): no broker measures more. Invariant: a message causes nothing
+//! that its topic doesn't take; the check is made before the commit, with this bound (design, "What may
+//! enter"). Deliberately absent: what a topic takes, which the log says.
 
 use crate::{batch::OutboxDraft, envelope::Headers};
 
 /// What a topic takes until its own limit is known: Kafka's default.
 pub const TOPIC_BYTES_DEFAULT: usize = 1_048_588;
-/// The largest batch that a producer of ours sends, whatever the topic takes: dead letters of 8 MiB commands with their headers.
+/// The largest batch that a producer of ours sends, whatever the topic takes: dead letters of 8 MiB commands
+/// with their headers.
 pub const CLIENT_BYTES_MAX: usize = 9 * 1024 * 1024;
 /// The header of a record batch.
 const BATCH_HEADER: usize = 61;
@@ -59,7 +61,8 @@ mod tests {
         }
     }
 
-    /// Counted by hand from the record format: 61, a length of 2, and 16 + (1 + 3) + (2 + 100) + 1 + (1 + 4) + (1 + 2).
+    /// Counted by hand from the record format: 61, a length of 2, and 16 + (1 + 3) + (2 + 100) + 1 + (1 + 4) +
+    /// (1 + 2).
     #[test]
     fn every_part_of_a_record_counts() {
         let mut headers = Headers::default();

@@ -1,8 +1,8 @@
 //! Records that a broker refuses for their own sake, and the queues behind them.
 //!
-//! Upholds I3 and I7 where a record can't be published: it is kept, the later records of its topic and key queue behind it in the order of
-//! their sequence, and everything else of its partition goes on. Deliberately absent: which record is refused (the publisher finds it) and
-//! when it is released (an operator says so).
+//! Upholds I3 and I7 where a record can't be published: it is kept, the later records of its topic and key
+//! queue behind it in the order of their sequence, and everything else of its partition goes on. Deliberately
+//! absent: which record is refused (the publisher finds it) and when it is released (an operator says so).
 
 use std::sync::Arc;
 
@@ -99,8 +99,8 @@ pub enum Release {
     Refused(String),
 }
 
-/// What is published in place of the discarded `event`: the same id and sequence, so that a history has no hole. `None` if it is no event
-/// (it has no sequence): nothing is missed then.
+/// What is published in place of the discarded `event`: the same id and sequence, so that a history has no
+/// hole. `None` if it is no event (it has no sequence): nothing is missed then.
 pub fn placeholder(event: &OutboxDraft, why: &str) -> Option<OutboxDraft> {
     event.headers.get(header::SEQUENCE)?;
     let mut headers = event.headers.clone();

@@ -1,6 +1,7 @@
 //! Points in time as the domain sees them.
 //!
-//! Deliberately absent: reading a clock. Leases are measured on [`crate::port::clock::Clock::boot`], never with these.
+//! Deliberately absent: reading a clock. Leases are measured on [`crate::port::clock::Clock::boot`], never
+//! with these.
 
 use std::time::Duration;
 
@@ -28,7 +29,8 @@ impl Timestamp {
         Self(self.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// Milliseconds from `earlier` to this moment; 0 if `earlier` is the later one. Saturates: a record's timestamp is any number.
+    /// Milliseconds from `earlier` to this moment; 0 if `earlier` is the later one. Saturates: a record's
+    /// timestamp is any number.
     pub fn ms_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0).max(0).unsigned_abs()
     }
@@ -59,8 +61,8 @@ impl Timestamp {
     }
 }
 
-/// Writes `number` with leading zeros, from 0 on as `{:0digits$}` does, in a fraction of the time: each event has a
-/// time. Below 0 it pads nothing; only years are, and RFC 3339 has no such year.
+/// Writes `number` with leading zeros, from 0 on as `{:0digits$}` does, in a fraction of the time: each event
+/// has a time. Below 0 it pads nothing; only years are, and RFC 3339 has no such year.
 fn push_number(text: &mut String, number: i64, digits: u32) {
     if !(0..10_i64.pow(digits)).contains(&number) {
         text.push_str(&number.to_string()); // a year that has no four digits

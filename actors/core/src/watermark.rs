@@ -1,7 +1,7 @@
 //! The lowest offset not yet done, when work finishes out of order.
 //!
-//! Upholds I7: the mark never passes an offset that was admitted and is not done. Offsets may have gaps (transaction
-//! markers, compaction); an offset that was never admitted holds nothing back.
+//! Upholds I7: the mark never passes an offset that was admitted and is not done. Offsets may have gaps
+//! (transaction markers, compaction); an offset that was never admitted holds nothing back.
 
 use std::collections::BTreeSet;
 

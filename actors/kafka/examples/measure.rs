@@ -1,5 +1,5 @@
-//! Measures the adapter alone on the embedded broker: records published, and records read back, per second and per CPU second, with different
-//! settings. `cargo run --release -p holdfast-kafka --example measure`
+//! Measures the adapter alone on the embedded broker: records published, and records read back, per second
+//! and per CPU second, with different settings. `cargo run --release -p holdfast-kafka --example measure`
 
 #![allow(clippy::cast_precision_loss)]
 

@@ -1,8 +1,9 @@
 //! Topics: what a context needs, what is there, and the difference.
 //!
-//! Invariant: applying a plan twice changes nothing the second time; nothing is ever shrunk, deleted or reconfigured behind an operator's back: a topic
-//! that differs from what is wanted is *reported* as drift. Growing is a plan's own kind of step, made only when asked for, since it moves keys.
-//! Deliberately absent: deleting topics, moving replicas.
+//! Invariant: applying a plan twice changes nothing the second time; nothing is ever shrunk, deleted or
+//! reconfigured behind an operator's back: a topic that differs from what is wanted is *reported* as drift.
+//! Growing is a plan's own kind of step, made only when asked for, since it moves keys. Deliberately absent:
+//! deleting topics, moving replicas.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -24,7 +25,8 @@ use crate::{
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 const MIB: u64 = 1024 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// Kafka's own default, said explicitly: a cluster's default may be another. Subscribers refuse bodies over 1 MiB anyway.
+/// Kafka's own default, said explicitly: a cluster's default may be another. Subscribers refuse bodies over 1
+/// MiB anyway.
 const EVENT_BYTES_MAX: u64 = holdfast_core::size::TOPIC_BYTES_DEFAULT as u64;
 
 /// A topic as it should be.
@@ -41,8 +43,8 @@ pub struct TopicSpec {
 }
 
 impl TopicSpec {
-    /// The three topics of a context, on a cluster of `brokers` brokers: three copies where there are three brokers, and a write counts
-    /// once all but one of the copies have it.
+    /// The three topics of a context, on a cluster of `brokers` brokers: three copies where there are three
+    /// brokers, and a write counts once all but one of the copies have it.
     pub fn of_context(context: &str, partitions: u32, brokers: usize) -> Vec<Self> {
         let replication = u32::try_from(brokers.clamp(1, 3)).unwrap_or(3);
         let spec = |suffix: &str, retention_ms: Option<u64>, bytes_max: Option<u64>| {
@@ -247,8 +249,8 @@ impl KafkaAdmin {
         Ok(config)
     }
 
-    /// Makes what `steps` says is missing, and waits until it can be used. Topics are grown only if `grow`; drift is left alone. What another
-    /// node made meanwhile is fine.
+    /// Makes what `steps` says is missing, and waits until it can be used. Topics are grown only if `grow`;
+    /// drift is left alone. What another node made meanwhile is fine.
     pub async fn apply(&self, steps: &[Step], grow: bool) -> Result<(), LogError> {
         let mut made = BTreeMap::new();
         for step in steps {

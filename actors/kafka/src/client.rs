@@ -17,8 +17,8 @@ pub(crate) fn log_line(level: RDKafkaLogLevel, facility: &str, line: &str) {
     }
 }
 
-/// Runs a call that blocks on the network where it may block. librdkafka has its own timeout; ours is the backstop for one that does
-/// not keep it.
+/// Runs a call that blocks on the network where it may block. librdkafka has its own timeout; ours is the
+/// backstop for one that does not keep it.
 pub(crate) async fn blocking<T: Send + 'static>(
     what: &'static str,
     deadline: Duration,

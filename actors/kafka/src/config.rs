@@ -1,7 +1,8 @@
 //! How the clients are configured.
 //!
-//! Invariant: a property that safety rests on can't be set from outside; it is refused by name. Everything else that librdkafka knows can be
-//! (`HOLDFAST_KAFKA_PROPERTIES`), and is applied last. Deliberately absent: reading the environment.
+//! Invariant: a property that safety rests on can't be set from outside; it is refused by name. Everything
+//! else that librdkafka knows can be (`HOLDFAST_KAFKA_PROPERTIES`), and is applied last. Deliberately absent:
+//! reading the environment.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -45,17 +46,20 @@ pub struct KafkaConfig {
     pub context: String,
     /// Shown in the brokers' logs and quotas.
     pub client_id: String,
-    /// Further librdkafka properties (security, for instance), applied last. See [`KafkaConfig::validate`] for the refused ones.
+    /// Further librdkafka properties (security, for instance), applied last. See [`KafkaConfig::validate`]
+    /// for the refused ones.
     pub properties: BTreeMap<String, String>,
     /// Who assigns partitions.
     pub group_protocol: GroupProtocol,
-    /// A silent member is dropped from the group after this time. Classic protocol only; the broker sets a minimum (6 s).
+    /// A silent member is dropped from the group after this time. Classic protocol only; the broker sets a
+    /// minimum (6 s).
     pub session_timeout: Duration,
     /// Static membership: a restart within the session timeout moves no partition. Unique to the node.
     pub group_instance_id: Option<String>,
     /// How much of each open partition is fetched ahead; a single larger record still passes.
     pub prefetch_bytes: usize,
-    /// How long the broker may hold a fetch for data. A stream that is just opened waits that long at worst for its first fetch.
+    /// How long the broker may hold a fetch for data. A stream that is just opened waits that long at worst
+    /// for its first fetch.
     pub fetch_wait: Duration,
     /// How long rows may wait for others to share their request.
     pub linger: Duration,
@@ -130,7 +134,8 @@ impl KafkaConfig {
         format!("holdfast-{}", self.context)
     }
 
-    /// The group under which positions in other contexts' topics are noted. It never has members, so it takes commits from any node.
+    /// The group under which positions in other contexts' topics are noted. It never has members, so it takes
+    /// commits from any node.
     pub fn inputs_group(&self) -> String {
         format!("holdfast-{}-inputs", self.context)
     }
@@ -163,7 +168,8 @@ impl KafkaConfig {
         config
             .set("bootstrap.servers", &self.brokers)
             .set("client.id", &self.client_id)
-            // New partitions are noticed by then: nobody owns them before, and what is sent there waits. One small request a second.
+            // New partitions are noticed by then: nobody owns them before, and what is sent there waits. One
+            // small request a second.
             .set("topic.metadata.refresh.interval.ms", "1000")
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000")
@@ -199,7 +205,8 @@ impl KafkaConfig {
             .set("receive.message.max.bytes", (64 * 1024 * 1024).to_string())
             .set("fetch.min.bytes", "1")
             .set("fetch.wait.max.ms", self.fetch_wait.as_millis().to_string())
-            // By default a partition whose queue is full is left alone for a second, however fast it is drained.
+            // By default a partition whose queue is full is left alone for a second, however fast it is
+            // drained.
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.error.backoff.ms", "100")
             // A topic is believed gone after this time; whether it is gets checked then.

@@ -1,7 +1,8 @@
 //! A topic's id (KIP-516), which rust-rdkafka's admin interface does not give.
 //!
-//! Invariant: every object that librdkafka makes here is destroyed here, on every path, by the guard that holds it; nothing outlives the
-//! call but the text of the id. Deliberately absent: everything else that a description holds.
+//! Invariant: every object that librdkafka makes here is destroyed here, on every path, by the guard that
+//! holds it; nothing outlives the call but the text of the id. Deliberately absent: everything else that a
+//! description holds.
 #![allow(unsafe_code)]
 
 use std::{
@@ -45,8 +46,8 @@ pub(crate) fn topic_id<C: ClientContext>(
     let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     let name = c_name(topic);
     let mut names = [name.as_ptr()];
-    // SAFETY: the client lives as long as the borrow. Names are copied. What is made here is destroyed by its guard, in reverse order, so
-    // that the event goes before its queue.
+    // SAFETY: the client lives as long as the borrow. Names are copied. What is made here is destroyed by its
+    // guard, in reverse order, so that the event goes before its queue.
     let (queue, _topics, _options) = unsafe {
         let rk = client.native_ptr();
         let queue = Guard::of(native::rd_kafka_queue_new(rk), native::rd_kafka_queue_destroy).ok_or_else(none)?;
@@ -80,7 +81,8 @@ pub(crate) fn topic_id<C: ClientContext>(
 
 fn read(event: &Guard<native::rd_kafka_event_t>, topic: &str) -> Result<Option<String>, LogError> {
     let away = |why: String| LogError::Unavailable(format!("the id of topic {topic}: {why}"));
-    // SAFETY: the event is alive and is a result of DescribeTopics; all that is read from it lives as long as it does, and texts are copied.
+    // SAFETY: the event is alive and is a result of DescribeTopics; all that is read from it lives as long as
+    // it does, and texts are copied.
     unsafe {
         if native::rd_kafka_event_error(event.0) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
             return Err(away(text(native::rd_kafka_event_error_string(event.0))));

@@ -1,6 +1,7 @@
 //! What goes wrong, in the ports' words.
 //!
-//! Deliberately absent: a type of our own for run-time errors; the ports' [`LogError`] says all that a caller can act on.
+//! Deliberately absent: a type of our own for run-time errors; the ports' [`LogError`] says all that a caller
+//! can act on.
 
 use holdfast_core::port::log::LogError;
 use rdkafka::error::KafkaError;

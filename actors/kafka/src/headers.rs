@@ -1,8 +1,9 @@
-//! Headers and records between librdkafka and the core, without loss: null values, repeated names, order and any bytes are kept.
+//! Headers and records between librdkafka and the core, without loss: null values, repeated names, order and
+//! any bytes are kept.
 //!
-//! Invariant: no foreign record can make this panic. A header name that isn't UTF-8 (which Kafka asks for) is read with replacement characters,
-//! and one that holds a zero byte ends there, because librdkafka's interface does.
-//! Deliberately absent: the meaning of headers ([`holdfast_core::envelope`]).
+//! Invariant: no foreign record can make this panic. A header name that isn't UTF-8 (which Kafka asks for) is
+//! read with replacement characters, and one that holds a zero byte ends there, because librdkafka's
+//! interface does. Deliberately absent: the meaning of headers ([`holdfast_core::envelope`]).
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -19,7 +20,8 @@ use rdkafka::{
 
 use crate::native;
 
-/// Above this size a value gets an allocation of its own, so that a small part kept for long does not hold it.
+/// Above this size a value gets an allocation of its own, so that a small part kept for long does not hold
+/// it.
 const SHARED_BYTES_MAX: usize = 16 * 1024;
 
 /// Headers for sending; `None` if there are none.
@@ -34,7 +36,8 @@ pub fn to_kafka(headers: &Headers) -> Option<OwnedHeaders> {
     Some(out)
 }
 
-/// The record that `message` is: one copy out of librdkafka's buffer, in one allocation unless the value is large.
+/// The record that `message` is: one copy out of librdkafka's buffer, in one allocation unless the value is
+/// large.
 pub(crate) fn record(topic: &Arc<str>, partition: PartitionId, offset: u64, message: &BorrowedMessage<'_>) -> Record {
     let (key, value) = (message.key(), message.payload());
     let shared_value = value.filter(|value| value.len() <= SHARED_BYTES_MAX);

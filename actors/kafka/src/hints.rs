@@ -1,7 +1,8 @@
 //! Offsets noted for lag tools, until the client's thread commits them.
 //!
-//! They are never read back: what is consumed is known by Postgres alone (I1). So all is best effort: one commit a second at most,
-//! asynchronous, a failed one is not repeated, and only the newest offset of a partition is kept.
+//! They are never read back: what is consumed is known by Postgres alone (I1). So all is best effort: one
+//! commit a second at most, asynchronous, a failed one is not repeated, and only the newest offset of a
+//! partition is kept.
 
 use std::{
     collections::HashMap,

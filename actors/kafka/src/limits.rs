@@ -1,8 +1,8 @@
 //! The largest record batch that each topic takes, as the publisher knows it.
 //!
-//! Invariant: what is not known is taken for Kafka's default, and never for more than a client of ours sends. Topics are asked about before the
-//! first row goes to them, and again now and then; a limit that was lowered in between is found out by a refusal. Deliberately absent: changing a
-//! limit.
+//! Invariant: what is not known is taken for Kafka's default, and never for more than a client of ours sends.
+//! Topics are asked about before the first row goes to them, and again now and then; a limit that was lowered
+//! in between is found out by a refusal. Deliberately absent: changing a limit.
 
 use std::{
     collections::HashMap,
@@ -34,7 +34,8 @@ impl TopicLimits {
         Ok(Arc::new(Self { admin, known: Mutex::default(), is_reading: AtomicBool::new(false) }))
     }
 
-    /// The limit of `topic`. The first time, it is asked for; later, an old one is asked for again in the background.
+    /// The limit of `topic`. The first time, it is asked for; later, an old one is asked for again in the
+    /// background.
     pub(crate) async fn of(self: &Arc<Self>, topic: &Arc<str>) -> usize {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(topic).copied();
         match known {

@@ -1,11 +1,11 @@
 //! Reads partitions from explicit offsets: the [`Log`] port.
 //!
-//! One consumer, assigned by hand, shared by all streams of a context; see the crate's documentation for why it does not subscribe.
-//! Invariant: a partition is split off before it is assigned, and every open stream has a slot, so whatever arrives on the
-//! main queue is known to be astray. The main queue is served by a thread of its own, which is also the one that closes the consumer (closing
-//! can block) once the log and its streams are gone.
-//! Deliberately absent: subscribing, seeking, pausing (which throws prefetched records away; a stream that isn't polled slows down
-//! by itself).
+//! One consumer, assigned by hand, shared by all streams of a context; see the crate's documentation for why
+//! it does not subscribe. Invariant: a partition is split off before it is assigned, and every open stream
+//! has a slot, so whatever arrives on the main queue is known to be astray. The main queue is served by a
+//! thread of its own, which is also the one that closes the consumer (closing can block) once the log and its
+//! streams are gone. Deliberately absent: subscribing, seeking, pausing (which throws prefetched records
+//! away; a stream that isn't polled slows down by itself).
 
 use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
@@ -39,7 +39,8 @@ use crate::{
 /// The main queue's thread looks up this often.
 const POLL: Duration = Duration::from_millis(100);
 
-/// One request for all of them. The end offsets are those of the high watermark, below which everything acknowledged lies.
+/// One request for all of them. The end offsets are those of the high watermark, below which everything
+/// acknowledged lies.
 fn ends(consumer: &BaseConsumer, topic: &str, wanted: &[PartitionId], timeout: Duration) -> Result<Vec<u64>, LogError> {
     let failed = |error: KafkaError| unavailable("reading end offsets", &error);
     // Partitions that this client has not heard of can't be asked for.
@@ -81,7 +82,8 @@ impl KafkaLog {
         Self::make(config, None)
     }
 
-    /// The same, and offsets of the commands topic are noted by the member, so that lag tools see them under the group's own name.
+    /// The same, and offsets of the commands topic are noted by the member, so that lag tools see them under
+    /// the group's own name.
     pub fn with_member(config: &KafkaConfig, member: &KafkaMembership) -> Result<Self, ConfigError> {
         Self::make(config, Some((config.commands_topic(), member.hints())))
     }
@@ -106,8 +108,8 @@ impl KafkaLog {
         Arc::clone(&self.shared.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A client that can go on. The streams of a client that can't end with its error, and their readers open them
-    /// again.
+    /// A client that can go on. The streams of a client that can't end with its error, and their readers open
+    /// them again.
     fn sound(&self) -> Result<Arc<Shared>, LogError> {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = shared.fatal() {
@@ -119,8 +121,8 @@ impl KafkaLog {
         Ok(Arc::clone(&shared))
     }
 
-    /// The first offset and the end offset of a partition, asked of the broker now: an end offset that is no older than this call.
-    /// Slow (a round trip); [`RecordStream::end_offset`] is the cheap one.
+    /// The first offset and the end offset of a partition, asked of the broker now: an end offset that is no
+    /// older than this call. Slow (a round trip); [`RecordStream::end_offset`] is the cheap one.
     pub async fn watermarks(&self, topic: &str, partition: PartitionId) -> Result<(u64, u64), LogError> {
         let (shared, name) = (self.shared(), topic.to_owned());
         let (consumer, timeout) = (Arc::clone(&shared.consumer), shared.timeout);

@@ -1,10 +1,10 @@
 //! This node's membership in a context's group: the [`Membership`] port.
 //!
-//! Invariant: a thread of its own polls the consumer for as long as this lives, so a stalled loop does not cost the node its
-//! partitions (whether it still owns them is Postgres's to say). The consumer reads nothing (see the crate's documentation). After a fatal error it
-//! is replaced. Closing one can block for ever or crash while the coordinator is away (rust-rdkafka#509, librdkafka#5327), so nobody waits
-//! for it beyond a deadline, and then it is left to the end of the process.
-//! Deliberately absent: fencing; any record.
+//! Invariant: a thread of its own polls the consumer for as long as this lives, so a stalled loop does not
+//! cost the node its partitions (whether it still owns them is Postgres's to say). The consumer reads nothing
+//! (see the crate's documentation). After a fatal error it is replaced. Closing one can block for ever or
+//! crash while the coordinator is away (rust-rdkafka#509, librdkafka#5327), so nobody waits for it beyond a
+//! deadline, and then it is left to the end of the process. Deliberately absent: fencing; any record.
 
 use std::{
     collections::BTreeSet,
@@ -80,7 +80,8 @@ impl Shared {
     }
 }
 
-/// The [`Membership`] port on Kafka: joins on creation, stays until [`Membership::leave`] or until it is dropped.
+/// The [`Membership`] port on Kafka: joins on creation, stays until [`Membership::leave`] or until it is
+/// dropped.
 pub struct KafkaMembership {
     shared: Arc<Shared>,
     /// What [`Membership::changed`] last returned.
@@ -118,8 +119,9 @@ impl KafkaMembership {
         })
     }
 
-    /// Notes that everything of the commands topic's `partition` below `next` is consumed; committed within about a second under the
-    /// group's own name, for lag tools, if the partition is still this member's then. [`crate::KafkaLog::with_member`] calls this.
+    /// Notes that everything of the commands topic's `partition` below `next` is consumed; committed within
+    /// about a second under the group's own name, for lag tools, if the partition is still this member's
+    /// then. [`crate::KafkaLog::with_member`] calls this.
     pub fn store_offset(&self, partition: PartitionId, next: u64) {
         self.shared.hints.note(self.shared.standing.topic(), partition.0, next);
     }
@@ -198,7 +200,8 @@ fn replace(shared: &Shared, pause: &mut Duration) -> Option<Arc<Member>> {
     }
 }
 
-/// Forgets a consumer, of which nothing is heard from now on, and closes it on a thread that may hang. The receiver ends when it is closed.
+/// Forgets a consumer, of which nothing is heard from now on, and closes it on a thread that may hang. The
+/// receiver ends when it is closed.
 fn abandon(shared: &Shared, consumer: Arc<Member>) -> mpsc::Receiver<()> {
     consumer.context().abandoned.store(true, Ordering::Release);
     *shared.consumer.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -214,12 +217,13 @@ fn abandon(shared: &Shared, consumer: Arc<Member>) -> mpsc::Receiver<()> {
     closed
 }
 
-/// Gives everything back and leaves, within the deadline. A static member only goes away: the group keeps its partitions for it until its
-/// session runs out, and would be told that it left for good if it unsubscribed.
+/// Gives everything back and leaves, within the deadline. A static member only goes away: the group keeps its
+/// partitions for it until its session runs out, and would be told that it left for good if it unsubscribed.
 ///
-/// librdkafka tells the group once it has stopped all partitions. If it is closed before that, it forgets to (an incremental unassign that ends
-/// while the client is terminating only unassigns again), and the group waits for the session to run out. An empty assignment is no sign of it:
-/// partitions are taken from the list first and stopped then. So the statistics are waited for, which costs only the one who leaves.
+/// librdkafka tells the group once it has stopped all partitions. If it is closed before that, it forgets to
+/// (an incremental unassign that ends while the client is terminating only unassigns again), and the group
+/// waits for the session to run out. An empty assignment is no sign of it: partitions are taken from the list
+/// first and stopped then. So the statistics are waited for, which costs only the one who leaves.
 fn leave(shared: &Shared, consumer: Arc<Member>) {
     shared.hints.commit(&consumer, |partition| shared.standing.holds(PartitionId(partition)));
     if shared.config.get("group.instance.id").is_none() {
@@ -244,8 +248,8 @@ fn unsubscribe(consumer: &Member) {
     }
 }
 
-/// Asks the coordinator, as a member, by committing the hint offset of `partition` in the member's generation: a member that the group has
-/// moved past is refused.
+/// Asks the coordinator, as a member, by committing the hint offset of `partition` in the member's
+/// generation: a member that the group has moved past is refused.
 fn confirm(consumer: &Member, topic: &str, partition: PartitionId, timeout: Duration) -> Result<(), LogError> {
     let failed = |error: KafkaError| unavailable("confirming the assignment", &error);
     let number = i32::try_from(partition.0).unwrap_or(i32::MAX);
@@ -296,8 +300,8 @@ impl Membership for KafkaMembership {
         let answer =
             blocking("confirming the assignment", timeout * 2, move || confirm(&consumer, &topic, partition, timeout));
         match answer.await {
-            // An answer that spans a change of the group says nothing: the commit may have been accepted before it, or, from an
-            // empty group, because nobody was there to refuse it.
+            // An answer that spans a change of the group says nothing: the commit may have been accepted
+            // before it, or, from an empty group, because nobody was there to refuse it.
             Ok(()) => standing.changes() == before && standing.holds(partition),
             Err(error) => {
                 tracing::info!(%error, %partition, "the group does not confirm the assignment");

@@ -1,11 +1,10 @@
 //! The four things that rust-rdkafka's safe interface does not give.
 //!
-//! *Watermarks known locally*: its `fetch_watermarks` asks the broker and blocks. *The position of one partition*:
-//! its `position` lists all that are assigned. *Where a batch that can't be decompressed begins*: its errors carry
-//! no offset. *Headers of foreign records*: its iterator panics on a name that isn't UTF-8, so that any producer
-//! could bring a reader down (I6).
-//! Invariant: nothing here outlives the call it is made in. Deliberately absent: anything that changes state, but
-//! for what [`take_head`] throws away.
+//! *Watermarks known locally*: its `fetch_watermarks` asks the broker and blocks. *The position of one
+//! partition*: its `position` lists all that are assigned. *Where a batch that can't be decompressed begins*:
+//! its errors carry no offset. *Headers of foreign records*: its iterator panics on a name that isn't UTF-8,
+//! so that any producer could bring a reader down (I6). Invariant: nothing here outlives the call it is made
+//! in. Deliberately absent: anything that changes state, but for what [`take_head`] throws away.
 #![allow(unsafe_code)]
 
 use std::{
@@ -34,7 +33,8 @@ pub(crate) fn cached_watermarks<C: ClientContext>(
     partition: i32,
 ) -> Option<(Option<u64>, Option<u64>)> {
     let (mut low, mut high) = (-1, -1);
-    // SAFETY: the client lives as long as the borrow, the topic is a C string, and the results are written before the call returns.
+    // SAFETY: the client lives as long as the borrow, the topic is a C string, and the results are written
+    // before the call returns.
     let answer = unsafe {
         rd_kafka_get_watermark_offsets(client.native_ptr(), topic.as_ptr(), partition, &raw mut low, &raw mut high)
     };
@@ -42,8 +42,8 @@ pub(crate) fn cached_watermarks<C: ClientContext>(
     (answer == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| (u64::try_from(low).ok(), u64::try_from(high).ok()))
 }
 
-/// The offset behind the last record or transaction marker that was taken off the partition's queue; `None` if there was none since its fetching
-/// began. Does not block.
+/// The offset behind the last record or transaction marker that was taken off the partition's queue; `None`
+/// if there was none since its fetching began. Does not block.
 pub(crate) fn position<C: ClientContext>(client: &Client<C>, topic: &str, partition: i32) -> Option<u64> {
     let mut list = TopicPartitionList::with_capacity(1);
     list.add_partition(topic, partition);
@@ -71,8 +71,9 @@ pub(crate) enum Head {
 
 /// Takes what lies first in a partition's queue, and throws it away. Does not block.
 pub(crate) fn take_head<C: ClientContext>(client: &Client<C>, topic: &CStr, partition: i32) -> Option<Head> {
-    // SAFETY: the client lives as long as the borrow, and the topic is a C string. The queue, the event and the
-    // place are references of our own, given back below; the message is the event's, and read before that.
+    // SAFETY: the client lives as long as the borrow, and the topic is a C string. The queue, the event and
+    // the place are references of our own, given back below; the message is the event's, and read before
+    // that.
     unsafe {
         let queue = rd_kafka_queue_get_partition(client.native_ptr(), topic.as_ptr(), partition);
         if queue.is_null() {
@@ -124,8 +125,9 @@ pub(crate) fn c_name(topic: &str) -> CString {
 /// Calls `visit` with each header of `message`, in order: name and value as bytes.
 pub(crate) fn each_header<'a>(message: &'a BorrowedMessage<'_>, mut visit: impl FnMut(&'a [u8], Option<&'a [u8]>)) {
     let mut headers: *mut rd_kafka_headers_t = ptr::null_mut();
-    // SAFETY: the message is alive for 'a; librdkafka parses its headers once and owns the result, which lives as long as the message.
-    // Anything but success (no headers, or bytes that don't parse) leaves nothing to visit.
+    // SAFETY: the message is alive for 'a; librdkafka parses its headers once and owns the result, which
+    // lives as long as the message. Anything but success (no headers, or bytes that don't parse) leaves
+    // nothing to visit.
     if unsafe { rd_kafka_message_headers(message.ptr(), &raw mut headers) }
         != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
         || headers.is_null()
@@ -141,7 +143,8 @@ pub(crate) fn each_header<'a>(message: &'a BorrowedMessage<'_>, mut visit: impl 
         if answer != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
             return;
         }
-        // SAFETY: names are terminated by librdkafka; a value that isn't null has `size` bytes; both live as long as the message.
+        // SAFETY: names are terminated by librdkafka; a value that isn't null has `size` bytes; both live as
+        // long as the message.
         let (name, value) = unsafe {
             (
                 CStr::from_ptr(name).to_bytes(),

@@ -1,19 +1,23 @@
 //! Publishes outbox rows: the [`Publisher`] port.
 //!
-//! Invariant I3: rows leave in call order, and the first occurrence of each stays in that order. The producer is idempotent and
-//! gapless and never gives up by time; the first error of any row ends it: its queue is purged, every open and later call fails, and the caller goes
-//! on with a new one ([`Publisher::reset`]) from the first row it doesn't know to be acknowledged.
+//! Invariant I3: rows leave in call order, and the first occurrence of each stays in that order. The producer
+//! is idempotent and gapless and never gives up by time; the first error of any row ends it: its queue is
+//! purged, every open and later call fails, and the caller goes on with a new one ([`Publisher::reset`]) from
+//! the first row it doesn't know to be acknowledged.
 //!
-//! *Call order* is the order in which the futures of `publish` are first polled (an async trait method does nothing before that), which
-//! is the order in which they take the lock that is held while rows are enqueued. A future dropped while it enqueues leaves a call half sent, so
-//! that counts as an error too. Dropping it later is harmless.
+//! *Call order* is the order in which the futures of `publish` are first polled (an async trait method does
+//! nothing before that), which is the order in which they take the lock that is held while rows are enqueued.
+//! A future dropped while it enqueues leaves a call half sent, so that counts as an error too. Dropping it
+//! later is harmless.
 //!
-//! *Refused rows.* A batch that a broker refuses leaves a gap, and a broker that knows nothing of the producer takes what was in flight behind
-//! it: so a row that may be refused goes alone, with nothing in flight, and batches stay below what their topic takes. A row may be refused
-//! if it is larger than its topic takes, uncompressed, or if a batch with it was refused before (its topic's limit was lowered, or another row of
-//! its batch is at fault). Refused alone, it is at fault itself ([`PublishError::Refused`]).
+//! *Refused rows.* A batch that a broker refuses leaves a gap, and a broker that knows nothing of the
+//! producer takes what was in flight behind it: so a row that may be refused goes alone, with nothing in
+//! flight, and batches stay below what their topic takes. A row may be refused if it is larger than its topic
+//! takes, uncompressed, or if a batch with it was refused before (its topic's limit was lowered, or another
+//! row of its batch is at fault). Refused alone, it is at fault itself ([`PublishError::Refused`]).
 //!
-//! Deliberately absent: choosing partitions; Kafka transactions; a timeout for rows (a broker that is away is waited for).
+//! Deliberately absent: choosing partitions; Kafka transactions; a timeout for rows (a broker that is away is
+//! waited for).
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -1,10 +1,11 @@
 //! What the group hands to this member, noted in librdkafka's callbacks.
 //!
-//! Callbacks run in whichever thread polls and hold up the group while they run, so they only note the change, pause what came and acknowledge;
-//! nothing waits in them. Their default in rust-rdkafka ignores the errors of the incremental calls; here a failed call is seen, and the
-//! assignment that counts is what librdkafka says it is afterwards.
-//! Deliberately absent: waiting for partitions to be released before they are given up. Fences decide who may commit, and a partition that is not released
-//! yet costs its next owner one lease, not correctness.
+//! Callbacks run in whichever thread polls and hold up the group while they run, so they only note the
+//! change, pause what came and acknowledge; nothing waits in them. Their default in rust-rdkafka ignores the
+//! errors of the incremental calls; here a failed call is seen, and the assignment that counts is what
+//! librdkafka says it is afterwards. Deliberately absent: waiting for partitions to be released before they
+//! are given up. Fences decide who may commit, and a partition that is not released yet costs its next owner
+//! one lease, not correctness.
 
 use std::{
     collections::BTreeSet,
@@ -112,8 +113,9 @@ impl ClientContext for MemberContext {
     }
 
     fn stats(&self, statistics: Statistics) {
-        // By the consumer protocol, a member that is given nothing sees no rebalance callback and keeps its join state. It sends its first
-        // heartbeat, which joins, as soon as its coordinator is up; a refusal is a fatal error.
+        // By the consumer protocol, a member that is given nothing sees no rebalance callback and keeps its
+        // join state. It sends its first heartbeat, which joins, as soon as its coordinator is up; a refusal
+        // is a fatal error.
         let is_outside = statistics.cgrp.as_ref().is_some_and(|group| group.join_state == "init");
         self.outside.store(is_outside, Ordering::Release);
         let joined = statistics.cgrp.is_some_and(|group| {
@@ -170,7 +172,8 @@ impl ConsumerContext for MemberContext {
     }
 }
 
-/// Takes what the group gives, without reading from it: from the end, so that no committed offset is looked up, and paused.
+/// Takes what the group gives, without reading from it: from the end, so that no committed offset is looked
+/// up, and paused.
 fn accept(consumer: &BaseConsumer<MemberContext>, list: &mut TopicPartitionList, cooperative: bool) -> KafkaResult<()> {
     list.set_all_offsets(Offset::End)?;
     if cooperative {

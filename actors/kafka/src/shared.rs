@@ -1,7 +1,8 @@
 //! The one consumer that a log and its streams share, and what is known beside it.
 //!
-//! Invariant: a partition has at most one open stream, which holds its slot; a record that reaches the main queue all the same is known to be astray, and
-//! its stream is told. Deliberately absent: reading, which is [`crate::stream`]'s, and serving the main queue, which is [`crate::log`]'s.
+//! Invariant: a partition has at most one open stream, which holds its slot; a record that reaches the main
+//! queue all the same is known to be astray, and its stream is told. Deliberately absent: reading, which is
+//! [`crate::stream`]'s, and serving the main queue, which is [`crate::log`]'s.
 
 use std::{
     collections::HashMap,
@@ -75,7 +76,8 @@ pub(crate) struct Shared {
     slots: Mutex<Slots>,
     counts: Mutex<HashMap<Arc<str>, (u32, Instant)>>,
     pub(crate) hints: Hints,
-    /// The commands topic, and where its offsets are noted instead: with the member, under the group that lag tools look at.
+    /// The commands topic, and where its offsets are noted instead: with the member, under the group that lag
+    /// tools look at.
     pub(crate) member: Option<(String, Arc<Hints>)>,
     /// For end offsets, made when first asked for one.
     measure: OnceLock<Arc<BaseConsumer>>,
@@ -107,8 +109,8 @@ impl Shared {
         Ok(Arc::clone(self.measure.get_or_init(|| Arc::new(consumer))))
     }
 
-    /// Why the client can't go on, if so. Asked of the client: which queue the news comes by, and whether as an event or as a poll's
-    /// error, differs.
+    /// Why the client can't go on, if so. Asked of the client: which queue the news comes by, and whether as
+    /// an event or as a poll's error, differs.
     pub(crate) fn fatal(&self) -> Option<LogError> {
         let (code, reason) = self.consumer.client().fatal_error()?;
         Some(LogError::Fatal(format!("{code}: {reason}")))

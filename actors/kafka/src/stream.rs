@@ -1,10 +1,11 @@
 //! The records of one partition, in offset order: the [`RecordStream`] port.
 //!
-//! Invariants: records come in ascending offsets, from exactly the offset asked for, whatever was fetched for an earlier stream of the
-//! partition; gaps (transaction markers, compaction) are passed over. The end of the log or an absent broker is waiting, never an end.
-//! A wait is woken by librdkafka, but never relies on it alone: it looks again twice a second, and a partition that has records
-//! by its watermark but delivers none is opened again (lost wake-ups and stranded queues were seen: rust-rdkafka#535, #638, #665).
-//! Deliberately absent: prefetching of our own; librdkafka's queue is the buffer, and polling it is the back-pressure.
+//! Invariants: records come in ascending offsets, from exactly the offset asked for, whatever was fetched for
+//! an earlier stream of the partition; gaps (transaction markers, compaction) are passed over. The end of the
+//! log or an absent broker is waiting, never an end. A wait is woken by librdkafka, but never relies on it
+//! alone: it looks again twice a second, and a partition that has records by its watermark but delivers none
+//! is opened again (lost wake-ups and stranded queues were seen: rust-rdkafka#535, #638, #665). Deliberately
+//! absent: prefetching of our own; librdkafka's queue is the buffer, and polling it is the back-pressure.
 
 use std::{
     ffi::CString,
@@ -35,8 +36,8 @@ use crate::{
 
 /// A wait looks again after this time, woken or not.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// Records that should be there but aren't are waited for this long before the partition is opened again; doubled each time, so that one
-/// that waits for a transaction's end is not opened for ever.
+/// Records that should be there but aren't are waited for this long before the partition is opened again;
+/// doubled each time, so that one that waits for a transaction's end is not opened for ever.
 const STALL_MIN: Duration = Duration::from_secs(5);
 const STALL_MAX: Duration = Duration::from_mins(1);
 /// Between attempts to open again.
@@ -116,8 +117,8 @@ impl KafkaStream {
         Ok(stream)
     }
 
-    /// Splits the partition's queue off, then assigns the partition at the offset `from`: in this order, or records
-    /// could reach the main queue.
+    /// Splits the partition's queue off, then assigns the partition at the offset `from`: in this order, or
+    /// records could reach the main queue.
     fn attach(&mut self, from: Option<u64>) -> Result<(), LogError> {
         let failed = |error: KafkaError| unavailable("opening the partition", &error);
         let mut queue = self
@@ -199,7 +200,8 @@ impl KafkaStream {
     /// Takes the next record off the queue, if there is one.
     fn poll(&mut self) -> Polled {
         let Some(queue) = &self.queue else { return Polled::Empty };
-        // When fetching ends the position is forgotten, in librdkafka's own time; from then on only what is polled here sets it.
+        // When fetching ends the position is forgotten, in librdkafka's own time; from then on only what is
+        // polled here sets it.
         self.is_position_ours = self.is_position_ours || self.native_position().is_none();
         loop {
             let message = match queue.poll(Duration::ZERO) {
@@ -222,7 +224,8 @@ impl KafkaStream {
         }
     }
 
-    /// Turns an error on the queue into what the caller gets, and notes what must be done before the next read.
+    /// Turns an error on the queue into what the caller gets, and notes what must be done before the next
+    /// read.
     fn failed(&mut self, error: &KafkaError) -> LogError {
         let error = match trouble(error) {
             Trouble::OutOfRange => LogError::OffsetOutOfRange {
@@ -392,7 +395,8 @@ mod tests {
         stack.stop().await.expect("stopped");
     }
 
-    /// What librdkafka did to others (records on the main queue, a queue that nobody feeds any more) is done here on purpose.
+    /// What librdkafka did to others (records on the main queue, a queue that nobody feeds any more) is done
+    /// here on purpose.
     #[tokio::test]
     async fn strays_and_stalls_are_repaired_without_loss_or_repeat() {
         let options = StackOptions { postgres: false, ..StackOptions::default() };

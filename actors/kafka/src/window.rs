@@ -1,9 +1,9 @@
 //! Which calls of the publisher are acknowledged, in call order.
 //!
-//! Invariants: a call succeeds only when every row of it *and of every earlier call of the same producer* is acknowledged, so that nothing is
-//! taken for published behind a row that failed (I3); after the first failure nothing of this producer succeeds any more.
-//! Rows count down a number shared by their call; only the last one of a call, or a failed one, takes the lock.
-//! Deliberately absent: the producer.
+//! Invariants: a call succeeds only when every row of it *and of every earlier call of the same producer* is
+//! acknowledged, so that nothing is taken for published behind a row that failed (I3); after the first
+//! failure nothing of this producer succeeds any more. Rows count down a number shared by their call; only
+//! the last one of a call, or a failed one, takes the lock. Deliberately absent: the producer.
 
 use std::{
     collections::VecDeque,
@@ -121,7 +121,8 @@ impl Window {
         }
     }
 
-    /// A row is about to be handed over; `is_alone` if nothing else is out, and nothing follows before it is acknowledged.
+    /// A row is about to be handed over; `is_alone` if nothing else is out, and nothing follows before it is
+    /// acknowledged.
     pub(crate) fn hand_over(&self, is_alone: bool) {
         self.has_lone_row.store(is_alone, Ordering::Release);
         self.outstanding.fetch_add(1, Ordering::AcqRel);

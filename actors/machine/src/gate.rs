@@ -1,9 +1,11 @@
 //! Where the records of one partition wait, while counts grow, for whatever may have been sent before them.
 //!
-//! Invariant (I3, see [`holdfast_core::growth`]): a record passes once every partition in which an older one of the same producer and key can lie has
-//! committed past the end that it had *after* this record was there, and once the keys at home here are served. So the end of the record's own partition is
-//! read first, and then the others': what lies below the former was sent before the latter were read. A gate that is open stays open: what makes a
-//! partition wait is older than the partition. Deliberately absent: the records, of which one at a time waits, outside of every budget.
+//! Invariant (I3, see [`holdfast_core::growth`]): a record passes once every partition in which an older one
+//! of the same producer and key can lie has committed past the end that it had *after* this record was there,
+//! and once the keys at home here are served. So the end of the record's own partition is read first, and
+//! then the others': what lies below the former was sent before the latter were read. A gate that is open
+//! stays open: what makes a partition wait is older than the partition. Deliberately absent: the records, of
+//! which one at a time waits, outside of every budget.
 
 #[cfg(test)]
 mod model;
@@ -61,7 +63,8 @@ pub enum Action {
 /// What the record waits for.
 #[derive(Clone, Debug)]
 enum Phase {
-    /// The partition's place in the counts: one that was never heard of has come with a transition that was never heard of.
+    /// The partition's place in the counts: one that was never heard of has come with a transition that was
+    /// never heard of.
     Counting,
     /// End offsets: of its own partition, and of those where older records may lie.
     Measuring { step: Step, ancestors: Vec<PartitionId>, own: Option<u64>, others: Option<Vec<u64>> },
@@ -106,7 +109,8 @@ impl Machine {
         offset < self.open_below
     }
 
-    /// When the machine wants an [`Input::Tick`], by the clock that is awake; `None` if it waits for answers or counts alone.
+    /// When the machine wants an [`Input::Tick`], by the clock that is awake; `None` if it waits for answers
+    /// or counts alone.
     pub const fn due(&self) -> Option<Duration> {
         match &self.waiting {
             Some((_, Phase::Measuring { step, .. })) if step.ask.is_none() => Some(step.due),

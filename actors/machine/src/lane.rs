@@ -1,11 +1,13 @@
 //! What serves some of a node's partitions: batches, one commit after the other.
 //!
-//! Messages arrive and queue, one queue per aggregate ([`backlog`]). A batch takes what is ready: it is looked up in the store, decided by its actors, and
-//! committed ([`batch`], [`decide`], [`commits`]). While one commit is in flight the next batch gathers and is looked up; it is decided once that commit has ended.
-//! Nothing is answered, published or noted as an offset before its commit is known to have happened (I1, I2), and in this order: the actors
-//! advance, callers are answered, rows go to the relay, offsets are noted (I5). What was undone is `Ready` again where it stands (I3). When the partition
-//! count changes, keys whose home is elsewhere are let go ([`homes`]). Deliberately absent: bodies, and what is written for them, which the shell keeps by
-//! the message's number.
+//! Messages arrive and queue, one queue per aggregate ([`backlog`]). A batch takes what is ready: it is
+//! looked up in the store, decided by its actors, and committed ([`batch`], [`decide`], [`commits`]). While
+//! one commit is in flight the next batch gathers and is looked up; it is decided once that commit has ended.
+//! Nothing is answered, published or noted as an offset before its commit is known to have happened (I1, I2),
+//! and in this order: the actors advance, callers are answered, rows go to the relay, offsets are noted (I5).
+//! What was undone is `Ready` again where it stands (I3). When the partition count changes, keys whose home
+//! is elsewhere are let go ([`homes`]). Deliberately absent: bodies, and what is written for them, which the
+//! shell keeps by the message's number.
 
 mod backlog;
 mod batch;
@@ -135,10 +137,12 @@ pub struct Machine {
     is_late_due: bool,
     /// Claims written since the batch was looked up.
     recent: BTreeSet<ClaimKey>,
-    /// Looks at what is due that are under way. Nothing is decided meanwhile, so what they find is not being done already.
+    /// Looks at what is due that are under way. Nothing is decided meanwhile, so what they find is not being
+    /// done already.
     looks: BTreeSet<Ask>,
     look_due: Duration,
-    /// Whether anything was decided since the last look. Looks and decisions take turns, or a store that is slow, or a flood, would leave no room for either.
+    /// Whether anything was decided since the last look. Looks and decisions take turns, or a store that is
+    /// slow, or a flood, would leave no room for either.
     has_decided: bool,
     passivate_due: Duration,
     /// Rises whenever something is done.
@@ -176,7 +180,8 @@ impl Machine {
         }
     }
 
-    /// Whether there is room for more to arrive. What waits for something takes none: its bytes are in the budget.
+    /// Whether there is room for more to arrive. What waits for something takes none: its bytes are in the
+    /// budget.
     pub const fn takes_more(&self) -> bool {
         self.backlog.takeable() < self.settings.batch_items_max
     }
@@ -373,7 +378,8 @@ impl Machine {
         actions.push(Action::Stop { partition, term });
     }
 
-    /// Abandons everything of a partition that no commit has begun with. The next owner reads it again; callers are told that it moved.
+    /// Abandons everything of a partition that no commit has begun with. The next owner reads it again;
+    /// callers are told that it moved.
     fn abandon_all(&mut self, partition: PartitionId, actions: &mut Vec<Action>) {
         if let Some(batch) = &mut self.batch {
             batch.abandon(partition, &self.backlog);
@@ -410,7 +416,8 @@ impl Machine {
         self.plans.is_empty() && !self.batch.as_ref().is_some_and(Batch::is_deciding)
     }
 
-    /// Whether it may be asked what is due: nothing of it is being done already, and mail comes before no part of a refused batch.
+    /// Whether it may be asked what is due: nothing of it is being done already, and mail comes before no
+    /// part of a refused batch.
     fn may_look(&self) -> bool {
         self.is_at_rest() && self.looks.is_empty() && !self.partitions.is_empty() && !self.backlog.is_split()
     }

@@ -1,11 +1,14 @@
 //! Which partitions a node owns: take-over, lease, loss and release.
 //!
-//! The group says which partitions are the node's to take; only the row in the store makes the node their owner (I4). Each assigned partition has a
-//! [`taker`] that goes from its first look at the row to the row's release; this file holds what takers share: the group's assignment, the counts, the
-//! reading of rows, the renewal of leases, the confirmations. After each input whatever is assigned and has no taker gets one, so the order in which
-//! assignments, losses and answers come in does not matter. Invariants: the epoch is raised before the last owner's lease is waited out, and the lease ends
-//! before anything of a release follows (I5); a partition lost to a fence is taken again only once the group has confirmed the assignment, or two nodes
-//! would take it from each other without end. Deliberately absent: supervisors, readers and the router, which the shell begins and ends when told.
+//! The group says which partitions are the node's to take; only the row in the store makes the node their
+//! owner (I4). Each assigned partition has a [`taker`] that goes from its first look at the row to the row's
+//! release; this file holds what takers share: the group's assignment, the counts, the reading of rows, the
+//! renewal of leases, the confirmations. After each input whatever is assigned and has no taker gets one, so
+//! the order in which assignments, losses and answers come in does not matter. Invariants: the epoch is
+//! raised before the last owner's lease is waited out, and the lease ends before anything of a release
+//! follows (I5); a partition lost to a fence is taken again only once the group has confirmed the assignment,
+//! or two nodes would take it from each other without end. Deliberately absent: supervisors, readers and the
+//! router, which the shell begins and ends when told.
 
 mod beats;
 #[cfg(test)]
@@ -62,11 +65,12 @@ pub struct Settings {
 
 /// Why an ownership has ended without an order.
 ///
-/// The causes are told apart because they call for different people: another owner is ordinary, a supervisor or a reader that died is a bug, an outcome that
-/// could not be found out is the database.
+/// The causes are told apart because they call for different people: another owner is ordinary, a supervisor
+/// or a reader that died is a bug, an outcome that could not be found out is the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// The store refused its fence: another owner has taken the partition, or an operator has halted the context.
+    /// The store refused its fence: another owner has taken the partition, or an operator has halted the
+    /// context.
     Fenced,
     /// Its partition supervisor died, or did not start.
     SupervisorDied,
@@ -103,7 +107,8 @@ pub enum Unsound {
     Away(String),
 }
 
-/// What happened. Nothing that fails is given up but a hand-over and a release: a taker begins again, and a renewal comes round again.
+/// What happened. Nothing that fails is given up but a hand-over and a release: a taker begins again, and a
+/// renewal comes round again.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// The group has assigned these partitions, and no others.
@@ -354,8 +359,9 @@ pub struct Machine {
     group: BTreeSet<PartitionId>,
     growth: Arc<Growth>,
     takers: BTreeMap<PartitionId, Taker>,
-    /// The reading of rows that takers share, if one is under way, and the beat. A taker that comes while one is waits for the next, since what it asks
-    /// for has to begin after it came. So one that hangs delays all takers of the node, for the store's own patience at most.
+    /// The reading of rows that takers share, if one is under way, and the beat. A taker that comes while one
+    /// is waits for the next, since what it asks for has to begin after it came. So one that hangs delays all
+    /// takers of the node, for the store's own patience at most.
     reading: Option<Ask>,
     beating: Option<Ask>,
     renewal: Renewal,
@@ -445,7 +451,8 @@ impl Machine {
         self.begin_what_takers_share(now, actions);
     }
 
-    /// When the machine wants a [`Input::Tick`], by the clock that is awake; `None` if it waits for answers alone.
+    /// When the machine wants a [`Input::Tick`], by the clock that is awake; `None` if it waits for answers
+    /// alone.
     pub fn due(&self) -> Option<Duration> {
         let renewal = match self.renewal {
             Renewal::Idle { due } if !self.is_stopping => Some(due),
@@ -480,8 +487,9 @@ impl Machine {
         }
     }
 
-    /// A partition beyond the commands topic's count has records all the same, if another input topic is larger; the group knows nothing of
-    /// it. It belongs to the owner of the partition that its number comes to among the commands topic's.
+    /// A partition beyond the commands topic's count has records all the same, if another input topic is
+    /// larger; the group knows nothing of it. It belongs to the owner of the partition that its number comes
+    /// to among the commands topic's.
     fn assigned(&self) -> BTreeSet<PartitionId> {
         if self.is_stopping {
             return BTreeSet::new();
@@ -499,7 +507,8 @@ impl Machine {
         if count > 0 && partition.0 >= count { PartitionId(partition.0 % count) } else { partition }
     }
 
-    /// Ends the takers of what is assigned no more, lets the others proceed, and gives a taker to what is assigned and has none.
+    /// Ends the takers of what is assigned no more, lets the others proceed, and gives a taker to what is
+    /// assigned and has none.
     fn reconcile(&mut self, now: Now, actions: &mut Vec<Action>) {
         let assigned = self.assigned();
         for (_, taker) in self.takers.iter_mut().filter(|(partition, _)| !assigned.contains(partition)) {
@@ -557,7 +566,8 @@ impl Machine {
         self.each(|taker, desk| taker.rows_read(ask, rows, desk, now, actions));
     }
 
-    /// Renews the leases of all that is owned, with one beat and one look at the rows. Also with nothing to renew: others are to be heard.
+    /// Renews the leases of all that is owned, with one beat and one look at the rows. Also with nothing to
+    /// renew: others are to be heard.
     fn renew(&mut self, now: Now, actions: &mut Vec<Action>) {
         let due = now.awake + self.desk.settings.renew_every;
         // Before anything is sent: the leases count from here.

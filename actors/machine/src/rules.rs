@@ -1,8 +1,10 @@
-//! The rules that keep the invariants, each of which a test can leave out to see that its absence is noticed (I9).
+//! The rules that keep the invariants, each of which a test can leave out to see that its absence is noticed
+//! (I9).
 //!
-//! Invariant: production code names [`Rules::SOUND`] and no other value; a test of the layout holds that. Each rule was shown to be needed by a
-//! model checker: those of leases and gates here, the others by the models that the design was made with.
-//! Deliberately absent: any way for a flag, a variable or a file to reach them.
+//! Invariant: production code names [`Rules::SOUND`] and no other value; a test of the layout holds that.
+//! Each rule was shown to be needed by a model checker: those of leases and gates here, the others by the
+//! models that the design was made with. Deliberately absent: any way for a flag, a variable or a file to
+//! reach them.
 
 /// Which rules are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,6 +1,7 @@
 //! A question that is asked until it succeeds.
 //!
-//! Invariant: one question at a time is under way, and the pauses between failures grow up to a bound. Deliberately absent: what is asked.
+//! Invariant: one question at a time is under way, and the pauses between failures grow up to a bound.
+//! Deliberately absent: what is asked.
 
 use std::time::Duration;
 
@@ -47,12 +48,14 @@ impl Step {
         ask
     }
 
-    /// The next question after this one was answered: asked at once, and after a failure no sooner than this one would be.
+    /// The next question after this one was answered: asked at once, and after a failure no sooner than this
+    /// one would be.
     pub const fn next(&self, now: Now) -> Self {
         self.at(now.awake)
     }
 
-    /// The step after one more failure: due after a pause that grows, and differs from partition to partition.
+    /// The step after one more failure: due after a pause that grows, and differs from partition to
+    /// partition.
     pub fn after_failure(&self, partition: PartitionId, now: Now) -> Self {
         let failures = self.failures.saturating_add(1);
         let [seed, ..] = partition.0.wrapping_mul(97).wrapping_add(failures).to_le_bytes();

@@ -1,6 +1,7 @@
 //! A hash map that never shows its order, so that a machine that is told the same does the same.
 //!
-//! Invariant: whatever is walked is walked in the order of the keys. Deliberately absent: iterators of the map itself.
+//! Invariant: whatever is walked is walked in the order of the keys. Deliberately absent: iterators of the
+//! map itself.
 
 use std::{
     collections::HashMap,
@@ -87,7 +88,8 @@ impl Hasher for Spread {
     }
 
     fn write_u64(&mut self, number: u64) {
-        // Knuth, The Art of Computer Programming 3, 6.4: multiplied by 2^64 over the golden ratio, neighbours end up far apart.
+        // Knuth, The Art of Computer Programming 3, 6.4: multiplied by 2^64 over the golden ratio, neighbours
+        // end up far apart.
         self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
     }
 }

@@ -1,7 +1,9 @@
-//! Measures the group commit: state + outbox row of about 200 B + claim per command, as the design's reference numbers.
+//! Measures the group commit: state + outbox row of about 200 B + claim per command, as the design's
+//! reference numbers.
 //!
-//! `cargo run --release -p holdfast-postgres --example commit_throughput [commands]`; set `DATABASE_URL` to measure a server that runs
-//! already, otherwise the embedded stack is started. Batches are built before the clock starts. Deliberately absent: Kafka, actors.
+//! `cargo run --release -p holdfast-postgres --example commit_throughput [commands]`; set `DATABASE_URL` to
+//! measure a server that runs already, otherwise the embedded stack is started. Batches are built before the
+//! clock starts. Deliberately absent: Kafka, actors.
 
 use std::{
     collections::BTreeMap,

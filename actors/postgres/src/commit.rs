@@ -1,16 +1,17 @@
 //! The group commit.
 //!
-//! Upholds I4 (a fence per partition), I1 (an answer only after COMMIT, and only one without a warning) and I2 (pools are
-//! granted under their rows' locks). Two ways:
+//! Upholds I4 (a fence per partition), I1 (an answer only after COMMIT, and only one without a warning) and
+//! I2 (pools are granted under their rows' locks). Two ways:
 //!
-//! - *alone*: without conditions the statement is its own transaction. One round trip; no lock is ever held across the
-//!   network, so a paused node can't keep a fence row. A lost answer is an unknown outcome.
-//! - *in turn*: with conditions, or after *alone* was refused because a fence is lost: BEGIN; fences locked in partition order, then pools in
-//!   name order (always in that order, so commits can't deadlock); the grants, in Rust; the same statement over the fences
-//!   that held; COMMIT. Only a failure of COMMIT itself is unknown.
+//! - *alone*: without conditions the statement is its own transaction. One round trip; no lock is ever held
+//!   across the network, so a paused node can't keep a fence row. A lost answer is an unknown outcome.
+//! - *in turn*: with conditions, or after *alone* was refused because a fence is lost: BEGIN; fences locked
+//!   in partition order, then pools in name order (always in that order, so commits can't deadlock); the
+//!   grants, in Rust; the same statement over the fences that held; COMMIT. Only a failure of COMMIT itself
+//!   is unknown.
 //!
-//! Either runs in a task of its own that nobody aborts: who drops the future of a commit drops the answer, not the transaction.
-//! Deliberately absent: retries, bisecting (the committer's business).
+//! Either runs in a task of its own that nobody aborts: who drops the future of a commit drops the answer,
+//! not the transaction. Deliberately absent: retries, bisecting (the committer's business).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -50,7 +51,8 @@ pool as materialized (
 select partition, null::text as name, null::bigint as total, null::bigint as held from locked
 union all select null, name, total, held from pool";
 
-/// Makes the rows of pools that don't exist yet, in name order, waiting for transactions that make the same ones.
+/// Makes the rows of pools that don't exist yet, in name order, waiting for transactions that make the same
+/// ones.
 const MAKE_POOLS: &str = "insert into pools (name, total, held) select name, 0, 0 from unnest($1::text[]) as u(name) order by name on conflict do nothing";
 
 /// Removes the rows just made of pools that stay empty: a pool exists from its first grant on.
@@ -269,7 +271,8 @@ async fn finish(mut lane: Lane, patience: Duration) -> Result<(), CommitError> {
     }
 }
 
-/// Ends the transaction; on a connection that can't even do that, the server does it when the connection closes.
+/// Ends the transaction; on a connection that can't even do that, the server does it when the connection
+/// closes.
 async fn roll_back(mut lane: Lane, patience: Duration) {
     let run = sqlx::query("rollback").execute(lane.connection());
     if let Ok(Ok(_)) = timeout(patience, run).await {

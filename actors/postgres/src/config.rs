@@ -12,9 +12,10 @@ pub struct View {
     pub name: &'static str,
     /// The kind of aggregate it describes.
     pub kind: &'static str,
-    /// One `insert … on conflict … do update` with one parameter, `$1`: a jsonb array of the rows, each with the aggregate's key added as `_key`.
-    /// It becomes part of the commit's statement, so it stands alone: no semicolon, no second parameter. For example
-    /// `insert into orders_view select * from jsonb_populate_recordset(null::orders_view, $1) on conflict (id) do update set …`.
+    /// One `insert … on conflict … do update` with one parameter, `$1`: a jsonb array of the rows, each with
+    /// the aggregate's key added as `_key`. It becomes part of the commit's statement, so it stands alone: no
+    /// semicolon, no second parameter. For example `insert into orders_view select * from
+    /// jsonb_populate_recordset(null::orders_view, $1) on conflict (id) do update set …`.
     pub upsert: &'static str,
 }
 
@@ -37,8 +38,8 @@ pub struct Config {
     pub readers: usize,
     /// A wait for a lock ends after this: a fence row held by a zombie.
     pub lock_timeout: Duration,
-    /// The server ends a transaction whose client is silent for so long. Longer than any pause of ours between two statements;
-    /// shorter than [`Self::lock_timeout`], so that one wait outlasts a zombie.
+    /// The server ends a transaction whose client is silent for so long. Longer than any pause of ours
+    /// between two statements; shorter than [`Self::lock_timeout`], so that one wait outlasts a zombie.
     pub idle_in_transaction_timeout: Duration,
     /// A statement ends after this.
     pub statement_timeout: Duration,
@@ -78,12 +79,14 @@ impl Config {
         self
     }
 
-    /// After this long a client gives a statement up that the server should have ended itself: the network is gone.
+    /// After this long a client gives a statement up that the server should have ended itself: the network is
+    /// gone.
     pub(crate) fn client_timeout(&self) -> Duration {
         self.statement_timeout + Duration::from_secs(2)
     }
 
-    /// The connection, with the session's settings in the startup packet: they hold from the first statement on.
+    /// The connection, with the session's settings in the startup packet: they hold from the first statement
+    /// on.
     pub(crate) fn options(&self) -> Result<PgConnectOptions, StoreError> {
         let ms = |duration: Duration| duration.as_millis().to_string();
         let options: PgConnectOptions = plain(&self.url)?
@@ -96,12 +99,13 @@ impl Config {
                 ("statement_timeout", ms(self.statement_timeout)),
                 ("idle_in_transaction_session_timeout", ms(self.idle_in_transaction_timeout)),
                 ("transaction_timeout", ms(self.statement_timeout * 3)),
-                // Our statements are all many small index look-ups. Compiling them costs more than running them.
+                // Our statements are all many small index look-ups. Compiling them costs more than running
+                // them.
                 ("jit", "off".to_owned()),
                 // They have the same best plan whatever the arrays hold, so it is made once a session.
                 ("plan_cache_mode", "force_generic_plan".to_owned()),
-                // That plan outlives the table sizes it was made for. One that hashes or sorts a whole table is right
-                // only while the table is tiny, so the planner is not given the choice.
+                // That plan outlives the table sizes it was made for. One that hashes or sorts a whole table
+                // is right only while the table is tiny, so the planner is not given the choice.
                 ("enable_hashjoin", "off".to_owned()),
                 ("enable_mergejoin", "off".to_owned()),
                 ("enable_seqscan", "off".to_owned()),

@@ -1,8 +1,9 @@
 //! The day a claim is filed under.
 //!
-//! Claims are cut by day, and a look-up in every day of a week costs one index descent per id and day. A version 7 id says when it was
-//! made, so the rule is: *a claim's day is never before the day inside its id*. A look-up leaves out all days
-//! before that one. Ids of other versions say nothing and are looked up in all days.
+//! Claims are cut by day, and a look-up in every day of a week costs one index descent per id and day. A
+//! version 7 id says when it was made, so the rule is: *a claim's day is never before the day inside its id*.
+//! A look-up leaves out all days before that one. Ids of other versions say nothing and are looked up in all
+//! days.
 //!
 //! A claim is filed under today by the database's clock, or under tomorrow if its id says so. An id that says
 //! a later day, up to the year 10889, must not outlive its time in a table of that day, nor may it be filed

@@ -1,8 +1,9 @@
 //! One map from what Postgres or the connection says to what the ports say.
 //!
-//! Upholds the rule "classify before counting attempts". SQLSTATE classes 22 and 23 are a row's fault, and so is 54 (a limit of the server: an index
-//! row, a number of columns): a batch that is refused for one is split until its culprit stands alone. 57014 (a statement ended for its
-//! time) and silence before COMMIT are `Slow`: they split a batch too, but are never held against a message alone, since a slow server can't be
+//! Upholds the rule "classify before counting attempts". SQLSTATE classes 22 and 23 are a row's fault, and so
+//! is 54 (a limit of the server: an index row, a number of columns): a batch that is refused for one is split
+//! until its culprit stands alone. 57014 (a statement ended for its time) and silence before COMMIT are
+//! `Slow`: they split a batch too, but are never held against a message alone, since a slow server can't be
 //! told from a slow message. Everything else that may pass is an outage. Deliberately absent: retrying.
 
 use holdfast_core::port::store::{CommitError, StoreError};
@@ -55,8 +56,8 @@ pub(crate) fn store(error: &sqlx::Error) -> StoreError {
     let text = text(error);
     let broken = match server(error) {
         _ if is_day_missing(error) => false,
-        // 08 connection, 25 read-only (a standby after failover), 28 logins (passwords get rotated), 40 deadlock, 53 resources, 55 lock not
-        // to be had, 57 shutdown or timeout, 58 its disk.
+        // 08 connection, 25 read-only (a standby after failover), 28 logins (passwords get rotated), 40
+        // deadlock, 53 resources, 55 lock not to be had, 57 shutdown or timeout, 58 its disk.
         Some(server) => !matches!(server.code().get(..2), Some("08" | "25" | "28" | "40" | "53" | "55" | "57" | "58")),
         None => matches!(
             error,
@@ -72,10 +73,11 @@ pub(crate) fn store(error: &sqlx::Error) -> StoreError {
     if broken { StoreError::Broken(text) } else { StoreError::Unavailable(text) }
 }
 
-/// An error of a statement within a commit, `decisive` if that statement commits too (it is COMMIT, or stands alone).
+/// An error of a statement within a commit, `decisive` if that statement commits too (it is COMMIT, or stands
+/// alone).
 ///
-/// A plain ERROR always means that nothing was written: Postgres reports none after the point of no return. A lost
-/// connection or a FATAL tells nothing, if the server may have been committing.
+/// A plain ERROR always means that nothing was written: Postgres reports none after the point of no return. A
+/// lost connection or a FATAL tells nothing, if the server may have been committing.
 pub(crate) fn commit(error: &sqlx::Error, decisive: bool) -> CommitError {
     if ended(error) {
         let text = text(error);

@@ -1,8 +1,9 @@
 //! Partition counts: which a topic has had, which have been in force, and who has acknowledged that.
 //!
-//! Upholds I3 and I4 across growth: rows of new partitions are made by the transaction that records their transition, a generation is put
-//! on all rows at once, in partition order as commits lock them, and an acknowledgement is on record together with the outbox
-//! head it is made with. Deliberately absent: any decision (see `holdfast_core::growth`).
+//! Upholds I3 and I4 across growth: rows of new partitions are made by the transaction that records their
+//! transition, a generation is put on all rows at once, in partition order as commits lock them, and an
+//! acknowledgement is on record together with the outbox head it is made with. Deliberately absent: any
+//! decision (see `holdfast_core::growth`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,8 +49,9 @@ with locked as materialized (
 next as (insert into generations (generation, count) select $1 + 1, $2 from (select 1 from locked limit 1) returning generation)
 update partitions p set generation = next.generation from next, locked where p.partition = locked.partition";
 
-/// Columns of the row as it is once the lock is had, so that a commit in flight is waited for, and counted. A generation is acknowledged once,
-/// by the first owner that lets its keys go; the mark goes with it. One round trip, since all of a node's partitions do this at once.
+/// Columns of the row as it is once the lock is had, so that a commit in flight is waited for, and counted. A
+/// generation is acknowledged once, by the first owner that lets its keys go; the mark goes with it. One
+/// round trip, since all of a node's partitions do this at once.
 const ACKNOWLEDGE: &str = "
 with held as materialized (
     select partition, epoch, outbox_head from partitions where partition = $1 and token = $2 and generation = $3 for update),

@@ -1,15 +1,18 @@
-//! What was lost, and what an operator says about it: the halt of a context, the marks of topics, offsets set by hand.
+//! What was lost, and what an operator says about it: the halt of a context, the marks of topics, offsets set
+//! by hand.
 //!
-//! Upholds that nobody commits to a halted context: the statement that halts takes every row's token and raises its epoch, so the fences of
-//! all owners and all take-overs under way fail at once (I4). Rows are locked in partition order, as commits do. Deliberately
-//! absent: judging what was lost (the runtime's), and folding it back (ordinary commits).
+//! Upholds that nobody commits to a halted context: the statement that halts takes every row's token and
+//! raises its epoch, so the fences of all owners and all take-overs under way fail at once (I4). Rows are
+//! locked in partition order, as commits do. Deliberately absent: judging what was lost (the runtime's), and
+//! folding it back (ordinary commits).
 
 use std::collections::BTreeMap;
 
 use holdfast_core::{PartitionId, epoch::Halt};
 use sqlx::{PgConnection, Row as _};
 
-/// The first reason stays. A row that is not released makes its next owner wait for leases that are still being trusted.
+/// The first reason stays. A row that is not released makes its next owner wait for leases that are still
+/// being trusted.
 const HALT: &str = "
 with locked as materialized (select partition from partitions where halted is null order by partition for update)
 update partitions p set halted = $1, token = null, epoch = epoch + 1, released = false

@@ -1,10 +1,11 @@
 //! Connections, a few of each use.
 //!
-//! The rule that makes launchbadge/sqlx#4385 harmless here (a cancelled `begin` gives a connection with an open
-//! transaction back to sqlx's pool): a connection is handed back only by [`Lane::done`], which its user calls
-//! after reading the last answer on it. A connection that is merely dropped, as a cancelled future does, is closed, and the server rolls back whatever was open.
-//! It also saves the two round trips that sqlx's pool makes for each use (a ping before, a ping after).
-//! Deliberately absent: queues with priorities. Each use has lanes of its own, so that a lease is never renewed behind a stuck commit.
+//! The rule that makes launchbadge/sqlx#4385 harmless here (a cancelled `begin` gives a connection with an
+//! open transaction back to sqlx's pool): a connection is handed back only by [`Lane::done`], which its user
+//! calls after reading the last answer on it. A connection that is merely dropped, as a cancelled future
+//! does, is closed, and the server rolls back whatever was open. It also saves the two round trips that
+//! sqlx's pool makes for each use (a ping before, a ping after). Deliberately absent: queues with priorities.
+//! Each use has lanes of its own, so that a lease is never renewed behind a stuck commit.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -21,7 +22,8 @@ use tokio::{
 
 use crate::error;
 
-/// A connection idle for longer is pinged before it is used: a restarted server should cost a new connection, not an outage.
+/// A connection idle for longer is pinged before it is used: a restarted server should cost a new connection,
+/// not an outage.
 const TRUSTED_FOR: Duration = Duration::from_secs(2);
 
 /// The connections of one use.
@@ -40,7 +42,8 @@ pub(crate) struct Lane {
 }
 
 impl Lanes {
-    /// At most `limit` connections, opened as needed; `patience` bounds the wait for a free one and for a new one.
+    /// At most `limit` connections, opened as needed; `patience` bounds the wait for a free one and for a new
+    /// one.
     pub(crate) fn new(options: PgConnectOptions, limit: usize, patience: Duration) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(limit.max(1)));
         Arc::new(Self { options, patience, idle: Mutex::default(), permits })
@@ -63,7 +66,8 @@ impl Lanes {
         Ok(Lane { connection, lanes: Arc::clone(self), _permit: permit })
     }
 
-    /// Boxed: a future is compiled where it is polled, and all of sqlx's way to a connection hangs on this one.
+    /// Boxed: a future is compiled where it is polled, and all of sqlx's way to a connection hangs on this
+    /// one.
     fn connect(&self) -> BoxFuture<'_, sqlx::Result<PgConnection>> {
         Box::pin(self.options.connect())
     }

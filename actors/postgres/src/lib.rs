@@ -1,11 +1,14 @@
-//! The store of the Holdfast runtime on Postgres: group commit, outbox, claims, timers, mailbox, shared quantities.
+//! The store of the Holdfast runtime on Postgres: group commit, outbox, claims, timers, mailbox, shared
+//! quantities.
 //!
-//! The only crate under `actors/` that names sqlx. [`migrate`] prepares a context's schema, [`PgStore`] is the port
-//! [`holdfast_core::port::store::Store`], [`PgStore::maintain`] keeps its day tables, [`query`] asks read models.
+//! The only crate under `actors/` that names sqlx. [`migrate`] prepares a context's schema, [`PgStore`] is
+//! the port [`holdfast_core::port::store::Store`], [`PgStore::maintain`] keeps its day tables, [`query`] asks
+//! read models.
 //!
-//! How it upholds the invariants, in one place each: fences and grants in `commit`, the text of a commit in `statement`,
-//! ownership in `ownership`, what the server's words mean in `error` and `notice`, connections in `lanes`.
-//! Deliberately absent: sqlx's macros (no database at build time), its pool (see `lanes`), retries, any domain.
+//! How it upholds the invariants, in one place each: fences and grants in `commit`, the text of a commit in
+//! `statement`, ownership in `ownership`, what the server's words mean in `error` and `notice`, connections
+//! in `lanes`. Deliberately absent: sqlx's macros (no database at build time), its pool (see `lanes`),
+//! retries, any domain.
 
 mod commit;
 mod config;

@@ -1,8 +1,9 @@
 //! The tables of days: opened ahead, dropped when nothing in them can matter any more. And rows that are
 //! swept because no day holds them.
 //!
-//! Upholds I7 and I2: an outbox day is dropped only when every row of it is behind its partition's cursor, a claims day only when its
-//! messages can't be repeated any more. Upholds I6: no commit and no look-up fails or queues because of it.
+//! Upholds I7 and I2: an outbox day is dropped only when every row of it is behind its partition's cursor, a
+//! claims day only when its messages can't be repeated any more. Upholds I6: no commit and no look-up fails
+//! or queues because of it.
 //!
 //! - Each step is a statement of its own that commits by itself. One that fails is postponed to the next run,
 //!   and keeps no other from happening.
@@ -42,9 +43,11 @@ const SWEEPS_MAX: u32 = 1_000;
 /// How long days are kept, beside today.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
-    /// Published outbox rows. At least as long as the events topic keeps records: a take-over compares the two.
+    /// Published outbox rows. At least as long as the events topic keeps records: a take-over compares the
+    /// two.
     pub outbox_days: u32,
-    /// Claims. At least as long as a message can be repeated: the input topics' retention, and gRPC's seven days.
+    /// Claims. At least as long as a message can be repeated: the input topics' retention, and gRPC's seven
+    /// days.
     pub claims_days: u32,
     /// Index rows of dead letters. At least as long as the DLQ topic keeps the records that they point to.
     pub dead_letters_days: u32,
@@ -132,7 +135,8 @@ const DEAD_LETTERS: &str = "
 delete from dead_letters where ctid = any(array(
     select ctid from dead_letters where at < now() - make_interval(days => $2) order by at limit $1))";
 
-/// Nodes that were at other addresses. Who lives on all the same says so again; who remembers such a one finds nothing.
+/// Nodes that were at other addresses. Who lives on all the same says so again; who remembers such a one
+/// finds nothing.
 const GONE: &str = "
 delete from nodes where ctid = any(array(select ctid from nodes where at < now() - make_interval(days => $2) limit $1))";
 

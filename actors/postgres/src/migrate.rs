@@ -1,8 +1,8 @@
 //! Brings a context's schema up to date: the runtime's tables, then the context's own.
 //!
-//! Upholds that a context can read and write nothing but its own schema, if it is given a role: the role owns the schema and
-//! everything in it, and is granted nothing else. Migrators may run at once: sqlx's advisory lock lets one through
-//! after the other. Deliberately absent: down migrations.
+//! Upholds that a context can read and write nothing but its own schema, if it is given a role: the role owns
+//! the schema and everything in it, and is granted nothing else. Migrators may run at once: sqlx's advisory
+//! lock lets one through after the other. Deliberately absent: down migrations.
 
 use futures::future::BoxFuture;
 use holdfast_core::port::store::StoreError;
@@ -58,8 +58,9 @@ pub enum MigrateError {
     },
 }
 
-/// Creates `schema` if there is none and applies the runtime's migrations and `context`, each `(version, name, sql)` with versions from 1.
-/// With `role`, makes that role if there is none, and lets it own the schema and all in it.
+/// Creates `schema` if there is none and applies the runtime's migrations and `context`, each `(version,
+/// name, sql)` with versions from 1. With `role`, makes that role if there is none, and lets it own the
+/// schema and all in it.
 ///
 /// `url` may be an administrator's, or the role's own. Safe to run at any time, from several nodes at once.
 pub fn migrate<'a>(
@@ -123,7 +124,8 @@ async fn prepare(connection: &mut PgConnection, role: &str, password: Option<&st
             }
         };
         let made = run(connection, format!("create role {role} {login}")).await;
-        // Roles belong to the whole server: another migration may have made it just now, for another database.
+        // Roles belong to the whole server: another migration may have made it just now, for another
+        // database.
         if let Err(error) = made
             && !matches!(error::code(&error), Some("42710" | "23505"))
         {

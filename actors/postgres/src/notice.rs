@@ -1,9 +1,10 @@
 //! Hears the warnings that Postgres sends with an answer.
 //!
-//! A COMMIT whose wait for the synchronous standby was cancelled succeeds locally and says so only in a WARNING; taken for a
-//! success it would break I1. sqlx 0.9 hands notices to nobody: it turns them into `tracing` events of target `sqlx::postgres::notice`,
-//! and that is where they are caught: while a watched future is polled, a subscriber of ours stands before the one that was
-//! current, notes the warning and passes everything on. Deliberately absent: reading the text, which is translated.
+//! A COMMIT whose wait for the synchronous standby was cancelled succeeds locally and says so only in a
+//! WARNING; taken for a success it would break I1. sqlx 0.9 hands notices to nobody: it turns them into
+//! `tracing` events of target `sqlx::postgres::notice`, and that is where they are caught: while a watched
+//! future is polled, a subscriber of ours stands before the one that was current, notes the warning and
+//! passes everything on. Deliberately absent: reading the text, which is translated.
 
 use std::{
     cell::{Cell, RefCell},

@@ -1,7 +1,8 @@
 //! What operators ask of the outbox, and what they say of its stuck records.
 //!
-//! Invariant: an order changes no record and no cursor; it is carried out by the relay of the record's home, and is on record, with who gave it and
-//! why, in the transaction that gives it. Deliberately absent: carrying it out ([`crate::stuck`]).
+//! Invariant: an order changes no record and no cursor; it is carried out by the relay of the record's home,
+//! and is on record, with who gave it and why, in the transaction that gives it. Deliberately absent:
+//! carrying it out ([`crate::stuck`]).
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
 //! Partition rows: who owns them, and how far they are.
 //!
-//! Upholds I4: every write here but the take-over is conditional on the token, and the take-over on the epoch. Each method is one
-//! statement, hence one transaction. Deliberately absent: leases; the database's clock is compared with no node's.
+//! Upholds I4: every write here but the take-over is conditional on the token, and the take-over on the
+//! epoch. Each method is one statement, hence one transaction. Deliberately absent: leases; the database's
+//! clock is compared with no node's.
 
 use std::collections::BTreeMap;
 
@@ -20,9 +21,10 @@ select partition, epoch, token, address, generation, released, batch, outbox_hea
     published, halted, begun = epoch
 from partitions order by partition";
 
-/// `released` and whether the last taker had begun are answered as they were: they tell whether there is a lease to wait out, and whose. That
-/// node's beat is read under a lock that its next one waits for, and the row's lock is had by then: so nothing of a node's beats
-/// waits for a commit of its own that is stuck, and who has said a later one than this finds the new token.
+/// `released` and whether the last taker had begun are answered as they were: they tell whether there is a
+/// lease to wait out, and whose. That node's beat is read under a lock that its next one waits for, and the
+/// row's lock is had by then: so nothing of a node's beats waits for a commit of its own that is stuck, and
+/// who has said a later one than this finds the new token.
 const TAKE: &str = "
 with taken as (
     update partitions set epoch = epoch + 1, token = $3, address = $4, released = false
@@ -48,8 +50,8 @@ const TOKENS: &str = "select partition, token from partitions where partition = 
 
 const RELEASE: &str = "update partitions set released = true where partition = $1 and token = $2";
 
-/// Rows are locked in partition order, as commits do. Token and batch are those of the row once the lock is had, so a commit in flight is
-/// waited for, and counted.
+/// Rows are locked in partition order, as commits do. Token and batch are those of the row once the lock is
+/// had, so a commit in flight is waited for, and counted.
 const RETOKEN: &str = "
 with locked as materialized (
     select p.partition, c.new
@@ -59,7 +61,8 @@ with locked as materialized (
 update partitions p set token = l.new from locked l where p.partition = l.partition
 returning p.partition, p.batch";
 
-/// A commit may have stored the cursor before, without knowing where its rows landed. `greatest` passes over null.
+/// A commit may have stored the cursor before, without knowing where its rows landed. `greatest` passes over
+/// null.
 const ADVANCE: &str = "
 with locked as materialized (
     select p.partition, c.cursor, c.published

@@ -1,9 +1,10 @@
 //! Questions to a context's own schema, for its read models: named, read-only, every value bound.
 //!
-//! Invariant: a question can neither write nor outlast [`TIMEOUT`], whatever its text: its sessions are read-only from their first
-//! statement on, and it runs on connections of its own, so that a slow one never stands in the loop's way. A caller who goes away takes
-//! no connection along: the statement runs to its end in a task of its own (see `questions`).
-//! Deliberately absent: building SQL at run time, and a bound on rows: each text has its own (`limit`, or the array that drives it).
+//! Invariant: a question can neither write nor outlast [`TIMEOUT`], whatever its text: its sessions are
+//! read-only from their first statement on, and it runs on connections of its own, so that a slow one never
+//! stands in the loop's way. A caller who goes away takes no connection along: the statement runs to its end
+//! in a task of its own (see `questions`). Deliberately absent: building SQL at run time, and a bound on
+//! rows: each text has its own (`limit`, or the array that drives it).
 
 use std::time::Duration;
 
@@ -58,7 +59,8 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// What a column can be read as: `bool`, `i32`, `i64`, `String`, `Uuid`, `Bytes`, a JSON value; or an `Option` of these.
+/// What a column can be read as: `bool`, `i32`, `i64`, `String`, `Uuid`, `Bytes`, a JSON value; or an
+/// `Option` of these.
 pub trait Column: sealed::Sealed + Sized {
     #[doc(hidden)]
     fn read(row: &Row, at: usize) -> Result<Self, StoreError>;
@@ -148,8 +150,8 @@ pub(crate) fn session(options: &PgConnectOptions) -> PgConnectOptions {
     options.clone().options([
         ("default_transaction_read_only", "on"),
         ("statement_timeout", &timeout),
-        // Which index serves best depends on the values and on what the tables have become. The loop's statements leave no choice and are
-        // planned once; questions are few, and planned each time.
+        // Which index serves best depends on the values and on what the tables have become. The loop's
+        // statements leave no choice and are planned once; questions are few, and planned each time.
         ("plan_cache_mode", "force_custom_plan"),
     ])
 }

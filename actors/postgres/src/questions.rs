@@ -1,8 +1,8 @@
 //! Asking: questions of [`crate::query`] on the store's connections for them.
 //!
-//! Invariant: a caller of [`PgStore::query`] who goes away takes no connection along, since the statement runs to its
-//! end in a task of its own. [`PgStore::explain`] does not hold to that: it runs in its caller, and is for tests and
-//! people. Deliberately absent: what a question may say, which is the module `query`'s.
+//! Invariant: a caller of [`PgStore::query`] who goes away takes no connection along, since the statement
+//! runs to its end in a task of its own. [`PgStore::explain`] does not hold to that: it runs in its caller,
+//! and is for tests and people. Deliberately absent: what a question may say, which is the module `query`'s.
 
 use futures::future::BoxFuture;
 use holdfast_core::port::store::StoreError;
@@ -18,7 +18,8 @@ impl PgStore {
     /// Asks, in one round trip and one snapshot.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the database doesn't answer in time; [`StoreError::Broken`] if it refuses the statement.
+    /// [`StoreError::Unavailable`] if the database doesn't answer in time; [`StoreError::Broken`] if it
+    /// refuses the statement.
     pub fn query(&self, query: Query, values: Vec<Value>) -> BoxFuture<'_, Result<Vec<Row>, StoreError>> {
         Box::pin(async move {
             let arguments = arguments(values).map_err(|failed| error::store(&failed))?;

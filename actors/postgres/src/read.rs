@@ -1,7 +1,8 @@
 //! What the loop reads: states, claims, waiting messages, timers, outbox rows, pools.
 //!
-//! Each is one statement and one round trip, driven by indexes (`= any($1)`), and waits for no lock. A read sees what was
-//! committed when it started; that nothing changes meanwhile is the owner's business. Deliberately absent: caching.
+//! Each is one statement and one round trip, driven by indexes (`= any($1)`), and waits for no lock. A read
+//! sees what was committed when it started; that nothing changes meanwhile is the owner's business.
+//! Deliberately absent: caching.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -36,8 +37,8 @@ union all
 select 1, key, kind, count(*), null, null, null, null, null, null
     from mailbox where key = any($k::text[]) and kind = any($i::text[]) group by key, kind";
 
-/// Claims of ids that tell their day. `$c` ids, `$d` the first of their days: only the tables of that day and later ones are opened
-/// (see [`crate::days`]).
+/// Claims of ids that tell their day. `$c` ids, `$d` the first of their days: only the tables of that day and
+/// later ones are opened (see [`crate::days`]).
 const FIND_DATED_CLAIMS: &str = "
 select 2 as tag, null::text as key, null::text as kind, null::bigint as version, null::int as schema, answer as bytes, null::text,
     id, scope, body
@@ -308,9 +309,10 @@ pub(crate) fn numbers(slice: &Slice) -> Vec<i32> {
     slice.partitions.iter().map(|partition| partition.0.cast_signed()).collect()
 }
 
-/// A mailbox is due when its first row is: a row with a due time that is not the first waits for its turn all the same. Rows are taken by rounds
-/// (`n`): the heads first, then what stands second, so that a long mailbox doesn't displace the others. Each bound on bytes cuts after the
-/// row that reaches it, and a running sum never falls, so that what is taken of a mailbox is its beginning. Sizes are read without the values.
+/// A mailbox is due when its first row is: a row with a due time that is not the first waits for its turn all
+/// the same. Rows are taken by rounds (`n`): the heads first, then what stands second, so that a long mailbox
+/// doesn't displace the others. Each bound on bytes cuts after the row that reaches it, and a running sum
+/// never falls, so that what is taken of a mailbox is its beginning. Sizes are read without the values.
 const DUE_MAIL: &str = "
 with head as materialized (
     select kind, key from mailbox m

@@ -1,7 +1,7 @@
 //! A settled batch as rows, sorted by what they do.
 //!
-//! Pure. Checks here what Postgres could only answer with a wrong number: `u64` beyond `bigint`, a view nobody defined.
-//! Deliberately absent: SQL, and copies of what the batch holds.
+//! Pure. Checks here what Postgres could only answer with a wrong number: `u64` beyond `bigint`, a view
+//! nobody defined. Deliberately absent: SQL, and copies of what the batch holds.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -138,7 +138,8 @@ fn within(what: &str, value: u64) -> Result<(), CommitError> {
     if i64::try_from(value).is_ok() { Ok(()) } else { Err(error::too_large(what, value)) }
 }
 
-/// Whole milliseconds, at least as long as `duration`; 10,000 years at most, which Postgres can still add to now.
+/// Whole milliseconds, at least as long as `duration`; 10,000 years at most, which Postgres can still add to
+/// now.
 pub(crate) fn ms(duration: Duration) -> i64 {
     const MOST: i64 = 10_000 * 365 * 86_400_000;
     let ms = duration.as_nanos().div_ceil(1_000_000);

@@ -1,9 +1,10 @@
 //! The one statement that writes a commit: a chain of CTEs, made of the parts that this batch needs.
 //!
-//! Upholds I4 and I3: the final select refuses the whole statement (an error, hence a rollback of everything in it) unless every
-//! fence held and every version was as expected. So no insert needs to be joined to the fence, the statement can
-//! be its own transaction, and it costs one round trip. Rows travel as one array per column, never one statement per row.
-//! Deliberately absent: deciding what to write (see [`crate::rows`]) and running it (see [`crate::commit`]).
+//! Upholds I4 and I3: the final select refuses the whole statement (an error, hence a rollback of everything
+//! in it) unless every fence held and every version was as expected. So no insert needs to be joined to the
+//! fence, the statement can be its own transaction, and it costs one round trip. Rows travel as one array per
+//! column, never one statement per row. Deliberately absent: deciding what to write (see [`crate::rows`]) and
+//! running it (see [`crate::commit`]).
 //!
 //! Each part is a text with `?` for its parameters and a function that adds them, side by side, in one order.
 
@@ -39,8 +40,8 @@ pub(crate) struct Statement {
     pub(crate) arguments: PgArguments,
 }
 
-/// The fence: rows locked in partition order, so that commits over common partitions can't deadlock, then advanced. The condition is
-/// checked on the row as it is once the lock is had.
+/// The fence: rows locked in partition order, so that commits over common partitions can't deadlock, then
+/// advanced. The condition is checked on the row as it is once the lock is had.
 const FENCE: &str = "
 with locked as materialized (
     select p.partition, f.number, f.head, f.cursor, f.consumed
@@ -64,7 +65,8 @@ updated as (
     where a.key = u.key and a.kind = u.kind and a.version = u.expected
     returning 1)";
 
-/// First versions. `do nothing` makes an existing row a missing count (a conflict), not a 23505 (which would be the row's own fault).
+/// First versions. `do nothing` makes an existing row a missing count (a conflict), not a 23505 (which would
+/// be the row's own fault).
 const INSERTS: &str = ",
 inserted as (
     insert into aggregates (kind, key, hash, version, schema, state, sources)
@@ -123,8 +125,9 @@ ended as (
     delete from effects e using unnest(?::text[], ?::text[], ?::text[]) as u(kind, key, name)
     where e.key = u.key and e.kind = u.kind and e.name = u.name)";
 
-/// All changes of mailboxes. The parts of one statement don't see each other's rows, so each says whom it leaves out: the next head is the
-/// first that is neither removed nor deferred here; a message put behind nothing is a head and due.
+/// All changes of mailboxes. The parts of one statement don't see each other's rows, so each says whom it
+/// leaves out: the next head is the first that is neither removed nor deferred here; a message put behind
+/// nothing is a head and due.
 const MAILBOX: &str = ",
 gone as materialized (
     select m.position, m.kind, m.key from unnest(?::bigint[]) as g(position) join mailbox m on m.position = g.position),
@@ -180,7 +183,8 @@ pooled as (
     from unnest(?::text[], ?::bigint[], ?::bigint[]) as u(name, total, held) where p.name = u.name
     returning 1)";
 
-/// `case` looks at one condition after the other, and a count makes its part run: so the fence is locked before anything else is written.
+/// `case` looks at one condition after the other, and a count makes its part run: so the fence is locked
+/// before anything else is written.
 const VERDICT: &str = "
 select case when (select count(*) from fenced) <> ? then refuse_stale()";
 
@@ -394,7 +398,8 @@ fn arguments(rows: &Rows<'_>, mask: u32) -> Result<PgArguments, BoxDynError> {
     Ok(to)
 }
 
-/// About the bytes of the parameters, rather more than fewer: a buffer that grows is copied, and each copy touches fresh pages, which the kernel clears.
+/// About the bytes of the parameters, rather more than fewer: a buffer that grows is copied, and each copy
+/// touches fresh pages, which the kernel clears.
 fn size(rows: &Rows<'_>) -> usize {
     let states = rows.updates.iter().chain(&rows.inserts).map(|state| state.bytes.len() + ROW_BYTES);
     let value = |draft: &OutboxDraft| draft.value.as_ref().map_or(0, Bytes::len);

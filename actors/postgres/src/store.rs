@@ -108,7 +108,8 @@ impl PgStore {
         })
     }
 
-    /// How many aggregates have another home among `to` partitions than among `from`, and how many there are. Reads the whole table.
+    /// How many aggregates have another home among `to` partitions than among `from`, and how many there are.
+    /// Reads the whole table.
     pub fn moving(&self, from: u32, to: u32) -> BoxFuture<'_, Result<(u64, u64), StoreError>> {
         Box::pin(async move {
             let mut lane = self.questions.enter().await?;
@@ -140,7 +141,8 @@ impl PgStore {
         timeout(self.client_timeout, work).await
     }
 
-    /// Waits for `work`, a write whose answer something durable is concluded from: one that comes with a warning is no answer.
+    /// Waits for `work`, a write whose answer something durable is concluded from: one that comes with a
+    /// warning is no answer.
     pub(crate) async fn write<T>(&self, work: impl Future<Output = Result<T, sqlx::Error>>) -> Answered<T> {
         match notice::watch(timeout(self.client_timeout, work)).await {
             (Ok(Ok(_)), true) => Ok(Err(sqlx::Error::Protocol("committed with a warning".into()))),

@@ -1,8 +1,9 @@
 //! Outbox records that a broker refuses, and the queues behind them.
 //!
-//! Upholds I3 and I7: a row leaves its partition's order by the statement that moves the cursor past it, under the owner's token, so it is in
-//! one of both places always. Positions are in commit order within a queue: a queue has one writer at a time, and the next one begins once
-//! the cursors of those before it are stored. Deliberately absent: what is refused, and when a record is released.
+//! Upholds I3 and I7: a row leaves its partition's order by the statement that moves the cursor past it,
+//! under the owner's token, so it is in one of both places always. Positions are in commit order within a
+//! queue: a queue has one writer at a time, and the next one begins once the cursors of those before it are
+//! stored. Deliberately absent: what is refused, and when a record is released.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -20,7 +21,8 @@ use crate::{
     read::{bytes, headers, numbers},
 };
 
-/// `refuse_conflict()` undoes all of it if a row is not in the outbox (any more): a cursor must not pass what was not copied.
+/// `refuse_conflict()` undoes all of it if a row is not in the outbox (any more): a cursor must not pass what
+/// was not copied.
 const SET_ASIDE: &str = "
 with fence as materialized (
     select outbox_cursor from partitions where partition = $1 and token = $2 for update),

@@ -1,7 +1,8 @@
-//! What operators ask of the runtime's tables: what waits and why, how far the schema is, what time it is there.
+//! What operators ask of the runtime's tables: what waits and why, how far the schema is, what time it is
+//! there.
 //!
-//! Invariant: read-only, and on the connections of questions, so that looking never stands in the loop's way. Deliberately absent: judging what is
-//! found, which is `holdfast doctor`'s.
+//! Invariant: read-only, and on the connections of questions, so that looking never stands in the loop's way.
+//! Deliberately absent: judging what is found, which is `holdfast doctor`'s.
 
 use std::sync::Arc;
 
@@ -182,7 +183,8 @@ impl PgStore {
         rows.iter().map(|row| Ok(Timer { name: row.get(0)?, due: time(row, 1)? })).collect()
     }
 
-    /// The migrations that were applied, and those that this build has, in order; `context` are the context's own, as in [`crate::migrate()`].
+    /// The migrations that were applied, and those that this build has, in order; `context` are the context's
+    /// own, as in [`crate::migrate()`].
     pub async fn schema_versions(
         &self,
         context: &[(i64, &'static str, &'static str)],

@@ -1,6 +1,7 @@
 //! A whole context in one file: a counter, served on a real Kafka and a real Postgres.
 //!
-//! `cargo run --release -p holdfast-runtime --example counter` starts both, sends a few commands, and prints the events they caused.
+//! `cargo run --release -p holdfast-runtime --example counter` starts both, sends a few commands, and prints
+//! the events they caused.
 
 use std::{sync::Arc, time::Duration};
 

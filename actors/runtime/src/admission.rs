@@ -1,7 +1,8 @@
 //! Credits: how many bytes of records this node holds in memory (I11).
 //!
-//! Actor mailboxes have no bound of their own, so everything that leads to them has: a record's bytes are taken from the budget when it is read
-//! and given back when its message is done; while nothing is left, no partition is polled.
+//! Actor mailboxes have no bound of their own, so everything that leads to them has: a record's bytes are
+//! taken from the budget when it is read and given back when its message is done; while nothing is left, no
+//! partition is polled.
 
 use std::sync::Arc;
 
@@ -20,7 +21,8 @@ impl Budget {
         Self { credits: Arc::new(Semaphore::new(total as usize)), total }
     }
 
-    /// Waits until `bytes` are free and takes them. Something larger than the whole budget takes all of it, so that it passes alone.
+    /// Waits until `bytes` are free and takes them. Something larger than the whole budget takes all of it,
+    /// so that it passes alone.
     pub async fn take(&self, bytes: usize) -> OwnedSemaphorePermit {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.total);
         self.credits.clone().acquire_many_owned(bytes).await.expect("the budget's semaphore is never closed")
@@ -37,8 +39,8 @@ impl Budget {
     }
 }
 
-/// The budget of calls: each takes its bytes, but no less than an equal share of the whole, so that number and bytes are bounded at once. Calls are
-/// refused rather than kept waiting.
+/// The budget of calls: each takes its bytes, but no less than an equal share of the whole, so that number
+/// and bytes are bounded at once. Calls are refused rather than kept waiting.
 pub(crate) struct CallBudget {
     bytes: Budget,
     share: usize,

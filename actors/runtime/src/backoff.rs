@@ -1,6 +1,8 @@
-//! Waits between attempts at what is away: exponential, with jitter. The only module that names the `backoff` crate.
+//! Waits between attempts at what is away: exponential, with jitter. The only module that names the `backoff`
+//! crate.
 //!
-//! `backoff` is unmaintained (RUSTSEC-2025-0012) and stays at the wish of this project's user; nothing of it shows outside.
+//! `backoff` is unmaintained (RUSTSEC-2025-0012) and stays at the wish of this project's user; nothing of it
+//! shows outside.
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! The tasks that a shell has started.
 //!
-//! Invariant: the shell hears of each task's end, also when it panicked, and then knows which one that was. Deliberately absent: what follows from it.
+//! Invariant: the shell hears of each task's end, also when it panicked, and then knows which one that was.
+//! Deliberately absent: what follows from it.
 
 use std::collections::HashMap;
 
@@ -22,7 +23,8 @@ impl<T: Send + 'static, N> Chores<T, N> {
         self.notes.insert(id, note);
     }
 
-    /// Waits for the next end: what the task returned, or the note of one that panicked. `None` if there is none. Cancel-safe.
+    /// Waits for the next end: what the task returned, or the note of one that panicked. `None` if there is
+    /// none. Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<T, N>> {
         loop {
             match self.tasks.join_next_with_id().await? {

@@ -26,7 +26,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// A timer for a loop that asks at each of its turns: the sleep is reset only if the time that it is due has changed.
+/// A timer for a loop that asks at each of its turns: the sleep is reset only if the time that it is due has
+/// changed.
 #[derive(Default)]
 pub(crate) struct Alarm(Option<Pin<Box<Sleep>>>);
 

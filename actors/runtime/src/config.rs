@@ -42,14 +42,16 @@ pub struct Config {
     pub effect_timeout: Duration,
     /// Outbox rows on their way to the broker, at most, for each lane.
     pub relay_rows_max: usize,
-    /// Bytes of outbox rows on their way to the broker, at most, for each lane; a single commit's, or one record's, may be more (I11).
+    /// Bytes of outbox rows on their way to the broker, at most, for each lane; a single commit's, or one
+    /// record's, may be more (I11).
     pub relay_bytes_max: usize,
     /// An input that delivered nothing for so long, though its log goes on, is opened again.
     pub stall_after: Duration,
     /// How long a graceful stop may take.
     pub drain: Duration,
-    /// How long a producer may go on sending by a partition count that has changed: the age of its metadata and its delivery timeout together.
-    /// A transition lasts at least that long. Too short a time can cost order across growth.
+    /// How long a producer may go on sending by a partition count that has changed: the age of its metadata
+    /// and its delivery timeout together. A transition lasts at least that long. Too short a time can cost
+    /// order across growth.
     pub producers_max_age: Duration,
     /// Which rules are kept: all, but in a test.
     #[doc(hidden)]

@@ -1,7 +1,8 @@
-//! A bounded context: its kinds of aggregates, its topics, which message goes to which kind, and where each may come from.
+//! A bounded context: its kinds of aggregates, its topics, which message goes to which kind, and where each
+//! may come from.
 //!
-//! Invariant: records, mail, calls and forwards reach a kind's decoder only through [`BoundedContext::decode`] and
-//! [`BoundedContext::decode_call`], which are the one door.
+//! Invariant: records, mail, calls and forwards reach a kind's decoder only through
+//! [`BoundedContext::decode`] and [`BoundedContext::decode_call`], which are the one door.
 
 use std::{
     collections::HashMap,
@@ -44,7 +45,8 @@ pub struct BoundedContext {
 }
 
 impl BoundedContext {
-    /// A context of this name, reading `<name>.commands`. The name is used in topics, in storage and as a metric label.
+    /// A context of this name, reading `<name>.commands`. The name is used in topics, in storage and as a
+    /// metric label.
     pub fn new(name: &'static str) -> Self {
         let inputs = vec![format!("{name}.commands").into()];
         Self { name, kinds: Vec::new(), by_type: HashMap::new(), inputs, seal: None }
@@ -159,7 +161,8 @@ impl BoundedContext {
         }
     }
 
-    /// Decodes a record down to the command it carries. Its place, not its headers, says where it comes from: so mail keeps its origin.
+    /// Decodes a record down to the command it carries. Its place, not its headers, says where it comes from:
+    /// so mail keeps its origin.
     pub(crate) fn decode(&self, record: &Record) -> Result<(AggregateId, Message, Decoded), Refused> {
         let message = Message::decode(record)?;
         let arrival = self.arrival(record, &message)?;
@@ -171,7 +174,8 @@ impl BoundedContext {
         Ok((AggregateId { kind: kind.name(), key: message.key.clone() }, message, command))
     }
 
-    /// Decodes a call down to the command it carries. The message's source is this node's word, whatever the caller is.
+    /// Decodes a call down to the command it carries. The message's source is this node's word, whatever the
+    /// caller is.
     pub(crate) fn decode_call(&self, call: CallEnvelope) -> Result<(&Arc<dyn Kind>, Message, AnyCommand), RouteError> {
         let origin = call.origin.clone();
         let message = call.into_message()?;
@@ -217,7 +221,8 @@ impl BoundedContext {
 /// A command, or a panic of the adapter that was to decode it.
 pub(crate) type Decoded = Result<AnyCommand, Panicked>;
 
-/// The parts of an item: a message that could not be decoded has failed before any actor sees it, and holds nothing that one could look at.
+/// The parts of an item: a message that could not be decoded has failed before any actor sees it, and holds
+/// nothing that one could look at.
 pub(crate) fn decoded(command: Decoded) -> (AnyCommand, OnceLock<Failure>) {
     match command {
         Ok(command) => (command, OnceLock::new()),

@@ -1,9 +1,11 @@
 //! Dead letters: an outbox row addressed to the context's DLQ topic, and an index row.
 //!
-//! Both are written by the transaction that consumes the offset, so a dead letter can't be lost; publishing it is the relay's ordinary
-//! work. Key, value and headers are kept as they came (I7), as far as the topic takes them: a record that came compressed may be larger than any
-//! topic takes. One that doesn't fit is cut, its value first, then its largest headers, its key last, and says so, with a digest of the whole; the
-//! original stays where it was read for as long as that topic keeps it. Deliberately absent: the body of a record in a log line.
+//! Both are written by the transaction that consumes the offset, so a dead letter can't be lost; publishing
+//! it is the relay's ordinary work. Key, value and headers are kept as they came (I7), as far as the topic
+//! takes them: a record that came compressed may be larger than any topic takes. One that doesn't fit is cut,
+//! its value first, then its largest headers, its key last, and says so, with a digest of the whole; the
+//! original stays where it was read for as long as that topic keeps it. Deliberately absent: the body of a
+//! record in a log line.
 
 use std::fmt::Write as _;
 
@@ -73,7 +75,8 @@ pub(crate) fn write(
     });
 }
 
-/// Adds the headers that say where the record came from and what is wrong with it: ours, and those that other tools read.
+/// Adds the headers that say where the record came from and what is wrong with it: ours, and those that other
+/// tools read.
 fn describe(draft: &mut OutboxDraft, emit: &Emit, record: &Record, cause: &Cause<'_>, error: &str) {
     let id = draft.id;
     let headers = &mut draft.headers;

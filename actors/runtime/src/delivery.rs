@@ -1,6 +1,8 @@
-//! Deliveries to actors, and where their verdicts come together: a lane is woken for many at once, and when all are in.
+//! Deliveries to actors, and where their verdicts come together: a lane is woken for many at once, and when
+//! all are in.
 //!
-//! Invariant: a delivery ends once, with its verdict, or as missed if all that could decide it are gone. Deliberately absent: what follows from either.
+//! Invariant: a delivery ends once, with its verdict, or as missed if all that could decide it are gone.
+//! Deliberately absent: what follows from either.
 
 use std::{
     collections::BTreeMap,
@@ -19,8 +21,8 @@ use crate::work::{Item, Verdict};
 /// Verdicts that a lane takes in while actors decide others.
 const AT_ONCE: usize = 64;
 
-/// The messages of one batch for one aggregate, shared between the lane, the supervisor and the actor, so that a dying actor takes
-/// none with it.
+/// The messages of one batch for one aggregate, shared between the lane, the supervisor and the actor, so
+/// that a dying actor takes none with it.
 pub(crate) struct Delivery {
     /// Numbers the deliveries of a lane.
     pub number: u64,
@@ -44,7 +46,8 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    /// A delivery under the ownership `term`, as the machine has it, with its messages' bodies; its verdict goes to `verdicts`.
+    /// A delivery under the ownership `term`, as the machine has it, with its messages' bodies; its verdict
+    /// goes to `verdicts`.
     pub fn new(of: machine::Delivery, term: u64, items: Vec<Arc<Item>>, verdicts: &Arc<Verdicts>) -> Self {
         let machine::Delivery { delivery: number, aggregate, hash, partition: home, count, .. } = of;
         verdicts.expect(home);
@@ -64,7 +67,8 @@ impl Delivery {
         }
     }
 
-    /// Tells the lane the verdict, unless it has one. A lane that is gone has dropped the partition; nobody waits.
+    /// Tells the lane the verdict, unless it has one. A lane that is gone has dropped the partition; nobody
+    /// waits.
     pub fn conclude(self: Arc<Self>, verdict: Verdict) {
         if !self.has_verdict.swap(true, Ordering::AcqRel)
             && let Some(verdicts) = self.verdicts.upgrade()
@@ -73,7 +77,8 @@ impl Delivery {
         }
     }
 
-    /// After an actor died: what comes before the item it was deciding is decided again, that item and what follows is not.
+    /// After an actor died: what comes before the item it was deciding is decided again, that item and what
+    /// follows is not.
     pub fn cut_at_culprit(&self, error: &str) {
         self.limit.fetch_min(self.at.load(Ordering::Acquire), Ordering::AcqRel);
         let _ = self.failure.set(error.to_owned());

@@ -1,10 +1,12 @@
-//! Calls out of the system: each intended in a commit, made after it, and ended by a message to the aggregate that wanted it.
+//! Calls out of the system: each intended in a commit, made after it, and ended by a message to the aggregate
+//! that wanted it.
 //!
-//! Upholds I1 and I2 at the edge: nothing is called before its intent is committed, and an intent stays until the
-//! decision on its end is committed. So a crash anywhere repeats a call and never loses one; the called system makes a
-//! repeat harmless, by the key and the effect's name. The owner of a call makes the first attempt itself. A call that
-//! ends without an outcome, or whose owner died, falls due in the store, for the key's owner at that time. Deliberately
-//! absent: giving up, which no node could know to be safe; a circuit breaker (the adapter's, which knows what it calls).
+//! Upholds I1 and I2 at the edge: nothing is called before its intent is committed, and an intent stays until
+//! the decision on its end is committed. So a crash anywhere repeats a call and never loses one; the called
+//! system makes a repeat harmless, by the key and the effect's name. The owner of a call makes the first
+//! attempt itself. A call that ends without an outcome, or whose owner died, falls due in the store, for the
+//! key's owner at that time. Deliberately absent: giving up, which no node could know to be safe; a circuit
+//! breaker (the adapter's, which knows what it calls).
 
 use std::{
     sync::{Arc, OnceLock},
@@ -155,8 +157,8 @@ impl Effects {
         }
     }
 
-    /// Hands the end of a call to the lane. Under another term the end is void: the key's owner then makes the call
-    /// again, and gets the same answer.
+    /// Hands the end of a call to the lane. Under another term the end is void: the key's owner then makes
+    /// the call again, and gets the same answer.
     async fn deliver(&self, call: Call, message: Message, command: AnyCommand, span: tracing::Span) {
         self.count("ended");
         let item = Item {

@@ -1,6 +1,7 @@
 //! What turns an event into an outbox row: topics, sources, limits, the seal.
 //!
-//! Invariant: `ce_source` names a kind, since versions are counted per aggregate. Deliberately absent: the row itself, which the kind stages.
+//! Invariant: `ce_source` names a kind, since versions are counted per aggregate. Deliberately absent: the
+//! row itself, which the kind stages.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +14,8 @@ pub(crate) struct Emit {
     pub context: &'static str,
     pub events_topic: Arc<str>,
     pub commands_topic: Arc<str>,
-    /// How long the owner that intends an effect has for the first attempt, before the effect falls due for others.
+    /// How long the owner that intends an effect has for the first attempt, before the effect falls due for
+    /// others.
     pub effect_hold: Duration,
     pub dlq_topic: Arc<str>,
     pub limits: Arc<Limits>,
@@ -56,7 +58,8 @@ impl Emit {
         }
     }
 
-    /// The `ce_source` of a kind's events. Versions are counted per aggregate, so each kind is a source of its own.
+    /// The `ce_source` of a kind's events. Versions are counted per aggregate, so each kind is a source of
+    /// its own.
     pub fn source_of(&self, kind: &str) -> &str {
         self.sources.iter().find(|(name, _)| *name == kind).map_or("holdfast", |(_, source)| source)
     }

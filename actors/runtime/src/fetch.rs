@@ -1,7 +1,8 @@
 //! Reads one partition of one input topic into its lane, under the byte budget.
 //!
-//! Upholds I7 at the input: an offset that the log no longer has, or a topic that was deleted and made again, halts the input with an error that names
-//! it, and skips nothing. An input that falls silent though its log goes on (lost wake-ups were seen) is opened again.
+//! Upholds I7 at the input: an offset that the log no longer has, or a topic that was deleted and made again,
+//! halts the input with an error that names it, and skips nothing. An input that falls silent though its log
+//! goes on (lost wake-ups were seen) is opened again.
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -64,11 +65,13 @@ const DATABASE: &str = "the database";
 const OLDER: &str = "partitions with older records";
 const OPERATOR: &str = "an operator: the input is halted";
 
-/// How often a topic that has no such partition, or a halted one, is looked at again, if nothing is heard of it meanwhile.
+/// How often a topic that has no such partition, or a halted one, is looked at again, if nothing is heard of
+/// it meanwhile.
 const RETRY_EVERY: Duration = Duration::from_secs(10);
 /// A silent input is asked this often whether it has passed something that is no record.
 const LOOK_FOR_GAPS: Duration = Duration::from_secs(1);
-/// A silent input is opened again at most this seldom, if that never helps: its last offsets may hold no records.
+/// A silent input is opened again at most this seldom, if that never helps: its last offsets may hold no
+/// records.
 const STALL_MAX: Duration = Duration::from_mins(1);
 
 /// Why a stream ended.
@@ -84,7 +87,8 @@ enum Ended {
 }
 
 impl Fetcher {
-    /// Reads from `from` on until told to stop. An offset that is not in the log halts this input with an error, and skips nothing.
+    /// Reads from `from` on until told to stop. An offset that is not in the log halts this input with an
+    /// error, and skips nothing.
     pub async fn run(
         self,
         topic: Arc<str>,
@@ -161,7 +165,8 @@ impl Fetcher {
         }
     }
 
-    /// A dead letter without key, headers and body: they stay where they are, for as long as the topic keeps them (I7).
+    /// A dead letter without key, headers and body: they stay where they are, for as long as the topic keeps
+    /// them (I7).
     fn unreadable(&self, topic: &Arc<str>, partition: PartitionId, offset: u64, error: &LogError) -> Work {
         let mut headers = Headers::default();
         headers.push(dead_letter::CUT, "all of it: it can't be read");
@@ -172,8 +177,8 @@ impl Fetcher {
         Work::Refused(Box::new(RefusedRecord { record, refused, now, mail: None, credit: None }))
     }
 
-    /// Logs what is wrong with an input, and waits. The end of a halt is not awaited here: `holdfast recover` takes the
-    /// partitions, and the owner that takes them back starts new readers.
+    /// Logs what is wrong with an input, and waits. The end of a halt is not awaited here: `holdfast recover`
+    /// takes the partitions, and the owner that takes them back starts new readers.
     async fn halted(&self, topic: &Arc<str>, partition: PartitionId, from: Option<u64>, detail: &str) {
         tracing::error!(context = self.context.name(), %topic, partition = partition.0, offset = from, detail, runbook = OFFSETS_RUNBOOK,
             "input halted: records are lost; nothing is skipped, and nothing of this input goes on until an operator has spoken");
@@ -191,7 +196,8 @@ impl Fetcher {
         }
     }
 
-    /// Waits until the topic may have the partition: a home has more of them than some of its inputs while these grow one after the other.
+    /// Waits until the topic may have the partition: a home has more of them than some of its inputs while
+    /// these grow one after the other.
     async fn until_grown(&self, topic: &str, partition: PartitionId, backoff: &mut Backoff) {
         let mut homes = self.homes.clone();
         let is_noticed = |homes: &Homes| homes.now().topic_count(topic) > partition.0;
@@ -243,7 +249,8 @@ impl Fetcher {
             has_delivered |= next.is_some();
             let record = match next {
                 Some(Ok(record)) => record,
-                // The same stream goes on: it knows the batch, and asks for it once more at most for each of its offsets.
+                // The same stream goes on: it knows the batch, and asks for it once more at most for each of
+                // its offsets.
                 Some(Err(error @ LogError::Unreadable { offset, .. })) => {
                     if !gate.is_open(offset) {
                         pulse.waits(OLDER);
@@ -332,7 +339,8 @@ impl Fetcher {
         }
     }
 
-    /// Another context's relay has said that it is done with an older count. Noted before the record is consumed; again if it is read again.
+    /// Another context's relay has said that it is done with an older count. Noted before the record is
+    /// consumed; again if it is read again.
     async fn note_mark(&self, record: &Record, pulse: &Pulse) {
         let Some(count) = growth::marked(record).filter(|_| record.topic != *self.context.commands_topic()) else {
             return;

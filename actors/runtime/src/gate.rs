@@ -1,7 +1,8 @@
-//! The shell of the gate machine: what a reader asks of it, and what the log and the counts say, become its inputs.
+//! The shell of the gate machine: what a reader asks of it, and what the log and the counts say, become its
+//! inputs.
 //!
-//! The rules are the machine's (`holdfast_machine::gate`, I3). Nothing is held while a record waits but the record itself: no credit, so a wait takes no memory
-//! from others. Deliberately absent: any decision.
+//! The rules are the machine's (`holdfast_machine::gate`, I3). Nothing is held while a record waits but the
+//! record itself: no credit, so a wait takes no memory from others. Deliberately absent: any decision.
 
 use std::sync::{
     Arc,

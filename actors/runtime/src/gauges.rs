@@ -1,8 +1,9 @@
 //! The gauges of what waits: lag, outbox, mailbox, loops.
 //!
-//! They are set on a timer from what the log and the store say, so they are true also where nothing is read, and zero for a partition that has left.
-//! Stalled loops are noted in the node's own row as well, for `holdfast doctor`, which asks no node. Deliberately absent: counters, which are
-//! raised where something happens.
+//! They are set on a timer from what the log and the store say, so they are true also where nothing is read,
+//! and zero for a partition that has left. Stalled loops are noted in the node's own row as well, for
+//! `holdfast doctor`, which asks no node. Deliberately absent: counters, which are raised where something
+//! happens.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -29,9 +30,11 @@ use crate::{
     telemetry::{self, size},
 };
 
-/// How often stalls are looked for. Together with [`crate::STUCK_AFTER`] it bounds how long one goes unnoticed.
+/// How often stalls are looked for. Together with [`crate::STUCK_AFTER`] it bounds how long one goes
+/// unnoticed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Lag and outbox are asked for at each such look, mailboxes, which cost a scan of the table, at each such look.
+/// Lag and outbox are asked for at each such look, mailboxes, which cost a scan of the table, at each such
+/// look.
 const LAG_LOOKS: u64 = 5;
 const MAIL_LOOKS: u64 = 15;
 

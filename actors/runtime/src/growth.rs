@@ -1,9 +1,10 @@
-//! Keeps the partition counts of one context: notices growth of any cause, puts it in force, ends transitions, and
-//! passes the counts to the node.
+//! Keeps the partition counts of one context: notices growth of any cause, puts it in force, ends
+//! transitions, and passes the counts to the node.
 //!
-//! Every node runs this; what it does is conditional in the store, so any number may do it at once, and each can take over from one that
-//! died on the way. The rules are pure and stand in [`holdfast_core::growth`] (I3). Deliberately absent: moving anything. Homes move when
-//! their owners acknowledge (see [`holdfast_machine::lane`]), records wait at their gate (see [`crate::gate`]).
+//! Every node runs this; what it does is conditional in the store, so any number may do it at once, and each
+//! can take over from one that died on the way. The rules are pure and stand in [`holdfast_core::growth`]
+//! (I3). Deliberately absent: moving anything. Homes move when their owners acknowledge (see
+//! [`holdfast_machine::lane`]), records wait at their gate (see [`crate::gate`]).
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -262,8 +263,9 @@ const MARK_TYPE: &str = "holdfast.runtime.v1.PartitionsGrown";
 /// Its one field's tag: number 1, a varint.
 const MARK_TAG: u8 = 0x08;
 
-/// What the relay of `partition` says in the events topic once it addresses nothing by a smaller count any more, so that other contexts know
-/// when their transition is over. A partition that is no home by `count` says nothing: nobody waits for it, and the events topic may lack it.
+/// What the relay of `partition` says in the events topic once it addresses nothing by a smaller count any
+/// more, so that other contexts know when their transition is over. A partition that is no home by `count`
+/// says nothing: nobody waits for it, and the events topic may lack it.
 pub(crate) fn mark(
     context: &str,
     topic: &Arc<str>,
@@ -288,7 +290,8 @@ pub(crate) fn mark(
     Some(OutboxDraft { id, topic: topic.clone(), target: partition, key: None, headers, value })
 }
 
-/// The count that a mark tells; `None` if `record` is none. As with any event of ours, its source has to be the context whose topic it lies in.
+/// The count that a mark tells; `None` if `record` is none. As with any event of ours, its source has to be
+/// the context whose topic it lies in.
 pub(crate) fn marked(record: &Record) -> Option<u32> {
     if record.key.is_some() || record.headers.get(header::TYPE)? != MARK_TYPE.as_bytes() {
         return None;

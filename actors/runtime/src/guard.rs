@@ -1,8 +1,10 @@
-//! Panics of an adapter's code outside `decide`: caught here, counted, and told to the one for whose message the code ran.
+//! Panics of an adapter's code outside `decide`: caught here, counted, and told to the one for whose message
+//! the code ran.
 //!
-//! Inside `decide` an actor dies, and its supervisor restarts it ([`crate::partition`]); everywhere else the task that runs the code serves others as
-//! well, so the panic becomes a value (I6). Its text goes to the log alone, never to a caller: it may quote what a stranger sent. Deliberately
-//! absent: what becomes of the message, which is that of a failed handler.
+//! Inside `decide` an actor dies, and its supervisor restarts it ([`crate::partition`]); everywhere else the
+//! task that runs the code serves others as well, so the panic becomes a value (I6). Its text goes to the log
+//! alone, never to a caller: it may quote what a stranger sent. Deliberately absent: what becomes of the
+//! message, which is that of a failed handler.
 
 use std::{
     any::Any,
@@ -20,7 +22,8 @@ pub(crate) struct Panicked {
     step: &'static str,
 }
 
-/// Runs `work`. What it may leave half done is dropped with it or belongs to the adapter, which is shared and so must survive a panic anyway.
+/// Runs `work`. What it may leave half done is dropped with it or belongs to the adapter, which is shared and
+/// so must survive a panic anyway.
 pub(crate) fn guarded<T>(step: &'static str, work: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| noted(step, &*panic))
 }

@@ -1,7 +1,8 @@
 //! The partitions that this node owns, as the router and the gauges see them.
 //!
-//! Invariant (I5): a handle is there only while its ownership lasts; whether a strong read may be answered is its lease's to say. Deliberately absent: who
-//! puts handles in and takes them out, which is [`crate::ownership`].
+//! Invariant (I5): a handle is there only while its ownership lasts; whether a strong read may be answered is
+//! its lease's to say. Deliberately absent: who puts handles in and takes them out, which is
+//! [`crate::ownership`].
 
 use std::{
     collections::HashMap,

@@ -1,19 +1,22 @@
 //! Whether the database and the topics remember the same past.
 //!
-//! Upholds I10 and I7 against what no fence sees: a database restored from an older backup, a topic deleted and made again. Three marks
-//! are compared, all before a partition is served:
+//! Upholds I10 and I7 against what no fence sees: a database restored from an older backup, a topic deleted
+//! and made again. Three marks are compared, all before a partition is served:
 //!
-//! - *The tail of the events topic.* Each row tells up to where its partition of the topic is known: everything of ours below was
-//!   committed here. At take-over what lies beyond is read, to the end as it is then, and every event must be of a version that the store has. One it has
-//!   not was published from a history that this database lost. The mark is stored with the relay's cursor, so the tail is a fraction of a
-//!   second's worth of events, or nothing. What a fenced owner's producer repeats later is of a version that the store has,
-//!   whatever its age, and is told from news by that; outbox rows may be long gone by then, states stay.
-//! - *Batch numbers.* A node remembers the last one it committed in each partition; a row that is behind it was put back.
-//! - *The marks of topics* (Kafka's topic ids), noted when a topic is first seen. Offsets mean nothing in a topic of another mark, even where they
-//!   are in range.
+//! - *The tail of the events topic.* Each row tells up to where its partition of the topic is known:
+//!   everything of ours below was committed here. At take-over what lies beyond is read, to the end as it is
+//!   then, and every event must be of a version that the store has. One it has not was published from a
+//!   history that this database lost. The mark is stored with the relay's cursor, so the tail is a fraction
+//!   of a second's worth of events, or nothing. What a fenced owner's producer repeats later is of a version
+//!   that the store has, whatever its age, and is told from news by that; outbox rows may be long gone by
+//!   then, states stay.
+//! - *Batch numbers.* A node remembers the last one it committed in each partition; a row that is behind it
+//!   was put back.
+//! - *The marks of topics* (Kafka's topic ids), noted when a topic is first seen. Offsets mean nothing in a
+//!   topic of another mark, even where they are in range.
 //!
-//! A lost history halts the context, everywhere, in the store. A lost input halts that input. Deliberately absent: any repair
-//! ([`crate::recover`] is an operator's decision).
+//! A lost history halts the context, everywhere, in the store. A lost input halts that input. Deliberately
+//! absent: any repair ([`crate::recover`] is an operator's decision).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -145,8 +148,9 @@ impl History {
         Ok(())
     }
 
-    /// Checks the past of a partition that was just taken. `remembered` is the last batch that this node committed to it. Returns the offset up to
-    /// which its partition of the events topic is now known, where there is such a partition.
+    /// Checks the past of a partition that was just taken. `remembered` is the last batch that this node
+    /// committed to it. Returns the offset up to which its partition of the events topic is now known, where
+    /// there is such a partition.
     pub async fn verify(&self, row: &PartitionRow, remembered: u64) -> Result<Option<u64>, Trouble> {
         let (topic, partition) = (&self.emit.events_topic, row.partition);
         if row.batch < remembered {
@@ -212,7 +216,8 @@ impl History {
         let aggregates = newest.iter().map(|(id, _)| id.clone()).collect();
         let wanted = Wanted { aggregates, claims: Vec::new() };
         let mut known = activation::find(self.store.clone(), wanted).await?.cold;
-        // A key that the store refuses never had a state, and of one that can't be read nobody knows the version: neither says that history is lost.
+        // A key that the store refuses never had a state, and of one that can't be read nobody knows the
+        // version: neither says that history is lost.
         let known: Vec<u64> = newest
             .iter()
             .map(|(id, _)| known.remove(id).map_or(Ok(None), |(state, _)| state))
@@ -253,7 +258,8 @@ impl History {
         for topic in self.context.inputs().iter().chain([&self.emit.events_topic]) {
             match self.log.incarnation(topic).await {
                 Ok(Some(mark)) => seen.push((topic.to_string(), mark)),
-                // Not there, or without marks: nothing to compare. The reader of a topic reports that it is not there.
+                // Not there, or without marks: nothing to compare. The reader of a topic reports that it is
+                // not there.
                 Ok(None) | Err(LogError::NoSuchTopic(_)) => {}
                 Err(error) => return Err(error.into()),
             }

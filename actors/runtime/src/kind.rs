@@ -1,7 +1,8 @@
 //! One kind of aggregate with its types erased, so that a context can hold several.
 //!
-//! [`Kind::decide`] is where a domain's pure functions are called: it folds the items of a delivery over the committed snapshot
-//! and returns what to write, without touching that snapshot. So a batch that is not committed leaves no trace (I2).
+//! [`Kind::decide`] is where a domain's pure functions are called: it folds the items of a delivery over the
+//! committed snapshot and returns what to write, without touching that snapshot. So a batch that is not
+//! committed leaves no trace (I2).
 
 use std::{
     any::Any,
@@ -49,12 +50,14 @@ pub(crate) trait Kind: Send + Sync + 'static {
     fn reply(&self, key: &str, snapshot: &Snapshot, now: Timestamp) -> Bytes;
     fn recall(&self, command: &mut AnyCommand);
     fn looks_up(&self, command: &AnyCommand) -> Option<&'static str>;
-    /// Shows a stored state to the adapter before look-ups are made. One that can't be read is found out when it is activated.
+    /// Shows a stored state to the adapter before look-ups are made. One that can't be read is found out when
+    /// it is activated.
     fn observe(&self, key: &str, row: &StateRow);
     async fn prepare(&self, commands: Vec<&mut AnyCommand>) -> Vec<Result<(), LookupFailed>>;
     fn has_effects(&self) -> bool;
     async fn perform(&self, attempt: &Attempt) -> Result<AnyCommand, Again>;
-    /// Applies published events to a stored state, or to none. Fails at an event (its place among them) or at the state (0).
+    /// Applies published events to a stored state, or to none. Fails at an event (its place among them) or at
+    /// the state (0).
     fn refold(
         &self,
         key: &str,
@@ -505,7 +508,8 @@ impl<'a, A: Adapter> Fold<'a, A> {
     }
 }
 
-/// The id of the `n`th message that an event sends to other aggregates: made of the event's, so that it is the same if the event is recovered.
+/// The id of the `n`th message that an event sends to other aggregates: made of the event's, so that it is
+/// the same if the event is recovered.
 pub(crate) fn command_id(event: Uuid, n: usize) -> Uuid {
     Uuid::new_v5(&event, &n.to_be_bytes())
 }
@@ -514,7 +518,8 @@ pub(crate) fn command_id(event: Uuid, n: usize) -> Uuid {
 pub(crate) type TraceContext = (String, Option<String>);
 
 impl Emit {
-    /// The context under which what `item` causes continues: its span's if that is recorded, else what came with the message.
+    /// The context under which what `item` causes continues: its span's if that is recorded, else what came
+    /// with the message.
     fn trace_of(&self, item: &Item) -> Option<TraceContext> {
         TraceLink::context(&*self.trace, &item.span)
             .or_else(|| item.message.traceparent.clone().map(|parent| (parent, item.message.tracestate.clone())))

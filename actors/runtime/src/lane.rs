@@ -1,8 +1,10 @@
-//! The shell of a lane's machine: what is read, called, decided and committed becomes its inputs, and its actions become IO.
+//! The shell of a lane's machine: what is read, called, decided and committed becomes its inputs, and its
+//! actions become IO.
 //!
-//! The rules are the machine's (`holdfast_machine::lane`). Here is one loop: it waits for whatever happens first, hands in what is at hand, and does what the
-//! machine says, in order. What takes its time runs as a task whose end is the next input. Bodies of messages, and what actors decided, are kept here, by
-//! number, until the machine is done with them. Deliberately absent: any decision.
+//! The rules are the machine's (`holdfast_machine::lane`). Here is one loop: it waits for whatever happens
+//! first, hands in what is at hand, and does what the machine says, in order. What takes its time runs as a
+//! task whose end is the next input. Bodies of messages, and what actors decided, are kept here, by number,
+//! until the machine is done with them. Deliberately absent: any decision.
 
 mod act;
 mod arrive;
@@ -235,7 +237,8 @@ impl Lane {
         }
     }
 
-    /// What has happened besides. An ownership was told of before anything came in under it, so that is heard first.
+    /// What has happened besides. An ownership was told of before anything came in under it, so that is heard
+    /// first.
     fn at_hand(&mut self) -> Option<Event> {
         if let Some(ended) = self.ended.pop_front() {
             return Some(Event::Ended(ended));
@@ -409,7 +412,8 @@ impl Lane {
         self.tell_counts();
     }
 
-    /// How many actors are in memory. The gauge is moved by the difference, because all lanes of the context share it.
+    /// How many actors are in memory. The gauge is moved by the difference, because all lanes of the context
+    /// share it.
     fn tell_live(&mut self, live: usize) {
         let before = std::mem::replace(&mut self.live_told, live);
         if live != before {
@@ -419,7 +423,8 @@ impl Lane {
     }
 }
 
-/// What a task ended with. One that panicked ends as one that failed; where it took bodies with it, the lane ends with it.
+/// What a task ended with. One that panicked ends as one that failed; where it took bodies with it, the lane
+/// ends with it.
 fn ended(ended: Result<Ended, Option<Ended>>) -> Ended {
     ended.unwrap_or_else(|note| note.expect("a look-up's adapter is guarded; only the runtime itself can panic there"))
 }

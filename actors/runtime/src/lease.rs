@@ -1,7 +1,8 @@
 //! How long this node may answer strong reads for a partition without asking anybody (I5).
 //!
-//! When a lease begins and how long it lasts is decided by the ownership machine; here is its end, where actors and the router look at it at the moment of
-//! an answer. Time is `CLOCK_BOOTTIME` of this machine, never compared with another's.
+//! When a lease begins and how long it lasts is decided by the ownership machine; here is its end, where
+//! actors and the router look at it at the moment of an answer. Time is `CLOCK_BOOTTIME` of this machine,
+//! never compared with another's.
 
 use std::{
     sync::{

@@ -1,9 +1,10 @@
 //! The core loop of Holdfast: supervised aggregate actors over the ports of [`holdfast_core::port`].
 //!
-//! A [`node::Node`] runs one bounded context on one machine. Records come in per owned partition ([`fetch`]), are gathered into
-//! batches ([`lane`]), decided by one actor per aggregate ([`entity`], supervised by [`partition`]), committed as one
-//! transaction, and what they caused is published in order ([`relay`]). Calls reach the node that owns their aggregate from any other
-//! ([`routing`]). `actors/README.md` states what that promises.
+//! A [`node::Node`] runs one bounded context on one machine. Records come in per owned partition ([`fetch`]),
+//! are gathered into batches ([`lane`]), decided by one actor per aggregate ([`entity`], supervised by
+//! [`partition`]), committed as one transaction, and what they caused is published in order ([`relay`]).
+//! Calls reach the node that owns their aggregate from any other ([`routing`]). `actors/README.md` states
+//! what that promises.
 //!
 //! Deliberately absent: SQL, Kafka, protobuf, and any domain.
 

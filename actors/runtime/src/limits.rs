@@ -1,8 +1,9 @@
 //! What the context's own topics take.
 //!
-//! Upholds I6 and I7 before a commit: a message whose event or sent message would not fit is a dead letter itself, and a dead letter that would not
-//! fit is cut. The limits are read from the brokers, now and then. Deliberately absent: a topic whose
-//! limit was lowered since; its records are refused by the broker and set aside ([`crate::relay`]).
+//! Upholds I6 and I7 before a commit: a message whose event or sent message would not fit is a dead letter
+//! itself, and a dead letter that would not fit is cut. The limits are read from the brokers, now and then.
+//! Deliberately absent: a topic whose limit was lowered since; its records are refused by the broker and set
+//! aside ([`crate::relay`]).
 
 use std::{
     sync::{

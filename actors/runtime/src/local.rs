@@ -1,7 +1,7 @@
 //! What a node answers by itself: calls to aggregates whose home it owns, and LOCAL reads of any.
 //!
-//! Upholds I5: a strong read is answered by the live actor under a lease, or not at all. Deliberately absent: knowing who else might
-//! answer ([`crate::routing`] does).
+//! Upholds I5: a strong read is answered by the live actor under a lease, or not at all. Deliberately absent:
+//! knowing who else might answer ([`crate::routing`] does).
 
 use std::{
     sync::{Arc, OnceLock, PoisonError, atomic::Ordering},
@@ -68,7 +68,8 @@ impl Node {
         is_sealed.then_some(forward.call)
     }
 
-    /// Takes a call's bytes from the budget of calls. Each takes at least its share of `calls_max`, so that their number is bounded too (I11).
+    /// Takes a call's bytes from the budget of calls. Each takes at least its share of `calls_max`, so that
+    /// their number is bounded too (I11).
     fn admit(&self, bytes: usize) -> Result<OwnedSemaphorePermit, RouteError> {
         self.calls.try_take(bytes).ok_or(RouteError::Overloaded)
     }

@@ -1,4 +1,5 @@
-//! One bounded context on one machine: wires the ports, the lanes, the relays and the ownership loop together.
+//! One bounded context on one machine: wires the ports, the lanes, the relays and the ownership loop
+//! together.
 
 use std::{
     collections::HashMap,
@@ -102,7 +103,8 @@ pub struct Node {
     rules: Rules,
 }
 
-/// The actor above all partition supervisors. A supervisor that fails is a bug; its partition is noticed as lost at the next delivery.
+/// The actor above all partition supervisors. A supervisor that fails is a bug; its partition is noticed as
+/// lost at the next delivery.
 struct Root;
 
 impl Actor for Root {
@@ -130,8 +132,8 @@ impl Actor for Root {
 impl Node {
     /// Starts serving. The topics must exist.
     ///
-    /// The future is boxed: a future is compiled where it is polled, and with this one goes the whole loop, which every program and test that starts a
-    /// node would compile again.
+    /// The future is boxed: a future is compiled where it is polled, and with this one goes the whole loop,
+    /// which every program and test that starts a node would compile again.
     pub fn start(
         context: BoundedContext,
         config: Config,
@@ -282,7 +284,8 @@ impl Node {
         owned_count(&self.handles)
     }
 
-    /// Why the context stands still, if it does: then it serves nothing but local reads until an operator has spoken.
+    /// Why the context stands still, if it does: then it serves nothing but local reads until an operator has
+    /// spoken.
     pub fn halt(&self) -> Option<Halt> {
         self.history.halt()
     }
@@ -292,7 +295,8 @@ impl Node {
         self.membership.joined()
     }
 
-    /// Whether every loop moves, or waits for something outside the process: none has ended, and none stands at a step of its own.
+    /// Whether every loop moves, or waits for something outside the process: none has ended, and none stands
+    /// at a step of its own.
     pub fn is_live(&self) -> bool {
         !self.stalled().iter().any(Stalled::is_stuck)
     }
@@ -302,8 +306,8 @@ impl Node {
         self.board.stalled()
     }
 
-    /// Stops in good order: ends strong reads, finishes and publishes what is in flight, releases the partitions, leaves the group. Bounded by
-    /// twice the configured drain time.
+    /// Stops in good order: ends strong reads, finishes and publishes what is in flight, releases the
+    /// partitions, leaves the group. Bounded by twice the configured drain time.
     pub fn stop(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.board.close();
@@ -332,7 +336,8 @@ impl Node {
         self.root.stop(None);
     }
 
-    /// The count by which a call is sent to its home; [`Rules::passivates_before_acknowledging`] left out has the first one for ever.
+    /// The count by which a call is sent to its home; [`Rules::passivates_before_acknowledging`] left out has
+    /// the first one for ever.
     pub(crate) fn count(&self) -> u32 {
         let growth = self.homes.now();
         let first = growth.generations.values().next().copied();

@@ -28,7 +28,8 @@ pub(crate) struct Owned {
     /// How far the relay has come, and how much of that is stored.
     pub published: Arc<AtomicU64>,
     pub cursor_stored: u64,
-    /// Where the end of a release is waited for, with the token and the outbox head that the partition ends with.
+    /// Where the end of a release is waited for, with the token and the outbox head that the partition ends
+    /// with.
     pub done: Option<oneshot::Sender<(Token, u64)>>,
 }
 

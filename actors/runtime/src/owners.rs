@@ -1,8 +1,10 @@
-//! Who owns which partition, as far as this node has heard: a copy of the store's rows, read when it is found to be wrong.
+//! Who owns which partition, as far as this node has heard: a copy of the store's rows, read when it is found
+//! to be wrong.
 //!
-//! However many calls find that at once, one of them reads and the others wait for it; and no more than one read begins in
-//! [`Limits::refresh_every`](crate::routing::Limits). Invariant: what is kept of a partition never goes back to an older epoch. Being wrong is
-//! harmless: only the store's fence and the owner's lease decide. Deliberately absent: notices. A partition that nobody asks for is not followed.
+//! However many calls find that at once, one of them reads and the others wait for it; and no more than one
+//! read begins in [`Limits::refresh_every`](crate::routing::Limits). Invariant: what is kept of a partition
+//! never goes back to an older epoch. Being wrong is harmless: only the store's fence and the owner's lease
+//! decide. Deliberately absent: notices. A partition that nobody asks for is not followed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -64,8 +66,9 @@ impl Owners {
         Self { store, every, table: RwLock::default(), read: Mutex::default(), reads: AtomicU64::new(0) }
     }
 
-    /// Where `partition` is served; `None` if that is not known, or if no node serves it. A node that has just refused is
-    /// asked again only after a pause: a taker is written down as the owner a while before it serves the partition.
+    /// Where `partition` is served; `None` if that is not known, or if no node serves it. A node that has
+    /// just refused is asked again only after a pause: a taker is written down as the owner a while before it
+    /// serves the partition.
     pub fn place(&self, partition: PartitionId) -> Option<Place> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let known = table.get(&partition).filter(|known| !known.is_orphan)?;
@@ -78,7 +81,8 @@ impl Owners {
         table.get(&partition).map_or(Epoch::default(), |known| known.place.epoch)
     }
 
-    /// The node at `asked` is not the owner, and names another, if it knows one. Returns whether that is news; if not, the table must be read.
+    /// The node at `asked` is not the owner, and names another, if it knows one. Returns whether that is
+    /// news; if not, the table must be read.
     pub fn refused(&self, asked: &Place, named: Option<Place>) -> bool {
         let partition = asked.partition;
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
@@ -97,7 +101,8 @@ impl Owners {
         }
     }
 
-    /// Makes sure that the table was read after `since`. Returns the addresses of all owners if this call is the one that read it.
+    /// Makes sure that the table was read after `since`. Returns the addresses of all owners if this call is
+    /// the one that read it.
     pub async fn refresh(&self, since: Instant) -> Result<Option<BTreeSet<Arc<str>>>, StoreError> {
         let mut read = self.read.lock().await;
         if read.done.is_some_and(|begun| begun >= since) {

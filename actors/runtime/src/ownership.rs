@@ -1,8 +1,10 @@
-//! The shell of the ownership machine: what the group, the store and the lanes say becomes its inputs, and its actions become IO.
+//! The shell of the ownership machine: what the group, the store and the lanes say becomes its inputs, and
+//! its actions become IO.
 //!
-//! The rules are the machine's (`holdfast_machine::ownership`). Here is one loop: it waits for whatever happens first, tells the machine, and does what the
-//! machine says, in order. What takes its time runs as a task whose end is the next input; a task that panicked ends as one that failed. Deliberately
-//! absent: any decision.
+//! The rules are the machine's (`holdfast_machine::ownership`). Here is one loop: it waits for whatever
+//! happens first, tells the machine, and does what the machine says, in order. What takes its time runs as a
+//! task whose end is the next input; a task that panicked ends as one that failed. Deliberately absent: any
+//! decision.
 
 mod ask;
 mod start;
@@ -78,7 +80,8 @@ struct Held {
     stop: CancellationToken,
 }
 
-/// What a task is for, in case it panics: the loop that it belongs to, and the input that then stands for its answer.
+/// What a task is for, in case it panics: the loop that it belongs to, and the input that then stands for its
+/// answer.
 struct Note {
     class: &'static str,
     name: String,

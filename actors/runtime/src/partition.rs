@@ -1,8 +1,9 @@
 //! The partition supervisor: a ractor actor that owns the aggregate actors of one owned partition.
 //!
-//! It activates them from stored state, restarts one that fails from the committed snapshot it keeps beside it, hands the messages
-//! before the culprit to the new one, and reports the culprit; what becomes of the culprit is the lane's decision. A failing
-//! aggregate never touches its neighbours (I6). The default of ractor, to stop with a failing child, is replaced.
+//! It activates them from stored state, restarts one that fails from the committed snapshot it keeps beside
+//! it, hands the messages before the culprit to the new one, and reports the culprit; what becomes of the
+//! culprit is the lane's decision. A failing aggregate never touches its neighbours (I6). The default of
+//! ractor, to stop with a failing child, is replaced.
 
 use std::sync::Arc;
 
@@ -64,8 +65,8 @@ struct Child {
 }
 
 impl Child {
-    /// Ends the delivery in work. The actor gets the committed state now if a read waits for it, else with its next
-    /// message.
+    /// Ends the delivery in work. The actor gets the committed state now if a read waits for it, else with
+    /// its next message.
     fn settle(&mut self, snapshot: Option<Arc<Snapshot>>) {
         if let Some(snapshot) = snapshot {
             self.committed = snapshot;
@@ -212,8 +213,8 @@ impl PartitionState {
         Ok(())
     }
 
-    /// Starts a failed actor again from its committed state. What it was deciding is cut before the culprit and delivered again; the
-    /// culprit is reported.
+    /// Starts a failed actor again from its committed state. What it was deciding is cut before the culprit
+    /// and delivered again; the culprit is reported.
     async fn restart(
         &mut self,
         myself: &ActorRef<PartitionMessage>,

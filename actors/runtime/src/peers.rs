@@ -1,8 +1,9 @@
 //! The port to the other nodes of a context, and what a node answers them.
 //!
-//! A node asks the one that it takes for the owner ([`Peers`]); that one answers for what it owns itself ([`Local`]) and forwards nothing, so
-//! that no ring can form. A forward is a hop, not an origin: it carries a call as it came, under the seal of the context, so that only a node that
-//! reads the context's schema can say where a call began. Deliberately absent: any transport.
+//! A node asks the one that it takes for the owner ([`Peers`]); that one answers for what it owns itself
+//! ([`Local`]) and forwards nothing, so that no ring can form. A forward is a hop, not an origin: it carries
+//! a call as it came, under the seal of the context, so that only a node that reads the context's schema can
+//! say where a call began. Deliberately absent: any transport.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -12,10 +13,12 @@ use holdfast_core::{CallEnvelope, PartitionId, dedup::Answer, epoch::Epoch};
 
 use crate::router::{ReadAnswer, RouteError};
 
-/// Forwards of one attempt at a call, at most: to the owner as it is known here, and to the one that a refusal led to.
+/// Forwards of one attempt at a call, at most: to the owner as it is known here, and to the one that a
+/// refusal led to.
 pub const HOPS_MAX: u32 = 2;
 
-/// Where a partition is served, and since which term. Of two for one partition that differ, the one with the higher epoch is the newer.
+/// Where a partition is served, and since which term. Of two for one partition that differ, the one with the
+/// higher epoch is the newer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Which partition. While their number grows, two nodes may differ in which one a key belongs to.
@@ -29,7 +32,8 @@ pub struct Place {
 /// What came of a forward, other than an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
-    /// The node does not own the key's home, or may not answer for it now. Nothing was done, or it was done and its answer is kept in the claim.
+    /// The node does not own the key's home, or may not answer for it now. Nothing was done, or it was done
+    /// and its answer is kept in the claim.
     #[error("that node is not the owner: {reason}")]
     NotOwner {
         /// Why, for a person.
@@ -79,8 +83,9 @@ pub type Answers = Vec<Result<ReadAnswer, PeerError>>;
 
 /// Reaches the other nodes that run this context.
 ///
-/// Each call ends by the deadline of the call that the task serves, and takes its trace and its correlation id along. `hop` counts forwards of
-/// one attempt, from 1 to [`HOPS_MAX`]. Makes one attempt each: trying again is the caller's.
+/// Each call ends by the deadline of the call that the task serves, and takes its trace and its correlation
+/// id along. `hop` counts forwards of one attempt, from 1 to [`HOPS_MAX`]. Makes one attempt each: trying
+/// again is the caller's.
 #[async_trait]
 pub trait Peers: Send + Sync + 'static {
     /// Has the node at `address` run a command.
@@ -99,7 +104,8 @@ pub trait Peers: Send + Sync + 'static {
 /// What a node answers its peers.
 #[async_trait]
 pub trait Local: Send + Sync + 'static {
-    /// Runs a command if the forward is sealed and this node owns the key's home. It passes the same door as a call that comes here first.
+    /// Runs a command if the forward is sealed and this node owns the key's home. It passes the same door as
+    /// a call that comes here first.
     async fn command_here(&self, forward: Forward) -> Result<Answer, PeerError>;
 
     /// Reads from this node's live actors.

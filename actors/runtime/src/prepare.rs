@@ -1,6 +1,7 @@
 //! Look-ups in other contexts, made for a whole batch at once and outside any transaction.
 //!
-//! A look-up that fails marks its message; the others go on (I6). Deliberately absent: who waits for what meanwhile, which is the lane's.
+//! A look-up that fails marks its message; the others go on (I6). Deliberately absent: who waits for what
+//! meanwhile, which is the lane's.
 
 use std::sync::Arc;
 
@@ -18,7 +19,8 @@ use crate::{
 /// An input with its number.
 pub(crate) type Numbered = (Number, Input);
 
-/// The context that `item` needs a look-up in, or how its adapter failed when it was asked; `None` if it needs none.
+/// The context that `item` needs a look-up in, or how its adapter failed when it was asked; `None` if it
+/// needs none.
 pub(crate) fn need(context: &BoundedContext, item: &mut Arc<Item>) -> Option<Result<&'static str, Failure>> {
     // A message that is shared with an actor already went through here.
     let recalled = Arc::get_mut(item).map_or(Ok(()), |item| context.recall(item));

@@ -1,9 +1,10 @@
 //! Which loops of a node make progress: each loop says what it does, and anyone may look without asking it.
 //!
-//! A loop that has work and makes no progress is *stalled*; what it waits for names the cause. One that waits for something outside the process (the
-//! database, the broker, another context) is stalled and live: restarting the process mends nothing, and a common cause would restart every
-//! replica. One that works at a single step for [`STUCK_AFTER`], or has ended, is not live. Times are the node's boot clock, so a suspended
-//! machine counts. Deliberately absent: reacting to what is found.
+//! A loop that has work and makes no progress is *stalled*; what it waits for names the cause. One that waits
+//! for something outside the process (the database, the broker, another context) is stalled and live:
+//! restarting the process mends nothing, and a common cause would restart every replica. One that works at a
+//! single step for [`STUCK_AFTER`], or has ended, is not live. Times are the node's boot clock, so a
+//! suspended machine counts. Deliberately absent: reacting to what is found.
 
 use std::{
     collections::BTreeMap,
@@ -121,7 +122,8 @@ impl Board {
         Pulse { clock: self.clock.clone(), entry }
     }
 
-    /// Notes that a loop has ended though nobody asked it to. That stays: only a new process has all its loops.
+    /// Notes that a loop has ended though nobody asked it to. That stays: only a new process has all its
+    /// loops.
     pub fn ended(&self, class: &'static str, name: impl Into<String>, why: &str) {
         let name = name.into();
         if self.is_closed.load(Ordering::Acquire) {
@@ -147,7 +149,8 @@ impl Board {
         }
     }
 
-    /// Every loop that ended, or has made no progress for [`STUCK_AFTER`] though it has work; the longest first.
+    /// Every loop that ended, or has made no progress for [`STUCK_AFTER`] though it has work; the longest
+    /// first.
     pub fn stalled(&self) -> Vec<Stalled> {
         let now = self.clock.boot();
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone().into_iter();
@@ -175,7 +178,8 @@ impl Board {
         all
     }
 
-    /// For each class of loops the longest time without progress, and zero for a class of which none is stalled.
+    /// For each class of loops the longest time without progress, and zero for a class of which none is
+    /// stalled.
     pub fn by_class(&self) -> BTreeMap<&'static str, Duration> {
         let mut longest: BTreeMap<&'static str, Duration> =
             ["lane", "relay", "reader", "taker", "watcher", "ownership"].map(|class| (class, Duration::ZERO)).into();

@@ -1,13 +1,15 @@
 //! Folds back what a restored database lost: the tail of the events topic, onto the stored states.
 //!
-//! Upholds I10 and I2 across a restore. Every event that was published is part of the one history, whatever the database remembers: it is applied
-//! again, in version order, to the state it followed, together with what went with it (shared quantities, timers, the read model), and its row
-//! is back in the outbox under its old id. Consumers then rewind to where the backup stood, and find what they did before by the claims that
-//! are rebuilt here. Each aggregate is folded by one ordinary commit, under fences, and one that is folded is passed over: so a run that was
-//! cut off is simply repeated.
+//! Upholds I10 and I2 across a restore. Every event that was published is part of the one history, whatever
+//! the database remembers: it is applied again, in version order, to the state it followed, together with
+//! what went with it (shared quantities, timers, the read model), and its row is back in the outbox under its
+//! old id. Consumers then rewind to where the backup stood, and find what they did before by the claims that
+//! are rebuilt here. Each aggregate is folded by one ordinary commit, under fences, and one that is folded is
+//! passed over: so a run that was cut off is simply repeated.
 //!
-//! What was never published is gone: events of the last moments, rejections, answers to callers, mail and timers without an event. Commands that came
-//! through Kafka are read again and done again; calls are not. Deliberately absent: deciding on its own that this is wanted.
+//! What was never published is gone: events of the last moments, rejections, answers to callers, mail and
+//! timers without an event. Commands that came through Kafka are read again and done again; calls are not.
+//! Deliberately absent: deciding on its own that this is wanted.
 
 mod fold;
 mod replay;
@@ -114,9 +116,11 @@ pub struct Summary {
     pub aggregates: u64,
     /// Claims rebuilt from commands that are still in their topic.
     pub claims_of_commands: u64,
-    /// Claims rebuilt from events alone: calls, mostly. Any repeat of such a message gets the answer, whatever its body.
+    /// Claims rebuilt from events alone: calls, mostly. Any repeat of such a message gets the answer,
+    /// whatever its body.
     pub claims_of_calls: u64,
-    /// Commands that were decided before the restore without an event of theirs: they stay without effect, and their answers are lost.
+    /// Commands that were decided before the restore without an event of theirs: they stay without effect,
+    /// and their answers are lost.
     pub decided_without_event: u64,
     /// Shared quantities that change.
     pub pools: u64,
@@ -168,7 +172,8 @@ impl Recovery {
         Box::pin(async move { Ok(self.plan().await?.summary) })
     }
 
-    /// Recovers, and lets the context go on. Halts it first: nodes that run stop serving it, and take it up again afterwards by themselves.
+    /// Recovers, and lets the context go on. Halts it first: nodes that run stop serving it, and take it up
+    /// again afterwards by themselves.
     pub fn run(&self) -> BoxFuture<'_, Result<Summary, Error>> {
         Box::pin(async move {
             let detail = "holdfast recover is at work, or was cut off and has to be run again".to_owned();
@@ -250,7 +255,8 @@ impl Recovery {
         Ok(())
     }
 
-    /// An order in which every change of shared quantities can be granted. What was granted from changes that were never published can't be.
+    /// An order in which every change of shared quantities can be granted. What was granted from changes that
+    /// were never published can't be.
     async fn in_grantable_order(&self, entries: Vec<Entry>, summary: &mut Summary) -> Result<Vec<Entry>, Error> {
         let wants =
             |entry: &Entry| entry.condition.as_ref().map(|condition| condition.wants.clone()).unwrap_or_default();

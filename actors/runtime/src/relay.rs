@@ -1,9 +1,10 @@
 //! Publishes outbox rows, partition by partition in sequence, and keeps the cursor.
 //!
-//! Upholds I3: a row goes out only after all rows before it in its partition have gone out. In normal running rows come straight from the
-//! commit that wrote them; after a take-over, an error or a flood they are read from the store, from the cursor on. The cursor only
-//! passes what the broker has acknowledged, or what is kept elsewhere by the statement that moves it ([`stuck`]), so a crash repeats rows and never
-//! skips one. What is in flight is bounded in rows and in bytes (I11).
+//! Upholds I3: a row goes out only after all rows before it in its partition have gone out. In normal running
+//! rows come straight from the commit that wrote them; after a take-over, an error or a flood they are read
+//! from the store, from the cursor on. The cursor only passes what the broker has acknowledged, or what is
+//! kept elsewhere by the statement that moves it ([`stuck`]), so a crash repeats rows and never skips one.
+//! What is in flight is bounded in rows and in bytes (I11).
 
 mod stuck;
 
@@ -41,8 +42,8 @@ use crate::{backoff::Backoff, config::Config, progress::Pulse, spans, telemetry:
 pub(crate) enum RelayMessage {
     /// Rows of a commit, in order, and whether any message of it is traced.
     Rows { rows: Arc<[OutboxRow]>, traced: bool },
-    /// A partition is owned: rows after `cursor` up to `head` are in the store.
-    /// `known` is the end of what is known of the partition of the events topic. `home` says which keys are at home there.
+    /// A partition is owned: rows after `cursor` up to `head` are in the store. `known` is the end of what is
+    /// known of the partition of the events topic. `home` says which keys are at home there.
     Own {
         partition: PartitionId,
         token: Token,
@@ -52,13 +53,15 @@ pub(crate) enum RelayMessage {
         known: Option<u64>,
         home: Home,
     },
-    /// Other keys are at home at the partition now, or those that are there are served from now on. Comes before any row of theirs.
+    /// Other keys are at home at the partition now, or those that are there are served from now on. Comes
+    /// before any row of theirs.
     Home { partition: PartitionId, home: Home },
     /// Rows up to `head` may be in the store without having come here; the token may be new.
     Reload { partition: PartitionId, token: Token, head: u64 },
     /// The partition is lost.
     Drop { partition: PartitionId },
-    /// Answers once everything of the partition up to `head` is acknowledged and the cursor stored; then forgets it.
+    /// Answers once everything of the partition up to `head` is acknowledged and the cursor stored; then
+    /// forgets it.
     Finish { partition: PartitionId, token: Token, head: u64, done: oneshot::Sender<()> },
 }
 
@@ -82,7 +85,8 @@ struct Line {
     published: Arc<AtomicU64>,
     /// The cursor as last stored here.
     stored: u64,
-    /// Up to this offset everything of ours in this partition of the events topic is of rows that were committed.
+    /// Up to this offset everything of ours in this partition of the events topic is of rows that were
+    /// committed.
     known: Option<u64>,
     /// The same as last stored here.
     known_stored: Option<u64>,
@@ -246,7 +250,8 @@ impl Relay {
         self.rows_in_flight < self.rows_max && self.bytes_in_flight + bytes <= self.bytes_max
     }
 
-    /// Sends the rows of a commit on, unless their partition is behind: then they are read from the store when their turn comes.
+    /// Sends the rows of a commit on, unless their partition is behind: then they are read from the store
+    /// when their turn comes.
     fn rows(&mut self, rows: Arc<[OutboxRow]>, traced: bool) {
         let is_free = self.has_room(bytes(&rows));
         let mut all_in_turn = is_free;
@@ -346,8 +351,8 @@ impl Relay {
         }
     }
 
-    /// A home's events go to the partition of its own number, after all that it wrote before. Their end is noted with the rows' cursor,
-    /// and stored with it: below it lie only events of rows that were committed.
+    /// A home's events go to the partition of its own number, after all that it wrote before. Their end is
+    /// noted with the rows' cursor, and stored with it: below it lie only events of rows that were committed.
     fn landed(&mut self, landed: &Landed) {
         for landing in landed.0.iter().filter(|landing| landing.topic == self.events_topic) {
             if let Some(line) = self.lines.get_mut(&landing.partition) {
@@ -364,7 +369,8 @@ impl Relay {
         }
     }
 
-    /// Nothing sent after failed rows may count: everything in flight is abandoned, and read again from the store.
+    /// Nothing sent after failed rows may count: everything in flight is abandoned, and read again from the
+    /// store.
     async fn start_again(&mut self) {
         self.in_flight = FuturesOrdered::new();
         (self.rows_in_flight, self.bytes_in_flight) = (0, 0);

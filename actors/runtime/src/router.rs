@@ -1,6 +1,7 @@
 //! The port through which gRPC handlers reach actors, and its answers.
 //!
-//! Handlers know nothing of partitions. A [`crate::node::Node`] answers for what it owns; [`crate::routing::Routed`] also asks the other nodes.
+//! Handlers know nothing of partitions. A [`crate::node::Node`] answers for what it owns;
+//! [`crate::routing::Routed`] also asks the other nodes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -108,8 +109,8 @@ pub trait Router: Send + Sync + 'static {
         min_version: u64,
     ) -> Result<ReadAnswer, RouteError>;
 
-    /// Reads aggregates of one kind from their live actors; for each key its answer, in the order asked. Each is linearizable by itself;
-    /// together they are no snapshot.
+    /// Reads aggregates of one kind from their live actors; for each key its answer, in the order asked. Each
+    /// is linearizable by itself; together they are no snapshot.
     async fn read_many(&self, kind: &'static str, keys: &[Arc<str>]) -> Vec<Result<ReadAnswer, RouteError>> {
         let reads = keys.iter().map(|key| self.read(kind, key, Consistency::Strong, 0));
         let reads: Vec<_> = reads.collect();

@@ -1,10 +1,12 @@
 //! Any node takes any call: what this node does not own is forwarded to the one that does.
 //!
-//! One attempt asks this node if it owns the key's home, else the owner as the table has it, and if that one refuses, the one that the refusal led
-//! to: two hops at most ([`HOPS_MAX`]), and a node that is asked by another forwards nothing. While nobody serves the home, attempts are
-//! repeated with a growing, jittered pause for as long as [`Limits::patience`] and the caller's deadline allow; then the call is UNAVAILABLE. A command
-//! may be sent again because it always carries the same id: the owner's claims give it the first answer (I2). A strong read is answered by an
-//! owner under its lease or not at all, and a LOCAL one never leaves the node (I5).
+//! One attempt asks this node if it owns the key's home, else the owner as the table has it, and if that one
+//! refuses, the one that the refusal led to: two hops at most ([`HOPS_MAX`]), and a node that is asked by
+//! another forwards nothing. While nobody serves the home, attempts are repeated with a growing, jittered
+//! pause for as long as [`Limits::patience`] and the caller's deadline allow; then the call is UNAVAILABLE. A
+//! command may be sent again because it always carries the same id: the owner's claims give it the first
+//! answer (I2). A strong read is answered by an owner under its lease or not at all, and a LOCAL one never
+//! leaves the node (I5).
 //!
 //! Deliberately absent: any transport ([`crate::peers`]), and any belief that the table is right.
 
@@ -33,16 +35,19 @@ use crate::{
 pub struct Limits {
     /// How long a call looks for an owner, if its deadline does not come before.
     pub patience: Duration,
-    /// Between the beginnings of two reads of the owners' table, at least; and a node that refused is not asked again within.
+    /// Between the beginnings of two reads of the owners' table, at least; and a node that refused is not
+    /// asked again within.
     pub refresh_every: Duration,
-    /// A forward that takes longer than this looks whether its partition has been taken by another node: a paused one never answers.
+    /// A forward that takes longer than this looks whether its partition has been taken by another node: a
+    /// paused one never answers.
     pub look_after: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // A hand-over in good order, with a rebalance by the slower of Kafka's protocols, is done by then.
+            // A hand-over in good order, with a rebalance by the slower of Kafka's protocols, is done by
+            // then.
             patience: Duration::from_secs(5),
             refresh_every: Duration::from_millis(50),
             look_after: Duration::from_secs(1),
@@ -72,7 +77,8 @@ pub struct Routed {
     /// This node's own.
     address: Arc<str>,
     limits: Limits,
-    /// Calls that look for an owner or wait for its answer. Those that run here take room of the node's own besides.
+    /// Calls that look for an owner or wait for its answer. Those that run here take room of the node's own
+    /// besides.
     calls: CallBudget,
 }
 
@@ -201,7 +207,8 @@ impl Routed {
         answer
     }
 
-    /// Reads what one owner is believed to have in one question. What it does not answer is missing from the result.
+    /// Reads what one owner is believed to have in one question. What it does not answer is missing from the
+    /// result.
     async fn read_at(&self, address: &str, question: Question<'_>, places: Vec<usize>) -> Vec<(usize, ReadResult)> {
         let asked = timeout(self.limits.look_after, self.peers.read(address, 1, question)).await;
         let Ok(Ok(answers)) = asked else { return Vec::new() };
@@ -321,7 +328,8 @@ impl Router for Routed {
         }
     }
 
-    /// One question for each other owner, all at the same time; keys that are owned here, or that no owner answered for, go one by one.
+    /// One question for each other owner, all at the same time; keys that are owned here, or that no owner
+    /// answered for, go one by one.
     async fn read_many(&self, kind: &'static str, keys: &[Arc<str>]) -> Vec<Result<ReadAnswer, RouteError>> {
         let _room = match self.room(keys.iter().map(|key| key.len()).sum()) {
             Ok(room) => room,

@@ -1,8 +1,10 @@
-//! The spans of a message's way: `process` from its admission to its end, and in it `receive`, `decide` and `commit`; then one `publish` for each
-//! record that it caused; and an `effect` for each call out of the system. `process` is the parent of whatever the message causes in other contexts.
+//! The spans of a message's way: `process` from its admission to its end, and in it `receive`, `decide` and
+//! `commit`; then one `publish` for each record that it caused; and an `effect` for each call out of the
+//! system. `process` is the parent of whatever the message causes in other contexts.
 //!
-//! Invariant: a span is made only where the sender was sampled, so that an unsampled message costs a look at one flag. No attribute carries anything of a
-//! body, or a header's text that was not checked before. Deliberately absent: OpenTelemetry, see [`TraceLink`](crate::telemetry::TraceLink).
+//! Invariant: a span is made only where the sender was sampled, so that an unsampled message costs a look at
+//! one flag. No attribute carries anything of a body, or a header's text that was not checked before.
+//! Deliberately absent: OpenTelemetry, see [`TraceLink`](crate::telemetry::TraceLink).
 
 use holdfast_core::{Message, Record, batch::OutboxRow, door, envelope::header};
 use tracing::{Span, field::Empty, info_span};
@@ -12,8 +14,8 @@ use crate::{
     work::{Item, Work},
 };
 
-/// A message's way through the loop of `context`, child of its sender's span; disabled if the sender was not sampled. `record` is the record that it came
-/// in, unless it is a call.
+/// A message's way through the loop of `context`, child of its sender's span; disabled if the sender was not
+/// sampled. `record` is the record that it came in, unless it is a call.
 pub(crate) fn process(context: &str, message: &Message, record: Option<&Record>, trace: &Trace) -> Span {
     let Some(parent) = message.traceparent.as_deref().filter(|text| is_sampled(text)) else { return Span::none() };
     let correlation = message.correlation.clone().unwrap_or_else(|| message.id.to_string());
@@ -43,7 +45,8 @@ pub(crate) fn process(context: &str, message: &Message, record: Option<&Record>,
     span
 }
 
-/// One attempt at an effect and what its end brings about, child of what intended it; disabled if that was not sampled.
+/// One attempt at an effect and what its end brings about, child of what intended it; disabled if that was
+/// not sampled.
 pub(crate) fn effect(context: &str, message: &Message, trace: &Trace) -> Span {
     let Some(parent) = message.traceparent.as_deref().filter(|text| is_sampled(text)) else { return Span::none() };
     let span = info_span!(
@@ -116,7 +119,8 @@ pub(crate) fn publish(context: &str, rows: &[OutboxRow], trace: &Trace) -> Vec<S
     rows.iter().filter_map(span).collect()
 }
 
-/// In which a dead letter is reported, child of its sender's if the headers say who that was. Always there: dead letters are rare.
+/// In which a dead letter is reported, child of its sender's if the headers say who that was. Always there:
+/// dead letters are rare.
 pub(crate) fn dead_letter(context: &str, record: &Record, trace: &Trace) -> Span {
     // Refused or not: what is shown of it is checked.
     let text = |name: &str| record.headers.get(name).and_then(|value| door::header(name, value).ok());

@@ -1,8 +1,8 @@
 //! A stretch of a partition's log, from one offset to another, read once.
 //!
-//! Invariant: its end is reached only past everything that lies before it; offsets that hold no records (transaction markers, what aborted
-//! transactions wrote) are passed, also at the end. An outage is waited out for as long as [`Stretch`]'s patience.
-//! Deliberately absent: any meaning of the records.
+//! Invariant: its end is reached only past everything that lies before it; offsets that hold no records
+//! (transaction markers, what aborted transactions wrote) are passed, also at the end. An outage is waited
+//! out for as long as [`Stretch`]'s patience. Deliberately absent: any meaning of the records.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 

@@ -1,7 +1,7 @@
 //! The names of the metrics that this crate records, and how a trace crosses it.
 //!
-//! Labels are bounded: context, partition, reason, outcome; never an aggregate id. Deliberately absent: any exporter, and
-//! OpenTelemetry itself: a process hands in a [`TraceLink`].
+//! Labels are bounded: context, partition, reason, outcome; never an aggregate id. Deliberately absent: any
+//! exporter, and OpenTelemetry itself: a process hands in a [`TraceLink`].
 
 use std::sync::Arc;
 
@@ -23,7 +23,8 @@ pub const RESTARTS_TOTAL: &str = "holdfast_restarts_total";
 pub const DEAD_LETTERS_TOTAL: &str = "holdfast_dead_letters_total";
 /// Messages put into the durable mailbox, by `context` and `reason`.
 pub const MAILBOX_PUT_TOTAL: &str = "holdfast_mailbox_put_total";
-/// Records that lay in a partition that is not their key's home, by `context` and `topic`; `holdfast doctor` names their producers.
+/// Records that lay in a partition that is not their key's home, by `context` and `topic`; `holdfast doctor`
+/// names their producers.
 pub const MISROUTED_TOTAL: &str = "holdfast_misrouted_total";
 /// Partitions owned by this node, by `context`.
 pub const OWNED_PARTITIONS: &str = "holdfast_owned_partitions";
@@ -31,25 +32,29 @@ pub const OWNED_PARTITIONS: &str = "holdfast_owned_partitions";
 pub const FENCED_TOTAL: &str = "holdfast_fenced_total";
 /// Records between the consumed offset and the end of the log, by `context`, `topic` and `partition`.
 pub const LAG_RECORDS: &str = "holdfast_lag_records";
-/// Seconds between the timestamp of the record last consumed and now, by `context`, `topic` and `partition`; 0 when there is no lag.
+/// Seconds between the timestamp of the record last consumed and now, by `context`, `topic` and `partition`;
+/// 0 when there is no lag.
 pub const LAG_SECONDS: &str = "holdfast_lag_seconds";
 /// Messages in the durable mailbox, by `context` and `partition`.
 pub const MAILBOX_WAITING: &str = "holdfast_mailbox_messages";
-/// Records that no table would take but the one of last resort, by `context`: raise an alarm, and see `holdfast doctor`.
+/// Records that no table would take but the one of last resort, by `context`: raise an alarm, and see
+/// `holdfast doctor`.
 pub const UNFILED_TOTAL: &str = "holdfast_unfiled_total";
 /// Panics of adapters' code outside `decide`, by `step`.
 pub const PANICS_TOTAL: &str = "holdfast_panics_total";
-/// Timers and effects that fell due and that this build does not know, by `context` and `what` (`timer`, `effect`).
+/// Timers and effects that fell due and that this build does not know, by `context` and `what` (`timer`,
+/// `effect`).
 pub const UNKNOWN_DUE_TOTAL: &str = "holdfast_unknown_due_total";
-/// Owned partitions given up by this node, by `context` and `cause` (`fenced`, `supervisor_died`, `reader_died`, `acknowledgement_failed`, `outcome_unknown`,
-/// `refused`).
+/// Owned partitions given up by this node, by `context` and `cause` (`fenced`, `supervisor_died`,
+/// `reader_died`, `acknowledgement_failed`, `outcome_unknown`, `refused`).
 pub const LOST_TOTAL: &str = "holdfast_partitions_lost_total";
-/// Seconds without progress of a loop that has work, the longest of its class, by `context` and `loop` (`lane`, `relay`, `reader`, `taker`, `watcher`,
-/// `ownership`); 0 while all move.
+/// Seconds without progress of a loop that has work, the longest of its class, by `context` and `loop`
+/// (`lane`, `relay`, `reader`, `taker`, `watcher`, `ownership`); 0 while all move.
 pub const LOOP_STALLED_SECONDS: &str = "holdfast_loop_stalled_seconds";
 /// Outbox rows not yet acknowledged by the broker, by `context` and `partition`.
 pub const OUTBOX_PENDING: &str = "holdfast_outbox_pending";
-/// Outbox records set aside because the broker refuses them, or one before them of their topic and key, by `context`: raise an alarm.
+/// Outbox records set aside because the broker refuses them, or one before them of their topic and key, by
+/// `context`: raise an alarm.
 pub const OUTBOX_STUCK: &str = "holdfast_outbox_stuck";
 /// Bytes of admission budget in use, by `context`.
 pub const MEMORY_BYTES: &str = "holdfast_memory_bytes";
@@ -63,7 +68,8 @@ pub const HALTED: &str = "holdfast_halted";
 pub const INPUT_HALTED: &str = "holdfast_input_halted";
 /// Inputs opened again because they delivered nothing though the log went on, by `context` and `topic`.
 pub const INPUT_REOPENED_TOTAL: &str = "holdfast_input_reopened_total";
-/// Calls asked of another node, by `context` and `outcome` (`answered`, `refused`, `not_owner`, `unreached`, `lost`).
+/// Calls asked of another node, by `context` and `outcome` (`answered`, `refused`, `not_owner`, `unreached`,
+/// `lost`).
 pub const FORWARDS_TOTAL: &str = "holdfast_forwards_total";
 /// Times the owners' table was read, by `context`.
 pub const OWNER_READS_TOTAL: &str = "holdfast_owner_reads_total";
@@ -96,7 +102,8 @@ impl TraceLink for NoTrace {
 /// Shared handle to a [`TraceLink`].
 pub type Trace = Arc<dyn TraceLink>;
 
-/// Whether a `traceparent` carries the sampled flag. Spans are made only then, so that an unsampled message costs nothing.
+/// Whether a `traceparent` carries the sampled flag. Spans are made only then, so that an unsampled message
+/// costs nothing.
 pub(crate) fn is_sampled(traceparent: &str) -> bool {
     let flags = traceparent.rsplit('-').next().and_then(|flags| u8::from_str_radix(flags, 16).ok());
     flags.is_some_and(|flags| flags & 1 == 1)

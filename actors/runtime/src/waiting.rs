@@ -31,8 +31,9 @@ use crate::{
 /// How many timers, effects, and aggregates with mail, are taken in one go.
 const LIMIT: u32 = 256;
 
-/// What one look at the mailboxes takes, for each lane: the next look comes when this is decided, so this bounds the memory that mail takes
-/// (I11). A node reads mail outside the byte budget, which records that queue behind that very mail may have spent.
+/// What one look at the mailboxes takes, for each lane: the next look comes when this is decided, so this
+/// bounds the memory that mail takes (I11). A node reads mail outside the byte budget, which records that
+/// queue behind that very mail may have spent.
 const MAIL: MailLimit =
     MailLimit { aggregates: LIMIT, each: LIMIT, messages: 4 * LIMIT, bytes_each: 1024 * 1024, bytes: 4 * 1024 * 1024 };
 
@@ -49,7 +50,8 @@ pub(crate) struct Due {
     pub strange: Strange,
 }
 
-/// What is due and can't be done by this build. Another one may know it, so it is kept; put off, it stands in nobody's way.
+/// What is due and can't be done by this build. Another one may know it, so it is kept; put off, it stands in
+/// nobody's way.
 #[derive(Default)]
 pub(crate) struct Strange {
     timers: Vec<DueTimer>,
@@ -62,7 +64,8 @@ impl Strange {
     }
 }
 
-/// Asks for everything due for `partitions` (with their terms), which are homes under `count`; for no more effects than there is room for.
+/// Asks for everything due for `partitions` (with their terms), which are homes under `count`; for no more
+/// effects than there is room for.
 pub(crate) fn look(
     env: &Environment,
     partitions: &[(PartitionId, u64)],
@@ -79,7 +82,8 @@ pub(crate) fn look(
     }
 }
 
-/// Sorts what was found into inputs, but for mailboxes of which mail `is_here` already, and begins the effects.
+/// Sorts what was found into inputs, but for mailboxes of which mail `is_here` already, and begins the
+/// effects.
 pub(crate) fn sort(
     env: &Environment,
     partitions: &[(PartitionId, u64)],
@@ -164,7 +168,8 @@ pub(crate) fn put_off(env: &Environment, strange: Strange) -> impl Future<Output
     }
 }
 
-/// How long an effect of an unknown kind is put off, twice as long for each attempt counted, up to about an hour.
+/// How long an effect of an unknown kind is put off, twice as long for each attempt counted, up to about an
+/// hour.
 const EFFECT_PUT_OFF: Duration = Duration::from_mins(1);
 
 /// The message of a timer; `None` if this build has no such kind or timer.

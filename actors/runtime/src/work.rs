@@ -49,7 +49,8 @@ impl ReadReply {
 
 /// Where a message came from, and so what must happen to its source when it is done.
 pub(crate) enum Origin {
-    /// From the log: its offset is consumed. `own` is true for the context's commands, false for another context's events.
+    /// From the log: its offset is consumed. `own` is true for the context's commands, false for another
+    /// context's events.
     Log { record: Record, own: bool },
     /// From the durable mailbox: its row is removed.
     Mail { position: i64, attempts: u32, since: Timestamp, record: Record, own: bool },
@@ -82,8 +83,8 @@ pub(crate) struct Item {
 }
 
 impl Item {
-    /// The claim to look for. Events with a sequence are recognised by it, timers and effects by their row; an event without one is claimed like a
-    /// command.
+    /// The claim to look for. Events with a sequence are recognised by it, timers and effects by their row;
+    /// an event without one is claimed like a command.
     pub fn claim_key(&self) -> Option<ClaimKey> {
         let is_claimed = match &self.origin {
             Origin::Log { own, .. } | Origin::Mail { own, .. } => *own || self.message.sequence.is_none(),
@@ -168,7 +169,8 @@ pub(crate) struct MailRow {
 pub(crate) enum Work {
     Item(Arc<Item>),
     Refused(Box<RefusedRecord>),
-    /// A record that concerns nobody here (an event type not subscribed to), or offsets that hold none, up to this one: it is consumed.
+    /// A record that concerns nobody here (an event type not subscribed to), or offsets that hold none, up to
+    /// this one: it is consumed.
     Ignored {
         topic: Arc<str>,
         offset: u64,

@@ -1,4 +1,5 @@
-//! The README's counter on a real Kafka and a real Postgres: through the log and by call, before and after a restart.
+//! The README's counter on a real Kafka and a real Postgres: through the log and by call, before and after a
+//! restart.
 
 #[path = "../examples/counter.rs"]
 #[allow(dead_code)]

@@ -1,7 +1,7 @@
 //! The servers' binaries: resolved by Maven, checked against pinned hashes, cached per user.
 //!
-//! Invariant: nothing is executed that isn't on the list in `artifacts.sha256`, and a cache entry is either complete or
-//! absent: it is made beside its place and renamed into it, under a lock between processes.
+//! Invariant: nothing is executed that isn't on the list in `artifacts.sha256`, and a cache entry is either
+//! complete or absent: it is made beside its place and renamed into it, under a lock between processes.
 //!
 //! Deliberately absent: addresses. Maven's own settings say where artifacts come from.
 
@@ -156,8 +156,8 @@ fn verify(dir: &Path, pinned: &[(&str, &str)]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Unpacks Postgres once: into the cache, or, if root's cache is closed to the uid that Postgres runs under, into a
-/// directory of root's under the system's temporary one.
+/// Unpacks Postgres once: into the cache, or, if root's cache is closed to the uid that Postgres runs under,
+/// into a directory of root's under the system's temporary one.
 fn ensure_postgres(base: &Path, jars: &Path, digest: &str, pinned: &[(&str, &str)]) -> Result<PathBuf, Error> {
     let for_strangers = places::is_root() && places::blocked_for_strangers(base).is_some();
     let shelf = if for_strangers { std::env::temp_dir() } else { base.to_owned() };

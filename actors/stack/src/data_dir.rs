@@ -1,7 +1,9 @@
-//! The directory that a stack lives in: one owner at a time, and what has to survive a restart besides the data.
+//! The directory that a stack lives in: one owner at a time, and what has to survive a restart besides the
+//! data.
 //!
-//! Invariant: only the servers of the process that holds a [`DataDir`] touch it. The lock is released by the kernel when
-//! its last holder closes it: the owner, or, if the owner was killed, its watchdog, once the servers are gone.
+//! Invariant: only the servers of the process that holds a [`DataDir`] touch it. The lock is released by the
+//! kernel when its last holder closes it: the owner, or, if the owner was killed, its watchdog, once the
+//! servers are gone.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -36,8 +38,8 @@ pub(crate) struct State {
 
 impl State {
     fn fresh() -> Self {
-        // Kafka's ids are 16 bytes in URL-safe base64. Hex digits are letters of that alphabet, and a final `A` leaves no
-        // stray bits.
+        // Kafka's ids are 16 bytes in URL-safe base64. Hex digits are letters of that alphabet, and a final
+        // `A` leaves no stray bits.
         let hex = Uuid::new_v4().simple().to_string();
         Self {
             kafka_port: ports::choose(),

@@ -1,7 +1,7 @@
 //! Everything that can go wrong before or while the stack runs, each with what to do about it.
 //!
-//! Invariant: no message leaves the reader without a next step. Deliberately absent: retryability; callers that start a
-//! stack have nobody to retry for.
+//! Invariant: no message leaves the reader without a next step. Deliberately absent: retryability; callers
+//! that start a stack have nobody to retry for.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,8 @@
 //! Apache Kafka in `KRaft` mode: broker and controller in one process, on loopback.
 //!
-//! "Ready" means that this very process said so in its log, and that its port answers an `ApiVersions` request. Either
-//! alone would not do: another stack may have been faster on the same port, and a log line is not a conversation.
+//! "Ready" means that this very process said so in its log, and that its port answers an `ApiVersions`
+//! request. Either alone would not do: another stack may have been faster on the same port, and a log line is
+//! not a conversation.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -29,10 +30,11 @@ const STARTED: &str = "Kafka Server started";
 
 /// Everything that doesn't depend on where the server lives.
 ///
-/// Sessions may be as short as 6 s in both group protocols, so that failure tests needn't wait. Records of 9 MiB must fit
-/// (dead letters of the largest commands). One node means replication 1 throughout. The cleaner's default buffer of
-/// 128 MiB is out of proportion to a heap of 512. A broker that was killed is let in again only when its previous session
-/// has run out, by default after 9 s; 3 s is still long for a heartbeat within one process.
+/// Sessions may be as short as 6 s in both group protocols, so that failure tests needn't wait. Records of 9
+/// MiB must fit (dead letters of the largest commands). One node means replication 1 throughout. The
+/// cleaner's default buffer of 128 MiB is out of proportion to a heap of 512. A broker that was killed is let
+/// in again only when its previous session has run out, by default after 9 s; 3 s is still long for a
+/// heartbeat within one process.
 const SETTINGS: &str = "\
 process.roles=broker,controller
 node.id=1
@@ -154,8 +156,8 @@ impl Home {
             .args([
                 "-XX:+UseG1GC",
                 "-XX:MaxGCPauseMillis=20",
-                // The optimising compiler costs more than it gives in a broker's first minutes: on 2 cores half of all the CPU
-                // time that the broker took for 400,000 records went into compiling them.
+                // The optimising compiler costs more than it gives in a broker's first minutes: on 2 cores
+                // half of all the CPU time that the broker took for 400,000 records went into compiling them.
                 "-XX:TieredStopAtLevel=1",
                 "-XX:+ExitOnOutOfMemoryError",
                 "-XX:+PerfDisableSharedMem",

@@ -1,4 +1,5 @@
-//! The embedded stack: a real Apache Kafka and a real PostgreSQL as child processes, for tests, `dev` and `demo` alike.
+//! The embedded stack: a real Apache Kafka and a real PostgreSQL as child processes, for tests, `dev` and
+//! `demo` alike.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), holdfast_stack::Error> {
@@ -10,9 +11,9 @@
 //! # }
 //! ```
 //!
-//! Invariants: the servers listen on loopback only; they never outlive their owner, however that ends; fsync is on, so
-//! what a test learns about durability is true; a data directory has one owner at a time. A server that was stopped or
-//! killed comes back on the same port.
+//! Invariants: the servers listen on loopback only; they never outlive their owner, however that ends; fsync
+//! is on, so what a test learns about durability is true; a data directory has one owner at a time. A server
+//! that was stopped or killed comes back on the same port.
 //!
 //! Deliberately absent: clients (topics and databases are made by the crates that may name rdkafka and sqlx),
 //! containers, and any knowledge of what runs on the servers.
@@ -44,7 +45,8 @@ use crate::data_dir::DataDir;
 use crate::server::Slot;
 use crate::watchdog::Watchdog;
 
-/// A further way into Kafka, on loopback, that tells its clients to come back through another port: that of a proxy.
+/// A further way into Kafka, on loopback, that tells its clients to come back through another port: that of a
+/// proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaListener {
     /// Upper-case letters, digits and `_`; unique, and neither `PLAINTEXT` nor `CONTROLLER`.
@@ -122,8 +124,8 @@ impl Stack {
         })
     }
 
-    /// One stack for all tests of this process, started by the first caller, on temporary data; it ends with the process.
-    /// Each test makes a database and topics of its own in it.
+    /// One stack for all tests of this process, started by the first caller, on temporary data; it ends with
+    /// the process. Each test makes a database and topics of its own in it.
     pub async fn shared_for_tests() -> &'static Self {
         static SHARED: OnceCell<Stack> = OnceCell::const_new();
         match SHARED.get_or_try_init(|| Self::start(StackOptions::default())).await {
@@ -158,7 +160,8 @@ impl Stack {
         format!("postgres://{}:{}@127.0.0.1:{}/{database}", postgres::SUPERUSER, home.password, home.port)
     }
 
-    /// A Java that has Kafka's classes on its class path, and so Kafka's own client. The rest of its command line is the caller's.
+    /// A Java that has Kafka's classes on its class path, and so Kafka's own client. The rest of its command
+    /// line is the caller's.
     ///
     /// # Panics
     /// If the stack was started without Kafka.

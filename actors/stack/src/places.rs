@@ -1,7 +1,7 @@
 //! Where things lie on this machine, and who may pass.
 //!
-//! Postgres refuses to run as root, so root lends it an unprivileged uid, and everything that Postgres opens must be
-//! reachable for that uid: root's home usually is not.
+//! Postgres refuses to run as root, so root lends it an unprivileged uid, and everything that Postgres opens
+//! must be reachable for that uid: root's home usually is not.
 
 use std::env;
 use std::fs;
@@ -23,8 +23,9 @@ pub fn cache_dir() -> Result<PathBuf, Error> {
     below_home("the cache", "XDG_CACHE_HOME", ".cache")
 }
 
-/// Where `holdfast dev` keeps its data unless told otherwise: `$XDG_DATA_HOME/holdfast` or `~/.local/share/holdfast`;
-/// for root `/var/lib/holdfast`, because Postgres, which then runs unprivileged, couldn't pass through root's home.
+/// Where `holdfast dev` keeps its data unless told otherwise: `$XDG_DATA_HOME/holdfast` or
+/// `~/.local/share/holdfast`; for root `/var/lib/holdfast`, because Postgres, which then runs unprivileged,
+/// couldn't pass through root's home.
 pub fn default_data_dir() -> Result<PathBuf, Error> {
     if is_root() {
         return Ok(PathBuf::from("/var/lib/holdfast"));

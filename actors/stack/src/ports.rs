@@ -1,8 +1,8 @@
 //! Free loopback ports.
 //!
-//! Chosen below the kernel's ephemeral range: a server that is killed and started again must find its port free, and no
-//! outgoing connection can have taken it meanwhile. Another process may bind a port between its choice and the server's start;
-//! the start then retries with other ports.
+//! Chosen below the kernel's ephemeral range: a server that is killed and started again must find its port
+//! free, and no outgoing connection can have taken it meanwhile. Another process may bind a port between its
+//! choice and the server's start; the start then retries with other ports.
 
 use std::net::{Ipv4Addr, TcpListener};
 

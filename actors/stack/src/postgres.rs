@@ -1,7 +1,8 @@
 //! PostgreSQL 18 on loopback, with fsync on.
 //!
-//! "Ready" means that `postmaster.pid`, which only our own postmaster writes, says so, and that the port asks for a
-//! password when greeted. As root the server runs under an unprivileged uid, because it refuses to run as root.
+//! "Ready" means that `postmaster.pid`, which only our own postmaster writes, says so, and that the port asks
+//! for a password when greeted. As root the server runs under an unprivileged uid, because it refuses to run
+//! as root.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;
@@ -67,13 +68,14 @@ impl Home {
         self.data().join("postmaster.pid")
     }
 
-    /// Ends a server that an owner left behind whose watchdog was killed as well, and removes what a killed postmaster
-    /// left: its pid may meanwhile belong to another process.
+    /// Ends a server that an owner left behind whose watchdog was killed as well, and removes what a killed
+    /// postmaster left: its pid may meanwhile belong to another process.
     pub(crate) async fn end_orphan(&self) -> Result<(), Error> {
         end_orphan(&self.pid_file(), &self.data()).await
     }
 
-    /// Makes the cluster, once in the directory's life. A cluster that vanishes with the stack isn't synced to disk yet.
+    /// Makes the cluster, once in the directory's life. A cluster that vanishes with the stack isn't synced
+    /// to disk yet.
     pub(crate) async fn init(&self, scratch: bool, watchdog: &Arc<Watchdog>) -> Result<(), Error> {
         if self.data().exists() {
             return Ok(());

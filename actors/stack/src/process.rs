@@ -1,7 +1,8 @@
 //! One server process: alive or not, its log, its end.
 //!
-//! Invariant: a `ServerProcess` that is dropped is dead and reaped. Built on `std::process`, not tokio's: a stack is
-//! shared by tests that each bring a runtime of their own, and must not die with the one that happened to start it.
+//! Invariant: a `ServerProcess` that is dropped is dead and reaped. Built on `std::process`, not tokio's: a
+//! stack is shared by tests that each bring a runtime of their own, and must not die with the one that
+//! happened to start it.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -80,7 +81,8 @@ impl ServerProcess {
         }
     }
 
-    /// One round of waiting for the server to be ready; an error if it has ended, or if `patience` since `start` is spent.
+    /// One round of waiting for the server to be ready; an error if it has ended, or if `patience` since
+    /// `start` is spent.
     pub(crate) async fn keep_waiting(&mut self, start: Instant, patience: Duration) -> Result<(), Error> {
         self.check_alive()?;
         if start.elapsed() > patience {
@@ -196,8 +198,8 @@ fn parent_of(pid: u32) -> Option<u32> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// Ends a server of an earlier owner that lost even its watchdog: the pid noted in `pid_file`, if that process still has
-/// `argument` on its command line.
+/// Ends a server of an earlier owner that lost even its watchdog: the pid noted in `pid_file`, if that
+/// process still has `argument` on its command line.
 pub(crate) async fn end_orphan(pid_file: &Path, argument: &Path) -> Result<(), Error> {
     let Ok(text) = fs::read_to_string(pid_file) else { return Ok(()) };
     if let Some(pid) = text.lines().next().and_then(|line| line.trim().parse::<u32>().ok()) {

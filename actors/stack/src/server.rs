@@ -1,7 +1,8 @@
-//! What both servers have in common: started, stopped, killed, started again, and what to do about a taken port.
+//! What both servers have in common: started, stopped, killed, started again, and what to do about a taken
+//! port.
 //!
-//! Invariant: once a stack runs, its ports never change; before that, a port that the caller did not insist on is
-//! given up for another if another process was faster.
+//! Invariant: once a stack runs, its ports never change; before that, a port that the caller did not insist
+//! on is given up for another if another process was faster.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Gets PostgreSQL out of its jar: a zip that holds a tar, compressed with xz.
 //!
-//! Invariant: a tree that [`is_intact`] has every file at its full length. The list of lengths is written last, so an
-//! unfinished tree never passes. Content is not hashed again: the jar was.
+//! Invariant: a tree that [`is_intact`] has every file at its full length. The list of lengths is written
+//! last, so an unfinished tree never passes. Content is not hashed again: the jar was.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
@@ -41,7 +41,8 @@ pub(crate) fn is_intact(home: &Path) -> bool {
     })
 }
 
-/// Lists the files' lengths, and lets everybody read them whatever our umask is: Postgres may run under another uid.
+/// Lists the files' lengths, and lets everybody read them whatever our umask is: Postgres may run under
+/// another uid.
 fn open_and_list(dir: &Path, home: &Path, lengths: &mut String) -> io::Result<()> {
     fs::set_permissions(dir, Permissions::from_mode(0o755))?;
     for entry in fs::read_dir(dir)? {

@@ -1,14 +1,15 @@
 //! Children never outlive their owner, not even one that was killed with SIGKILL.
 //!
-//! One small shell per stack holds the reading end of a pipe whose writing end only this process has. When this process
-//! ends, in whatever way, the kernel closes the pipe, and the shell ends what it was told to guard, removes a temporary
-//! data directory, and only then lets go of the data directory's lock (which it inherited), so that a successor never
-//! meets a server that is still dying.
+//! One small shell per stack holds the reading end of a pipe whose writing end only this process has. When
+//! this process ends, in whatever way, the kernel closes the pipe, and the shell ends what it was told to
+//! guard, removes a temporary data directory, and only then lets go of the data directory's lock (which it
+//! inherited), so that a successor never meets a server that is still dying.
 //!
-//! A server is started through a gate: its process exists and is guarded before it may exec. There is no moment in which
-//! a killed owner leaves something behind.
+//! A server is started through a gate: its process exists and is guarded before it may exec. There is no
+//! moment in which a killed owner leaves something behind.
 //!
-//! Deliberately absent: `PR_SET_PDEATHSIG`. It fires when the *thread* that spawned dies, and worker threads come and go.
+//! Deliberately absent: `PR_SET_PDEATHSIG`. It fires when the *thread* that spawned dies, and worker threads
+//! come and go.
 
 use std::fs::File;
 use std::io::Write;
@@ -19,7 +20,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::Error;
 
-/// Reads `guard SIGNAL:PID`, `release PID`, `scratch DIR`, `leave`; end of input means that the owner is gone.
+/// Reads `guard SIGNAL:PID`, `release PID`, `scratch DIR`, `leave`; end of input means that the owner is
+/// gone.
 const SCRIPT: &str = r#"
 trap '' HUP INT TERM
 lives() {
@@ -62,7 +64,8 @@ done
 pub(crate) enum LastSignal {
     /// Nothing to save, one process.
     Kill,
-    /// Postgres: its postmaster ends all backends at once (they are in process groups of their own) and then itself.
+    /// Postgres: its postmaster ends all backends at once (they are in process groups of their own) and then
+    /// itself.
     Quit,
 }
 

@@ -1,5 +1,6 @@
-//! What a machine may lack, each in a sentence with the remedy: no Java, an old one, a full disk, a place that can't be written to, a
-//! cache that strangers could have filled. Deliberately absent: the taken port (`lifecycle.rs`) and the corrupt download (`artifacts.rs`).
+//! What a machine may lack, each in a sentence with the remedy: no Java, an old one, a full disk, a place
+//! that can't be written to, a cache that strangers could have filled. Deliberately absent: the taken port
+//! (`lifecycle.rs`) and the corrupt download (`artifacts.rs`).
 
 #![allow(clippy::unwrap_used)]
 
@@ -39,7 +40,8 @@ fn said(mut command: Command) -> String {
     said.unwrap_or_else(|| panic!("{output:?}")).1.to_owned()
 }
 
-/// The same in a mount namespace of its own, in which `dir` is a file system of `options`; it goes with the process.
+/// The same in a mount namespace of its own, in which `dir` is a file system of `options`; it goes with the
+/// process.
 fn mounted(dir: &Path, options: &str) -> Command {
     let own = starter(dir);
     let mut command = Command::new("unshare");

@@ -1,7 +1,8 @@
-//! The stack's promises towards its owner: it starts, twice, side by side and after a crash; it keeps data and ports; it
-//! refuses to share a directory; and nothing of it survives its owner.
+//! The stack's promises towards its owner: it starts, twice, side by side and after a crash; it keeps data
+//! and ports; it refuses to share a directory; and nothing of it survives its owner.
 //!
-//! This binary is its own owner that gets killed: `lifecycle owner [<data directory>]` starts a stack and waits for its end.
+//! This binary is its own owner that gets killed: `lifecycle owner [<data directory>]` starts a stack and
+//! waits for its end.
 
 #![allow(clippy::unwrap_used)]
 
@@ -45,7 +46,8 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// Each law has a runtime of its own, on the thread of its trial. A law that does not hold panics, which fails its trial.
+/// Each law has a runtime of its own, on the thread of its trial. A law that does not hold panics, which
+/// fails its trial.
 fn run(law: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(law);
 }

@@ -1,6 +1,8 @@
-//! Runs seeds of the simulator, for a night or for one look: `simulate --seeds N [--from S]`, or `simulate --seed S --trace`.
+//! Runs seeds of the simulator, for a night or for one look: `simulate --seeds N [--from S]`, or `simulate
+//! --seed S --trace`.
 //!
-//! Prints progress, and the first seed that breaks a promise with the end of its trace. Deliberately absent: making a trace smaller.
+//! Prints progress, and the first seed that breaks a promise with the end of its trace. Deliberately absent:
+//! making a trace smaller.
 
 #![allow(clippy::print_stdout, reason = "it is a program for people")]
 

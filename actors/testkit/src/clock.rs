@@ -1,7 +1,7 @@
 //! Clocks: one that a test moves, and one that follows tokio's (paused) time.
 //!
-//! Each node of a simulated cluster gets its own, so that clocks may disagree; nothing may depend on their agreement. Deliberately
-//! absent: the machine's clock, which is the runtime's.
+//! Each node of a simulated cluster gets its own, so that clocks may disagree; nothing may depend on their
+//! agreement. Deliberately absent: the machine's clock, which is the runtime's.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -37,7 +37,8 @@ impl Clock for ManualClock {
     }
 }
 
-/// Follows tokio's time, so that it moves with `tokio::time::sleep` under `start_paused`; may run fast or slow, and be set ahead.
+/// Follows tokio's time, so that it moves with `tokio::time::sleep` under `start_paused`; may run fast or
+/// slow, and be set ahead.
 #[derive(Clone, Debug)]
 pub struct VirtualClock {
     started: Instant,

@@ -1,6 +1,7 @@
 //! Random numbers that a seed alone decides.
 //!
-//! `SplitMix64` (Steele, Lea and Flood 2014), so that a run can be repeated anywhere. Deliberately absent: anything that would do for secrets.
+//! `SplitMix64` (Steele, Lea and Flood 2014), so that a run can be repeated anywhere. Deliberately absent:
+//! anything that would do for secrets.
 
 use std::time::Duration;
 

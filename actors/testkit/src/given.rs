@@ -1,4 +1,5 @@
-//! Given events, when a command, then what follows: tests of an aggregate's decisions, pure and without a runtime.
+//! Given events, when a command, then what follows: tests of an aggregate's decisions, pure and without a
+//! runtime.
 //!
 //! ```ignore
 //! Given::<Order>::nothing()
@@ -7,8 +8,9 @@
 //!     .then_events([Event::ItemAdded { .. }]);
 //! ```
 //!
-//! A `then_*` that does not hold panics with a line-by-line difference. Each also applies the events, so that `evolve` is
-//! exercised, and gives back the history for a next step. Deliberately absent: storage, clocks (time is set by [`Given::at`]).
+//! A `then_*` that does not hold panics with a line-by-line difference. Each also applies the events, so that
+//! `evolve` is exercised, and gives back the history for a next step. Deliberately absent: storage, clocks
+//! (time is set by [`Given::at`]).
 
 use std::fmt::{Debug, Write as _};
 
@@ -129,7 +131,8 @@ where
         self.given
     }
 
-    /// It depends on shared quantities. Goes on with [`Conditional::if_granted`] or [`Conditional::if_refused`].
+    /// It depends on shared quantities. Goes on with [`Conditional::if_granted`] or
+    /// [`Conditional::if_refused`].
     #[track_caller]
     pub fn then_conditional(
         self,
@@ -190,7 +193,8 @@ impl<A: Aggregate> Conditional<A> {
     }
 }
 
-/// The lines of both texts, marked `-` where only in the first and `+` where only in the second (longest common subsequence).
+/// The lines of both texts, marked `-` where only in the first and `+` where only in the second (longest
+/// common subsequence).
 fn difference(first: &str, second: &str) -> String {
     let (a, b): (Vec<&str>, Vec<&str>) = (first.lines().collect(), second.lines().collect());
     let mut common = vec![vec![0_usize; b.len() + 1]; a.len() + 1];

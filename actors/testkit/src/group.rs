@@ -1,7 +1,8 @@
 //! The consumer group in memory: members that share the partitions of one topic.
 //!
-//! Assignment is sticky and balanced unless a test moves a partition by hand. Like the real one it is no fence: a member may be
-//! deaf to what was decided, and two may believe that a partition is theirs. Deliberately absent: sessions and heartbeats; a test expels.
+//! Assignment is sticky and balanced unless a test moves a partition by hand. Like the real one it is no
+//! fence: a member may be deaf to what was decided, and two may believe that a partition is theirs.
+//! Deliberately absent: sessions and heartbeats; a test expels.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

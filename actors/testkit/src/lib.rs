@@ -1,7 +1,8 @@
 //! In-memory ports and the conformance suites of the Holdfast runtime.
 //!
-//! Everything here is for tests: ports that can be broken on purpose, a simulator of the machines, one suite of laws per port that the in-memory and the real
-//! adapters both pass, and checkers that share no code with the runtime. Deliberately absent: Kafka, Postgres, and the runtime itself.
+//! Everything here is for tests: ports that can be broken on purpose, a simulator of the machines, one suite
+//! of laws per port that the in-memory and the real adapters both pass, and checkers that share no code with
+//! the runtime. Deliberately absent: Kafka, Postgres, and the runtime itself.
 
 pub mod checker;
 pub mod clock;

@@ -1,7 +1,8 @@
 //! The log in memory: topics, partitions, records, retention, and streams that wait for more.
 //!
-//! Upholds what the [`Log`] contract says; partitions are chosen by murmur2 as a Java producer would. Deliberately absent: any
-//! consumer group (see [`crate::group`]) and any reading back of stored offsets, which are hints for people.
+//! Upholds what the [`Log`] contract says; partitions are chosen by murmur2 as a Java producer would.
+//! Deliberately absent: any consumer group (see [`crate::group`]) and any reading back of stored offsets,
+//! which are hints for people.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -20,7 +21,8 @@ use holdfast_core::{
 };
 use tokio::{sync::watch, time::Instant};
 
-/// A handle on the log. Clones are the same client; [`Self::node`] makes another client, with faults of its own.
+/// A handle on the log. Clones are the same client; [`Self::node`] makes another client, with faults of its
+/// own.
 #[derive(Clone, Debug)]
 pub struct MemoryLog {
     broker: Arc<Broker>,
@@ -116,7 +118,8 @@ impl MemoryLog {
         self.broker.changes.send_replace(());
     }
 
-    /// Sets the largest record batch that publishers may append to `topic`. What a test appends itself is not measured: a compressed batch passes.
+    /// Sets the largest record batch that publishers may append to `topic`. What a test appends itself is not
+    /// measured: a compressed batch passes.
     pub fn set_bytes_max(&self, topic: &str, bytes: u64) {
         lock(&self.broker.bytes_max).insert(topic.to_owned(), bytes);
     }
@@ -169,8 +172,8 @@ impl MemoryLog {
         });
     }
 
-    /// Strands this client's open stream of a partition: it delivers nothing any more, as after a lost wake-up. One that is opened
-    /// later is sound. Whether there was one.
+    /// Strands this client's open stream of a partition: it delivers nothing any more, as after a lost
+    /// wake-up. One that is opened later is sound. Whether there was one.
     pub fn strand(&self, topic: &str, partition: PartitionId) -> bool {
         let stranded = lock(&self.client.open).get(&(topic.to_owned(), partition)).cloned();
         stranded.inspect(|stranded| stranded.store(true, Ordering::SeqCst)).is_some()
@@ -352,7 +355,8 @@ struct Stream {
     partition: PartitionId,
     position: u64,
     dead: bool,
-    /// Whether this outage was reported; one report an outage, so that a caller that asks again at once does not spin.
+    /// Whether this outage was reported; one report an outage, so that a caller that asks again at once does
+    /// not spin.
     told: bool,
     stranded: Arc<AtomicBool>,
     changes: watch::Receiver<()>,

@@ -1,6 +1,8 @@
-//! What a context declares of its types' origins, compared with what its test says: each type by each way in which a message may come.
+//! What a context declares of its types' origins, compared with what its test says: each type by each way in
+//! which a message may come.
 //!
-//! Invariant: a type passes if every arrival that the test lists for it is admitted, and every other one refused. Deliberately absent: decoding.
+//! Invariant: a type passes if every arrival that the test lists for it is admitted, and every other one
+//! refused. Deliberately absent: decoding.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +20,8 @@ const STRANGE: [Arrival<'static>; 5] = [
     Arrival::Effect("strange"),
 ];
 
-/// Checks that `handled` are exactly the types of `expected`, each taken by the arrivals beside it and by no other of all those named here.
+/// Checks that `handled` are exactly the types of `expected`, each taken by the arrivals beside it and by no
+/// other of all those named here.
 ///
 /// # Panics
 /// If that is not so.

@@ -1,8 +1,10 @@
-//! The publisher in memory: appends outbox rows to a [`MemoryLog`], in call order, as a gapless producer does.
+//! The publisher in memory: appends outbox rows to a [`MemoryLog`], in call order, as a gapless producer
+//! does.
 //!
-//! Rows are handed to a task, as they are to librdkafka's thread: a caller that goes away doesn't call them back, and a client that
-//! was replaced may still publish late if the test leaves it as a zombie. After an error nothing goes out until the reset.
-//! Deliberately absent: batching and retries; an outage of the log only makes it wait.
+//! Rows are handed to a task, as they are to librdkafka's thread: a caller that goes away doesn't call them
+//! back, and a client that was replaced may still publish late if the test leaves it as a zombie. After an
+//! error nothing goes out until the reset. Deliberately absent: batching and retries; an outage of the log
+//! only makes it wait.
 
 use std::{
     fmt,
@@ -95,7 +97,8 @@ impl MemoryPublisher {
         self.faults().refusal = None;
     }
 
-    /// Lets what is called behind a refused row out: the mutant of an adapter that has more in flight than a record that may be refused (I9).
+    /// Lets what is called behind a refused row out: the mutant of an adapter that has more in flight than a
+    /// record that may be refused (I9).
     pub fn send_behind_refused(&self) {
         self.faults().sends_behind = true;
     }
@@ -120,7 +123,8 @@ impl MemoryPublisher {
         self.faults().sends = gate;
     }
 
-    /// When it is next replaced, the old client keeps what it has not sent, and sends it once the gate is open.
+    /// When it is next replaced, the old client keeps what it has not sent, and sends it once the gate is
+    /// open.
     pub fn leave_zombie(&self, gate: Gate) {
         self.faults().zombie = Some(gate);
     }

@@ -1,4 +1,5 @@
-//! The checker passes a sound run and finds each unsound one. The run is made by a loop of a few lines that is no runtime.
+//! The checker passes a sound run and finds each unsound one. The run is made by a loop of a few lines that
+//! is no runtime.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,10 +1,12 @@
 //! The design to be measured against: one transaction per command, a polling relay.
 //!
-//! What a careful team builds from the usual advice: a consumer group, each partition's commands one after the other, all partitions at once; for each
-//! command one Postgres transaction that claims the message id, reads the order for update, writes it and adds an outbox row; a relay that polls
-//! with `for update skip locked`, publishes with `acks=all` and marks. It is helped where the advice allows: prepared statements, a connection per
-//! partition, a relay that publishes a whole batch at once, marks it with one statement and polls again at once while there is more.
-//! Same aggregate, same servers, same durability as the runtime that it is compared with. Deliberately absent: dead letters, read models.
+//! What a careful team builds from the usual advice: a consumer group, each partition's commands one after
+//! the other, all partitions at once; for each command one Postgres transaction that claims the message id,
+//! reads the order for update, writes it and adds an outbox row; a relay that polls with `for update skip
+//! locked`, publishes with `acks=all` and marks. It is helped where the advice allows: prepared statements, a
+//! connection per partition, a relay that publishes a whole batch at once, marks it with one statement and
+//! polls again at once while there is more. Same aggregate, same servers, same durability as the runtime that
+//! it is compared with. Deliberately absent: dead letters, read models.
 
 mod handler;
 mod relay;

@@ -1,4 +1,5 @@
-//! The outbox relay: polls, publishes, marks, in one transaction, so that a second relay would skip what this one holds.
+//! The outbox relay: polls, publishes, marks, in one transaction, so that a second relay would skip what this
+//! one holds.
 
 use std::time::Duration;
 

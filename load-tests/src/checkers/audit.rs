@@ -8,7 +8,8 @@ pub fn audit(ledger: &Ledger, evidence: &Evidence) -> Report {
     audit_shop(ledger, &Ledger::default(), evidence)
 }
 
-/// Likewise where a warehouse worked as well: `ledger` is of commands to orders, `warehouse` of commands to fulfillment.
+/// Likewise where a warehouse worked as well: `ledger` is of commands to orders, `warehouse` of commands to
+/// fulfillment.
 pub fn audit_shop(ledger: &Ledger, warehouse: &Ledger, evidence: &Evidence) -> Report {
     let sum = |of: fn(&Ledger) -> u64| of(ledger) + of(warehouse);
     let mut report = Report {

@@ -1,4 +1,5 @@
-//! Every command of the ledger has exactly one effect, the expected one (I2, I7), and in the order they were sent (I3).
+//! Every command of the ledger has exactly one effect, the expected one (I2, I7), and in the order they were
+//! sent (I3).
 //!
 //! An effect is an event that the command caused, a rejection that a claim keeps, or a dead letter.
 
@@ -158,7 +159,8 @@ fn overtaken(ledger: &Ledger, history: &History<'_>, report: &mut Report) {
     }
 }
 
-/// Events of orders that neither the ledger nor another context explains: calls by gRPC, timers, or another producer.
+/// Events of orders that neither the ledger nor another context explains: calls by gRPC, timers, or another
+/// producer.
 pub(super) fn caused_by_others(ledger: &Ledger, orders: &History<'_>, others: &[History<'_>], report: &mut Report) {
     let known: HashSet<Uuid> = others.iter().flat_map(History::events).map(|event| event.id).collect();
     let explained = |id: &Uuid| ledger.commands.contains_key(id) || known.contains(id);

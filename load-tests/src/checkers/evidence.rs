@@ -1,7 +1,7 @@
 //! What a run left behind, as plain values: records of topics, rows of tables.
 //!
-//! Pure. The formats are the published ones (CloudEvents headers, protobuf bodies) and the tables'; each is read here independently of the
-//! code that writes it.
+//! Pure. The formats are the published ones (CloudEvents headers, protobuf bodies) and the tables'; each is
+//! read here independently of the code that writes it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet, hash_map::DefaultHasher},
@@ -179,7 +179,8 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// The stored form: a tag (1 applied, 2 rejected), eight bytes of version, then the reply or `code NUL message`.
+    /// The stored form: a tag (1 applied, 2 rejected), eight bytes of version, then the reply or `code NUL
+    /// message`.
     pub fn read(bytes: &[u8]) -> Self {
         match (bytes.first(), bytes.get(9..)) {
             (Some(1), Some(_)) => Self::Applied,

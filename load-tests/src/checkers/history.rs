@@ -1,8 +1,9 @@
 //! Each aggregate's events as its topic tells them (I3, I10).
 //!
-//! First occurrences must have the versions 1, 2, 3 …, in that order. The same record again is a repeat, which consumers drop; another record
-//! at a version that was there already is a second history. All are in one partition; if partitions have grown, later ones may be in another, which
-//! is one that the first was split into.
+//! First occurrences must have the versions 1, 2, 3 …, in that order. The same record again is a repeat,
+//! which consumers drop; another record at a version that was there already is a second history. All are in
+//! one partition; if partitions have grown, later ones may be in another, which is one that the first was
+//! split into.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,7 +1,8 @@
 //! How long commands took: from the producer's hands to the record of their event in the events topic.
 //!
-//! Both clocks are this machine's. The end is the record's timestamp in `orders.events`; on a topic with `message.timestamp.type=LogAppendTime`
-//! that is the broker's, otherwise the relay's, taken when it hands the record over.
+//! Both clocks are this machine's. The end is the record's timestamp in `orders.events`; on a topic with
+//! `message.timestamp.type=LogAppendTime` that is the broker's, otherwise the relay's, taken when it hands
+//! the record over.
 
 use std::collections::HashMap;
 
@@ -54,7 +55,8 @@ pub fn times_to<'a>(
     })
 }
 
-/// Each placed order that was paid, and how long that took from its `PlaceOrder`'s sending to the record of its `OrderPaid`, ms.
+/// Each placed order that was paid, and how long that took from its `PlaceOrder`'s sending to the record of
+/// its `OrderPaid`, ms.
 pub fn times_to_paid<'a>(ledger: &Ledger, events: &'a [EventRecord]) -> impl Iterator<Item = (&'a str, u64)> {
     let mut paid: HashMap<&str, i64> = HashMap::new();
     for event in events.iter().filter(|event| matches!(event.news, News::Paid(_))) {

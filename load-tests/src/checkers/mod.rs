@@ -1,8 +1,9 @@
 //! What must be true after a run, checked from the outside.
 //!
-//! [`gather()`] reads the topics and the schemas, [`audit()`] accounts for every command of a [`Ledger`] by pure functions over what was read,
-//! [`settled()`] waits until there is nothing left to wait for. Shares no code with the runtime: formats of headers, claims and
-//! tables are spelled out here a second time, so a mistake there is not repeated here. Deliberately absent: repairing anything.
+//! [`gather()`] reads the topics and the schemas, [`audit()`] accounts for every command of a [`Ledger`] by
+//! pure functions over what was read, [`settled()`] waits until there is nothing left to wait for. Shares no
+//! code with the runtime: formats of headers, claims and tables are spelled out here a second time, so a
+//! mistake there is not repeated here. Deliberately absent: repairing anything.
 
 mod audit;
 mod commands;
@@ -103,7 +104,8 @@ pub struct Target {
     pub customers: Option<Schema>,
     /// How long one reading of a topic may take.
     pub patience: Duration,
-    /// How many partitions there were in the beginning, if they have grown since: an aggregate may have moved then.
+    /// How many partitions there were in the beginning, if they have grown since: an aggregate may have moved
+    /// then.
     pub grown_from: Option<i32>,
 }
 
@@ -146,7 +148,8 @@ impl Target {
     }
 }
 
-/// Reads everything and accounts for every command of `ledger`. Call it when the run has [`settled()`]; before, what is on its way counts as lost.
+/// Reads everything and accounts for every command of `ledger`. Call it when the run has [`settled()`];
+/// before, what is on its way counts as lost.
 pub fn account<'a>(target: &'a Target, ledger: &'a Ledger) -> BoxFuture<'a, Result<Report, Error>> {
     Box::pin(async move {
         let evidence = gather(target).await?;

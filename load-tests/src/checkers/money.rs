@@ -1,7 +1,9 @@
-//! Money is conserved to the last unit (I2): what the provider has charged and kept is what delivered orders cost, order by order and in all.
+//! Money is conserved to the last unit (I2): what the provider has charged and kept is what delivered orders
+//! cost, order by order and in all.
 //!
-//! Three sources that know nothing of one another are compared: orders' events (and its stored lines), payments' events, and the provider's own
-//! books. Deliberately absent: exchange rates; the books' currency is the orders' here.
+//! Three sources that know nothing of one another are compared: orders' events (and its stored lines),
+//! payments' events, and the provider's own books. Deliberately absent: exchange rates; the books' currency
+//! is the orders' here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -1,6 +1,7 @@
 //! What an event says, as far as it is checked.
 //!
-//! Reads the published bodies, independently of the code that writes them. Deliberately absent: what no check looks at.
+//! Reads the published bodies, independently of the code that writes them. Deliberately absent: what no check
+//! looks at.
 
 use holdfast_proto::{
     fulfillment::v1 as fulfillment, inventory::v1 as inventory, money::v1::Money, orders::v1 as orders,

@@ -6,7 +6,8 @@ use sqlx::Row as _;
 
 use super::{Error, Schema, gather::connect};
 
-/// How many partitions of a context each advertised address owns. Partitions that nobody ever took, or that were given up, are left out.
+/// How many partitions of a context each advertised address owns. Partitions that nobody ever took, or that
+/// were given up, are left out.
 pub async fn owners(schema: &Schema) -> Result<BTreeMap<String, i64>, Error> {
     let mut at = connect(schema).await?;
     let sql = "select address, count(*) from partitions where token is not null and not released group by address";
@@ -14,7 +15,8 @@ pub async fn owners(schema: &Schema) -> Result<BTreeMap<String, i64>, Error> {
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
-/// Who owns each partition of a context: its advertised address, and the epoch. Partitions that nobody ever took, or that were given up, are left out.
+/// Who owns each partition of a context: its advertised address, and the epoch. Partitions that nobody ever
+/// took, or that were given up, are left out.
 pub async fn homes(schema: &Schema) -> Result<BTreeMap<i32, (String, i64)>, Error> {
     let mut at = connect(schema).await?;
     let sql = "select partition, address, epoch from partitions where token is not null and not released";

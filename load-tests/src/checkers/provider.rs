@@ -1,4 +1,5 @@
-//! The payment provider's own books, as it publishes them: what was really charged and given back, whatever anybody believes.
+//! The payment provider's own books, as it publishes them: what was really charged and given back, whatever
+//! anybody believes.
 //!
 //! Pure. Deliberately absent: asking for them.
 

@@ -147,7 +147,8 @@ pub struct Stock {
     pub reserved: i64,
 }
 
-/// All money together, in minor units of the orders' currency: charges by the provider's own books, costs by the orders.
+/// All money together, in minor units of the orders' currency: charges by the provider's own books, costs by
+/// the orders.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Money {
     /// Charges that the provider was asked for and ended, declined ones included.

@@ -1,8 +1,9 @@
 //! Waits until there is nothing left to wait for.
 //!
-//! One look is enough, because of its order: first each schema in one statement, then the ends of the topics. If every topic's end, read last, is
-//! what a context had consumed before, nothing came in meanwhile; and what the context made of it was published, for its cursors
-//! were at their heads. Calls out of the system are waited for until their outcome is known; timers that are not due yet are not.
+//! One look is enough, because of its order: first each schema in one statement, then the ends of the topics.
+//! If every topic's end, read last, is what a context had consumed before, nothing came in meanwhile; and
+//! what the context made of it was published, for its cursors were at their heads. Calls out of the system
+//! are waited for until their outcome is known; timers that are not due yet are not.
 
 use std::{
     collections::BTreeMap,
@@ -77,8 +78,9 @@ impl fmt::Display for Backlog {
 /// How often to look.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// Waits until every input is consumed, every outbox published and every mailbox empty; tells `progress` what is left each time. Servers that are
-/// away are waited for. Returns how long it took; fails once `patience` is over.
+/// Waits until every input is consumed, every outbox published and every mailbox empty; tells `progress` what
+/// is left each time. Servers that are away are waited for. Returns how long it took; fails once `patience`
+/// is over.
 pub async fn settled(
     target: &Target,
     patience: Duration,

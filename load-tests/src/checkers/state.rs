@@ -1,4 +1,5 @@
-//! What a context stored is what its topics tell (I1, I8), and its topics are read and written to their ends (I7, I8).
+//! What a context stored is what its topics tell (I1, I8), and its topics are read and written to their ends
+//! (I7, I8).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 

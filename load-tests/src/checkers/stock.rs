@@ -120,7 +120,8 @@ fn gone<'a>(inventory: &History<'a>, key: &'a str) -> BTreeMap<&'a str, i64> {
     gone
 }
 
-/// Who is placed holds stock and knows it; who is cancelled holds none; who is a draft never asked; what left the shelves is what was ordered.
+/// Who is placed holds stock and knows it; who is cancelled holds none; who is a draft never asked; what left
+/// the shelves is what was ordered.
 fn disagreements(orders: &History<'_>, inventory: &History<'_>, report: &mut Report) {
     for ((kind, key), events) in &orders.of {
         if *kind != "order" {

@@ -1,7 +1,7 @@
 //! Every check fails on a planted fault, and only that check.
 //!
-//! A small sound world (three orders: one placed and reserved, one cancelled for want of stock, one rejected empty; a repeat; a bad record) is
-//! broken in one place at a time.
+//! A small sound world (three orders: one placed and reserved, one cancelled for want of stock, one rejected
+//! empty; a repeat; a bad record) is broken in one place at a time.
 
 use std::{collections::BTreeMap, time::Duration};
 

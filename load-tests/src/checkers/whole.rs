@@ -1,7 +1,8 @@
 //! The books of a whole shop fail on a planted fault, and only they.
 //!
-//! A small sound world (one order delivered; one paid, cancelled and refunded) is broken in one place at a time: money as the provider, payments
-//! and the order tell it, stock as the shelves and the reservations tell it, and the ends of orders and parcels.
+//! A small sound world (one order delivered; one paid, cancelled and refunded) is broken in one place at a
+//! time: money as the provider, payments and the order tell it, stock as the shelves and the reservations
+//! tell it, and the ends of orders and parcels.
 
 use holdfast_proto::{
     fulfillment::v1 as fulfillment, inventory::v1 as inventory, money::v1::Money, orders::v1 as orders,
@@ -229,7 +230,8 @@ impl Shop {
         audit_shop(&self.ledger, &self.warehouse, &self.evidence)
     }
 
-    /// Takes back the last events of `key`, and gives its stored state the version and the bytes that it has without them.
+    /// Takes back the last events of `key`, and gives its stored state the version and the bytes that it has
+    /// without them.
     fn forget(&mut self, context: &str, key: &str, count: usize, kind: &str, state: &impl Message) {
         let evidence = self.context(context);
         for _ in 0..count {

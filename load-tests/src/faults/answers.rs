@@ -1,7 +1,8 @@
-//! Whether what callers were told is what was published (I1, I2): an answered command has its one event, at the version that the answer named; a
-//! rejected one has none; one whose outcome is unknown has at most one.
+//! Whether what callers were told is what was published (I1, I2): an answered command has its one event, at
+//! the version that the answer named; a rejected one has none; one whose outcome is unknown has at most one.
 //!
-//! Pure. Call it when the run has settled. Deliberately absent: the order of operations, which a linearizability checker judges.
+//! Pure. Call it when the run has settled. Deliberately absent: the order of operations, which a
+//! linearizability checker judges.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -1,10 +1,12 @@
 //! Callers over gRPC, and the history of what they asked and were told.
 //!
-//! Each order is worked on by a few callers at once, in *bursts*: every caller does some operations one after the other, then all wait for each
-//! other. So between two bursts nothing of that order is under way, and its history may be cut there. A command keeps its request id through all its
-//! attempts, at whatever node, until it has an answer: it is one operation from the first attempt to the answer. One that is given up is *unknown*: it may
-//! take effect at any later time, or never, whatever status its attempts ended with. A read has no effect, so a failed attempt is forgotten and the next
-//! one is an operation of its own. An order of which something is unknown gets one more burst, in the same window, and is then left alone.
+//! Each order is worked on by a few callers at once, in *bursts*: every caller does some operations one after
+//! the other, then all wait for each other. So between two bursts nothing of that order is under way, and its
+//! history may be cut there. A command keeps its request id through all its attempts, at whatever node, until
+//! it has an answer: it is one operation from the first attempt to the answer. One that is given up is
+//! *unknown*: it may take effect at any later time, or never, whatever status its attempts ended with. A read
+//! has no effect, so a failed attempt is forgotten and the next one is an operation of its own. An order of
+//! which something is unknown gets one more burst, in the same window, and is then left alone.
 //!
 //! Deliberately absent: judging any of it.
 

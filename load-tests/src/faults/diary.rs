@@ -1,7 +1,8 @@
 //! The history of a run: one JSON object a line, in the order in which things were noted.
 //!
-//! Each line has `at_us`, microseconds of this process's monotonic clock since the run began, and `kind`; the rest is the kind's own. Written through at
-//! once for what happens seldom (faults), so that a run that is killed leaves what it did. Deliberately absent: reading it back.
+//! Each line has `at_us`, microseconds of this process's monotonic clock since the run began, and `kind`; the
+//! rest is the kind's own. Written through at once for what happens seldom (faults), so that a run that is
+//! killed leaves what it did. Deliberately absent: reading it back.
 
 use std::{
     fs::File,
@@ -46,7 +47,8 @@ impl Diary {
         self.began.elapsed()
     }
 
-    /// Notes something that happens often; it is on disk by [`Diary::flush`], or with the next [`Diary::mark`].
+    /// Notes something that happens often; it is on disk by [`Diary::flush`], or with the next
+    /// [`Diary::mark`].
     pub fn note(&self, kind: &str, what: &impl Serialize) {
         self.write(kind, what, false);
     }

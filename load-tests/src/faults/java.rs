@@ -1,7 +1,8 @@
 //! Sends load by Kafka's own client, in a process of its own.
 //!
-//! Upholds what [`crate::producer`] does: what is in the ledger was acknowledged, and of one key one after the other. Needs a Java with its compiler (a
-//! JDK): the program (`load-tests/java`) is compiled when it is started. Deliberately absent: a choice of partitioner; that client has one.
+//! Upholds what [`crate::producer`] does: what is in the ledger was acknowledged, and of one key one after
+//! the other. Needs a Java with its compiler (a JDK): the program (`load-tests/java`) is compiled when it is
+//! started. Deliberately absent: a choice of partitioner; that client has one.
 
 use std::{
     fmt::Write as _,
@@ -18,7 +19,8 @@ use crate::{
 
 const PROGRAM: &str = include_str!("../../java/AwaitingProducer.java");
 
-/// Sends these records at the pace of `options`, one of a key after the other. `java` has Kafka's classes on its path; `dir` is for what it needs on disk.
+/// Sends these records at the pace of `options`, one of a key after the other. `java` has Kafka's classes on
+/// its path; `dir` is for what it needs on disk.
 pub async fn produce(
     java: Command,
     dir: &Path,

@@ -1,7 +1,9 @@
-//! What is sent through Kafka while things break: many commands to few orders, a handful of them hot, and a share of repeats.
+//! What is sent through Kafka while things break: many commands to few orders, a handful of them hot, and a
+//! share of repeats.
 //!
-//! Deterministic: the same [`Crowd`] gives the same records. Every command's effect is known beforehand, because an order's commands lie in one
-//! partition in the order in which they are made here. Deliberately absent: Kafka, and what a good shop would do.
+//! Deterministic: the same [`Crowd`] gives the same records. Every command's effect is known beforehand,
+//! because an order's commands lie in one partition in the order in which they are made here. Deliberately
+//! absent: Kafka, and what a good shop would do.
 
 use std::collections::{BTreeMap, BTreeSet};
 

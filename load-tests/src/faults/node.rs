@@ -1,7 +1,8 @@
 //! A node: a process that is started, killed, paused, woken and asked to leave.
 //!
-//! Invariant: a node never outlives the process that started it, not even if that process was killed with SIGKILL and not even
-//! while the node is paused: a small shell per node waits on a pipe of which only this process holds the other end, and kills the node when that closes. (`PR_SET_PDEATHSIG` fires when the
+//! Invariant: a node never outlives the process that started it, not even if that process was killed with
+//! SIGKILL and not even while the node is paused: a small shell per node waits on a pipe of which only this
+//! process holds the other end, and kills the node when that closes. (`PR_SET_PDEATHSIG` fires when the
 //! *thread* that spawned dies, and threads come and go.) Deliberately absent: what the node serves.
 
 use std::{

@@ -1,7 +1,7 @@
 //! What is done to which node, when and for how long: everything follows from a seed.
 //!
-//! Invariant: the same seed, scale and number of nodes give the same steps, and every round of them holds each kind of fault once. Deliberately
-//! absent: doing it.
+//! Invariant: the same seed, scale and number of nodes give the same steps, and every round of them holds
+//! each kind of fault once. Deliberately absent: doing it.
 
 use std::{collections::VecDeque, time::Duration};
 

@@ -1,7 +1,9 @@
-//! A TCP proxy whose connections can be slowed, held and cut while it runs: the network between two processes.
+//! A TCP proxy whose connections can be slowed, held and cut while it runs: the network between two
+//! processes.
 //!
-//! Invariant: it never loses, repeats or reorders a byte of a connection that it does not cut: what was held goes on where it stopped. What it
-//! does can be changed at any time and holds for all its connections at once. Deliberately absent: any protocol.
+//! Invariant: it never loses, repeats or reorders a byte of a connection that it does not cut: what was held
+//! goes on where it stopped. What it does can be changed at any time and holds for all its connections at
+//! once. Deliberately absent: any protocol.
 
 use std::{
     io,
@@ -47,7 +49,8 @@ pub enum Mode {
 pub struct Trip {
     /// What a request must hold. If it lies across two packets it may be missed, and the next one is taken.
     pub pattern: &'static [u8],
-    /// Whether the request itself still passes; its answer does not. [`Mode::Mute`] from then on, otherwise [`Mode::Hold`].
+    /// Whether the request itself still passes; its answer does not. [`Mode::Mute`] from then on, otherwise
+    /// [`Mode::Hold`].
     pub is_let_through: bool,
 }
 

@@ -1,9 +1,10 @@
 //! The ceiling: the statements of a group commit in a bare loop, Postgres alone.
 //!
-//! No actors, no Kafka, no domain: what remains if everything above the database cost nothing. Two connections, each with half of the partitions; for each
-//! batch one look-up (claims and states) and one statement of chained CTEs (fence, states, claims, outbox), over the same tables, with rows of
-//! the sizes that the benchmark's work has. Written apart from the runtime's statements. The orders of a window are worked through step
-//! by step, as the real work is.
+//! No actors, no Kafka, no domain: what remains if everything above the database cost nothing. Two
+//! connections, each with half of the partitions; for each batch one look-up (claims and states) and one
+//! statement of chained CTEs (fence, states, claims, outbox), over the same tables, with rows of the sizes
+//! that the benchmark's work has. Written apart from the runtime's statements. The orders of a window are
+//! worked through step by step, as the real work is.
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,10 @@
-//! A flash sale: thousands of orders for one sku of which there is little, among orders that want something else.
+//! A flash sale: thousands of orders for one sku of which there is little, among orders that want something
+//! else.
 //!
-//! Two questions. Is exactly the stock sold (I2)? Are the bystanders as quick as without the sale (I6)? For the second the same orders are sent
-//! first with ordinary skus throughout, at the same rate, so that load alone makes no difference; each run must be
-//! counted without its beginning, in which caches warm up. Works on a shop that runs already: brokers and schemas are given.
+//! Two questions. Is exactly the stock sold (I2)? Are the bystanders as quick as without the sale (I6)? For
+//! the second the same orders are sent first with ordinary skus throughout, at the same rate, so that load
+//! alone makes no difference; each run must be counted without its beginning, in which caches warm up. Works
+//! on a shop that runs already: brokers and schemas are given.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -80,7 +82,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// How many times longer the slowest hundredth of bystanders waited: for their commands' events, and for their stock.
+    /// How many times longer the slowest hundredth of bystanders waited: for their commands' events, and for
+    /// their stock.
     #[allow(clippy::cast_precision_loss)] // milliseconds of a wait
     pub fn slowdown(&self) -> (f64, f64) {
         let ratio = |before: Latencies, during: Latencies| during.p99_ms as f64 / before.p99_ms.max(1) as f64;

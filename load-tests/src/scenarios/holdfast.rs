@@ -1,4 +1,5 @@
-//! Holdfast's side of a measurement: one context as a node on real ports, fed from Kafka, timed by what is readable in its events topic.
+//! Holdfast's side of a measurement: one context as a node on real ports, fed from Kafka, timed by what is
+//! readable in its events topic.
 //!
 //! Deliberately absent: knowing which context it is.
 

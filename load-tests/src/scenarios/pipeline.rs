@@ -1,9 +1,11 @@
-//! The benchmark: commands in Kafka to events in Kafka, beside the article's design and beside the bare group commit, in one run on one machine.
+//! The benchmark: commands in Kafka to events in Kafka, beside the article's design and beside the bare group
+//! commit, in one run on one machine.
 //!
-//! *Drain*: the commands lie in the topic already; counted from the first event that is readable in the events topic to the last. *Live*: the producer
-//! runs at the same time, on the same cores. *Latency*: the producer sends at a fixed rate; from its hands to the event's append time in the
-//! log. Each contender is warmed up first, and runs alone. Afterwards the checkers account for every command that Holdfast was given.
-//! Deliberately absent: the context itself, which the caller brings.
+//! *Drain*: the commands lie in the topic already; counted from the first event that is readable in the
+//! events topic to the last. *Live*: the producer runs at the same time, on the same cores. *Latency*: the
+//! producer sends at a fixed rate; from its hands to the event's append time in the log. Each contender is
+//! warmed up first, and runs alone. Afterwards the checkers account for every command that Holdfast was
+//! given. Deliberately absent: the context itself, which the caller brings.
 
 mod outcome;
 
@@ -277,7 +279,8 @@ impl Bench {
         Ok(Stretch { count, elapsed, cpu })
     }
 
-    /// Waits until `topic` has `until` records; tells `look` how many it has each time. Fails if it stands still.
+    /// Waits until `topic` has `until` records; tells `look` how many it has each time. Fails if it stands
+    /// still.
     async fn reached(&self, topic: &str, until: u64, mut look: impl FnMut(u64)) -> Result<u64, Error> {
         let mut moved = (Instant::now(), 0);
         loop {

@@ -1,4 +1,5 @@
-//! A small order aggregate for measuring the runtime alone: the wire messages are its commands and events, prices are constant.
+//! A small order aggregate for measuring the runtime alone: the wire messages are its commands and events,
+//! prices are constant.
 //!
 //! Deliberately absent: most of the checks and the read model that the real orders context has.
 

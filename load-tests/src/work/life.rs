@@ -1,7 +1,7 @@
 //! Who places the orders of a whole shop, and what is to become of each.
 //!
-//! Deterministic like the rest of [`super`]: who knows the seed knows each order's fate. Deliberately absent: the fate itself; that is up to the
-//! provider, the warehouse and chance.
+//! Deterministic like the rest of [`super`]: who knows the seed knows each order's fate. Deliberately absent:
+//! the fate itself; that is up to the provider, the warehouse and chance.
 
 use uuid::Uuid;
 
@@ -28,14 +28,15 @@ pub struct Life {
     pub declined: u16,
     /// How many of 1,000 are paid by a card that is charged without an answer.
     pub silent: u16,
-    /// How many of 1,000 of the first half are paid by a card that is charged after the reservation has run out.
+    /// How many of 1,000 of the first half are paid by a card that is charged after the reservation has run
+    /// out.
     pub late: u16,
     /// How many orders are in the first half.
     pub half: u32,
     /// How many of 1,000 are to go to an address that the customer does not have, and are rejected.
     pub nowhere: u16,
-    /// How many of 1,000 are cancelled by the customer once they are paid. About half of these may be on their way by
-    /// then.
+    /// How many of 1,000 are cancelled by the customer once they are paid. About half of these may be on
+    /// their way by then.
     pub regretted: u16,
 }
 
@@ -101,8 +102,8 @@ impl Life {
 }
 
 impl Mix {
-    /// Orders as a shop sees them, all the way: beside what [`Mix::demo`] has, cards are declined or say nothing, addresses are unknown and refused,
-    /// customers think better of it.
+    /// Orders as a shop sees them, all the way: beside what [`Mix::demo`] has, cards are declined or say
+    /// nothing, addresses are unknown and refused, customers think better of it.
     pub fn shop(orders: u32, seed: u64) -> Self {
         let life = Life {
             customers: (orders / 40).clamp(1, 500),

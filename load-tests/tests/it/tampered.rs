@@ -1,4 +1,5 @@
-//! The checkers see what is really stored: on a real Kafka and Postgres a sound run is found sound, and each thing that is tampered with is found.
+//! The checkers see what is really stored: on a real Kafka and Postgres a sound run is found sound, and each
+//! thing that is tampered with is found.
 
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use sqlx::{Connection as _, PgConnection};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Runs 50 orders, one of them with a repeated record, and returns their ledger once everything has settled and nobody runs any more.
+/// Runs 50 orders, one of them with a repeated record, and returns their ledger once everything has settled
+/// and nobody runs any more.
 async fn run(target: &Target) -> Ledger {
     kafka::create_topics(&target.brokers, &["orders.commands", "orders.events", "orders.dlq"], 3).await.unwrap();
     let config = Config { address: "here".into(), ..Config::default() };

@@ -1,7 +1,8 @@
 //! A message's body: protobuf, or its canonical JSON.
 //!
-//! Invariant: no text of a decoded body holds a NUL, which a column of Postgres would refuse together with the whole statement it is part of.
-//! Deliberately absent: the parsers' own words where they quote what they read; a dead letter's reason holds no payload.
+//! Invariant: no text of a decoded body holds a NUL, which a column of Postgres would refuse together with
+//! the whole statement it is part of. Deliberately absent: the parsers' own words where they quote what they
+//! read; a dead letter's reason holds no payload.
 
 use std::fmt::Debug;
 
@@ -33,7 +34,8 @@ pub fn decode<M: Name + Default + Debug + DeserializeOwned + Serialize>(message:
             (body?, message.payload.windows(4).any(|four| four == b"0000"))
         }
     };
-    // Seldom: the bytes of a protobuf message hold a zero only in numbers of a fixed size, in lengths and in such texts.
+    // Seldom: the bytes of a protobuf message hold a zero only in numbers of a fixed size, in lengths and in
+    // such texts.
     if may_hold_nul {
         without_nul(&body)?;
     }
@@ -51,7 +53,8 @@ fn without_nul<M: Debug + Serialize>(body: &M) -> Result<(), Refused> {
     Err(Refused::invalid(field, error))
 }
 
-/// Whether a text that is shown for debugging, and so with its NULs as `\0` and its backslashes doubled, holds one.
+/// Whether a text that is shown for debugging, and so with its NULs as `\0` and its backslashes doubled,
+/// holds one.
 fn holds_nul(shown: &str) -> bool {
     let mut letters = shown.bytes();
     while let Some(letter) = letters.next() {

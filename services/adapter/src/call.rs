@@ -1,7 +1,8 @@
 //! From a gRPC request to an actor and back.
 //!
-//! Invariant: a mutation goes through the same door and the same claims as its twin on Kafka: its message id is the request id (or made of it).
-//! Deliberately absent: its source, which the node that runs it sets, and deadlines, which the platform's server keeps.
+//! Invariant: a mutation goes through the same door and the same claims as its twin on Kafka: its message id
+//! is the request id (or made of it). Deliberately absent: its source, which the node that runs it sets, and
+//! deadlines, which the platform's server keeps.
 
 use std::sync::Arc;
 
@@ -25,7 +26,8 @@ use crate::status;
 /// Longest request id, in bytes.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// The name space of request ids that are no UUIDs. Must never change: claims are found by what is made with it.
+/// The name space of request ids that are no UUIDs. Must never change: claims are found by what is made with
+/// it.
 const REQUEST_IDS: Uuid = Uuid::from_u128(0x6f1c_2a54_91d3_4f0e_8a77_3b5d_0c9e_21f4);
 
 /// What came with a call beside its message.
@@ -149,8 +151,8 @@ pub async fn read(
     }
 }
 
-/// Reads several aggregates from their live actors, wherever those are. One that can't be read fails the whole: a strong read never falls
-/// back silently.
+/// Reads several aggregates from their live actors, wherever those are. One that can't be read fails the
+/// whole: a strong read never falls back silently.
 pub async fn read_many(router: &dyn Router, kind: &'static str, keys: &[String]) -> Result<Vec<ReadAnswer>, Status> {
     let keys: Vec<Arc<str>> = keys.iter().map(|key| key.as_str().into()).collect();
     let answers = router.read_many(kind, &keys).await;

@@ -1,6 +1,7 @@
 //! The checks that the `.proto` comments promise, one function each.
 //!
-//! Each takes the field's path as the caller knows it. Deliberately absent: business rules; those are the aggregate's.
+//! Each takes the field's path as the caller knows it. Deliberately absent: business rules; those are the
+//! aggregate's.
 
 use holdfast_core::{Timestamp, disposition::Refused};
 use holdfast_money::{Currency, Error, Money};
@@ -54,7 +55,8 @@ pub fn money(field: &str, amount: Option<&WireMoney>) -> Result<Money, Refused> 
 /// The seconds of the years 1 to 9999, which is what a `google.protobuf.Timestamp` may hold.
 const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
-/// A point in time that must be there, in the years 1 to 9999: so it fits every column, and a duration can be added to it.
+/// A point in time that must be there, in the years 1 to 9999: so it fits every column, and a duration can be
+/// added to it.
 pub fn time(field: &str, timestamp: Option<&WireTimestamp>) -> Result<Timestamp, Refused> {
     let timestamp = timestamp.ok_or_else(|| missing(field))?;
     Some(timestamp)

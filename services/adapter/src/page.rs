@@ -1,8 +1,9 @@
 //! Page tokens: where the next page begins, opaque to callers and checked when they come back.
 //!
-//! A token holds a position and a digest over it and the conditions of the listing, so that a garbled token, and one of a listing with
-//! other conditions, is an error rather than a wrong page. It is no secret and no right: any position may be asked for by anyone who may list.
-//! Deliberately absent: offsets. A position is the last row's sort key, so rows that come and go move no page.
+//! A token holds a position and a digest over it and the conditions of the listing, so that a garbled token,
+//! and one of a listing with other conditions, is an error rather than a wrong page. It is no secret and no
+//! right: any position may be asked for by anyone who may list. Deliberately absent: offsets. A position is
+//! the last row's sort key, so rows that come and go move no page.
 
 use holdfast_core::disposition::Refused;
 use uuid::Uuid;

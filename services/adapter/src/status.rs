@@ -117,8 +117,8 @@ pub fn store(error: &StoreError) -> Status {
     }
 }
 
-/// Of a rejection, by its name: what `statuses` says, with the field of the request that `fields` says is at fault. `INTERNAL` is a defect of
-/// ours, whose text goes to the log.
+/// Of a rejection, by its name: what `statuses` says, with the field of the request that `fields` says is at
+/// fault. `INTERNAL` is a defect of ours, whose text goes to the log.
 pub fn rejected(rejection: &Rejection, statuses: &[(&'static str, Code)], fields: &[(&str, &str)]) -> Status {
     let Some((name, code)) = statuses.iter().find(|(name, _)| *name == rejection.code) else {
         // Of a later build, found in a claim during a rollout.
@@ -135,7 +135,8 @@ pub fn rejected(rejection: &Rejection, statuses: &[(&'static str, Code)], fields
     .into_status()
 }
 
-/// Notes that an answer about many says nothing of `what`, whose state can't be read: it is no unknown one, and costs no other its answer.
+/// Notes that an answer about many says nothing of `what`, whose state can't be read: it is no unknown one,
+/// and costs no other its answer.
 pub fn left_out(what: &dyn std::fmt::Display, error: &dyn std::fmt::Display) {
     tracing::error!(%what, %error, "a state can't be read by this build; an answer leaves it out");
 }

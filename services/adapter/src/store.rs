@@ -1,8 +1,8 @@
 //! What gRPC services read from the store.
 //!
-//! Invariant: at most [`READS_MAX`] reads at once, so that a burst of questions, whose number is not ours to choose, never keeps the loop's own
-//! reads waiting for a connection. Who waits here waits in order, and within the caller's deadline. Deliberately absent: the reads of
-//! `Router`, which are one aggregate each.
+//! Invariant: at most [`READS_MAX`] reads at once, so that a burst of questions, whose number is not ours to
+//! choose, never keeps the loop's own reads waiting for a connection. Who waits here waits in order, and
+//! within the caller's deadline. Deliberately absent: the reads of `Router`, which are one aggregate each.
 
 use std::{collections::BTreeMap, sync::Arc};
 

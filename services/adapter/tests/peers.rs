@@ -125,7 +125,8 @@ async fn forward_without_the_seal_is_permission_denied() {
     let status = ActorServiceClient::new(channel).command(asked).await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
     assert_eq!(errors::reason(&status).as_deref(), Some("FORWARD_NOT_SEALED"));
-    // A node takes it as not reached: the other may be of another installation, and its next owner may not be.
+    // A node takes it as not reached: the other may be of another installation, and its next owner may not
+    // be.
     let refused = orders(None).command(&node.address.to_string(), 1, &forward("unsealed")).await;
     assert!(matches!(refused, Err(PeerError::Unreached(_))), "{refused:?}");
 }

@@ -1,7 +1,8 @@
 //! The Customer aggregate's adapter: bytes in, bytes out.
 //!
-//! Invariants: a command that gets past [`CustomerAdapter::decode`] keeps every promise of `commands.proto`; personal data is read from calls and
-//! written to states, and into nothing else. Replies hold none because claims keep them.
+//! Invariants: a command that gets past [`CustomerAdapter::decode`] keeps every promise of `commands.proto`;
+//! personal data is read from calls and written to states, and into nothing else. Replies hold none because
+//! claims keep them.
 
 mod commands;
 mod events;

@@ -1,8 +1,9 @@
 //! `CustomerService`.
 //!
-//! Invariants: a mutation goes to the customer's one actor, through the same claims as its twin on Kafka where it has one, and answers with a
-//! receipt. What holds personal data is read from the store after the actor has said which version is current, so an actor's answers, which
-//! claims keep and nodes pass on, never hold any. Deliberately absent: who may ask for whom, which the edge decides.
+//! Invariants: a mutation goes to the customer's one actor, through the same claims as its twin on Kafka
+//! where it has one, and answers with a receipt. What holds personal data is read from the store after the
+//! actor has said which version is current, so an actor's answers, which claims keep and nodes pass on, never
+//! hold any. Deliberately absent: who may ask for whom, which the edge decides.
 
 mod addresses;
 mod check_customers;

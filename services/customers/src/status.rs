@@ -1,7 +1,8 @@
 //! A customer's rejections as gRPC statuses: one map, by name.
 //!
-//! By name, because a rejection may come from a claim that another build wrote. Invariant: every rejection of the domain is in the map;
-//! the test below does not compile without it. Deliberately absent: failures, which `holdfast_adapter::status` maps.
+//! By name, because a rejection may come from a claim that another build wrote. Invariant: every rejection of
+//! the domain is in the map; the test below does not compile without it. Deliberately absent: failures, which
+//! `holdfast_adapter::status` maps.
 
 use holdfast_adapter::status;
 use holdfast_core::dedup::Rejection;

@@ -1,7 +1,8 @@
 //! Where shipments go, asked of customers in Prepare: for a whole batch at once, and never remembered.
 //!
-//! Invariant: an address is asked for when its shipment is requested, and with customers away the news of the payment waits; an erased address is a
-//! missing one. Deliberately absent: transport (see [`grpc`]), and a cache, which would be one more place to erase.
+//! Invariant: an address is asked for when its shipment is requested, and with customers away the news of the
+//! payment waits; an erased address is a missing one. Deliberately absent: transport (see [`grpc`]), and a
+//! cache, which would be one more place to erase.
 
 mod fixed;
 pub mod grpc;
@@ -30,8 +31,8 @@ pub struct Place {
 /// Knows where customers are.
 #[async_trait]
 pub trait Addresses: Send + Sync + 'static {
-    /// What each of `places` says (at most [`ADDRESSES_MAX`], none twice), in their order; `None` where there is no address, or not any more. One that
-    /// failed costs no other its answer.
+    /// What each of `places` says (at most [`ADDRESSES_MAX`], none twice), in their order; `None` where there
+    /// is no address, or not any more. One that failed costs no other its answer.
     async fn addresses(&self, places: &[Place]) -> Result<Vec<Result<Option<Address>, LookupFailed>>, LookupFailed>;
 }
 

@@ -1,7 +1,8 @@
 //! The shop's own carrier, as a port: with whom a parcel goes if nobody was named.
 //!
-//! Invariant: a booking is made under the shipment's id, so that the same shipment is booked once however often it is asked for, also when the
-//! command is rejected afterwards. Deliberately absent: labels, prices, pick-ups, and any real carrier.
+//! Invariant: a booking is made under the shipment's id, so that the same shipment is booked once however
+//! often it is asked for, also when the command is rejected afterwards. Deliberately absent: labels, prices,
+//! pick-ups, and any real carrier.
 
 use async_trait::async_trait;
 use holdfast_core::codec::LookupFailed;
@@ -11,7 +12,8 @@ use uuid::Uuid;
 /// Takes parcels.
 #[async_trait]
 pub trait Carrier: Send + Sync + 'static {
-    /// Books a parcel for each of these shipments, or finds the one that was booked before; one answer for each, in order.
+    /// Books a parcel for each of these shipments, or finds the one that was booked before; one answer for
+    /// each, in order.
     async fn book(&self, shipments: &[Uuid]) -> Vec<Result<Parcel, LookupFailed>>;
 }
 

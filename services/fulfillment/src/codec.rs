@@ -1,8 +1,9 @@
 //! The adapters of fulfillment's two aggregates: bytes in, bytes out.
 //!
-//! Invariants: what gets past `decode` keeps every promise of the `.proto` comments; an address is written to a shipment's state and to nothing else.
-//! Deliberately absent: the meaning of other contexts' events ([`crate::subscriptions`]), and where addresses and parcels come from
-//! ([`crate::addresses`], [`crate::carrier`]).
+//! Invariants: what gets past `decode` keeps every promise of the `.proto` comments; an address is written to
+//! a shipment's state and to nothing else. Deliberately absent: the meaning of other contexts' events
+//! ([`crate::subscriptions`]), and where addresses and parcels come from ([`crate::addresses`],
+//! [`crate::carrier`]).
 
 mod commands;
 mod events;

@@ -1,8 +1,9 @@
 //! `FulfillmentService`.
 //!
-//! Invariants: a mutation goes to the shipment's one actor, through the same claims as its twin on Kafka. The address is read from the store after the
-//! actor has said which version is current, so an actor's answers, which claims keep and nodes pass on, never hold one. Deliberately absent:
-//! commands to recipients, which come from shipments alone; and who may ask, which the edge decides.
+//! Invariants: a mutation goes to the shipment's one actor, through the same claims as its twin on Kafka. The
+//! address is read from the store after the actor has said which version is current, so an actor's answers,
+//! which claims keep and nodes pass on, never hold one. Deliberately absent: commands to recipients, which
+//! come from shipments alone; and who may ask, which the edge decides.
 
 mod list;
 
@@ -30,7 +31,8 @@ use crate::{
     status::{not_found, rejected},
 };
 
-/// Adds `FulfillmentService` to `server`: commands through `router`, addresses from `store`, lists from `queries`.
+/// Adds `FulfillmentService` to `server`: commands through `router`, addresses from `store`, lists from
+/// `queries`.
 #[must_use]
 pub fn register(server: Server, router: Arc<dyn Router>, store: Arc<dyn Store>, queries: Arc<dyn Queries>) -> Server {
     let reads = Reads::new(store);

@@ -7,7 +7,8 @@ use holdfast_fulfillment_domain::Shipment;
 use holdfast_postgres::{Query, View};
 use serde_json::{Value, json};
 
-/// How the read model is written. A row is inserted when the shipment can be picked; afterwards only the status can differ.
+/// How the read model is written. A row is inserted when the shipment can be picked; afterwards only the
+/// status can differ.
 pub const VIEW: View = View {
     name: "shipments_view",
     kind: Shipment::KIND,
@@ -17,10 +18,11 @@ pub const VIEW: View = View {
              on conflict (order_id) do update set status = excluded.status",
 };
 
-/// A page of what can be picked, right after a position, in the order of the index. `$1` and `$2` the position (exclusive), `$3` rows.
+/// A page of what can be picked, right after a position, in the order of the index. `$1` and `$2` the
+/// position (exclusive), `$3` rows.
 ///
-/// `limit 1` says nothing about the answer, the key does; it says that each shipment is looked up by itself, whatever size the planner believes
-/// the table to have.
+/// `limit 1` says nothing about the answer, the key does; it says that each shipment is looked up by itself,
+/// whatever size the planner believes the table to have.
 pub const PICKABLE: Query = Query {
     name: "fulfillment.pickable",
     sql: "select a.key, a.version, a.schema, a.state, page.ready_at_ms, page.order_id \

@@ -1,7 +1,7 @@
 //! Reads of many shipments, from what is stored.
 //!
-//! Invariant: each is one statement and so one snapshot, and is bounded by its caller. Deliberately absent: SQL ([`crate::projection`]), addresses, and
-//! reads of one shipment, which the router answers.
+//! Invariant: each is one statement and so one snapshot, and is bounded by its caller. Deliberately absent:
+//! SQL ([`crate::projection`]), addresses, and reads of one shipment, which the router answers.
 
 use async_trait::async_trait;
 use bytes::Bytes;

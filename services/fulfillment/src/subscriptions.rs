@@ -1,8 +1,9 @@
 //! What the events of other contexts mean to a shipment, and to a recipient.
 //!
-//! Reads tolerantly: only what is needed is looked at, so that others may add to their events. `OrderPaid`, `OrderCancellationRequested` and
-//! `ReservationConfirmed` are read by the few fields that matter here, since the JSON of the contract's own messages refuses fields it does not
-//! know. Deliberately absent: events that change nothing here; the runtime passes over types that nobody handles.
+//! Reads tolerantly: only what is needed is looked at, so that others may add to their events. `OrderPaid`,
+//! `OrderCancellationRequested` and `ReservationConfirmed` are read by the few fields that matter here, since
+//! the JSON of the contract's own messages refuses fields it does not know. Deliberately absent: events that
+//! change nothing here; the runtime passes over types that nobody handles.
 
 use std::sync::Arc;
 

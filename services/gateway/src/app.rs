@@ -1,6 +1,7 @@
 //! The edge, composed: its routes, the description that is made of them, and what is around them.
 //!
-//! Invariant: nothing under `/v1` is handled before it is known who calls, and how often they did; a route that is served is described.
+//! Invariant: nothing under `/v1` is handled before it is known who calls, and how often they did; a route
+//! that is served is described.
 
 use std::num::NonZeroU32;
 
@@ -92,7 +93,8 @@ pub fn description() -> utoipa::openapi::OpenApi {
     resources().into_openapi()
 }
 
-/// Everything that the edge serves, at most `rate_per_s` requests a second for each caller. Inside a tokio runtime.
+/// Everything that the edge serves, at most `rate_per_s` requests a second for each caller. Inside a tokio
+/// runtime.
 pub fn routes(contexts: Contexts, identity: Identity, rate_per_s: NonZeroU32) -> Router {
     let edge = Edge { contexts, identity, limit: Limit::per_second(rate_per_s) };
     let (resources, description) = resources().split_for_parts();

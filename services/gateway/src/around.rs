@@ -1,7 +1,8 @@
 //! What happens to every request before and after its handler.
 //!
-//! Invariant: it has a correlation id, a span in its caller's trace, and an answer, also if its handler panics; it is counted once, by its
-//! route's pattern and never by its path. Deliberately absent: who calls ([`crate::identity`]).
+//! Invariant: it has a correlation id, a span in its caller's trace, and an answer, also if its handler
+//! panics; it is counted once, by its route's pattern and never by its path. Deliberately absent: who calls
+//! ([`crate::identity`]).
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 

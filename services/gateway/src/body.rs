@@ -1,7 +1,7 @@
 //! A JSON body: of a bounded size, within a time, of exactly the fields that are known.
 //!
-//! Invariant: nothing is decided on a body that was not read to its end and understood whole. serde's own bound on nesting holds (128).
-//! Deliberately absent: the bound on size, which is a layer's ([`crate::app`]).
+//! Invariant: nothing is decided on a body that was not read to its end and understood whole. serde's own
+//! bound on nesting holds (128). Deliberately absent: the bound on size, which is a layer's ([`crate::app`]).
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The customer who calls: who they are, where they live, and that they want to be forgotten.
 //!
-//! Invariant: about oneself alone; there is no address under which another customer could be asked for. Mutations answer with a receipt that
-//! holds no personal data, as the context's do.
+//! Invariant: about oneself alone; there is no address under which another customer could be asked for.
+//! Mutations answer with a receipt that holds no personal data, as the context's do.
 
 use axum::{
     Extension, Json,
@@ -336,7 +336,8 @@ pub async fn remove_address(
 
 /// Be forgotten
 ///
-/// What is known of the person is erased, here and wherever parcels were sent from. Orders stay, without a name to them.
+/// What is known of the person is erased, here and wherever parcels were sent from. Orders stay, without a
+/// name to them.
 #[utoipa::path(delete, operation_id = "eraseAccount", path = "/v1/customer", tag = "customer", params(Keyed),
     responses((status = 200, body = Receipt), Refusals, Conflicts))]
 pub async fn erase(

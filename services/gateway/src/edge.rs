@@ -1,7 +1,7 @@
 //! What all handlers share: the contexts behind the edge, and how one is asked.
 //!
-//! Invariant: a context is asked in a caller's name, never in the edge's own, and what it refuses is a problem. Deliberately absent: routes,
-//! and what is around them ([`crate::app`]).
+//! Invariant: a context is asked in a caller's name, never in the edge's own, and what it refuses is a
+//! problem. Deliberately absent: routes, and what is around them ([`crate::app`]).
 
 use holdfast_platform::grpc::Peer;
 

@@ -1,9 +1,10 @@
 //! Who calls: a JSON Web Token, signed by the issuer that is configured, for the audience that is.
 //!
-//! Invariant: a token is good only if its signature is by a key of the issuer's published set, by the algorithm of *that key*, and it is in
-//! force, for us, and by that issuer: neither `none` nor a secret that is a public key gets in. What is wrong with a token is said no closer
-//! than its caller may know. Deliberately absent: sessions, and who people are; `sub` is a customer's id, or names
-//! a member of the staff.
+//! Invariant: a token is good only if its signature is by a key of the issuer's published set, by the
+//! algorithm of *that key*, and it is in force, for us, and by that issuer: neither `none` nor a secret that
+//! is a public key gets in. What is wrong with a token is said no closer than its caller may know.
+//! Deliberately absent: sessions, and who people are; `sub` is a customer's id, or names a member of the
+//! staff.
 
 mod keys;
 
@@ -102,7 +103,8 @@ impl Caller {
     pub fn request<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         let kind = if self.is_staff { "staff" } else { "customer" };
-        // What is no header value stays here: the contexts can do without, and the subject is in the log of this request.
+        // What is no header value stays here: the contexts can do without, and the subject is in the log of
+        // this request.
         if let Ok(value) = MetadataValue::try_from(format!("{kind}/{}", self.subject)) {
             request.metadata_mut().insert(holdfast_platform::grpc::CALLER_HEADER, value);
         }

@@ -1,7 +1,8 @@
-//! An issuer of tokens of our own: for trying things out, and for tests, where keys have to change and tokens have to be wrong.
+//! An issuer of tokens of our own: for trying things out, and for tests, where keys have to change and tokens
+//! have to be wrong.
 //!
-//! Real keys, real signatures, a key set over real HTTP. Deliberately absent: authentication; a caller that reaches the
-//! issuer gets the token that it asks for. Production has an issuer of its own.
+//! Real keys, real signatures, a key set over real HTTP. Deliberately absent: authentication; a caller that
+//! reaches the issuer gets the token that it asks for. Production has an issuer of its own.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},

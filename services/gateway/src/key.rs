@@ -1,7 +1,8 @@
 //! `Idempotency-Key`: by which a mutation that is sent twice takes effect once.
 //!
-//! A key is one caller's: two callers may choose the same. Invariant: the same caller's same key is always the same request id, so that a
-//! context knows it again, and the same id for what it makes; with another body that is a conflict, which the context finds by its claim.
+//! A key is one caller's: two callers may choose the same. Invariant: the same caller's same key is always
+//! the same request id, so that a context knows it again, and the same id for what it makes; with another
+//! body that is a conflict, which the context finds by its claim.
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
@@ -31,7 +32,8 @@ pub struct Key(String);
 #[into_params(parameter_in = Header)]
 #[allow(dead_code, reason = "it describes a header; Key is what reads it")]
 pub struct Keyed {
-    /// Chosen by the caller, the same for every attempt at the same request: 1-64 visible ASCII characters, such as a UUID.
+    /// Chosen by the caller, the same for every attempt at the same request: 1-64 visible ASCII characters,
+    /// such as a UUID.
     #[param(rename = "Idempotency-Key", min_length = 1, max_length = 64, pattern = "^[!-~]{1,64}$")]
     key: String,
 }

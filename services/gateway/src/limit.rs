@@ -1,7 +1,8 @@
 //! The limit on a caller's requests: a number of requests a second, and twice that number at once.
 //!
-//! Each caller has a limit of its own, so that only a caller that sends too much notices it. Invariant: what is kept is bounded by the callers of the last minute or so.
-//! Deliberately absent: limits across processes; each has its own.
+//! Each caller has a limit of its own, so that only a caller that sends too much notices it. Invariant: what
+//! is kept is bounded by the callers of the last minute or so. Deliberately absent: limits across processes;
+//! each has its own.
 
 use std::{
     num::NonZeroU32,

@@ -1,7 +1,8 @@
 //! What the edge shows and takes: JSON with the field's own words, made of the contexts' messages.
 //!
-//! Invariant: money is whole minor units with a currency's code, times are RFC 3339, and a value that a later build of a context invented
-//! becomes `UNKNOWN`, never a failure. Deliberately absent: a payment method's token, which is of no use to who reads an order.
+//! Invariant: money is whole minor units with a currency's code, times are RFC 3339, and a value that a later
+//! build of a context invented becomes `UNKNOWN`, never a failure. Deliberately absent: a payment method's
+//! token, which is of no use to who reads an order.
 
 use holdfast_proto::{
     Timestamp, fulfillment::v1 as fulfillment, money::v1 as money, orders::v1 as orders, payments::v1 as payments,

@@ -1,7 +1,8 @@
 //! Orders: a customer's own, from the first item to the parcel at the door.
 //!
-//! Invariant: before anything is said of an order or done to it, it is known whose it is; another's is not there. To place one, a payment
-//! method and an address are required here, though the context would do without. Deliberately absent: the life of an order, which is the contexts'.
+//! Invariant: before anything is said of an order or done to it, it is known whose it is; another's is not
+//! there. To place one, a payment method and an address are required here, though the context would do
+//! without. Deliberately absent: the life of an order, which is the contexts'.
 
 pub mod live;
 
@@ -59,8 +60,8 @@ pub struct NewItem {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Placing {
-    /// Token of a payment method, as the payment provider's form handed it out; never a card's number. Visible ASCII, or the order is not placed
-    /// (409, `INVALID_PAYMENT_METHOD`).
+    /// Token of a payment method, as the payment provider's form handed it out; never a card's number.
+    /// Visible ASCII, or the order is not placed (409, `INVALID_PAYMENT_METHOD`).
     #[schema(example = "pm_card_visa", min_length = 1, max_length = 255)]
     pub payment_method: String,
     /// One of the customer's addresses, or the order is not placed (409, `UNKNOWN_ADDRESS`).
@@ -175,8 +176,8 @@ fn shown(order: Option<wire::Order>) -> Result<Response, Problem> {
 
 /// Open an order
 ///
-/// It is a DRAFT without items. Its id is made of the Idempotency-Key, so that a repeat finds it again. The customer needs an account that is ACTIVE
-/// (409, `UNKNOWN_CUSTOMER`, `CUSTOMER_NOT_ACTIVE`).
+/// It is a DRAFT without items. Its id is made of the Idempotency-Key, so that a repeat finds it again. The
+/// customer needs an account that is ACTIVE (409, `UNKNOWN_CUSTOMER`, `CUSTOMER_NOT_ACTIVE`).
 #[utoipa::path(post, operation_id = "openOrder", path = "/v1/orders", tag = "orders", request_body = NewOrder, params(Keyed),
     responses((status = 201, body = Order, headers(("Location" = String))), Refusals, Conflicts))]
 pub async fn create(
@@ -257,7 +258,8 @@ pub async fn get(
 
 /// Add an item
 ///
-/// At the price that holds now. If the order has the sku already, its line grows, and all of it takes this price.
+/// At the price that holds now. If the order has the sku already, its line grows, and all of it takes this
+/// price.
 #[utoipa::path(post, operation_id = "addItem", path = "/v1/orders/{order_id}/items", tag = "orders", request_body = NewItem,
     params(("order_id" = Uuid, Path), Keyed), responses((status = 200, body = Order), Refusals, Conflicts))]
 pub async fn add_item(
@@ -300,8 +302,9 @@ pub async fn remove_item(
 
 /// Place an order
 ///
-/// The answer does not wait for stock and payment: follow the order to see what becomes of it. Nothing is charged if the customer is unknown
-/// (409, `UNKNOWN_CUSTOMER`) or not active (409, `CUSTOMER_NOT_ACTIVE`), or has no such address.
+/// The answer does not wait for stock and payment: follow the order to see what becomes of it. Nothing is
+/// charged if the customer is unknown (409, `UNKNOWN_CUSTOMER`) or not active (409, `CUSTOMER_NOT_ACTIVE`),
+/// or has no such address.
 #[utoipa::path(post, operation_id = "placeOrder", path = "/v1/orders/{order_id}/place", tag = "orders", request_body = Placing,
     params(("order_id" = Uuid, Path), Keyed), responses((status = 200, body = Order), Refusals, Conflicts))]
 pub async fn place(
@@ -326,7 +329,8 @@ pub async fn place(
 
 /// Cancel an order
 ///
-/// Possible until it is shipped. A paid order is cancelled once the warehouse has stopped it; until then `cancellation_requested` is set.
+/// Possible until it is shipped. A paid order is cancelled once the warehouse has stopped it; until then
+/// `cancellation_requested` is set.
 #[utoipa::path(post, operation_id = "cancelOrder", path = "/v1/orders/{order_id}/cancel", tag = "orders", request_body = Regret,
     params(("order_id" = Uuid, Path), Keyed), responses((status = 200, body = Order), Refusals, Conflicts))]
 pub async fn cancel(

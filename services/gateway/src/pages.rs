@@ -1,8 +1,9 @@
 //! Pages for people: their orders, and one order as it changes.
 //!
-//! Readable without scripts: the script only saves the reload. Invariant: what a page shows is what the caller may read by `/v1`, by the same
-//! functions; no page changes anything but whether one is signed in. The token is in a cookie that scripts can't read. Deliberately absent:
-//! authentication of people, which is the issuer's.
+//! Readable without scripts: the script only saves the reload. Invariant: what a page shows is what the
+//! caller may read by `/v1`, by the same functions; no page changes anything but whether one is signed in.
+//! The token is in a cookie that scripts can't read. Deliberately absent: authentication of people, which is
+//! the issuer's.
 
 mod cookie;
 mod view;
@@ -74,7 +75,8 @@ fn told(problem: &Problem) -> Response {
     page(problem.status(), view::problem(problem))
 }
 
-/// Lets a request through once its caller is known; a caller that is not signed in is sent to the sign-in page.
+/// Lets a request through once its caller is known; a caller that is not signed in is sent to the sign-in
+/// page.
 async fn signed_in(State(edge): State<Edge>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let caller = match cookie::token(&parts.headers) {

@@ -1,7 +1,7 @@
 //! What a request says in its address: parts of its path, and its query.
 //!
-//! Invariant: what is malformed is a problem that names it; an unknown parameter is one too, since a misspelt condition that is passed over
-//! answers something that was not asked.
+//! Invariant: what is malformed is a problem that names it; an unknown parameter is one too, since a misspelt
+//! condition that is passed over answers something that was not asked.
 
 use axum::extract::{FromRequestParts, Path, Query};
 use http::request::Parts;

@@ -1,8 +1,8 @@
 //! Every answer that is no success: RFC 9457's problem details, as `application/problem+json`.
 //!
-//! Invariant: an answer of 5xx says nothing from inside; that is in the log, under the correlation id that every answer carries in
-//! `x-correlation-id`. What the contexts answer keeps its reason and the fields at fault, by their names at the edge. Deliberately absent:
-//! pages, which tell people the same in words.
+//! Invariant: an answer of 5xx says nothing from inside; that is in the log, under the correlation id that
+//! every answer carries in `x-correlation-id`. What the contexts answer keeps its reason and the fields at
+//! fault, by their names at the edge. Deliberately absent: pages, which tell people the same in words.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! The address under which the other nodes reach this one.
 //!
-//! Invariant: what is written into partition rows can be called from elsewhere: never an unspecified address such as `0.0.0.0`. Deliberately absent:
-//! host names. Whether other nodes can resolve this machine's name is not known here; an operator who knows a name sets
-//! `advertised_addr`.
+//! Invariant: what is written into partition rows can be called from elsewhere: never an unspecified address
+//! such as `0.0.0.0`. Deliberately absent: host names. Whether other nodes can resolve this machine's name is
+//! not known here; an operator who knows a name sets `advertised_addr`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,8 +11,8 @@ use tokio::net::UdpSocket;
 
 use crate::failure::Failure;
 
-/// The configured address, else the socket's own, else, if that one is any address of this machine, the one that this machine has on its way
-/// to the brokers: where they are, the other nodes are as well.
+/// The configured address, else the socket's own, else, if that one is any address of this machine, the one
+/// that this machine has on its way to the brokers: where they are, the other nodes are as well.
 pub async fn advertised(config: &Config, brokers: &str, bound: SocketAddr) -> Result<String, Failure> {
     if let Some(address) = &config.advertised_addr {
         let unspecified = address.parse().is_ok_and(|address: SocketAddr| address.ip().is_unspecified());

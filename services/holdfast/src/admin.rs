@@ -1,7 +1,8 @@
 //! `holdfast.admin.v1`: what a running node tells its operators.
 //!
-//! Invariant: nothing is answered to who does not show the operators' token, and without a configured token to nobody; how long a refusal takes says
-//! nothing about the token. Actors are reached through the [`Router`] port, like any caller's. Deliberately absent: changing anything.
+//! Invariant: nothing is answered to who does not show the operators' token, and without a configured token
+//! to nobody; how long a refusal takes says nothing about the token. Actors are reached through the
+//! [`Router`] port, like any caller's. Deliberately absent: changing anything.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -25,7 +26,8 @@ use crate::contexts;
 /// The metadata key that carries the token, as `Bearer <token>`.
 pub const AUTHORIZATION: &str = "authorization";
 
-/// Adds the services for operators to `server`; `routers` reach the actors of each context that this process serves.
+/// Adds the services for operators to `server`; `routers` reach the actors of each context that this process
+/// serves.
 #[must_use]
 pub fn register(server: Server, token: Option<Secret>, routers: BTreeMap<Context, Arc<dyn Router>>) -> Server {
     server.service(limited!(ActorServiceServer::new(Actors { gate: Gate(token), routers })))

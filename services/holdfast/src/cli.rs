@@ -11,7 +11,8 @@ pub struct Arguments {
     /// A TOML configuration file; environment variables and flags win over it.
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Sets one configuration key, e.g. `--set lanes=4`; wins over the environment. `holdfast config` lists the keys.
+    /// Sets one configuration key, e.g. `--set lanes=4`; wins over the environment. `holdfast config` lists
+    /// the keys.
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// What to do.
@@ -22,7 +23,8 @@ pub struct Arguments {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Runs everything on this machine: embedded Kafka and Postgres, every context in one process. Ctrl-C stops it; the data stays.
+    /// Runs everything on this machine: embedded Kafka and Postgres, every context in one process. Ctrl-C
+    /// stops it; the data stays.
     Dev(Dev),
     /// Pushes real orders through a fresh stack, checks the invariants and prints a table.
     Demo(Demo),
@@ -45,8 +47,8 @@ pub enum Verb {
     /// What is committed and not published, and what the brokers refuse.
     #[command(subcommand)]
     Outbox(Outbox),
-    /// After a database was restored from a backup, or a topic was lost: folds what was published back, and lets the context go on. Only
-    /// says what it would do, unless `--yes`.
+    /// After a database was restored from a backup, or a topic was lost: folds what was published back, and
+    /// lets the context go on. Only says what it would do, unless `--yes`.
     Recover(Recover),
     /// Prints the effective configuration, secrets masked.
     Config {
@@ -170,7 +172,8 @@ pub struct Recover {
     /// Does it.
     #[arg(long)]
     pub yes: bool,
-    /// Takes topics as they are now: one that was made again is read from its start, and records that are gone are passed over.
+    /// Takes topics as they are now: one that was made again is read from its start, and records that are
+    /// gone are passed over.
     #[arg(long)]
     pub accept_topics: bool,
     /// One JSON object per context.
@@ -210,7 +213,8 @@ pub enum Partitions {
         #[arg(long)]
         json: bool,
     },
-    /// Grows the topics of all contexts to a multiple of their count, under full load, and shows how the homes move.
+    /// Grows the topics of all contexts to a multiple of their count, under full load, and shows how the
+    /// homes move.
     Grow(Grow),
 }
 
@@ -226,7 +230,8 @@ pub enum Outbox {
         #[arg(long)]
         json: bool,
     },
-    /// Records that the brokers refuse for their own sake, and those of their topic and key that queue behind them.
+    /// Records that the brokers refuse for their own sake, and those of their topic and key that queue behind
+    /// them.
     #[command(subcommand)]
     Stuck(Stuck),
 }
@@ -246,7 +251,8 @@ pub enum Stuck {
         #[arg(long)]
         json: bool,
     },
-    /// Publishes refused records once more, and what queues behind them. Only says which, unless `--yes` or `--id`.
+    /// Publishes refused records once more, and what queues behind them. Only says which, unless `--yes` or
+    /// `--id`.
     Retry {
         /// Which.
         #[command(flatten)]
@@ -261,8 +267,8 @@ pub enum Stuck {
         #[arg(long)]
         json: bool,
     },
-    /// Gives refused records up, and publishes what queues behind them. An event's place is taken by a placeholder with its id and sequence.
-    /// Only says which, unless `--yes` or `--id`.
+    /// Gives refused records up, and publishes what queues behind them. An event's place is taken by a
+    /// placeholder with its id and sequence. Only says which, unless `--yes` or `--id`.
     Discard {
         /// Which.
         #[command(flatten)]
@@ -346,7 +352,8 @@ pub struct GetActor {
 /// See [`Verb::Load`].
 #[derive(Debug, clap::Args)]
 pub struct Load {
-    /// Which one: `pipeline` (commands from topic to topic), or `hops` (a strong read at its owner, and through another node).
+    /// Which one: `pipeline` (commands from topic to topic), or `hops` (a strong read at its owner, and
+    /// through another node).
     pub scenario: String,
     /// How many commands in each measured run; of `hops`, a twentieth of it.
     #[arg(long, default_value_t = 200_000, value_name = "N", value_parser = clap::value_parser!(u32).range(4_000..=20_000_000))]

@@ -1,6 +1,8 @@
-//! Puts a process together: for each context a store, a log, a node and its services; one gRPC port, one operations port.
+//! Puts a process together: for each context a store, a log, a node and its services; one gRPC port, one
+//! operations port.
 //!
-//! Invariant: nothing here decides anything about orders or stock, or knows one context from another (see [`crate::contexts`]).
+//! Invariant: nothing here decides anything about orders or stock, or knows one context from another (see
+//! [`crate::contexts`]).
 
 use std::{
     collections::BTreeMap,
@@ -189,7 +191,8 @@ pub async fn topics(
     Ok((admin, steps))
 }
 
-/// The contexts that have topics there: a part of the shop may be all that is wanted. All, if none has any, for who asks to say so.
+/// The contexts that have topics there: a part of the shop may be all that is wanted. All, if none has any,
+/// for who asks to say so.
 pub async fn deployed(config: &Config, brokers: &str) -> Result<Vec<Context>, Failure> {
     let admin = admin::KafkaAdmin::new(&kafka(config, brokers, Context::Orders)).map_err(Failure::usage)?;
     let names: Vec<String> = CONTEXTS.iter().map(|context| format!("{context}.commands")).collect();
@@ -342,7 +345,8 @@ impl App {
         Ok(())
     }
 
-    /// Where the payment provider reports by itself, if payments is served and a secret is known by which its reports are told from others'.
+    /// Where the payment provider reports by itself, if payments is served and a secret is known by which its
+    /// reports are told from others'.
     fn webhooks(&self, config: &Config) -> axum::Router {
         match (self.routers.get(&Context::Payments), &config.payments.webhook_secrets) {
             (Some(router), Some(secrets)) => {

@@ -1,6 +1,8 @@
-//! What each context is: its migrations, read models, kinds and inputs; and what it is made of here, by the configuration.
+//! What each context is: its migrations, read models, kinds and inputs; and what it is made of here, by the
+//! configuration.
 //!
-//! Invariant: the one place that tells contexts apart. Contexts that share a process still meet over gRPC and Kafka only.
+//! Invariant: the one place that tells contexts apart. Contexts that share a process still meet over gRPC and
+//! Kafka only.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -31,7 +33,8 @@ use crate::failure::Failure;
 
 /// For one call to the payment provider. Below the runtime's patience with an attempt.
 const PROVIDER_PATIENCE: Duration = Duration::from_secs(8);
-/// For one call of the gateway's to a context: as long as a moving order may take to find its owner, and a bit.
+/// For one call of the gateway's to a context: as long as a moving order may take to find its owner, and a
+/// bit.
 const EDGE_PATIENCE: Duration = Duration::from_secs(7);
 /// For one question to the source of rates.
 const RATES_PATIENCE: Duration = Duration::from_secs(2);
@@ -67,7 +70,8 @@ pub fn about(context: Context) -> About {
     }
 }
 
-/// `context` as it serves. `own` is where this process's gRPC is, for peers that are not told to be elsewhere.
+/// `context` as it serves. `own` is where this process's gRPC is, for peers that are not told to be
+/// elsewhere.
 pub fn serving(config: &Config, context: Context, own: SocketAddr) -> Result<BoundedContext, Failure> {
     Ok(match context {
         Context::Orders => {

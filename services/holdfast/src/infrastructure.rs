@@ -11,7 +11,8 @@ use crate::failure::Failure;
 pub const CONTEXTS: [Context; 5] =
     [Context::Customers, Context::Inventory, Context::Payments, Context::Fulfillment, Context::Orders];
 
-/// Ordering alone, as far as stock held for placed orders: orders, and the contexts that it asks before it takes one.
+/// Ordering alone, as far as stock held for placed orders: orders, and the contexts that it asks before it
+/// takes one.
 pub const ORDERING: [Context; 3] = [Context::Customers, Context::Inventory, Context::Orders];
 
 /// Addresses, and the embedded servers behind them if there are any.
@@ -34,7 +35,8 @@ impl Infrastructure {
         Self { brokers: String::new(), embedded_url: None, stack: None }
     }
 
-    /// What is configured, and embedded servers for what is not. `data_dir` is where those keep their data; `None` is a temporary directory.
+    /// What is configured, and embedded servers for what is not. `data_dir` is where those keep their data;
+    /// `None` is a temporary directory.
     pub async fn embedded(config: &Config, data_dir: Option<PathBuf>) -> Result<Self, Failure> {
         let kafka = config.kafka.brokers.is_none();
         let postgres = CONTEXTS.iter().any(|context| config.database_url(*context).is_none());
@@ -66,7 +68,8 @@ impl Infrastructure {
         }
     }
 
-    /// The role that `context` acts as: its own on the embedded server; on a configured one whatever its URL says.
+    /// The role that `context` acts as: its own on the embedded server; on a configured one whatever its URL
+    /// says.
     pub fn role(&self, config: &Config, context: Context) -> Option<String> {
         let own = config.database_url(context).is_none() && self.embedded_url.is_some();
         own.then(|| format!("holdfast_{context}"))

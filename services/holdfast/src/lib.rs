@@ -1,4 +1,5 @@
-//! The parts of the `holdfast` binary, as a library so that test binaries can put the same process together with other ports.
+//! The parts of the `holdfast` binary, as a library so that test binaries can put the same process together
+//! with other ports.
 //!
 //! Deliberately absent: anything about orders or stock.
 

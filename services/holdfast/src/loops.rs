@@ -1,8 +1,9 @@
 //! What the loops of a context mean for the probes.
 //!
-//! Invariant: a loop that waits for something outside the process never costs it its liveness, or an outage would restart every replica; one that stands
-//! still by itself, or has ended, always does. Readiness looks at lanes alone: a broker that is away stalls relays and readers, and must not stop
-//! reads. Deliberately absent: finding stalls, which is the runtime's.
+//! Invariant: a loop that waits for something outside the process never costs it its liveness, or an outage
+//! would restart every replica; one that stands still by itself, or has ended, always does. Readiness looks
+//! at lanes alone: a broker that is away stalls relays and readers, and must not stop reads. Deliberately
+//! absent: finding stalls, which is the runtime's.
 
 use holdfast_platform::health::Verdict;
 use holdfast_runtime::Stalled;

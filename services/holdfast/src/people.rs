@@ -1,7 +1,7 @@
 //! Fills the register of customers: who orders something has to live somewhere.
 //!
-//! Speaks to customers as any caller does, over gRPC, where alone personal data goes. Deliberately absent: anything that only this process
-//! could do.
+//! Speaks to customers as any caller does, over gRPC, where alone personal data goes. Deliberately absent:
+//! anything that only this process could do.
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use holdfast_platform::grpc::{Peer, client};
@@ -53,7 +53,8 @@ async fn one(customers: &Peer, n: usize, customer: Uuid, address: Uuid) -> Resul
     Ok(())
 }
 
-/// Customers, as a caller from outside reaches them: patient, since a fresh node may still be taking its partitions.
+/// Customers, as a caller from outside reaches them: patient, since a fresh node may still be taking its
+/// partitions.
 ///
 /// # Errors
 /// If `address` is no address.

@@ -1,6 +1,7 @@
 //! Fills the shelves: what a fresh system needs before an order can be placed.
 //!
-//! Speaks to inventory as any caller does, over gRPC. Deliberately absent: anything that only this process could do.
+//! Speaks to inventory as any caller does, over gRPC. Deliberately absent: anything that only this process
+//! could do.
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use holdfast_platform::grpc::{Peer, client};
@@ -62,7 +63,8 @@ async fn one(inventory: &Peer, run: &str, shelf: Shelf) -> Result<(), Status> {
     Ok(())
 }
 
-/// Inventory, as a caller from outside reaches it: patient, since a fresh node may still be taking its partitions.
+/// Inventory, as a caller from outside reaches it: patient, since a fresh node may still be taking its
+/// partitions.
 ///
 /// # Errors
 /// If `address` is no address.

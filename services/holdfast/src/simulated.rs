@@ -1,8 +1,8 @@
-//! What stands outside of the shop, for trying things out: a payment provider with Stripe's API and an issuer of tokens, behind real HTTP, in
-//! this process.
+//! What stands outside of the shop, for trying things out: a payment provider with Stripe's API and an issuer
+//! of tokens, behind real HTTP, in this process.
 //!
-//! Invariant: payments and the gateway know no difference; they are told an address. Deliberately absent: use in production, where both
-//! are configured.
+//! Invariant: payments and the gateway know no difference; they are told an address. Deliberately absent: use
+//! in production, where both are configured.
 
 use std::{
     net::SocketAddr,
@@ -28,8 +28,9 @@ pub fn books(data_dir: &Path) -> PathBuf {
     data_dir.join("provider")
 }
 
-/// Starts a provider that behaves like that, and points `config` at it. Its reports go to `http`, where this process's operations port
-/// listens. It ends with the process; its books are kept in `books`, if that is given.
+/// Starts a provider that behaves like that, and points `config` at it. Its reports go to `http`, where this
+/// process's operations port listens. It ends with the process; its books are kept in `books`, if that is
+/// given.
 pub async fn provider(
     config: &mut Config,
     http: &TcpListener,
@@ -59,7 +60,8 @@ pub async fn provider(
     Ok(simulator)
 }
 
-/// Starts an issuer that gives anybody the token they ask for, and points `config` at it. It ends with the process.
+/// Starts an issuer that gives anybody the token they ask for, and points `config` at it. It ends with the
+/// process.
 pub async fn issuer(config: &mut Config) -> Result<(Issuer, SocketAddr), Failure> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("a simulated issuer").map_err(Failure::Check)?;
     let address = listener.local_addr().context("a simulated issuer").map_err(Failure::Check)?;

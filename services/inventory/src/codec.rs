@@ -1,7 +1,7 @@
 //! The adapters of inventory's two aggregates: bytes in, bytes out.
 //!
-//! Invariant: what gets past `decode` keeps every promise of the `.proto` comments. Deliberately absent: the meaning of orders' events
-//! ([`crate::subscriptions`]).
+//! Invariant: what gets past `decode` keeps every promise of the `.proto` comments. Deliberately absent: the
+//! meaning of orders' events ([`crate::subscriptions`]).
 
 mod event_types;
 mod recover;

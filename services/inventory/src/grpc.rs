@@ -1,8 +1,9 @@
 //! Inventory's services over gRPC.
 //!
-//! `StockService` (`stock`) commands skus, `ReservationService` (`reservations`) reads the live actor of an order's reservation,
-//! `CatalogService` (`catalog`) answers for many skus from the store. Invariant: a mutation goes to the sku's one actor, through the same claims
-//! as its twin on Kafka; the catalog never waits for an actor. Deliberately absent: commands to reservations, which follow orders' events.
+//! `StockService` (`stock`) commands skus, `ReservationService` (`reservations`) reads the live actor of an
+//! order's reservation, `CatalogService` (`catalog`) answers for many skus from the store. Invariant: a
+//! mutation goes to the sku's one actor, through the same claims as its twin on Kafka; the catalog never
+//! waits for an actor. Deliberately absent: commands to reservations, which follow orders' events.
 
 mod catalog;
 mod reservations;
@@ -21,7 +22,8 @@ use holdfast_runtime::Router;
 
 pub use catalog::SKUS_MAX;
 
-/// Adds the context's services to `server`: commands and strong reads through `router`, everything shared or many from `store`.
+/// Adds the context's services to `server`: commands and strong reads through `router`, everything shared or
+/// many from `store`.
 pub fn register(server: Server, router: Arc<dyn Router>, store: Arc<dyn Store>) -> Server {
     let reads = Reads::new(store);
     let stock = stock::Stock::new(router.clone(), reads.clone());

@@ -1,6 +1,7 @@
 //! Skus as others write them: in messages, keys and questions.
 //!
-//! Invariant: an ill-formed one is refused in the same words wherever it comes in. Deliberately absent: what is well-formed, which is the domain's.
+//! Invariant: an ill-formed one is refused in the same words wherever it comes in. Deliberately absent: what
+//! is well-formed, which is the domain's.
 
 use holdfast_core::disposition::Refused;
 use holdfast_inventory_domain::Sku;

@@ -1,7 +1,8 @@
 //! What a sku says no with, as a gRPC status.
 //!
-//! Invariant: one exhaustive match, by name; a rejection keeps its first text, as its claim does. Deliberately absent: reservations, which
-//! nobody commands by gRPC, and everything that is no rejection (see [`holdfast_adapter::status`]).
+//! Invariant: one exhaustive match, by name; a rejection keeps its first text, as its claim does.
+//! Deliberately absent: reservations, which nobody commands by gRPC, and everything that is no rejection (see
+//! [`holdfast_adapter::status`]).
 
 use holdfast_core::dedup;
 use holdfast_inventory_domain::stock_item::Rejection;

@@ -1,8 +1,8 @@
 //! What the events of orders mean to a reservation.
 //!
-//! Reads tolerantly: only what a reservation needs is looked at, so that orders may add to its events. How many lines an order may have is
-//! orders' rule, so it is not checked again. Deliberately absent: events that change nothing here; the runtime passes over types that
-//! nobody handles.
+//! Reads tolerantly: only what a reservation needs is looked at, so that orders may add to its events. How
+//! many lines an order may have is orders' rule, so it is not checked again. Deliberately absent: events that
+//! change nothing here; the runtime passes over types that nobody handles.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Splitting an amount by weights, so that the parts always add up to it.
 //!
-//! Largest remainder: each part gets its exact share cut towards zero; the units left over go, one each, to the parts that lost
-//! most by the cut, the earlier of equals first. So each part is within one unit of its exact share, an amount and its
-//! opposite split alike, and a part of weight zero gets nothing.
+//! Largest remainder: each part gets its exact share cut towards zero; the units left over go, one each, to
+//! the parts that lost most by the cut, the earlier of equals first. So each part is within one unit of its
+//! exact share, an amount and its opposite split alike, and a part of weight zero gets nothing.
 
 use crate::{Error, Money};
 

@@ -1,7 +1,8 @@
 //! ISO 4217: which currencies there are, and how many decimals each has.
 //!
-//! The table is list one of the standard as amended to 2026-01-01, sorted by code; a [`Currency`] is an index into it, so an
-//! invalid one can't be made. Deliberately absent: withdrawn codes (HRK, BGN, ...), and symbols and names, which are a page's business.
+//! The table is list one of the standard as amended to 2026-01-01, sorted by code; a [`Currency`] is an index
+//! into it, so an invalid one can't be made. Deliberately absent: withdrawn codes (HRK, BGN, ...), and
+//! symbols and names, which are a page's business.
 
 use std::{fmt, str::FromStr};
 

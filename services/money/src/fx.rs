@@ -1,7 +1,8 @@
 //! Conversion at a given rate.
 //!
-//! A rate is in major units, as rates are quoted (1 EUR = 1.0837 USD is 10837/10000); the exponents of both currencies are
-//! taken into account here. Deliberately absent: where rates come from, and which one an order is pinned to.
+//! A rate is in major units, as rates are quoted (1 EUR = 1.0837 USD is 10837/10000); the exponents of both
+//! currencies are taken into account here. Deliberately absent: where rates come from, and which one an order
+//! is pinned to.
 
 use crate::{
     Currency, Error, Money, Ratio,

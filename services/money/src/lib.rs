@@ -1,8 +1,8 @@
 //! Exact money: integers in a currency's smallest unit, and nothing else.
 //!
-//! No operation wraps, rounds in silence or mixes currencies: each gives the exact result, a result rounded half-to-even
-//! where the name says so, or an [`Error`]. [`Money::allocate`] never loses a unit. Deliberately absent: floating point
-//! (a lint and a test see to it), rates and where they come from, encodings.
+//! No operation wraps, rounds in silence or mixes currencies: each gives the exact result, a result rounded
+//! half-to-even where the name says so, or an [`Error`]. [`Money::allocate`] never loses a unit. Deliberately
+//! absent: floating point (a lint and a test see to it), rates and where they come from, encodings.
 
 #![deny(clippy::float_arithmetic)]
 

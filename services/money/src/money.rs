@@ -69,7 +69,8 @@ impl Money {
     /// The sum of `amounts`, which must all be in `currency`; zero if there are none.
     ///
     /// # Errors
-    /// [`Error::CurrencyMismatch`]; [`Error::Overflow`] only if the sum itself does not fit, whatever the order.
+    /// [`Error::CurrencyMismatch`]; [`Error::Overflow`] only if the sum itself does not fit, whatever the
+    /// order.
     pub fn sum(currency: Currency, amounts: impl IntoIterator<Item = Self>) -> Result<Self, Error> {
         let zero = Self::zero(currency);
         let mut sum = 0_i128;

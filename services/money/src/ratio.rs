@@ -1,7 +1,7 @@
 //! Percentages, tax rates and the like: numerator over denominator, in whole numbers.
 //!
-//! The one rounding rule of the system is [`div_half_even`]: to the nearest, ties to the even neighbour ("banker's"), so
-//! that rounding has no drift and treats an amount and its opposite alike.
+//! The one rounding rule of the system is [`div_half_even`]: to the nearest, ties to the even neighbour
+//! ("banker's"), so that rounding has no drift and treats an amount and its opposite alike.
 
 use crate::{Error, Money};
 

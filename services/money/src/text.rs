@@ -1,7 +1,7 @@
 //! Amounts as text: `12.34 EUR`, `-0.005 BHD`, `1234 JPY`.
 //!
-//! What is written is read back as the same amount. Reading takes fewer decimals than the currency has, never more: nothing
-//! is rounded. Deliberately absent: thousands separators, symbols, locales.
+//! What is written is read back as the same amount. Reading takes fewer decimals than the currency has, never
+//! more: nothing is rounded. Deliberately absent: thousands separators, symbols, locales.
 
 use std::{fmt, str::FromStr};
 
@@ -23,7 +23,8 @@ impl Money {
     /// Reads a decimal number as major units of `currency`: `12.34`, `-5`, `12.3`.
     ///
     /// # Errors
-    /// [`Error::InvalidAmount`] for anything else, and for more decimals than the currency has; [`Error::Overflow`].
+    /// [`Error::InvalidAmount`] for anything else, and for more decimals than the currency has;
+    /// [`Error::Overflow`].
     pub fn parse(amount: &str, currency: Currency) -> Result<Self, Error> {
         let (negative, digits) = match amount.strip_prefix('-') {
             Some(digits) => (true, digits),

@@ -126,7 +126,8 @@ proptest! {
     fn rounding_is_symmetric_about_zero(minor in -i64::MAX..=i64::MAX, ratio in ratio()) {
         let here = Money::new(minor, Currency::EUR).scaled(ratio).map(|money| i128::from(money.minor));
         let there = Money::new(-minor, Currency::EUR).scaled(ratio).map(|money| -i128::from(money.minor));
-        // i64 has one more amount below zero than above, so at that edge alone one side fits and the other does not.
+        // i64 has one more amount below zero than above, so at that edge alone one side fits and the other
+        // does not.
         if let (Ok(here), Ok(there)) = (here, there) {
             prop_assert_eq!(here, there);
         }

@@ -1,4 +1,5 @@
-//! No floating point anywhere near an amount: the sources of this crate and of every domain crate are read for it.
+//! No floating point anywhere near an amount: the sources of this crate and of every domain crate are read
+//! for it.
 //!
 //! The lint `float_arithmetic` sees arithmetic; this also sees a type, a cast and a literal.
 

@@ -1,7 +1,8 @@
 //! The Order aggregate's adapter: bytes in, bytes out.
 //!
-//! Invariant: a command that gets past [`OrderAdapter::decode`] keeps every promise of `commands.proto`. Deliberately absent: the
-//! meaning of inventory's events ([`crate::subscriptions`]), and where answers come from ([`crate::prices`], [`crate::customers`]).
+//! Invariant: a command that gets past [`OrderAdapter::decode`] keeps every promise of `commands.proto`.
+//! Deliberately absent: the meaning of inventory's events ([`crate::subscriptions`]), and where answers come
+//! from ([`crate::prices`], [`crate::customers`]).
 
 mod commands;
 mod events;

@@ -1,13 +1,15 @@
 //! Who may order, and where to: customers' answer, asked for in Prepare, for a whole batch at once.
 //!
-//! Invariant: nothing is decided on an answer that is older than [`Keep::good`]; with customers away, a command waits. Only good answers are
-//! remembered (an ACTIVE customer, who has the address): a customer or an address that was added a moment ago can be used. Tolerated: an address
-//! that was removed, or a customer that was suspended or erased, less than [`Keep::good`] ago is still taken; what can't be sent then is
+//! Invariant: nothing is decided on an answer that is older than [`Keep::good`]; with customers away, a
+//! command waits. Only good answers are remembered (an ACTIVE customer, who has the address): a customer or
+//! an address that was added a moment ago can be used. Tolerated: an address that was removed, or a customer
+//! that was suspended or erased, less than [`Keep::good`] ago is still taken; what can't be sent then is
 //! cancelled by fulfillment (UNDELIVERABLE).
 //!
-//! `PlaceOrder` names no customer. Which one an order belongs to is remembered from its creation, or from its state when that comes into memory
-//! ([`holders`]). That is a hint: the decision compares it with the order's own customer, and is not made on another's answer. Deliberately
-//! absent: transport (see [`grpc`]), and any reaction to customers' events.
+//! `PlaceOrder` names no customer. Which one an order belongs to is remembered from its creation, or from its
+//! state when that comes into memory ([`holders`]). That is a hint: the decision compares it with the order's
+//! own customer, and is not made on another's answer. Deliberately absent: transport (see [`grpc`]), and any
+//! reaction to customers' events.
 
 mod fixed;
 pub mod grpc;
@@ -43,7 +45,8 @@ pub struct Question {
 /// Knows customers.
 #[async_trait]
 pub trait CustomerSource: Send + Sync + 'static {
-    /// The answer to each of `questions` (at most [`QUESTIONS_MAX`], none twice), in their order. One that failed costs no other its answer.
+    /// The answer to each of `questions` (at most [`QUESTIONS_MAX`], none twice), in their order. One that
+    /// failed costs no other its answer.
     async fn standings(&self, questions: &[Question]) -> Result<Vec<Result<Standing, LookupFailed>>, LookupFailed>;
 }
 
@@ -100,7 +103,8 @@ impl Customers {
         self.holders.belongs(order, customer);
     }
 
-    /// Fills in the answers that `commands` lack; one result for each command. One whose customer is not known stays as it is.
+    /// Fills in the answers that `commands` lack; one result for each command. One whose customer is not
+    /// known stays as it is.
     pub async fn check(&self, commands: &mut [&mut Command]) -> Vec<Result<(), LookupFailed>> {
         self.check_at(commands, Instant::now()).await
     }
@@ -134,7 +138,8 @@ impl Customers {
         open
     }
 
-    /// What `command` needs to know and does not; `None` if that is nothing, or if it is not known whose order it is.
+    /// What `command` needs to know and does not; `None` if that is nothing, or if it is not known whose
+    /// order it is.
     fn question(&self, command: &Command) -> Option<Question> {
         match command {
             Command::CreateOrder { order, customer, account: None, .. } => {

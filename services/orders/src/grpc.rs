@@ -1,7 +1,8 @@
 //! `OrderService`.
 //!
-//! Invariant: a mutation reaches the same actor through the same claims as its twin on Kafka, and is answered after its commit. A read says
-//! how it was made. Deliberately absent: deadlines and message sizes, which the platform's server keeps; and where the actor lives.
+//! Invariant: a mutation reaches the same actor through the same claims as its twin on Kafka, and is answered
+//! after its commit. A read says how it was made. Deliberately absent: deadlines and message sizes, which the
+//! platform's server keeps; and where the actor lives.
 
 mod list;
 mod many;
@@ -28,7 +29,8 @@ use crate::{
     status::{not_found, rejected},
 };
 
-/// Adds `OrderService` to `server`. Orders are reached through `router`; what spans many of them is asked of `queries`.
+/// Adds `OrderService` to `server`. Orders are reached through `router`; what spans many of them is asked of
+/// `queries`.
 #[must_use]
 pub fn register(server: Server, router: Arc<dyn Router>, queries: Arc<dyn Queries>) -> Server {
     let hub = watch::Hub::new(queries.clone());

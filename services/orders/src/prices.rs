@@ -1,7 +1,8 @@
 //! What a unit costs, asked in Prepare: for a whole batch at once, remembered for seconds.
 //!
-//! Invariant: a price is never used later than [`Keep::known`] after it was asked for; with inventory away, a command waits rather than
-//! take an old one. Deliberately absent: transport (see [`grpc`]) and any reaction to `PriceSet`.
+//! Invariant: a price is never used later than [`Keep::known`] after it was asked for; with inventory away, a
+//! command waits rather than take an old one. Deliberately absent: transport (see [`grpc`]) and any reaction
+//! to `PriceSet`.
 
 mod fixed;
 pub mod grpc;
@@ -25,8 +26,8 @@ pub const SKUS_MAX: usize = 1000;
 /// Knows what a unit costs.
 #[async_trait]
 pub trait PriceSource: Send + Sync + 'static {
-    /// The price of each of `skus` (at most [`SKUS_MAX`], none twice), in their order; `None` for one that is not known or has no price. One that
-    /// failed costs no other its answer.
+    /// The price of each of `skus` (at most [`SKUS_MAX`], none twice), in their order; `None` for one that is
+    /// not known or has no price. One that failed costs no other its answer.
     async fn prices(&self, skus: &[Sku]) -> Result<Vec<Result<Option<Money>, LookupFailed>>, LookupFailed>;
 }
 

@@ -1,13 +1,15 @@
 //! The read model behind `ListOrders`: its row, the statement that writes it, and all that read from it.
 //!
-//! Deliberately absent: what is not searched for. A page's orders are read from the aggregates' own table, in the same statement.
+//! Deliberately absent: what is not searched for. A page's orders are read from the aggregates' own table, in
+//! the same statement.
 
 use holdfast_core::Aggregate;
 use holdfast_orders_domain::Order;
 use holdfast_postgres::{Query, View};
 use serde_json::{Value, json};
 
-/// How the read model is written. A row is inserted when the order is created; afterwards only the status can differ.
+/// How the read model is written. A row is inserted when the order is created; afterwards only the status can
+/// differ.
 pub const VIEW: View = View {
     name: "orders_view",
     kind: Order::KIND,
@@ -23,10 +25,11 @@ pub const BY_IDS: Query = Query {
     sql: "select key, version, schema, state from aggregates where key = any($1::text[]) and kind = 'order'",
 };
 
-/// Those of the given orders that have a later version than the one that is known. `$1` ids, `$2` known versions.
+/// Those of the given orders that have a later version than the one that is known. `$1` ids, `$2` known
+/// versions.
 ///
-/// `limit 1` says nothing about the answer, the key does; it says that each order is looked up by itself, whatever size the planner believes
-/// the table to have.
+/// `limit 1` says nothing about the answer, the key does; it says that each order is looked up by itself,
+/// whatever size the planner believes the table to have.
 pub const NEWER: Query = Query {
     name: "orders.newer",
     sql: "select a.key, a.version, a.schema, a.state \
@@ -37,9 +40,10 @@ pub const NEWER: Query = Query {
           ) as a",
 };
 
-/// A page: per status the newest rows below the position, in the order of an index; then the newest of these; then their orders. So a page
-/// costs its size times the number of statuses, however many orders there are. `$1` statuses, `$2` created from (inclusive), `$3` and `$4`
-/// the position (exclusive), `$5` rows; `$6` the customer. `limit 1` as in [`NEWER`].
+/// A page: per status the newest rows below the position, in the order of an index; then the newest of these;
+/// then their orders. So a page costs its size times the number of statuses, however many orders there are.
+/// `$1` statuses, `$2` created from (inclusive), `$3` and `$4` the position (exclusive), `$5` rows; `$6` the
+/// customer. `limit 1` as in [`NEWER`].
 macro_rules! page {
     ($range:literal, $newest:literal) => {
         concat!(
@@ -76,8 +80,9 @@ pub const PAGE: Query = Query {
     ),
 };
 
-/// A page of one customer's orders. Between its two bounds customer and status are what they are to be; said so, rather than by `=`, only
-/// the customers' index answers. Else the planner may walk everybody's orders of a status, as long as it does not know better.
+/// A page of one customer's orders. Between its two bounds customer and status are what they are to be; said
+/// so, rather than by `=`, only the customers' index answers. Else the planner may walk everybody's orders of
+/// a status, as long as it does not know better.
 pub const PAGE_OF_CUSTOMER: Query = Query {
     name: "orders.page_of_customer",
     sql: page!(

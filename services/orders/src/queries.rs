@@ -1,7 +1,7 @@
 //! Reads of many orders, or of what changed, from what is stored.
 //!
-//! Invariant: each is one statement and so one snapshot, and is bounded by its caller. Deliberately absent: SQL ([`crate::projection`]),
-//! and reads of one order, which the router answers.
+//! Invariant: each is one statement and so one snapshot, and is bounded by its caller. Deliberately absent:
+//! SQL ([`crate::projection`]), and reads of one order, which the router answers.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -113,7 +113,8 @@ fn order(row: &Row) -> Result<Option<v1::Order>, StoreError> {
     stored(&key, version.cast_unsigned(), schema.cast_unsigned(), &state)
 }
 
-/// A stored order as others see it; `None` if it is but the memory of news about an order that does not exist.
+/// A stored order as others see it; `None` if it is but the memory of news about an order that does not
+/// exist.
 ///
 /// # Errors
 /// [`StoreError::Broken`] if this build can't read it.

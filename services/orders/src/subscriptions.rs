@@ -1,7 +1,7 @@
 //! What the events of inventory, payments and fulfillment mean to an order.
 //!
-//! Reads tolerantly: only what the order needs is looked at, so that others may add to their events. Deliberately absent: events that
-//! change nothing here; the runtime passes over types that nobody handles.
+//! Reads tolerantly: only what the order needs is looked at, so that others may add to their events.
+//! Deliberately absent: events that change nothing here; the runtime passes over types that nobody handles.
 
 use holdfast_adapter::{body, check};
 use holdfast_core::{
@@ -108,7 +108,8 @@ fn shipment_cancelled(message: &Message) -> Result<Command, Refused> {
     let cause = match cancellation.cause() {
         fulfillment::CancellationCause::CancellationRequested => ShipmentCause::CancellationRequested,
         fulfillment::CancellationCause::Undeliverable => ShipmentCause::Undeliverable,
-        // An order that has cancelled itself takes no notice; of what a later build adds, the least that can be said is that it won't ship.
+        // An order that has cancelled itself takes no notice; of what a later build adds, the least that can
+        // be said is that it won't ship.
         _ => ShipmentCause::Warehouse,
     };
     Ok(Command::ShipmentCancelled { cause })

@@ -1,7 +1,8 @@
 //! The Payment aggregate's adapter: bytes in, bytes out.
 //!
-//! Invariant: a command that gets past [`PaymentAdapter::decode`] keeps every promise of `commands.proto`. Deliberately absent: the meaning
-//! of orders' events ([`crate::subscriptions`]), and the calls to the provider themselves ([`crate::perform`]).
+//! Invariant: a command that gets past [`PaymentAdapter::decode`] keeps every promise of `commands.proto`.
+//! Deliberately absent: the meaning of orders' events ([`crate::subscriptions`]), and the calls to the
+//! provider themselves ([`crate::perform`]).
 
 mod commands;
 mod effects;

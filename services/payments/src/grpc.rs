@@ -1,7 +1,8 @@
 //! `PaymentService`.
 //!
-//! Invariant: a mutation reaches the same actor through the same claims as its twin on Kafka, and is answered after its commit, not after the
-//! provider. Deliberately absent: what the provider says, which nobody may say by gRPC.
+//! Invariant: a mutation reaches the same actor through the same claims as its twin on Kafka, and is answered
+//! after its commit, not after the provider. Deliberately absent: what the provider says, which nobody may
+//! say by gRPC.
 
 use std::sync::Arc;
 

@@ -1,13 +1,15 @@
 //! Makes the calls to the provider, one attempt at a time, until their outcome is known.
 //!
-//! Invariant: money moves once, whatever fails. Every attempt sends the same parameters under the same key, which makes repeats one call.
-//! Two things end a key: the provider has *stored* a failure for it and will repeat that for ever, or forgets keys ([`KEY_LIFE`]). Only then
-//! is another key used, made from the first one, and only after the provider, asked by what the call carries, has proven that nothing
-//! happened. A failure that is not stored ends no key: the call may still come to be executed. Attempts share nothing but what is in the
-//! effect, so the keys before the one that counts are walked again each time; what is stored for them does no harm.
-//! A charge whose outcome is not known is asked for for ever, and never guessed. An answer about another order, charge, refund or amount than was asked
-//! is no outcome: it ends the attempt as a contradiction (`asked`), whatever else it says. Deliberately absent: waiting between attempts,
-//! which is the owner's, by [`Again`].
+//! Invariant: money moves once, whatever fails. Every attempt sends the same parameters under the same key,
+//! which makes repeats one call. Two things end a key: the provider has *stored* a failure for it and will
+//! repeat that for ever, or forgets keys ([`KEY_LIFE`]). Only then is another key used, made from the first
+//! one, and only after the provider, asked by what the call carries, has proven that nothing happened. A
+//! failure that is not stored ends no key: the call may still come to be executed. Attempts share nothing but
+//! what is in the effect, so the keys before the one that counts are walked again each time; what is stored
+//! for them does no harm. A charge whose outcome is not known is asked for for ever, and never guessed. An
+//! answer about another order, charge, refund or amount than was asked is no outcome: it ends the attempt as
+//! a contradiction (`asked`), whatever else it says. Deliberately absent: waiting between attempts, which is
+//! the owner's, by [`Again`].
 
 mod asked;
 
@@ -27,7 +29,8 @@ use crate::{
 /// For so long after the first attempt a key is relied on. Providers forget keys after a day.
 pub const KEY_LIFE: Duration = Duration::from_hours(23);
 
-/// For so long after that nothing is sent: a call under the old key may still be under way, and could not be found yet.
+/// For so long after that nothing is sent: a call under the old key may still be under way, and could not be
+/// found yet.
 pub const QUIET: Duration = Duration::from_mins(15);
 
 /// Keys of one period at most. More stored failures in a row than that wait for the next.
@@ -39,7 +42,8 @@ const SKEW: Duration = Duration::from_mins(10);
 /// The pause before the next attempt where an operator has to look at the cause first.
 const STUCK_AFTER: Duration = Duration::from_mins(1);
 
-/// Why the outcome is not known yet: a reason in `UPPER_SNAKE_CASE`, and when to ask again, if that is known better than by backing off.
+/// Why the outcome is not known yet: a reason in `UPPER_SNAKE_CASE`, and when to ask again, if that is known
+/// better than by backing off.
 fn because(reason: &'static str) -> Again {
     Again { reason: reason.to_owned(), after: None }
 }
@@ -305,7 +309,8 @@ impl Attempt<'_> {
         Asked { source: self.name, order_id: self.order_id, charge: None, amount: Some(charge.amount) }
     }
 
-    /// What was asked of a charge that is known. Its amount is no part of the call: the payment compares what moved.
+    /// What was asked of a charge that is known. Its amount is no part of the call: the payment compares what
+    /// moved.
     fn asked_of<'a>(&'a self, reference: &'a str) -> Asked<'a> {
         Asked { source: self.name, order_id: self.order_id, charge: Some(reference), amount: None }
     }

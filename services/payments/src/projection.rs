@@ -1,7 +1,7 @@
 //! The read model of stopped payments: its row, the statement that writes it, and what reads from it.
 //!
-//! Invariant: a payment has a row if and only if the provider contradicted what was asked of it. Deliberately absent: every other payment, which is
-//! asked for by its order.
+//! Invariant: a payment has a row if and only if the provider contradicted what was asked of it. Deliberately
+//! absent: every other payment, which is asked for by its order.
 
 use holdfast_core::{Aggregate, Timestamp, port::store::StoreError};
 use holdfast_payments_domain::{Contradiction, Payment};
@@ -63,7 +63,8 @@ pub async fn stopped(store: &PgStore, rows_max: u32) -> Result<(Vec<Stopped>, u6
     Ok((stopped.collect::<Result<_, StoreError>>()?, u64::try_from(all).unwrap_or(0)))
 }
 
-/// The row of the payment `key`; `None` unless it is stopped. The first one stands: a payment that is stopped notes its order's cancellation at most.
+/// The row of the payment `key`; `None` unless it is stopped. The first one stands: a payment that is stopped
+/// notes its order's cancellation at most.
 pub(crate) fn row(state: &Payment, key: &str) -> Option<Value> {
     let details = state.details()?;
     let Contradiction { source, subject, asked, answered } = details.contradiction.as_ref()?;

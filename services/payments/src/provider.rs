@@ -1,8 +1,9 @@
 //! The port to a payment provider.
 //!
-//! An adapter makes one call and says what came of it, no more. Invariant: [`Failure`] tells apart what is final, what did not begin and
-//! what may have happened; the caller repeats a call by that (see [`crate::perform`]), so that money moves once. `key` makes repeats of a
-//! call one call. Each answer says which order, charge and amount it is about, so that it can be held against what was asked. Deliberately
+//! An adapter makes one call and says what came of it, no more. Invariant: [`Failure`] tells apart what is
+//! final, what did not begin and what may have happened; the caller repeats a call by that (see
+//! [`crate::perform`]), so that money moves once. `key` makes repeats of a call one call. Each answer says
+//! which order, charge and amount it is about, so that it can be held against what was asked. Deliberately
 //! absent: that comparison, trying again, rates, and anything that is one provider's alone.
 
 use async_trait::async_trait;
@@ -108,7 +109,8 @@ pub enum Failure {
         /// The charge that was refused, if the provider says which.
         charge: Option<Box<Charge>>,
     },
-    /// The provider did not begin, and may later: too many requests, or another one with this key is under way.
+    /// The provider did not begin, and may later: too many requests, or another one with this key is under
+    /// way.
     #[error("not now: {reason}")]
     Busy {
         /// `RATE_LIMITED` or `IN_PROGRESS`.
@@ -125,7 +127,8 @@ pub enum Failure {
     /// The provider failed. It may have happened.
     #[error("the provider failed")]
     Failed {
-        /// Whether this is what the provider has stored for the key, so that the key will never give another answer.
+        /// Whether this is what the provider has stored for the key, so that the key will never give another
+        /// answer.
         stored: bool,
     },
     /// The key was used before with other parameters: a defect of ours.
@@ -157,7 +160,8 @@ pub trait Provider: Send + Sync + 'static {
     /// Gives money back.
     async fn refund(&self, refund: &NewRefund<'_>, key: &str) -> Result<Refund, Failure>;
 
-    /// The order's charge, of those that were begun at or after `since`; the one that got furthest. `None` proves that there is none.
+    /// The order's charge, of those that were begun at or after `since`; the one that got furthest. `None`
+    /// proves that there is none.
     async fn find(&self, order_id: &str, since: Timestamp) -> Result<Option<Charge>, Failure>;
 
     /// A charge by its reference.

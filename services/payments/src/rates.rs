@@ -1,7 +1,8 @@
 //! What a currency is worth in the books.
 //!
-//! The shop keeps its books in one currency; a source knows which, and the rates to it, as fractions. Invariant: a currency is worth exactly
-//! one of itself, and nobody is asked for that. Deliberately absent: remembering rates. What counts is the one when the money moves.
+//! The shop keeps its books in one currency; a source knows which, and the rates to it, as fractions.
+//! Invariant: a currency is worth exactly one of itself, and nobody is asked for that. Deliberately absent:
+//! remembering rates. What counts is the one when the money moves.
 
 mod http;
 mod table;
@@ -25,7 +26,8 @@ pub trait RateSource: Send + Sync + 'static {
     /// The books' currency.
     fn books(&self) -> Currency;
 
-    /// What one major unit of `from`, which is another currency, is worth in the books' now; `None` if there is no rate.
+    /// What one major unit of `from`, which is another currency, is worth in the books' now; `None` if there
+    /// is no rate.
     async fn ask(&self, from: Currency) -> Result<Option<FxRate>, Unavailable>;
 }
 

@@ -1,12 +1,15 @@
-//! A payment provider to try things out with: an HTTP server that speaks the part of Stripe's API that is used here.
+//! A payment provider to try things out with: an HTTP server that speaks the part of Stripe's API that is
+//! used here.
 //!
-//! It keeps a ledger of its own (`GET /ledger`), which a checker compares with what others believe; remembers idempotency keys and repeats
-//! what it stored for them, failures included; refuses a key with other parameters; and fails in every way that a provider can, by
-//! dice that depend on the seed and on what is asked, not on when. It posts signed webhooks, late, twice and out of order.
-//! Invariants: what it does to the ledger, it does once per key, whatever the answer was; books that are kept in a directory ([`Simulator::open`])
-//! outlive the process, with keys, counters and webhooks that were not taken, and are written before an answer or a webhook leaves; no id is ever given
-//! twice. Deliberately absent: cards, fees, time that passes (an authorization never lapses), and any claim to be Stripe where this project
-//! doesn't ask.
+//! It keeps a ledger of its own (`GET /ledger`), which a checker compares with what others believe; remembers
+//! idempotency keys and repeats what it stored for them, failures included; refuses a key with other
+//! parameters; and fails in every way that a provider can, by dice that depend on the seed and on what is
+//! asked, not on when. It posts signed webhooks, late, twice and out of order. Invariants: what it does to
+//! the ledger, it does once per key, whatever the answer was; books that are kept in a directory
+//! ([`Simulator::open`]) outlive the process, with keys, counters and webhooks that were not taken, and are
+//! written before an answer or a webhook leaves; no id is ever given twice. Deliberately absent: cards, fees,
+//! time that passes (an authorization never lapses), and any claim to be Stripe where this project doesn't
+//! ask.
 
 mod api;
 mod faults;
@@ -49,7 +52,8 @@ pub struct Config {
     pub seed: u64,
     /// How often it fails, and how.
     pub plan: Plan,
-    /// Of 1,000 payment methods, how many are declined (beside those that always are, such as `pm_card_chargeDeclined`).
+    /// Of 1,000 payment methods, how many are declined (beside those that always are, such as
+    /// `pm_card_chargeDeclined`).
     pub declines_per_mille: u32,
     /// How long it does not answer where it is to answer too late; longer than the caller waits.
     pub hang: Duration,
@@ -131,8 +135,8 @@ impl Simulator {
         Self::with(config, Books::default())
     }
 
-    /// With the ledger that is kept in `dir`; an empty one if there is none. Webhooks that were not taken are sent again. Has to be called within a
-    /// tokio runtime.
+    /// With the ledger that is kept in `dir`; an empty one if there is none. Webhooks that were not taken are
+    /// sent again. Has to be called within a tokio runtime.
     ///
     /// # Errors
     /// If the books can't be read as they were written, or another process has them open.

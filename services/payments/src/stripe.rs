@@ -1,11 +1,11 @@
 //! Stripe's HTTP API as a provider: `PaymentIntents` and refunds.
 //!
-//! One call is one request, form-encoded, with its `Idempotency-Key`; `answer` says what came of it, `amount` what Stripe can take.
-//! A charge is found by listing what was begun since and looking at the metadata: the search API would be one request, but lags behind by a
-//! minute or more, so its silence proves nothing; a list does. A search through hundreds of pages meets every failure there is, so a page is
-//! tried again at once.
-//! Deliberately absent: any other trying again, webhooks ([`crate::webhook`]), and
-//! customers: a payment method token is charged off session.
+//! One call is one request, form-encoded, with its `Idempotency-Key`; `answer` says what came of it, `amount`
+//! what Stripe can take. A charge is found by listing what was begun since and looking at the metadata: the
+//! search API would be one request, but lags behind by a minute or more, so its silence proves nothing; a
+//! list does. A search through hundreds of pages meets every failure there is, so a page is tried again at
+//! once. Deliberately absent: any other trying again, webhooks ([`crate::webhook`]), and customers: a payment
+//! method token is charged off session.
 
 pub mod amount;
 mod answer;
@@ -34,7 +34,8 @@ pub const BASE_URL: &str = "https://api.stripe.com";
 /// Rows of a page, the most that Stripe gives.
 const PAGE: usize = 100;
 
-/// Tries at one page, and how long each may take. Reading changes nothing, and a search has to fit into one attempt.
+/// Tries at one page, and how long each may take. Reading changes nothing, and a search has to fit into one
+/// attempt.
 const PAGE_TRIES: u32 = 6;
 const PAGE_PATIENCE: Duration = Duration::from_millis(1_500);
 

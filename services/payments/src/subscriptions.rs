@@ -1,7 +1,7 @@
 //! What the events of orders mean to a payment.
 //!
-//! Reads tolerantly: only what a payment needs is looked at, so that orders may add to its events. Deliberately absent: events that change
-//! nothing here; the runtime passes over types that nobody handles.
+//! Reads tolerantly: only what a payment needs is looked at, so that orders may add to its events.
+//! Deliberately absent: events that change nothing here; the runtime passes over types that nobody handles.
 
 use holdfast_adapter::{body, check};
 use holdfast_core::{
@@ -38,8 +38,8 @@ pub(crate) fn decode(message: &Message, settings: Settings) -> Option<Result<Com
     })
 }
 
-/// `holdfast.orders.v1.OrderReserved` with what payments needs of it. Not the contract's own message, whose JSON refuses
-/// fields it does not know.
+/// `holdfast.orders.v1.OrderReserved` with what payments needs of it. Not the contract's own message, whose
+/// JSON refuses fields it does not know.
 #[derive(Clone, PartialEq, prost::Message, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct OrderReserved {

@@ -1,9 +1,10 @@
 //! What Stripe reports by itself: signed webhooks, as commands for payments.
 //!
-//! Invariant: nothing is read before the signature over the exact bytes has been found good, by one of the `v1` signatures, compared in
-//! constant time, and made at most [`TOLERANCE`] ago. An event that comes again, however late, is the same message: its id is made of Stripe's, and
-//! the claim kept with it sees to the rest. Deliberately absent: events that mean nothing to a payment, which are taken and passed over,
-//! and amounts of charges that are not ours.
+//! Invariant: nothing is read before the signature over the exact bytes has been found good, by one of the
+//! `v1` signatures, compared in constant time, and made at most [`TOLERANCE`] ago. An event that comes again,
+//! however late, is the same message: its id is made of Stripe's, and the claim kept with it sees to the
+//! rest. Deliberately absent: events that mean nothing to a payment, which are taken and passed over, and
+//! amounts of charges that are not ours.
 
 use std::{sync::Arc, time::Duration};
 
@@ -82,8 +83,8 @@ pub enum Refused {
     Malformed,
 }
 
-/// Checks a webhook and reads it; the reports are none for an event that means nothing here. `secrets` are those in force, more than one
-/// while they are being changed.
+/// Checks a webhook and reads it; the reports are none for an event that means nothing here. `secrets` are
+/// those in force, more than one while they are being changed.
 pub fn webhook(secrets: &[String], headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<Vec<Report>, Refused> {
     let signature = headers.get(SIGNATURE).and_then(|value| value.to_str().ok()).ok_or(Refused::NoSignature)?;
     verify(secrets, signature, body, now)?;
@@ -171,8 +172,8 @@ struct Door {
     now: fn() -> Timestamp,
 }
 
-/// The route for webhooks: each is answered once it is committed, so that Stripe sends again what was not. A payment's own rejection is an
-/// answer; what cannot be taken now is 503, what never can be is 400.
+/// The route for webhooks: each is answered once it is committed, so that Stripe sends again what was not. A
+/// payment's own rejection is an answer; what cannot be taken now is 503, what never can be is 400.
 pub fn routes(secrets: Vec<String>, router: Arc<dyn Router>, now: fn() -> Timestamp) -> Routes {
     let door = Door { secrets: secrets.into(), router, now };
     Routes::new().route(PATH, post(take)).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).with_state(door)

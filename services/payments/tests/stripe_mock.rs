@@ -1,5 +1,6 @@
-//! Requests as Stripe's own mock server checks them against its published API. Run by `deploy/dev.sh conformance`, which starts it and names
-//! its address in `HOLDFAST_STRIPE_MOCK`; its answers are canned, so what they say is not looked at beyond that they can be read.
+//! Requests as Stripe's own mock server checks them against its published API. Run by `deploy/dev.sh
+//! conformance`, which starts it and names its address in `HOLDFAST_STRIPE_MOCK`; its answers are canned, so
+//! what they say is not looked at beyond that they can be read.
 #![allow(clippy::unwrap_used)]
 
 use std::{env, time::Duration};

@@ -1,11 +1,12 @@
 //! Configuration: flags, over `HOLDFAST_*` variables, over a TOML file, over defaults.
 //!
-//! Invariant: every given name is known and every value fits, or [`Config::load`] returns an [`Error`] that names key,
-//! value, source and what is allowed; an unknown `HOLDFAST_*` variable is an error like any other. An empty variable
-//! counts as unset. Secrets show nowhere: not in errors, `Debug`, or [`Config::render`].
+//! Invariant: every given name is known and every value fits, or [`Config::load`] returns an [`Error`] that
+//! names key, value, source and what is allowed; an unknown `HOLDFAST_*` variable is an error like any other.
+//! An empty variable counts as unset. Secrets show nowhere: not in errors, `Debug`, or [`Config::render`].
 //!
-//! Own code over `toml` rather than figment (its last release is old) or config (its errors don't name the variable).
-//! `OTEL_*` variables are read where they are used, under their standard names: see [`crate::telemetry`].
+//! Own code over `toml` rather than figment (its last release is old) or config (its errors don't name the
+//! variable). `OTEL_*` variables are read where they are used, under their standard names: see
+//! [`crate::telemetry`].
 
 use std::{
     collections::BTreeMap,
@@ -80,7 +81,8 @@ pub struct Payments {
     pub provider_url: String,
     /// The provider's secret key. Needed where payments is served.
     pub api_key: Option<Secret>,
-    /// By which the provider's own reports are told from others', separated by commas; none means that they are not taken.
+    /// By which the provider's own reports are told from others', separated by commas; none means that they
+    /// are not taken.
     pub webhook_secrets: Option<Secret>,
     /// Whether an amount is authorized first and captured by a call of its own.
     pub authorize_first: bool,

@@ -1,6 +1,7 @@
 //! The bounded contexts by name: the words that appear in configuration keys, labels and span attributes.
 //!
-//! Invariant: a name is a single lower-case word, so that it serves as topic prefix, schema name and metric label alike.
+//! Invariant: a name is a single lower-case word, so that it serves as topic prefix, schema name and metric
+//! label alike.
 //!
 //! Deliberately absent: what a context does.
 

@@ -1,7 +1,9 @@
-//! gRPC statuses that a program can act on: code, machine-readable reason, the fields at fault, when to come again.
+//! gRPC statuses that a program can act on: code, machine-readable reason, the fields at fault, when to come
+//! again.
 //!
 //! Invariant: every status built here carries `google.rpc.ErrorInfo` with domain [`DOMAIN`] and a reason in
-//! `UPPER_SNAKE_CASE`, and stays small enough for HTTP/2 headers, whatever text it was given. UNKNOWN can't be built.
+//! `UPPER_SNAKE_CASE`, and stays small enough for HTTP/2 headers, whatever text it was given. UNKNOWN can't
+//! be built.
 //!
 //! Deliberately absent: which rejection becomes which status; each context's `status.rs` has that one match.
 
@@ -32,7 +34,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem with a reason such as `EMPTY_ORDER`. A success or UNKNOWN becomes INTERNAL: neither is an answer.
+    /// A problem with a reason such as `EMPTY_ORDER`. A success or UNKNOWN becomes INTERNAL: neither is an
+    /// answer.
     pub fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
         debug_assert!(
             reason.starts_with(|c: char| c.is_ascii_uppercase())

@@ -1,9 +1,10 @@
 //! Liveness and readiness as registries of named checks.
 //!
-//! Invariant: ready means every registered check is ready *and* the process is not leaving; live never depends on
-//! anything outside the process, or a broker outage would restart every replica.
+//! Invariant: ready means every registered check is ready *and* the process is not leaving; live never
+//! depends on anything outside the process, or a broker outage would restart every replica.
 //!
-//! Deliberately absent: I/O. A check answers from what a loop noted last; it is asked on each probe and must not wait.
+//! Deliberately absent: I/O. A check answers from what a loop noted last; it is asked on each probe and must
+//! not wait.
 
 use std::sync::{
     Arc, PoisonError, RwLock,

@@ -3,7 +3,8 @@
 //! Invariant: no client can hold the port: a header has five seconds, a connection two minutes, the number of
 //! connections a bound; stopping takes at most [`Limits::grace`], even if clients are still connected.
 //!
-//! Deliberately absent: anything about the business, authentication (the port is for the cluster's inside), TLS.
+//! Deliberately absent: anything about the business, authentication (the port is for the cluster's inside),
+//! TLS.
 
 use std::{io, time::Duration};
 
@@ -83,8 +84,8 @@ fn answer(report: Report) -> impl IntoResponse {
     (code, [(header::CACHE_CONTROL, "no-store")], Json(report))
 }
 
-/// Serves until `stop`, then lets connections finish for [`Limits::grace`] and cuts the rest. For the operations port,
-/// `stop` is [`crate::Shutdown::ending`], so that probes see the draining.
+/// Serves until `stop`, then lets connections finish for [`Limits::grace`] and cuts the rest. For the
+/// operations port, `stop` is [`crate::Shutdown::ending`], so that probes see the draining.
 pub fn serve(
     listener: TcpListener,
     router: Router,

@@ -1,7 +1,7 @@
 //! A small HTTP client: one request, one answer of a bounded size, within a time; connections are kept.
 //!
-//! TLS is rustls with the Mozilla roots, as everywhere here. Deliberately absent: redirects, cookies, and trying again: whether that is safe,
-//! only the caller knows.
+//! TLS is rustls with the Mozilla roots, as everywhere here. Deliberately absent: redirects, cookies, and
+//! trying again: whether that is safe, only the caller knows.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! The `metrics` facade's recorder, rendered for Prometheus.
 //!
-//! Invariant: a histogram has buckets (seconds from 0.5 ms to 60 s; `_bytes` and `_records` have their own), never
-//! quantiles, so that instances can be added up. Names and labels are the recording code's duty: `holdfast_*`, base
-//! units, and never an aggregate id.
+//! Invariant: a histogram has buckets (seconds from 0.5 ms to 60 s; `_bytes` and `_records` have their own),
+//! never quantiles, so that instances can be added up. Names and labels are the recording code's duty:
+//! `holdfast_*`, base units, and never an aggregate id.
 //!
 //! Deliberately absent: a listener; `/metrics` is on the operations port.
 

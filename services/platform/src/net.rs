@@ -1,8 +1,9 @@
 //! Accepting connections under limits: what tonic and hyper leave open.
 //!
-//! Invariant: a connection costs a bounded time to prove that it speaks: if its first bytes (for HTTP/2 the preface)
-//! don't arrive in time it is cut, and while the server drains it is cut at once (hyperium/hyper#4170: graceful
-//! shutdown waits for such a connection for ever). A peer that stops reading is cut. Connections are counted.
+//! Invariant: a connection costs a bounded time to prove that it speaks: if its first bytes (for HTTP/2 the
+//! preface) don't arrive in time it is cut, and while the server drains it is cut at once
+//! (hyperium/hyper#4170: graceful shutdown waits for such a connection for ever). A peer that stops reading
+//! is cut. Connections are counted.
 //!
 //! Deliberately absent: TLS (above) and requests (above that).
 
@@ -41,8 +42,8 @@ pub struct Limits {
 /// How long to wait after a failed accept (out of file descriptors, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The connections of a listener, for as long as they are asked for. `draining` cuts those that have not opened yet,
-/// `cut` cuts all.
+/// The connections of a listener, for as long as they are asked for. `draining` cuts those that have not
+/// opened yet, `cut` cuts all.
 pub fn incoming(
     listener: TcpListener,
     limits: Limits,
@@ -57,7 +58,8 @@ pub fn incoming(
             loop {
                 match listener.accept().await {
                     Ok((stream, _)) => {
-                        // Without it small answers wait for acknowledgements; failing to set it is no reason to refuse.
+                        // Without it small answers wait for acknowledgements; failing to set it is no reason
+                        // to refuse.
                         let _ = stream.set_nodelay(true);
                         return Some((Ok(Guarded::new(stream, limits, draining, cut, Some(slot))), (listener, slots)));
                     }

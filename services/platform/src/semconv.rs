@@ -1,7 +1,8 @@
 //! OpenTelemetry attribute names: the one place that spells them.
 //!
 //! The messaging and RPC conventions are still in development, and v1.45 renames `messaging.system`; a change
-//! that follows a rename is made here. `tracing` accepts these constants as field names: `info_span!("x", { semconv::RPC_METHOD } = m)`.
+//! that follows a rename is made here. `tracing` accepts these constants as field names: `info_span!("x", {
+//! semconv::RPC_METHOD } = m)`.
 //!
 //! Deliberately absent: any attribute that could carry personal data.
 

@@ -1,13 +1,15 @@
 //! Leaving in good order.
 //!
-//! Invariant: from the first SIGTERM or SIGINT on, the process ends within delay + drain + flush, whatever hangs: each
-//! step has its deadline, a second signal ends it at once, and a thread of its own ends it even if the runtime is stuck.
+//! Invariant: from the first SIGTERM or SIGINT on, the process ends within delay + drain + flush, whatever
+//! hangs: each step has its deadline, a second signal ends it at once, and a thread of its own ends it even
+//! if the runtime is stuck.
 //!
-//! The steps: **leaving** (unready; load balancers look away) → delay → **stopping** (take no new work, finish what is
-//! in flight) → **ending** (the work returned or its time is up: connections are cut) → telemetry flushed → exit code.
+//! The steps: **leaving** (unready; load balancers look away) → delay → **stopping** (take no new work,
+//! finish what is in flight) → **ending** (the work returned or its time is up: connections are cut) →
+//! telemetry flushed → exit code.
 //!
-//! Deliberately absent: calling `exit`; the binary does, with [`Exit::code`]. The watchdog alone ends the process
-//! itself, and only where [`Plan::watchdog`] allows it.
+//! Deliberately absent: calling `exit`; the binary does, with [`Exit::code`]. The watchdog alone ends the
+//! process itself, and only where [`Plan::watchdog`] allows it.
 
 use std::{future::Future, io, pin::pin, time::Duration};
 
@@ -99,8 +101,8 @@ impl Shutdown {
         &self.ending
     }
 
-    /// Runs `work` until it returns by itself or a signal asks to leave; then takes the steps. `flush` may block.
-    /// Returns how it ended and, unless it was cut short, what the work returned.
+    /// Runs `work` until it returns by itself or a signal asks to leave; then takes the steps. `flush` may
+    /// block. Returns how it ended and, unless it was cut short, what the work returned.
     pub async fn run<W: Future>(
         &self,
         plan: Plan,
@@ -161,8 +163,9 @@ const WATCHDOG_MARGIN: Duration = Duration::from_secs(2);
 pub struct Signals(mpsc::Receiver<()>);
 
 impl Signals {
-    /// SIGTERM and SIGINT. From here on they no longer end the process by themselves: call it first thing, since a
-    /// signal that comes before kills the process; those that come between here and [`Shutdown::run`] are kept.
+    /// SIGTERM and SIGINT. From here on they no longer end the process by themselves: call it first thing,
+    /// since a signal that comes before kills the process; those that come between here and [`Shutdown::run`]
+    /// are kept.
     pub fn listen() -> io::Result<Self> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

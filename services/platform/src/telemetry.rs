@@ -1,15 +1,17 @@
 //! Traces and logs of a process: one subscriber, set up once.
 //!
-//! Invariant: every log line carries `trace_id`, `span_id` and `correlation_id` of the span it was written in, whatever
-//! the log filter hides and whether or not the trace is sampled or exported; spans are flushed before the process ends.
+//! Invariant: every log line carries `trace_id`, `span_id` and `correlation_id` of the span it was written
+//! in, whatever the log filter hides and whether or not the trace is sampled or exported; spans are flushed
+//! before the process ends.
 //!
-//! Standard variables are read under their own names: `OTEL_EXPORTER_OTLP_ENDPOINT` or `…_TRACES_ENDPOINT` switch the
-//! exporter on (TLS by `https`), `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` describe the process (without the former each
-//! context is a service of its own, also where several share a process),
-//! `OTEL_TRACES_SAMPLER` with `…_ARG` wins over our ratio, `OTEL_SDK_DISABLED` and `OTEL_TRACES_EXPORTER=none` switch off.
+//! Standard variables are read under their own names: `OTEL_EXPORTER_OTLP_ENDPOINT` or `…_TRACES_ENDPOINT`
+//! switch the exporter on (TLS by `https`), `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` describe the
+//! process (without the former each context is a service of its own, also where several share a process),
+//! `OTEL_TRACES_SAMPLER` with `…_ARG` wins over our ratio, `OTEL_SDK_DISABLED` and
+//! `OTEL_TRACES_EXPORTER=none` switch off.
 //!
-//! Deliberately absent: metrics over OTLP (Prometheus asks, see [`crate::metrics`]); logs over OTLP (a collector reads
-//! them); sampling by outcome, see [`sampling`].
+//! Deliberately absent: metrics over OTLP (Prometheus asks, see [`crate::metrics`]); logs over OTLP (a
+//! collector reads them); sampling by outcome, see [`sampling`].
 
 use std::{io, sync::Mutex, time::Duration};
 
@@ -73,7 +75,8 @@ impl Settings {
     }
 }
 
-/// `holdfast-orders` for one context, `holdfast` for several: what belongs to one of them goes out under that one's name, see [`export`].
+/// `holdfast-orders` for one context, `holdfast` for several: what belongs to one of them goes out under that
+/// one's name, see [`export`].
 pub fn service_name(contexts: &[Context]) -> String {
     match contexts {
         [one] => format!("holdfast-{one}"),
@@ -241,7 +244,8 @@ fn log_panics() {
     }));
 }
 
-/// The span of a unit of work in a context, so that one process can serve several and traces still tell them apart.
+/// The span of a unit of work in a context, so that one process can serve several and traces still tell them
+/// apart.
 pub fn context_span(context: Context) -> tracing::Span {
     tracing::info_span!("context", { semconv::CONTEXT } = context.as_str())
 }

@@ -1,7 +1,7 @@
 //! A whole process: telemetry to a collector, both ports, signals, exit codes.
 //!
-//! The test starts itself again as a child (the variable [`CHILD`] says so), because telemetry is set up once per
-//! process, standard variables are read from the environment, and exit codes need a process to exit.
+//! The test starts itself again as a child (the variable [`CHILD`] says so), because telemetry is set up once
+//! per process, standard variables are read from the environment, and exit codes need a process to exit.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests count as outside of tests")]
 

@@ -9,6 +9,7 @@ pub trait Clock: Send + Sync + 'static {
     /// The wall clock. May jump; never compared with the database's.
     fn now(&self) -> Timestamp;
 
-    /// Time since some fixed point of this machine, which goes on while the machine sleeps (`CLOCK_BOOTTIME`) and never goes back.
+    /// Time since some fixed point of this machine, which goes on while the machine sleeps (`CLOCK_BOOTTIME`)
+    /// and never goes back.
     fn boot(&self) -> Duration;
 }

@@ -1,12 +1,13 @@
 //! Batches that can't be decompressed, passed record by record.
 //!
-//! Such a batch was damaged on its way, or decompresses to more than `receive.message.max.bytes` (librdkafka's limit
-//! for both): the first may pass, the second never does. So what fails [`TRIES`] times in a row is passed, each of its
-//! offsets by name. How many records a batch has is its sender's choice, and each fetch of it costs a decompression:
-//! its end is searched first, by doubling steps and then by halves, and its offsets are answered from memory.
-//! Invariant: only offsets of that batch are passed. An error names its batch's first offset, so another batch of the
-//! kind, behind good ones, is not taken for the same. State is kept in the stream: a caller that gives up waiting
-//! goes on later. Deliberately absent: reading such a batch in pieces.
+//! Such a batch was damaged on its way, or decompresses to more than `receive.message.max.bytes`
+//! (librdkafka's limit for both): the first may pass, the second never does. So what fails [`TRIES`] times in
+//! a row is passed, each of its offsets by name. How many records a batch has is its sender's choice, and
+//! each fetch of it costs a decompression: its end is searched first, by doubling steps and then by halves,
+//! and its offsets are answered from memory. Invariant: only offsets of that batch are passed. An error names
+//! its batch's first offset, so another batch of the kind, behind good ones, is not taken for the same. State
+//! is kept in the stream: a caller that gives up waiting goes on later. Deliberately absent: reading such a
+//! batch in pieces.
 
 use std::time::{Duration, Instant};
 
@@ -163,8 +164,8 @@ impl KafkaStream {
 mod tests {
     use super::*;
 
-    /// The end of a batch of `records` from 100 on, with another of the kind behind ten good records; and how many
-    /// fetches it took.
+    /// The end of a batch of `records` from 100 on, with another of the kind behind ten good records; and how
+    /// many fetches it took.
     fn found(records: u64) -> (u64, u32) {
         let end = 100 + records;
         let mut search =

@@ -1,4 +1,5 @@
-//! The suites that every log and every publisher passes, on Kafka. Both harnesses write and read by plain rdkafka, not by the adapter.
+//! The suites that every log and every publisher passes, on Kafka. Both harnesses write and read by plain
+//! rdkafka, not by the adapter.
 
 use std::{sync::Arc, time::Duration};
 

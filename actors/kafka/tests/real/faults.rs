@@ -21,8 +21,8 @@ use crate::rig::{context, next, number, open, own_broker, patiently, rows, until
 /// Brokers of one's own, one at a time: they are heavy.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// One stream and one publisher live through three deaths of the broker while calls overlap. Kafka acknowledges from its page cache, which
-/// survives SIGKILL, so every row must be there once and in order.
+/// One stream and one publisher live through three deaths of the broker while calls overlap. Kafka
+/// acknowledges from its page cache, which survives SIGKILL, so every row must be there once and in order.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_broker_costs_time_but_no_record_and_no_order() {
     let _alone = ALONE.lock().await;
@@ -79,7 +79,8 @@ async fn a_killed_broker_costs_time_but_no_record_and_no_order() {
     assert_eq!(log.watermarks(&topic, PartitionId(0)).await.map(|(_, end)| end), Ok(6_000));
 }
 
-/// Rows not acknowledged when the producer is replaced in the middle of an outage go out again, and first occurrences keep their order.
+/// Rows not acknowledged when the producer is replaced in the middle of an outage go out again, and first
+/// occurrences keep their order.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_during_an_outage_keeps_first_occurrences_in_order() {
     let _alone = ALONE.lock().await;
@@ -130,7 +131,8 @@ async fn members_outlive_a_broker_restart() {
     patiently(member.leave()).await;
 }
 
-/// Leaving while the coordinator is away ends in time (rust-rdkafka#509, librdkafka#5327: closing then hangs or crashes).
+/// Leaving while the coordinator is away ends in time (rust-rdkafka#509, librdkafka#5327: closing then hangs
+/// or crashes).
 #[tokio::test(flavor = "multi_thread")]
 async fn leaving_without_a_coordinator_ends_in_time() {
     let _alone = ALONE.lock().await;

@@ -39,8 +39,8 @@ async fn records_come_in_order_from_the_offset_asked_for() {
     assert_eq!(log.watermarks(&topic, PartitionId(1)).await, Ok((0, 1_000)));
 }
 
-/// rust-rdkafka#535: dropping a split queue strands its partition. Here the partition is unassigned with it, and what was prefetched for
-/// one stream never shows up in the next.
+/// rust-rdkafka#535: dropping a split queue strands its partition. Here the partition is unassigned with it,
+/// and what was prefetched for one stream never shows up in the next.
 #[tokio::test]
 async fn a_partition_opened_again_yields_exactly_from_the_offset_given() {
     let config = context(broker().await.brokers(), 1).await;
@@ -197,7 +197,8 @@ async fn a_deleted_topic_ends_its_stream() {
     assert_eq!(ended.await.expect("in time").map(drop), Err(LogError::NoSuchTopic(topic)));
 }
 
-/// New partitions are read from their first record on (KAFKA-12261: `auto.offset.reset=latest` would lose some).
+/// New partitions are read from their first record on (KAFKA-12261: `auto.offset.reset=latest` would lose
+/// some).
 #[tokio::test]
 async fn partitions_added_live_are_read_from_their_first_record() {
     let config = context(broker().await.brokers(), 1).await;
@@ -266,8 +267,8 @@ async fn send_compressed(brokers: &str, topic: &str, records: usize, bytes: usiz
     sent.await.expect("it ends").expect("the broker takes it");
 }
 
-/// Batches that decompress to 80 MB, which librdkafka gives as an error for ever, are passed by name, each without a fetch for each of its
-/// records; what lies between and behind them is read.
+/// Batches that decompress to 80 MB, which librdkafka gives as an error for ever, are passed by name, each
+/// without a fetch for each of its records; what lies between and behind them is read.
 #[tokio::test]
 async fn batches_that_cannot_be_decompressed_are_passed() {
     const RECORDS: u64 = 20_000;
@@ -348,7 +349,8 @@ async fn foreign_records_arrive_as_they_are() {
     assert_eq!(record.headers.0, [("\u{fffd}\u{fffd}".into(), Some(Bytes::from_static(b"v")))]);
 }
 
-/// Sends a record with a header whose name isn't UTF-8; rust-rdkafka's types don't allow one, so the bytes go in by the back door.
+/// Sends a record with a header whose name isn't UTF-8; rust-rdkafka's types don't allow one, so the bytes go
+/// in by the back door.
 async fn raw_header_name(brokers: &str, topic: &str) {
     let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
     let sending = tokio::task::spawn_blocking(move || {
@@ -356,7 +358,8 @@ async fn raw_header_name(brokers: &str, topic: &str) {
         let headers = rdkafka::message::OwnedHeaders::new();
         let native = std::ptr::from_ref(headers.as_borrowed()).cast_mut().cast();
         #[allow(unsafe_code)]
-        // SAFETY: a borrowed list of headers is librdkafka's own list by another type; name and value are copied.
+        // SAFETY: a borrowed list of headers is librdkafka's own list by another type; name and value are
+        // copied.
         unsafe {
             rdkafka::bindings::rd_kafka_header_add(native, [0xff_u8, 0xfe].as_ptr().cast(), 2, b"v".as_ptr().cast(), 1);
         }

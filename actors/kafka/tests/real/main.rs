@@ -1,4 +1,5 @@
-//! The adapter against a real broker: laws of the ports, and a pin for each known defect of librdkafka that the adapter works around.
+//! The adapter against a real broker: laws of the ports, and a pin for each known defect of librdkafka that
+//! the adapter works around.
 
 mod conformance;
 mod faults;

@@ -79,8 +79,8 @@ async fn two_members_by_the_consumer_protocol_share_and_hand_over() {
     two_members_share_and_hand_over(GroupProtocol::Consumer).await;
 }
 
-/// The session outlasts the test's patience: only a member that says that it leaves is replaced in time. Closing a consumer too soon after
-/// it unsubscribed kept librdkafka from saying so, about every other time.
+/// The session outlasts the test's patience: only a member that says that it leaves is replaced in time.
+/// Closing a consumer too soon after it unsubscribed kept librdkafka from saying so, about every other time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_leaves_is_replaced_before_its_session_ends() {
     let quick = [("heartbeat.interval.ms".to_owned(), "200".to_owned())].into();
@@ -126,7 +126,8 @@ async fn partitions_added_live_reach_the_members() {
     patiently(first.leave()).await;
 }
 
-/// The member reads nothing, moves no offset, and its topic is read by the log, at once and while the group rebalances.
+/// The member reads nothing, moves no offset, and its topic is read by the log, at once and while the group
+/// rebalances.
 #[tokio::test(flavor = "multi_thread")]
 async fn data_is_read_by_the_log_while_members_come_and_go() {
     let config = context(broker().await.brokers(), 2).await;
@@ -181,7 +182,8 @@ async fn hints_of_the_commands_topic_go_under_the_groups_own_name() {
     patiently(first.leave()).await;
 }
 
-/// A static member that restarts within its session gets the same partitions back, and nobody else's move, not even for a moment.
+/// A static member that restarts within its session gets the same partitions back, and nobody else's move,
+/// not even for a moment.
 async fn a_static_member_comes_back_to_its_partitions(group_protocol: GroupProtocol) {
     let config = KafkaConfig { group_protocol, ..context(broker().await.brokers(), 4).await };
     let named = |id: &str| KafkaConfig { group_instance_id: Some(id.to_owned()), ..config.clone() };
@@ -211,7 +213,8 @@ async fn a_static_member_by_the_consumer_protocol_comes_back_to_its_partitions()
     a_static_member_comes_back_to_its_partitions(GroupProtocol::Consumer).await;
 }
 
-/// Two nodes of one name: one of them has the partitions at any time, and they throw one another out at a walking pace, saying why.
+/// Two nodes of one name: one of them has the partitions at any time, and they throw one another out at a
+/// walking pace, saying why.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_of_one_name_do_not_loop_hot() {
     for group_protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
@@ -243,7 +246,8 @@ async fn two_nodes_of_one_name_do_not_loop_hot() {
     }
 }
 
-/// A fatal error (here: another node took the same static name) replaces the consumer; the member comes back by itself.
+/// A fatal error (here: another node took the same static name) replaces the consumer; the member comes back
+/// by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_failed_for_good_is_replaced() {
     let config = context(broker().await.brokers(), 2).await;

@@ -43,7 +43,8 @@ async fn a_call_without_rows_is_done_at_once() {
     patiently(publisher.publish(Arc::from([]))).await.expect("published");
 }
 
-/// A partition unknown here is the infrastructure's fault, and whatever follows it in the call order must wait for a reset.
+/// A partition unknown here is the infrastructure's fault, and whatever follows it in the call order must
+/// wait for a reset.
 #[tokio::test]
 async fn nothing_counts_behind_a_failed_row() {
     let config = context(broker().await.brokers(), 1).await;
@@ -79,7 +80,8 @@ async fn row_too_large_for_the_client_is_refused_before_what_follows() {
     assert_eq!(seen, [0, 1, 2, 3, 4, 100]);
 }
 
-/// Incompressible, and larger than a producer's batch: the DLQ takes it, and records around it keep their order.
+/// Incompressible, and larger than a producer's batch: the DLQ takes it, and records around it keep their
+/// order.
 #[tokio::test]
 async fn large_record_that_its_topic_takes_goes_out() {
     let config = context(broker().await.brokers(), 1).await;

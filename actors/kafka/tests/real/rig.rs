@@ -27,7 +27,8 @@ use uuid::Uuid;
 /// Long enough for a slow machine; reached only by a failing test.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
-/// One broker for all tests but those that hurt it. It lives on a runtime of its own, since each test's runtime ends with the test.
+/// One broker for all tests but those that hurt it. It lives on a runtime of its own, since each test's
+/// runtime ends with the test.
 pub async fn broker() -> &'static Stack {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     static SHARED: OnceCell<Stack> = OnceCell::const_new();

@@ -1,9 +1,12 @@
-//! Gates while a topic grows, explored exhaustively: the machines themselves, one for each partition, and producers, each of one key.
+//! Gates while a topic grows, explored exhaustively: the machines themselves, one for each partition, and
+//! producers, each of one key.
 //!
-//! A producer sends its records one after the other, each after the one before was acknowledged, by a count that it knows; it may hear of a new count at any
-//! time. A gate hears of counts and of commits at any later time, and its questions are answered at any later time. A record that has passed is committed at once,
-//! which is the earliest that it can overtake another. A transition ends once the producers are known to have changed over and all that they sent before is
-//! committed. Deliberately absent: homes that move (`is_serving` is always set), errors, time.
+//! A producer sends its records one after the other, each after the one before was acknowledged, by a count
+//! that it knows; it may hear of a new count at any time. A gate hears of counts and of commits at any later
+//! time, and its questions are answered at any later time. A record that has passed is committed at once,
+//! which is the earliest that it can overtake another. A transition ends once the producers are known to have
+//! changed over and all that they sent before is committed. Deliberately absent: homes that move
+//! (`is_serving` is always set), errors, time.
 
 use std::{
     collections::BTreeMap,

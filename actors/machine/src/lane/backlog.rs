@@ -1,8 +1,10 @@
-//! Everything that has arrived at a lane and is not done: a queue per aggregate, and one place for each message.
+//! Everything that has arrived at a lane and is not done: a queue per aggregate, and one place for each
+//! message.
 //!
-//! Invariant (I3): a message is taken into a batch only when all before it in its queue are taken. So undoing a batch is setting its messages back to
-//! `Ready` where they stand, and whatever waits for something keeps those behind it, and nobody else (I6). Mail is older than every record of its
-//! aggregate, so it stands before them. Deliberately absent: why a message waits.
+//! Invariant (I3): a message is taken into a batch only when all before it in its queue are taken. So undoing
+//! a batch is setting its messages back to `Ready` where they stand, and whatever waits for something keeps
+//! those behind it, and nobody else (I6). Mail is older than every record of its aggregate, so it stands
+//! before them. Deliberately absent: why a message waits.
 
 mod audit;
 
@@ -48,7 +50,8 @@ pub(super) struct Backlog {
     ready: BTreeSet<Number>,
     /// The number of messages that could be taken now.
     takeable: usize,
-    /// Parts of a batch that the store refused, the last one to be tried first. Whatever else is ready waits for them.
+    /// Parts of a batch that the store refused, the last one to be tried first. Whatever else is ready waits
+    /// for them.
     parts: Vec<BTreeSet<Number>>,
     pub live: Live,
 }
@@ -213,8 +216,8 @@ impl Backlog {
         }
     }
 
-    /// Takes up to `max` messages whose turn it is, oldest first; of parts that the store refused, one part. What is paused is held from here on, and
-    /// returned besides.
+    /// Takes up to `max` messages whose turn it is, oldest first; of parts that the store refused, one part.
+    /// What is paused is held from here on, and returned besides.
     pub fn take(&mut self, max: usize, is_paused: impl Fn(&Entry) -> bool) -> (Vec<Number>, Vec<Number>) {
         let (mut batch, mut held) = (Vec::new(), Vec::new());
         loop {
@@ -386,7 +389,8 @@ impl Backlog {
         self.entries.any(|entry| entry.slot.is_none() && entry.mail.as_ref().is_some_and(|mail| mail.position == row))
     }
 
-    /// Lets go of actors that have been idle since before `idle_before`, and of the idlest beyond `max`, but of none that has messages here.
+    /// Lets go of actors that have been idle since before `idle_before`, and of the idlest beyond `max`, but
+    /// of none that has messages here.
     pub fn passivate(&mut self, idle_before: Duration, max: usize) -> BTreeMap<PartitionId, Vec<AggregateId>> {
         let slots = &self.slots;
         let is_busy = |slot: Slot| {
@@ -408,7 +412,8 @@ impl Backlog {
         was_live
     }
 
-    /// Has what the store refused tried again in two halves, before anything else: in the order of the queues, and of the log. `before` goes with the first.
+    /// Has what the store refused tried again in two halves, before anything else: in the order of the
+    /// queues, and of the log. `before` goes with the first.
     pub fn split(&mut self, messages: &[Number], before: &[Number]) {
         let mut here: Vec<(bool, Number)> = messages
             .iter()

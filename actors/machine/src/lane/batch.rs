@@ -1,7 +1,8 @@
 //! Gathering a batch: the store is asked what it knows, and other contexts what the messages need.
 //!
-//! Invariant (I6): what waits for another context leaves the batch, and keeps back nobody but its own aggregate. A batch that is undone before its actors
-//! decide leaves no trace. Deliberately absent: what becomes of its messages.
+//! Invariant (I6): what waits for another context leaves the batch, and keeps back nobody but its own
+//! aggregate. A batch that is undone before its actors decide leaves no trace. Deliberately absent: what
+//! becomes of its messages.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -62,7 +63,8 @@ pub(super) struct Batch {
     /// The aggregates that the look-up asks for, in its order.
     asked: Vec<Option<Slot>>,
     pub cold: BTreeMap<Slot, Cold>,
-    /// Aggregates that are not in memory, to whose mailbox a commit has changed something since they were looked up.
+    /// Aggregates that are not in memory, to whose mailbox a commit has changed something since they were
+    /// looked up.
     pub stale: BTreeSet<Slot>,
     pub open: BTreeMap<u64, Open>,
     pub plain: Plan,
@@ -214,8 +216,8 @@ impl Machine {
         self.ask(actions);
     }
 
-    /// Asks other contexts what the messages of the batch need, unless they are disposed of without. One context at a time for each aggregate, or its
-    /// messages could come back in another order.
+    /// Asks other contexts what the messages of the batch need, unless they are disposed of without. One
+    /// context at a time for each aggregate, or its messages could come back in another order.
     fn ask(&mut self, actions: &mut Vec<Action>) {
         let Some(batch) = &self.batch else { return };
         let mut contexts: BTreeMap<Slot, &'static str> = BTreeMap::new();
@@ -255,7 +257,8 @@ impl Machine {
         self.batch.as_ref().is_some_and(|batch| batch.messages.iter().any(is_asking))
     }
 
-    /// Takes in what another context answered. Messages of the batch that waits for its turn go on with it; others are ready.
+    /// Takes in what another context answered. Messages of the batch that waits for its turn go on with it;
+    /// others are ready.
     pub(super) fn asked(&mut self, ask: Ask, failures: Vec<(Number, Failure)>, actions: &mut Vec<Action>) {
         let Some(messages) = self.questions.remove(&ask) else { return };
         let mut failures: BTreeMap<Number, Failure> = failures.into_iter().collect();
@@ -279,8 +282,9 @@ impl Machine {
         self.moved += 1;
     }
 
-    /// How many messages wait in the mailbox of a message's aggregate. What comes from a log goes by the store if that knows of more: while counts
-    /// grow, others may have put mail there for an aggregate that is live here.
+    /// How many messages wait in the mailbox of a message's aggregate. What comes from a log goes by the
+    /// store if that knows of more: while counts grow, others may have put mail there for an aggregate that
+    /// is live here.
     pub(super) fn waiting(&self, entry: &Entry, slot: Slot, batch: &Batch) -> u64 {
         let stored = batch.cold.get(&slot).map_or(0, |cold| cold.waiting);
         match self.backlog.live.waiting(slot) {

@@ -1,7 +1,8 @@
 //! Commits, one after the other, and what follows from each that happened.
 //!
-//! In this order, and only after the commit: the actors advance, callers are answered, rows go to the relay, offsets are noted (I5). What was not
-//! committed under a fence that held did not happen. Deliberately absent: what becomes of that, and how a commit is sent.
+//! In this order, and only after the commit: the actors advance, callers are answered, rows go to the relay,
+//! offsets are noted (I5). What was not committed under a fence that held did not happen. Deliberately
+//! absent: what becomes of that, and how a commit is sent.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -142,8 +143,8 @@ impl Machine {
         }
     }
 
-    /// Takes in the rows, after a commit that was stale somewhere: a partition whose row differs from the fence by its generation alone is
-    /// this node's still.
+    /// Takes in the rows, after a commit that was stale somewhere: a partition whose row differs from the
+    /// fence by its generation alone is this node's still.
     pub(super) fn compared(
         &mut self,
         of: Ask,
@@ -322,7 +323,8 @@ impl Machine {
         }
     }
 
-    /// Drops the mail of an aggregate that is here: what stands before it in its mailbox is due later, and it comes again with that.
+    /// Drops the mail of an aggregate that is here: what stands before it in its mailbox is due later, and it
+    /// comes again with that.
     pub(super) fn drop_mail(&mut self, partition: PartitionId, id: &AggregateId, actions: &mut Vec<Action>) {
         let Some(slot) = self.backlog.find(partition, id) else { return };
         let is_dropped = |entry: &super::Entry| entry.mail.is_some() && entry.state != State::Committing;
@@ -333,7 +335,8 @@ impl Machine {
         }
     }
 
-    /// Drops firings of timers that were set again, or cancelled, since they were read: as they are set now they are in their table.
+    /// Drops firings of timers that were set again, or cancelled, since they were read: as they are set now
+    /// they are in their table.
     fn outlive(&mut self, slot: Slot, timers: &[String], actions: &mut Vec<Action>) {
         if self.backlog.holds(slot).is_none() {
             return;

@@ -1,8 +1,10 @@
-//! Deciding a batch: what needs no actor is disposed of, the rest is decided by the actors, and both become plans.
+//! Deciding a batch: what needs no actor is disposed of, the rest is decided by the actors, and both become
+//! plans.
 //!
-//! Invariants: what comes behind something that enters its aggregate's mailbox, or stays there, queues behind it (I3). A record that becomes mail or a dead
-//! letter leaves no claim by which it would be recognised if it were read again, so it is written by the very commit that moves the consumed offset
-//! past it (I2, I7). Nothing is changed here that a commit has yet to confirm. Deliberately absent: what follows from a commit.
+//! Invariants: what comes behind something that enters its aggregate's mailbox, or stays there, queues behind
+//! it (I3). A record that becomes mail or a dead letter leaves no claim by which it would be recognised if it
+//! were read again, so it is written by the very commit that moves the consumed offset past it (I2, I7).
+//! Nothing is changed here that a commit has yet to confirm. Deliberately absent: what follows from a commit.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +22,8 @@ use super::{
 use crate::{Now, ownership::Loss};
 
 impl Machine {
-    /// Disposes of everything that needs no actor, and has the rest decided, by aggregate, in order of first appearance.
+    /// Disposes of everything that needs no actor, and has the rest decided, by aggregate, in order of first
+    /// appearance.
     pub(super) fn decide(&mut self, now: Now, actions: &mut Vec<Action>) {
         let Some(mut batch) = self.batch.take() else { return };
         batch.phase = Phase::Deciding;
@@ -74,7 +77,8 @@ impl Machine {
         self.late.iter().filter_map(wait).collect()
     }
 
-    /// Finds out what becomes of one message. `false` if it is left for the next batch, and everything behind it with it.
+    /// Finds out what becomes of one message. `false` if it is left for the next batch, and everything behind
+    /// it with it.
     fn sort(
         &mut self,
         number: Number,
@@ -94,7 +98,8 @@ impl Machine {
         if owned.is_paused(self.growth.current().0) {
             return false;
         }
-        // All of them, in order: what is not at home here may not pass what is, or it would wait for it in vain.
+        // All of them, in order: what is not at home here may not pass what is, or it would wait for it in
+        // vain.
         if !owned.is_serving && entry.place.is_some() {
             self.held.insert(number);
             self.backlog.set(number, State::Held);
@@ -232,8 +237,8 @@ impl Machine {
         &mut sorting.deliveries[at]
     }
 
-    /// Queues a message behind what enters, or is in, the mailbox of its aggregate, if there is such. How a call ended passes, and so does
-    /// mail, unless its own head stays there.
+    /// Queues a message behind what enters, or is in, the mailbox of its aggregate, if there is such. How a
+    /// call ended passes, and so does mail, unless its own head stays there.
     fn queues_behind(&mut self, number: Number, slot: Slot, batch: &mut Batch, actions: &mut Vec<Action>) -> bool {
         let Some(Wait { reason, is_mail }) = batch.waits.get(&slot).copied() else { return false };
         let Some(entry) = self.backlog.get(number) else { return true };
@@ -249,8 +254,9 @@ impl Machine {
         true
     }
 
-    /// Disposes of a message. A record leaves no claim by which it would be recognised if it were read again, so it is written by the very commit that
-    /// moves the consumed offset past it; anything else need not wait for any.
+    /// Disposes of a message. A record leaves no claim by which it would be recognised if it were read again,
+    /// so it is written by the very commit that moves the consumed offset past it; anything else need not
+    /// wait for any.
     fn dispose(&mut self, message: Number, disposal: Disposal, batch: &mut Batch) {
         let Some(entry) = self.backlog.get(message) else { return };
         match (&disposal, entry.slot) {
@@ -275,7 +281,8 @@ impl Machine {
         let retry = self.settings.retry;
         match failure {
             Failure::Reused | Failure::TooLarge(_) | Failure::Refused(_) | Failure::Unreadable(_) => None,
-            // Half as long again as it has waited already, whatever was tried: an outage costs less the longer it lasts.
+            // Half as long again as it has waited already, whatever was tried: an outage costs less the
+            // longer it lasts.
             Failure::LookUp(_) | Failure::Slow(_) => Some(match (&entry.mail, &entry.message) {
                 (Some(mail), Some(message)) => {
                     retry::spread((mail.waited / 2).clamp(retry.base, retry.max), message.seed)
@@ -361,7 +368,8 @@ impl Machine {
         self.end_batch();
     }
 
-    /// A partition supervisor died: its partition is given up, its work is undone, and its next owner reads it again.
+    /// A partition supervisor died: its partition is given up, its work is undone, and its next owner reads
+    /// it again.
     pub(super) fn supervisor_died(&mut self, partition: PartitionId, term: u64, actions: &mut Vec<Action>) {
         if self.is_held(partition, term) {
             self.lose(partition, Loss::SupervisorDied, actions);
@@ -369,7 +377,8 @@ impl Machine {
         self.end_batch();
     }
 
-    /// Once everything is decided: writes what has to go with its offset, or holds it if something before it in its partition is not done yet.
+    /// Once everything is decided: writes what has to go with its offset, or holds it if something before it
+    /// in its partition is not done yet.
     pub(super) fn end_batch(&mut self) {
         let Some(mut batch) = self.batch.take_if(|batch| batch.is_deciding() && batch.open.is_empty()) else { return };
         self.write_late(&mut batch);

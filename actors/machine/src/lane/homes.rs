@@ -1,8 +1,11 @@
-//! What a lane does when the partition count changes: keys whose home is elsewhere are let go, then that is put on record.
+//! What a lane does when the partition count changes: keys whose home is elsewhere are let go, then that is
+//! put on record.
 //!
-//! In this order (I5): the actors of moved keys stop, and nothing for them is accepted any more; *then* the acknowledgement is committed, with
-//! the outbox head up to which events of theirs may still be published from here. A home that is new serves only once all earlier ones
-//! have done so (see [`holdfast_core::growth`]); what came for it before that is held, in order. Deliberately absent: when a count is put in force.
+//! In this order (I5): the actors of moved keys stop, and nothing for them is accepted any more; *then* the
+//! acknowledgement is committed, with the outbox head up to which events of theirs may still be published
+//! from here. A home that is new serves only once all earlier ones have done so (see
+//! [`holdfast_core::growth`]); what came for it before that is held, in order. Deliberately absent: when a
+//! count is put in force.
 
 use std::time::Duration;
 
@@ -34,7 +37,8 @@ pub(super) struct Move {
     late: Vec<AggregateId>,
 }
 
-/// Whether the keys at home in `partition` are served under `generation`: [`Growth::serves`], but for rules that are left out.
+/// Whether the keys at home in `partition` are served under `generation`: [`Growth::serves`], but for rules
+/// that are left out.
 pub fn serves(rules: Rules, growth: &Growth, partition: PartitionId, generation: Generation) -> bool {
     if !rules.waits_for_acknowledgement {
         return true;
@@ -48,7 +52,8 @@ pub fn serves(rules: Rules, growth: &Growth, partition: PartitionId, generation:
 }
 
 impl Owned {
-    /// Whether nothing of it is taken into a batch: it is behind the generation in force, or a commit was refused for its generation.
+    /// Whether nothing of it is taken into a batch: it is behind the generation in force, or a commit was
+    /// refused for its generation.
     pub fn is_paused(&self, current: Generation) -> bool {
         self.generation < current || self.moving.is_some() || self.outdated_until.is_some()
     }
@@ -95,7 +100,8 @@ impl Machine {
         }
     }
 
-    /// What was looked up of a partition before its homes changed says nothing any more: the next batch looks it up again.
+    /// What was looked up of a partition before its homes changed says nothing any more: the next batch looks
+    /// it up again.
     fn spoil(&mut self, partition: PartitionId) {
         if let Some(batch) = &mut self.batch {
             batch.stale.extend(self.backlog.slots_of(partition));
@@ -119,7 +125,8 @@ impl Machine {
             .is_none_or(|owned| !owned.is_paused(current) && (owned.is_serving || entry.place.is_none()))
     }
 
-    /// Stops the actors of keys whose home is elsewhere now, and acknowledges. From here on nothing for them is accepted.
+    /// Stops the actors of keys whose home is elsewhere now, and acknowledges. From here on nothing for them
+    /// is accepted.
     fn let_go(&mut self, partition: PartitionId, actions: &mut Vec<Action>) {
         let (generation, count) = self.growth.current();
         let mut moved = Vec::new();
@@ -173,8 +180,8 @@ impl Machine {
                 }
                 (self.moved, self.is_late_due) = (self.moved + 1, true);
             }
-            // Fenced, or another generation follows at once; and after a lost answer the row is not what it is thought to be. The next owner,
-            // most likely this node, begins with an acknowledgement.
+            // Fenced, or another generation follows at once; and after a lost answer the row is not what it
+            // is thought to be. The next owner, most likely this node, begins with an acknowledgement.
             (Ok(_), _) => self.lose(partition, Loss::Fenced, actions),
             (Err(error), _) => {
                 actions.push(Action::Report(Report::NotAcknowledged(partition, error)));

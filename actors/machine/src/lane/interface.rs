@@ -1,6 +1,7 @@
 //! What a lane's machine is told, and what it says.
 //!
-//! Invariant: an action that asks for something carries an [`Ask`], and has exactly one answer. Deliberately absent: what either leads to.
+//! Invariant: an action that asks for something carries an [`Ask`], and has exactly one answer. Deliberately
+//! absent: what either leads to.
 
 use std::sync::Arc;
 
@@ -64,11 +65,13 @@ pub struct Verdict {
 /// What the store answered to [`Action::Find`].
 #[derive(Clone, Debug, Default)]
 pub struct Found {
-    /// For each aggregate that was asked for, what keeps its state from being used, if anything does, and how many messages wait in its mailbox.
+    /// For each aggregate that was asked for, what keeps its state from being used, if anything does, and how
+    /// many messages wait in its mailbox.
     pub aggregates: Vec<(Result<(), Failure>, u64)>,
     /// Of the messages whose claims were asked for, those of which the store has one.
     pub claims: Vec<(Number, Claimed)>,
-    /// Of the messages that were asked about, those that need another context, or whose adapter failed when it was asked.
+    /// Of the messages that were asked about, those that need another context, or whose adapter failed when
+    /// it was asked.
     pub needs: Vec<(Number, Result<&'static str, Failure>)>,
 }
 
@@ -203,7 +206,8 @@ pub struct Delivery {
 /// What is to be done.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Look up in the store what it knows of a batch, and ask the adapters which of `unprepared` need a look-up in another context.
+    /// Look up in the store what it knows of a batch, and ask the adapters which of `unprepared` need a
+    /// look-up in another context.
     Find {
         /// For [`Input::Found`].
         ask: Ask,
@@ -263,7 +267,8 @@ pub enum Action {
         /// Which way.
         branch: Branch,
     },
-    /// A delivery is committed, and its actor has advanced: its callers are answered, and the effects it intends begin.
+    /// A delivery is committed, and its actor has advanced: its callers are answered, and the effects it
+    /// intends begin.
     Conclude {
         /// Which delivery.
         delivery: u64,
@@ -316,7 +321,8 @@ pub enum Action {
         /// Which.
         aggregates: Vec<AggregateId>,
     },
-    /// Put a generation on record, with the outbox head up to which events of moved keys may still be published from here.
+    /// Put a generation on record, with the outbox head up to which events of moved keys may still be
+    /// published from here.
     Acknowledge {
         /// For [`Input::Acknowledged`].
         ask: Ask,

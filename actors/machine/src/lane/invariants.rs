@@ -1,8 +1,9 @@
 //! What holds of a lane's machine, whatever it is told, checked while it runs.
 //!
-//! Each check names the invariant that its violation would break. The cheap ones are made in production where they can fail first, and a violation is
-//! reported, never mended ([`Report::Violated`]). [`Machine::audit`] compares everything with everything, for tests and simulation. Deliberately
-//! absent: I9, which is about tests; what only the store or the log can tell; any reaction.
+//! Each check names the invariant that its violation would break. The cheap ones are made in production where
+//! they can fail first, and a violation is reported, never mended ([`Report::Violated`]). [`Machine::audit`]
+//! compares everything with everything, for tests and simulation. Deliberately absent: I9, which is about
+//! tests; what only the store or the log can tell; any reaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +26,8 @@ pub(super) fn check(invariant: Invariant, holds: bool, detail: impl FnOnce() -> 
 }
 
 impl Machine {
-    /// I8: a lane that waits for nothing leaves nothing that is ready. I11: actors in memory are as many as are allowed, and those in use.
+    /// I8: a lane that waits for nothing leaves nothing that is ready. I11: actors in memory are as many as
+    /// are allowed, and those in use.
     pub(super) fn check_turn(&self, actions: &mut Vec<Action>) {
         let is_idle = self.batch.is_none() && self.plans.is_empty();
         let what = || "messages are ready, and nothing is begun with them".to_owned();
@@ -43,7 +45,8 @@ impl Machine {
         violations
     }
 
-    /// I7: each message is where its state says, and nowhere else; I4: only what is being committed outlives its ownership.
+    /// I7: each message is where its state says, and nowhere else; I4: only what is being committed outlives
+    /// its ownership.
     fn audit_places(&self, violations: &mut Violations) {
         let mut places: BTreeMap<Number, &'static str> = BTreeMap::new();
         let plans = self.plans.iter().chain(self.batch.iter().flat_map(|batch| [&batch.plain, &batch.conditional]));

@@ -1,6 +1,7 @@
 //! Which aggregates of a lane have an actor in memory, and which of them to let go.
 //!
-//! The machine keeps this list, the supervisors keep the actors; an actor is let go only when nothing of it is in the backlog (I11).
+//! The machine keeps this list, the supervisors keep the actors; an actor is let go only when nothing of it
+//! is in the backlog (I11).
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -89,7 +90,8 @@ impl Live {
         is_there
     }
 
-    /// Takes out what has been idle since before `idle_before`, and the idlest beyond `max`, but nothing that is busy.
+    /// Takes out what has been idle since before `idle_before`, and the idlest beyond `max`, but nothing that
+    /// is busy.
     pub fn passivate(&mut self, idle_before: Duration, max: usize, is_busy: impl Fn(Slot) -> bool) -> Vec<Slot> {
         let (mut gone, mut busy) = (Vec::new(), Vec::new());
         while let Some((used, slot)) = self.uses.pop_front() {

@@ -120,7 +120,8 @@ pub enum Failure {
     Refused(String),
     /// What is stored for its key can't be read by this build.
     Unreadable(String),
-    /// Its commit alone took the store too long. That is never counted: a slow store can't be told from a slow message.
+    /// Its commit alone took the store too long. That is never counted: a slow store can't be told from a
+    /// slow message.
     Slow(String),
 }
 
@@ -161,8 +162,8 @@ impl Failure {
     }
 }
 
-/// Where an aggregate stands in the backlog: a place, and how often that was given away before. So what still names a place that has been given to another
-/// aggregate names nothing.
+/// Where an aggregate stands in the backlog: a place, and how often that was given away before. So what still
+/// names a place that has been given to another aggregate names nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Slot {
     pub at: usize,
@@ -182,8 +183,9 @@ pub(super) enum State {
     Deciding,
     /// Its commit.
     Committing,
-    /// Its offset's turn: what becomes of it is known. It leaves no claim by which it would be recognised if it were read again, so it is written by the very
-    /// commit that moves the consumed offset past it; and something before it in its partition is not done.
+    /// Its offset's turn: what becomes of it is known. It leaves no claim by which it would be recognised if
+    /// it were read again, so it is written by the very commit that moves the consumed offset past it; and
+    /// something before it in its partition is not done.
     Late,
     /// Its partition: that the keys at home there are served, or that it has acknowledged the count in force.
     Held,
@@ -220,7 +222,8 @@ pub(super) enum Need {
     Of(&'static str),
 }
 
-/// What is left to try with a message that the store refuses to commit. Each step writes less that could be refused.
+/// What is left to try with a message that the store refuses to commit. Each step writes less that could be
+/// refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Remains {
     /// The message, unless it has failed.
@@ -332,7 +335,8 @@ impl Entry {
         self.place.is_none() && !self.is_call() && !self.is_read()
     }
 
-    /// Whether it is put behind what waits for its aggregate, and not that itself. How a call ended is news to the state, whatever waits.
+    /// Whether it is put behind what waits for its aggregate, and not that itself. How a call ended is news
+    /// to the state, whatever waits.
     pub fn queues_behind_mail(&self) -> bool {
         self.message.as_ref().is_some_and(|message| !matches!(message.origin, Origin::Mail(_) | Origin::Effect))
     }

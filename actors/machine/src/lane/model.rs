@@ -1,9 +1,12 @@
-//! A lane, explored exhaustively within bounds: the machine itself, one partition, a few messages of two aggregates, and two faults.
+//! A lane, explored exhaustively within bounds: the machine itself, one partition, a few messages of two
+//! aggregates, and two faults.
 //!
-//! The port is the most general one that keeps its contract: what the machine asks is answered at any later moment and in any order; a commit of unknown
-//! outcome has happened, has not, or happens still, unless a new token forbids it. Time passes only up to what the machine waits for. Two states are one if
-//! they differ in nothing but the numbers of questions and deliveries, the clock, and what is not looked at any more. Deliberately absent: homes that move
-//! (see the simulator), a second partition, strong reads, shared quantities, effects and timers.
+//! The port is the most general one that keeps its contract: what the machine asks is answered at any later
+//! moment and in any order; a commit of unknown outcome has happened, has not, or happens still, unless a new
+//! token forbids it. Time passes only up to what the machine waits for. Two states are one if they differ in
+//! nothing but the numbers of questions and deliveries, the clock, and what is not looked at any more.
+//! Deliberately absent: homes that move (see the simulator), a second partition, strong reads, shared
+//! quantities, effects and timers.
 
 mod world;
 

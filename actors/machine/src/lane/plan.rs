@@ -1,7 +1,8 @@
 //! One commit's worth: what is written, whose it is, and what follows once it has happened.
 //!
-//! Upholds I7: whatever enters a plan is done with it (its source is consumed by that commit), kept by it (in the durable mailbox), or undone as a whole.
-//! Deliberately absent: the rows, which the shell writes from the bodies that it keeps.
+//! Upholds I7: whatever enters a plan is done with it (its source is consumed by that commit), kept by it (in
+//! the durable mailbox), or undone as a whole. Deliberately absent: the rows, which the shell writes from the
+//! bodies that it keeps.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -113,7 +114,8 @@ pub(super) enum Phase {
     Comparing(Committed),
     /// Its outcome is being found out; `true` if its size may be why none came.
     Settling(bool),
-    /// [`crate::Rules::settles_unknown_commits`] left out: the rows are read, to send it as the one after whatever is committed.
+    /// [`crate::Rules::settles_unknown_commits`] left out: the rows are read, to send it as the one after
+    /// whatever is committed.
     Blind,
 }
 
@@ -194,7 +196,8 @@ impl Plan {
         self.add(message, backlog);
     }
 
-    /// Puts deliveries in the order of their first messages: whatever actor was quicker, shared quantities are granted in order of arrival.
+    /// Puts deliveries in the order of their first messages: whatever actor was quicker, shared quantities
+    /// are granted in order of arrival.
     pub fn sort(&mut self) {
         let first = |part: &Part| match part {
             Part::Decided { messages, .. } => messages.first().copied(),
@@ -206,7 +209,8 @@ impl Plan {
         self.decided.sort_by_key(|decided| decided.part);
     }
 
-    /// Has these parts, each with the place that it had, and tells the deliveries the places that they have now.
+    /// Has these parts, each with the place that it had, and tells the deliveries the places that they have
+    /// now.
     fn renumber(&mut self, parts: Vec<(usize, Part)>) {
         let places: BTreeMap<usize, usize> =
             parts.iter().enumerate().map(|(now, (before, _))| (*before, now)).collect();

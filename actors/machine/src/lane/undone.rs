@@ -1,8 +1,9 @@
 //! What becomes of work whose commit did not happen, or may have.
 //!
-//! It is `Ready` again where it stands, before anything that came later (I3), and is never executed blindly: what was committed after all
-//! shows as consumed, as a claim or as an event sequence (I2). A commit that the store refuses for some row's data, or for the time it takes, is cut in
-//! halves until the culprit stands alone; of that one less and less is tried, and no step is taken twice, so nothing goes round for ever.
+//! It is `Ready` again where it stands, before anything that came later (I3), and is never executed blindly:
+//! what was committed after all shows as consumed, as a claim or as an event sequence (I2). A commit that the
+//! store refuses for some row's data, or for the time it takes, is cut in halves until the culprit stands
+//! alone; of that one less and less is tried, and no step is taken twice, so nothing goes round for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,8 +34,9 @@ impl Refusal {
 }
 
 impl Machine {
-    /// Sets messages of a plan that did not happen back, and with them all that comes after: the plans that were still to be sent, what was disposed of
-    /// behind them, and the batch that was looked up. If they are tried in parts, what stands before them in their queues goes with the first.
+    /// Sets messages of a plan that did not happen back, and with them all that comes after: the plans that
+    /// were still to be sent, what was disposed of behind them, and the batch that was looked up. If they are
+    /// tried in parts, what stands before them in their queues goes with the first.
     pub(super) fn undo(&mut self, messages: Vec<Number>, is_split: bool, actions: &mut Vec<Action>) {
         let mut undone = messages;
         for plan in self.plans.drain(..) {
@@ -71,7 +73,8 @@ impl Machine {
         }
     }
 
-    /// The store refused the commit in flight, for some row's data or for the time it took: it is cut in halves until the culprit stands alone.
+    /// The store refused the commit in flight, for some row's data or for the time it took: it is cut in
+    /// halves until the culprit stands alone.
     pub(super) fn bisect(&mut self, refusal: &Refusal, actions: &mut Vec<Action>) {
         let Some(plan) = self.plans.pop_front() else { return };
         actions.extend(plan.decided.iter().map(|decided| Action::Undo { delivery: decided.delivery }));
@@ -81,11 +84,13 @@ impl Machine {
         self.undo(plan.messages, true, actions);
     }
 
-    /// What becomes of a message whose commit was refused though it stood alone: it fails as if its handler had; then its record alone becomes a dead
-    /// letter of no aggregate; then it is kept as raw bytes, where no column refuses anything.
+    /// What becomes of a message whose commit was refused though it stood alone: it fails as if its handler
+    /// had; then its record alone becomes a dead letter of no aggregate; then it is kept as raw bytes, where
+    /// no column refuses anything.
     ///
-    /// One that took too long goes to the mailbox, to be tried again less and less often, and that is never counted against it. If the store does not
-    /// take that either it is the store that is slow, and the commit is held as in an outage.
+    /// One that took too long goes to the mailbox, to be tried again less and less often, and that is never
+    /// counted against it. If the store does not take that either it is the store that is slow, and the
+    /// commit is held as in an outage.
     fn refused_alone(&mut self, number: Number, refusal: &Refusal, actions: &mut Vec<Action>) {
         let Some(entry) = self.backlog.get_mut(number) else { return };
         let has_record = entry.place.is_some() || entry.mail.is_some();
@@ -121,8 +126,8 @@ impl Machine {
         }
     }
 
-    /// The commit may have happened or not. Actors and counters are read again from the store, and the work is ready again: what was committed shows
-    /// as consumed, as a claim or as an event sequence.
+    /// The commit may have happened or not. Actors and counters are read again from the store, and the work
+    /// is ready again: what was committed shows as consumed, as a claim or as an event sequence.
     pub(super) fn retokened(&mut self, of: Ask, rows: Option<Vec<PartitionRow>>, actions: &mut Vec<Action>) {
         let Some(in_flight) = self.in_flight(of) else { return };
         let is_split = matches!(in_flight.phase, Phase::Settling(true));
@@ -181,7 +186,8 @@ impl Machine {
         self.undo(again, is_split, actions);
     }
 
-    /// Stops the actors of a plan whose outcome is not known, and of those whose mailboxes it changed: they are activated again.
+    /// Stops the actors of a plan whose outcome is not known, and of those whose mailboxes it changed: they
+    /// are activated again.
     fn forget(&mut self, plan: &Plan, actions: &mut Vec<Action>) {
         let decided = plan.decided.iter().map(|decided| decided.slot);
         let changed = plan.waiting.iter().filter_map(|(partition, hash, id, _)| {

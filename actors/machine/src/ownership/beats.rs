@@ -1,9 +1,10 @@
 //! The other nodes' beats, and for how long each node has been silent.
 //!
-//! Invariant (I5): a lease is begun and renewed only by a look at the row that came after a beat of this run, so a taker that heard a node's last beat a
-//! full lease ago, by its own clock, knows that none of that node's leases still runs. What is remembered is when an answer came, never when it was
-//! asked for, on a clock that stands still while this machine sleeps: both only make a node seem less silent than it was. Deliberately absent:
-//! judging which node is dead, which is the group's.
+//! Invariant (I5): a lease is begun and renewed only by a look at the row that came after a beat of this run,
+//! so a taker that heard a node's last beat a full lease ago, by its own clock, knows that none of that
+//! node's leases still runs. What is remembered is when an answer came, never when it was asked for, on a
+//! clock that stands still while this machine sleeps: both only make a node seem less silent than it was.
+//! Deliberately absent: judging which node is dead, which is the group's.
 
 use std::{collections::BTreeMap, time::Duration};
 

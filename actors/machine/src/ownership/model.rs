@@ -1,10 +1,13 @@
 //! Take-over and lease, explored exhaustively: the machine itself, several nodes of it, one partition.
 //!
-//! The group may assign the partition to any node at any time and to several at once; any node may crash at any moment and come back under its address.
-//! What a node asks of the store is done at any later moment, so anything may come in between; a renewal's look is answered later still. Only a tick
-//! makes time pass, for all nodes alike. A question that no taker waits for
-//! any more fails: that it was done just before is another path, and done later it serves nobody, since it is conditional on the epoch or the token. Two states are one if they differ in nothing that a machine compares: times count from now and up to a lease,
-//! tokens, epochs and beats count as the store's own or not. Deliberately absent: clocks that drift, errors of the store, growth, histories, commits, reads.
+//! The group may assign the partition to any node at any time and to several at once; any node may crash at
+//! any moment and come back under its address. What a node asks of the store is done at any later moment, so
+//! anything may come in between; a renewal's look is answered later still. Only a tick makes time pass, for
+//! all nodes alike. A question that no taker waits for any more fails: that it was done just before is
+//! another path, and done later it serves nobody, since it is conditional on the epoch or the token. Two
+//! states are one if they differ in nothing that a machine compares: times count from now and up to a lease,
+//! tokens, epochs and beats count as the store's own or not. Deliberately absent: clocks that drift, errors
+//! of the store, growth, histories, commits, reads.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -560,7 +563,8 @@ fn rule_left_out_lets_two_nodes_answer() {
     assert!(harmless.is_empty(), "harmless: {harmless:?}");
 }
 
-/// Three nodes, too many to explore: one serves and renews, one raises the epoch and gives up, and the third has long known that the second is silent.
+/// Three nodes, too many to explore: one serves and renews, one raises the epoch and gives up, and the third
+/// has long known that the second is silent.
 fn third_node_takes_over(store: Store) -> bool {
     let leases = Leases { nodes: 3, store, ..SOUND };
     let mut state = leases.init_states().remove(0);

@@ -2,10 +2,12 @@
 //!
 //! `actors/README.md` draws its phases; a test compares the drawing with what the model has seen.
 //!
-//! Invariants: the lease of the last owner is waited out after the epoch was raised (I4, I5); a taker that begins writes a beat and then reads the row,
-//! and its lease counts from before that beat; the acknowledgement comes last, since it is written, and nothing may be written to a row whose past is in
-//! doubt (I10). A taker whose assignment has gone asks for no epoch any more (one that is being raised may still be), and leaves a row that it has raised as it
-//! is; one whose acknowledgement is on its way waits for it, and releases the row.
+//! Invariants: the lease of the last owner is waited out after the epoch was raised (I4, I5); a taker that
+//! begins writes a beat and then reads the row, and its lease counts from before that beat; the
+//! acknowledgement comes last, since it is written, and nothing may be written to a row whose past is in
+//! doubt (I10). A taker whose assignment has gone asks for no epoch any more (one that is being raised may
+//! still be), and leaves a row that it has raised as it is; one whose acknowledgement is on its way waits for
+//! it, and releases the row.
 
 use std::time::Duration;
 
@@ -47,7 +49,8 @@ pub(super) enum Phase {
     Raising { step: Step, row: Box<PartitionRow> },
     /// The last owner's lease is waited out.
     Waiting { until: Duration, token: Token },
-    /// A beat is written: whichever taker has not heard of it finds the row taken, and one that comes later knows that this node lives.
+    /// A beat is written: whichever taker has not heard of it finds the row taken, and one that comes later
+    /// knows that this node lives.
     Beating { step: Step, token: Token, sent: Duration },
     /// The row is read as it stands now that nobody else writes it.
     Reading { step: Step, token: Token, sent: Duration },
@@ -65,7 +68,8 @@ pub(super) enum Phase {
     HandingOver { ask: Ask, term: u64, deadline: Duration },
     /// Its row is marked as released.
     Releasing { ask: Ask, term: u64, deadline: Duration },
-    /// It was lost to another node, or is thought to be. It is not taken again until the group has confirmed the assignment.
+    /// It was lost to another node, or is thought to be. It is not taken again until the group has confirmed
+    /// the assignment.
     Doubted { ask: Option<Ask> },
     /// It has come to its end, and is let go of in this very turn.
     Ended,
@@ -266,8 +270,8 @@ impl Taker {
                 }
                 self.go(Phase::Closing { term, due });
             }
-            // An acknowledgement may be written by now, and the row say that its owner serves. The answer is waited for,
-            // and the row released.
+            // An acknowledgement may be written by now, and the row say that its owner serves. The answer is
+            // waited for, and the row released.
             Phase::Acknowledging { .. }
             | Phase::Closing { .. }
             | Phase::HandingOver { .. }
@@ -332,7 +336,8 @@ impl Taker {
             self.go(Phase::Looking(step.at(now.awake + HALTED_PAUSE)));
             return;
         }
-        // The last owner may be about to release it: that is quicker than waiting out its lease, but for one that is dead.
+        // The last owner may be about to release it: that is quicker than waiting out its lease, but for one
+        // that is dead.
         let is_silent = row.has_begun && desk.beats.silence(&row.address) >= desk.lease();
         if !row.released && !is_silent && now.awake < self.patience {
             self.go(Phase::Looking(step.at(now.awake + RELEASE_PAUSE)));

@@ -1,4 +1,5 @@
-//! What the model leaves out: several partitions of a node, the hope for a release, deadlines, failures that go on, and a run that comes to its end.
+//! What the model leaves out: several partitions of a node, the hope for a release, deadlines, failures that
+//! go on, and a run that comes to its end.
 
 use std::collections::BTreeSet;
 

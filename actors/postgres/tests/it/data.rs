@@ -73,7 +73,8 @@ async fn what_a_row_can_do_wrong_is_data_and_costs_its_neighbours_nothing() {
     assert_eq!(waiting.iter().map(|mail| mail.record.timestamp).collect::<Vec<_>>(), [far.timestamp]);
 }
 
-/// A limit of the server is a row's own fault; a statement that it ended for its time is nobody's, and splits the batch alone.
+/// A limit of the server is a row's own fault; a statement that it ended for its time is nobody's, and splits
+/// the batch alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn limit_is_data_and_timeout_is_slow() {
     let fresh = Fresh::new().await;
@@ -111,7 +112,8 @@ fn wants(partition: u32, n: u64) -> Vec<Entry> {
         .collect()
 }
 
-/// Two stores, one hot pool, backends killed all the time: what the outbox says was granted is what is held, exactly.
+/// Two stores, one hot pool, backends killed all the time: what the outbox says was granted is what is held,
+/// exactly.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hot_pool_conserves_under_fire() {
     let fresh = Arc::new(Fresh::new().await);
@@ -174,14 +176,16 @@ async fn a_hot_pool_conserves_under_fire() {
     }
 }
 
-/// I4 and I3: two nodes that both believe they own a partition; each batch is written by one of them, numbers without gaps.
+/// I4 and I3: two nodes that both believe they own a partition; each batch is written by one of them, numbers
+/// without gaps.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_nodes_on_one_partition_never_both_commit_a_batch() {
     let fresh = Arc::new(Fresh::new().await);
     let store = fresh.store().await;
     store.register_partitions(1).await.expect("there");
     let mut nodes = Vec::new();
-    // Takes come one after the other ([`Owner::take`] fails if it is beaten to it); commits come whenever they like.
+    // Takes come one after the other ([`Owner::take`] fails if it is beaten to it); commits come whenever
+    // they like.
     let taking = Arc::new(tokio::sync::Mutex::new(()));
     for node in 0..2 {
         let (fresh, taking) = (Arc::clone(&fresh), Arc::clone(&taking));

@@ -1,4 +1,5 @@
-//! [`holdfast_postgres::PgStore`] on a real Postgres: the port's conformance suite, and the laws that only a database can break.
+//! [`holdfast_postgres::PgStore`] on a real Postgres: the port's conformance suite, and the laws that only a
+//! database can break.
 
 mod conformance;
 mod data;

@@ -72,7 +72,8 @@ impl Waiting {
     }
 }
 
-/// Commits `entries` while the standby is away, and does `what` to the backend that waits for it. The commit did happen locally.
+/// Commits `entries` while the standby is away, and does `what` to the backend that waits for it. The commit
+/// did happen locally.
 async fn outcome_unknown(entries: Vec<holdfast_core::batch::Entry>, what: &str) {
     let waiting = Waiting::new().await;
     let owner = Owner::take(&waiting.store, [0]).await;
@@ -178,8 +179,8 @@ async fn a_fence_row_held_for_ever_makes_commits_unavailable_and_not_hang() {
     owner.write(0, writes("a")).await;
 }
 
-/// I4: a node that is paused in the middle of a transaction (a conditional commit, the only one that spans statements) keeps its
-/// successor waiting for no longer than the server's patience with it.
+/// I4: a node that is paused in the middle of a transaction (a conditional commit, the only one that spans
+/// statements) keeps its successor waiting for no longer than the server's patience with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zombie_that_holds_the_fence_row_does_not_block_its_successor_for_ever() {
     let fresh = Arc::new(Fresh::new().await);
@@ -255,7 +256,8 @@ async fn a_dropped_commit_goes_on() {
     }
 }
 
-/// launchbadge/sqlx#4385: calls dropped at any moment leave no transaction open and no connection that answers another's question.
+/// launchbadge/sqlx#4385: calls dropped at any moment leave no transaction open and no connection that
+/// answers another's question.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_dropped_at_any_moment_leave_no_transaction_open() {
     let fresh = Fresh::new().await;
@@ -306,7 +308,8 @@ async fn acknowledged_commits_survive_a_killed_server() {
     let away = store.commit(&owner.batch(vec![entry(0, writes("x"))])).await;
     assert!(matches!(away, Err(CommitError::Unavailable(_))), "nothing was even sent: {away:?}");
     stack.start_postgres().await.expect("starts again");
-    // A connection used shortly before is trusted once more: then the first answer of each use says that it is gone.
+    // A connection used shortly before is trusted once more: then the first answer of each use says that it
+    // is gone.
     while let Err(error) = store.partitions().await {
         assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
     }

@@ -1,7 +1,8 @@
-//! What a lane's machine asks of the store, of other contexts and of adapters. Each question runs as a task, and its answer is an input.
+//! What a lane's machine asks of the store, of other contexts and of adapters. Each question runs as a task,
+//! and its answer is an input.
 //!
-//! Invariant: each question has exactly one answer. A commit that was sent is never given up half-way: its task outlives the lane. Deliberately absent: trying
-//! again, which is the machine's.
+//! Invariant: each question has exactly one answer. A commit that was sent is never given up half-way: its
+//! task outlives the lane. Deliberately absent: trying again, which is the machine's.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -246,7 +247,8 @@ impl Lane {
         committed
     }
 
-    /// Keeps the stored states of a batch, and says what the machine needs to know: of states and claims, and which messages need another context.
+    /// Keeps the stored states of a batch, and says what the machine needs to know: of states and claims, and
+    /// which messages need another context.
     fn found(&mut self, wanted: &Wanted, claimants: &[Number], unprepared: &[Number], known: Known) -> Found {
         let Known { cold, claims } = known;
         self.states.clear();
@@ -290,7 +292,8 @@ impl Lane {
     }
 }
 
-/// Draws new tokens for partitions and reads their rows. A partition that is not in the answer is lost; all are if there is none.
+/// Draws new tokens for partitions and reads their rows. A partition that is not in the answer is lost; all
+/// are if there is none.
 async fn retoken(store: &dyn Store, held: Vec<(PartitionId, Token, Option<Tokens>)>) -> Option<Vec<PartitionRow>> {
     let mut fresh: BTreeMap<PartitionId, Token> = BTreeMap::new();
     let mut changes = Vec::new();

@@ -1,6 +1,8 @@
-//! What the ownership machine asks of the store, the group and the lanes. Each question runs as a task, and its answer is the machine's next input.
+//! What the ownership machine asks of the store, the group and the lanes. Each question runs as a task, and
+//! its answer is the machine's next input.
 //!
-//! Invariant: each question has exactly one answer, also if its task panics. Deliberately absent: trying again, which is the machine's.
+//! Invariant: each question has exactly one answer, also if its task panics. Deliberately absent: trying
+//! again, which is the machine's.
 
 use holdfast_core::{
     PartitionId,
@@ -106,7 +108,8 @@ impl Ownership {
     }
 }
 
-/// Lets a partition's lane finish what is in flight, and its relay publish it. Returns the token that the partition was last held under.
+/// Lets a partition's lane finish what is in flight, and its relay publish it. Returns the token that the
+/// partition was last held under.
 async fn hand_over(lane: &LaneEnds, partition: PartitionId, term: u64) -> Option<Token> {
     let (done, finished) = oneshot::channel();
     lane.control.send(Control::Release { partition, term, done }).ok()?;

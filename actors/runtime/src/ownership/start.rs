@@ -1,4 +1,5 @@
-//! Beginning to serve a partition that has been taken: its lease, supervisor, relay, lane and readers, and the router's way to it.
+//! Beginning to serve a partition that has been taken: its lease, supervisor, relay, lane and readers, and
+//! the router's way to it.
 //!
 //! Deliberately absent: taking, which is the machine's.
 
@@ -89,8 +90,8 @@ impl Ownership {
             let reading = fetcher.run(topic.clone(), partition, term, from, inputs, serving, stop);
             let (board, losses, name) = (self.board.clone(), self.losses.clone(), format!("{topic}-{partition}"));
             tokio::spawn(async move {
-                // An input without a reader would stop without a log line. Once taken again, the partition is read from
-                // what was committed.
+                // An input without a reader would stop without a log line. Once taken again, the partition is
+                // read from what was committed.
                 if let Err(panicked) = guarded_future("reading", reading).await {
                     board.ended("reader", name, &panicked.to_string());
                     let _ = losses.send(Lost { partition, term, cause: Loss::ReaderDied });

@@ -127,8 +127,8 @@ fn entry(
     };
     // A later change of the same timer wins.
     let timers: BTreeMap<&str, TimerWrite> = folded.timers.into_iter().map(timer).collect();
-    // Effects that had ended are made once more; the called system recognises the repeat. A later change of the same
-    // effect wins.
+    // Effects that had ended are made once more; the called system recognises the repeat. A later change of
+    // the same effect wins.
     let effect = |effect: EncodedEffect| {
         let intend = |request| Intent { request, hold: Duration::ZERO, correlation: None, traceparent: None };
         let intent = effect.request.map(intend);
@@ -242,7 +242,8 @@ fn claims(
         }
     }
     summary.claims_of_commands += claims.len() as u64;
-    // An aggregate's commands are decided in the order of their partition: whatever lies before one that had its event was decided too.
+    // An aggregate's commands are decided in the order of their partition: whatever lies before one that had
+    // its event was decided too.
     let known = lost.row.as_ref().map_or(0, |row| row.version);
     for replay in replays.iter().filter(|replay| replay.order.is_some() && replay.order < last) {
         if let Mark::Claim(key, body) = &replay.mark

@@ -1,7 +1,7 @@
 //! What will be read again once consumers rewind, as far as it concerns aggregates that are folded back.
 //!
-//! By it the claims are rebuilt: an event names the message that caused it, and that message is still in its topic, with its source and its
-//! body; or it waits in the restored mailbox. What is neither came by a call.
+//! By it the claims are rebuilt: an event names the message that caused it, and that message is still in its
+//! topic, with its source and its body; or it waits in the restored mailbox. What is neither came by a call.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -23,7 +23,8 @@ pub(super) struct Replay {
     pub id: Uuid,
     /// Its source and sequence, if it is an event that has one; else its claim and the digest of its body.
     pub mark: Mark,
-    /// Its offset, if it lies in the commands topic, in its key's home: there, an aggregate's commands are decided in this order.
+    /// Its offset, if it lies in the commands topic, in its key's home: there, an aggregate's commands are
+    /// decided in this order.
     pub order: Option<u64>,
 }
 

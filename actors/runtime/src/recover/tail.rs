@@ -125,8 +125,8 @@ pub(super) async fn read(recovery: &Recovery, rows: &[PartitionRow], accepts: &[
     Ok(tail)
 }
 
-/// Per partition the end of the events topic, and how much of its outbox was published: each row is either found in the tail, or may have to go
-/// out (again).
+/// Per partition the end of the events topic, and how much of its outbox was published: each row is either
+/// found in the tail, or may have to go out (again).
 pub(super) async fn ends(
     recovery: &Recovery,
     rows: &[PartitionRow],

@@ -1,11 +1,13 @@
 //! What a relay does with rows that the broker refuses for their own sake, and with what queues behind them.
 //!
-//! Upholds I3, I6 and I7: a refused row leaves its partition's order by one statement that also moves the cursor, and `published` rises only after
-//! that; later rows of its topic and key follow it, in their turn, once all before them are acknowledged; everything else goes on. The queues
-//! are read before anything of a partition is sent: by a taker, and by a home whose keys come from other homes, whose cursors are past
-//! their rows by then. A queue is released in order, each record once the one before it is acknowledged and gone; a relay sends rows of
-//! its topic and key directly only after it has seen that none is left. So first occurrences are in order even if two owners release the same
-//! queue. Deliberately absent: a row without a key in the events topic (a mark of growth) never leaves the order; it holds its partition.
+//! Upholds I3, I6 and I7: a refused row leaves its partition's order by one statement that also moves the
+//! cursor, and `published` rises only after that; later rows of its topic and key follow it, in their turn,
+//! once all before them are acknowledged; everything else goes on. The queues are read before anything of a
+//! partition is sent: by a taker, and by a home whose keys come from other homes, whose cursors are past
+//! their rows by then. A queue is released in order, each record once the one before it is acknowledged and
+//! gone; a relay sends rows of its topic and key directly only after it has seen that none is left. So first
+//! occurrences are in order even if two owners release the same queue. Deliberately absent: a row without a
+//! key in the events topic (a mark of growth) never leaves the order; it holds its partition.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -29,8 +31,8 @@ const REFUSALS_MAX: usize = 8;
 const REFUSALS_WITHIN: Duration = Duration::from_mins(1);
 /// How long a partition is held before the refused row is tried again.
 const HELD: Duration = Duration::from_secs(5);
-/// How often the queues are read while there are some, and while there are none: another partition's relay may have set a record aside that is
-/// released from here.
+/// How often the queues are read while there are some, and while there are none: another partition's relay
+/// may have set a record aside that is released from here.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const IDLE_LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Records read for release at a time: each may be as large as a topic takes.
@@ -128,7 +130,8 @@ impl Relay {
         }
     }
 
-    /// Stores the rows of a partition that are to be set aside; only then they count as published. `false` if they have to wait.
+    /// Stores the rows of a partition that are to be set aside; only then they count as published. `false` if
+    /// they have to wait.
     pub(super) async fn store_aside(&mut self, partition: PartitionId) -> Result<bool, StoreError> {
         let Some(line) = self.lines.get(&partition) else { return Ok(false) };
         let done = self.store.set_aside(partition, line.token, &line.aside).await.inspect_err(|error| {

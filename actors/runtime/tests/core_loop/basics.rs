@@ -1,4 +1,5 @@
-//! Without faults: effects, answers, repeats, rejections, dead letters, conditions, timers, look-ups, the durable mailbox.
+//! Without faults: effects, answers, repeats, rejections, dead letters, conditions, timers, look-ups, the
+//! durable mailbox.
 
 use std::{sync::atomic::Ordering, time::Duration};
 

@@ -41,7 +41,8 @@ thread_local! {
     static IS_SOUND: Cell<bool> = const { Cell::new(true) };
 }
 
-/// A violated invariant fails the test: the loop that noticed it panics. Not where a rule is left out, for that is what is to be noticed.
+/// A violated invariant fails the test: the loop that noticed it panics. Not where a rule is left out, for
+/// that is what is to be noticed.
 fn heed_invariants(rules: Rules) {
     IS_SOUND.set(IS_SOUND.get() && rules == Rules::SOUND);
     invariant::on_violation(|invariant, detail| assert!(!IS_SOUND.get(), "{invariant} is violated: {detail}"));
@@ -164,8 +165,8 @@ impl Cluster {
         events
     }
 
-    /// Checks I2, I3, I7, I8 and I10 once everything has come to rest: what was sent is accounted for, the topic holds every version once and
-    /// in order, the store is the fold of the topic.
+    /// Checks I2, I3, I7, I8 and I10 once everything has come to rest: what was sent is accounted for, the
+    /// topic holds every version once and in order, the store is the fold of the topic.
     pub async fn assert_converged(&self) {
         eventually("outbox drained and input consumed", || self.is_at_rest()).await;
         let contents = self.store.contents();

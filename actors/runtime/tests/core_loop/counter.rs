@@ -1,4 +1,5 @@
-//! A counter with every trait that a domain can have: rejection, condition, timer, look-up, effect, message to another, panic.
+//! A counter with every trait that a domain can have: rejection, condition, timer, look-up, effect, message
+//! to another, panic.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

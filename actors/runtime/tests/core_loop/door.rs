@@ -1,4 +1,5 @@
-//! What may enter: each type from its declared origins alone, whichever way it comes; and nothing that the store can't hold.
+//! What may enter: each type from its declared origins alone, whichever way it comes; and nothing that the
+//! store can't hold.
 
 use std::{sync::Arc, time::Duration};
 
@@ -245,7 +246,8 @@ async fn forward_without_the_seal_runs_nothing() {
     assert_eq!(cluster.sum("a"), None);
 }
 
-/// Bytes of callers in flight are bounded: while look-ups hang, the budget is spent, and the next call hears of it at once.
+/// Bytes of callers in flight are bounded: while look-ups hang, the budget is spent, and the next call hears
+/// of it at once.
 #[tokio::test(start_paused = true)]
 async fn calls_beyond_the_byte_budget_are_overloaded() {
     let cluster = Cluster::new();

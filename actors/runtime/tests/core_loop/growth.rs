@@ -1,8 +1,9 @@
-//! Partitions that grow while everything runs (I3, I5, I7), seeded: on top of [`crate::simulation`]'s faults, topics grow twice, one after the other,
-//! under producers with other hashes and stale metadata, under another context's relays that move in their own time, and with gaps in the log.
+//! Partitions that grow while everything runs (I3, I5, I7), seeded: on top of [`crate::simulation`]'s faults,
+//! topics grow twice, one after the other, under producers with other hashes and stale metadata, under
+//! another context's relays that move in their own time, and with gaps in the log.
 //!
-//! What it checks beyond: no record of a producer and key takes effect out of its order, none is lost or doubled; all transitions end, and all
-//! homes are where the last count puts them.
+//! What it checks beyond: no record of a producer and key takes effect out of its order, none is lost or
+//! doubled; all transitions end, and all homes are where the last count puts them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +25,8 @@ use crate::{
 pub const FIRST: u32 = 2;
 /// As configured on all nodes.
 pub const PRODUCERS_MAX_AGE: Duration = Duration::from_secs(5);
-/// Producers ask for the count again after this time: their metadata's age. What is sent is acknowledged at once.
+/// Producers ask for the count again after this time: their metadata's age. What is sent is acknowledged at
+/// once.
 const METADATA_MAX_AGE: Duration = Duration::from_secs(4);
 const KEYS: u64 = 8;
 const RUNS: u64 = 150;
@@ -168,7 +170,8 @@ fn causes(cluster: &Cluster) -> BTreeMap<String, Vec<Uuid>> {
 }
 
 impl Growing {
-    /// A few records of one producer, one after the other for a key; now and then it hears of another count on the way.
+    /// A few records of one producer, one after the other for a key; now and then it hears of another count
+    /// on the way.
     fn produce(&mut self, cluster: &Cluster, dice: &mut Dice) {
         let at = dice.index(self.producers.len());
         let producer = &mut self.producers[at];
@@ -273,8 +276,9 @@ fn whatever_fails_while_partitions_grow_order_holds_and_nothing_is_lost() {
     assert!(only.is_some() || events > 10_000, "too tame: {events} events");
 }
 
-/// An operator grows topics by Kafka's own tools, one now and the others later: meanwhile everything goes on. Homes that only the grown topic has
-/// are owned, so that its records are read; what they say goes nowhere that is not there yet.
+/// An operator grows topics by Kafka's own tools, one now and the others later: meanwhile everything goes on.
+/// Homes that only the grown topic has are owned, so that its records are read; what they say goes nowhere
+/// that is not there yet.
 #[tokio::test(start_paused = true)]
 async fn a_topic_that_has_grown_before_the_others_holds_up_nothing() {
     for early in ["other.events", "counter.commands"] {

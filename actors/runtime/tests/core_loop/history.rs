@@ -1,4 +1,5 @@
-//! A database put back, topics made again, offsets gone: noticed before anything is served, never skipped, recovered when asked.
+//! A database put back, topics made again, offsets gone: noticed before anything is served, never skipped,
+//! recovered when asked.
 
 use std::time::Duration;
 
@@ -105,7 +106,8 @@ async fn a_database_put_back_halts_its_context_and_serves_nothing_but_local_read
     assert_eq!(cluster.log.all_records("counter.events").len(), 100, "something was published");
 }
 
-/// A commit without an event leaves no trace in the topic; only the node that made it remembers its batch number.
+/// A commit without an event leaves no trace in the topic; only the node that made it remembers its batch
+/// number.
 #[tokio::test(start_paused = true)]
 async fn a_restore_under_a_running_node_is_noticed_by_its_batch_numbers() {
     let cluster = Cluster::new();
@@ -436,7 +438,8 @@ fn the_counters_events_are_read_as_they_were_written() {
     }
 }
 
-/// A call that was intended, and a message to another aggregate: neither is lost with the database, nor made twice.
+/// A call that was intended, and a message to another aggregate: neither is lost with the database, nor made
+/// twice.
 #[tokio::test(start_paused = true)]
 async fn what_lost_events_intended_and_sent_is_intended_and_sent_again() {
     let cluster = Cluster::new();

@@ -81,7 +81,8 @@ async fn messages_of_different_batches_are_looked_up_at_the_same_time() {
     assert_eq!(cluster.oracle.calls.load(Ordering::SeqCst), 5);
 }
 
-/// Time stands still while a task is busy, so a lane that went round and round meanwhile would never let it pass.
+/// Time stands still while a task is busy, so a lane that went round and round meanwhile would never let it
+/// pass.
 #[tokio::test(start_paused = true)]
 async fn what_must_go_with_its_offset_waits_for_what_is_away_before_it() {
     let (cluster, _member) = slow().await;

@@ -1,4 +1,5 @@
-//! The core loop on the in-memory ports, in paused time: what it promises in normal running, and through each fault.
+//! The core loop on the in-memory ports, in paused time: what it promises in normal running, and through each
+//! fault.
 
 mod cluster;
 mod counter;

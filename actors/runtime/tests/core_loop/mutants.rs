@@ -1,4 +1,5 @@
-//! The rules that the model checker has shown to be needed, broken one at a time: the seeded runs must notice, or a scenario made for it (I9).
+//! The rules that the model checker has shown to be needed, broken one at a time: the seeded runs must
+//! notice, or a scenario made for it (I9).
 //!
 //! Deliberately absent here: no fence, offsets and events before the commit (see [`crate::simulation`]).
 
@@ -44,8 +45,8 @@ struct Lost {
     answers_after: Duration,
 }
 
-/// A second node takes the place of the first, which may not hear of it, while a caller writes through the second and
-/// reads through the first. A read may not return less than what was written before it began (I5).
+/// A second node takes the place of the first, which may not hear of it, while a caller writes through the
+/// second and reads through the first. A read may not return less than what was written before it began (I5).
 async fn stale_read(lost: Lost) -> Option<String> {
     let cluster = Cluster::new();
     let change = |config: &mut Config| config.rules = lost.rules;
@@ -132,7 +133,8 @@ async fn acquainted<const N: usize>(cluster: &Cluster, rules: Rules) -> [Member;
     members.try_into().unwrap_or_else(|_| panic!("as many as started"))
 }
 
-/// The group takes all from `old`, which does not hear of it and can't reach the store, and gives it to `new`.
+/// The group takes all from `old`, which does not hear of it and can't reach the store, and gives it to
+/// `new`.
 fn robs(cluster: &Cluster, old: &Member, new: &Member) {
     old.membership.set_deaf(true);
     old.store.set_unavailable(true);
@@ -416,8 +418,8 @@ struct Moved {
     is_taken: bool,
 }
 
-/// A key moves to other homes, while the owner of its first home still has its actor: a caller writes through the
-/// second node, which owns the other homes, and reads through the first.
+/// A key moves to other homes, while the owner of its first home still has its actor: a caller writes through
+/// the second node, which owns the other homes, and reads through the first.
 async fn stale_read_of_moved_key(moved: Moved) -> Option<String> {
     let cluster = Cluster::with_partitions(moved.counts[0]);
     let homes = |key: &str| -> Vec<PartitionId> {

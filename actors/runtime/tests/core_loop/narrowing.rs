@@ -1,4 +1,5 @@
-//! What is wrong with one key, one row or one record costs nobody else anything, and orders are heard whatever is pending (I6, I7).
+//! What is wrong with one key, one row or one record costs nobody else anything, and orders are heard
+//! whatever is pending (I6, I7).
 
 use std::time::Duration;
 

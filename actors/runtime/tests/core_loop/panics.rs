@@ -1,4 +1,5 @@
-//! A panic of the adapter outside `decide` is one message's failure: it stops no task, and its text reaches no caller.
+//! A panic of the adapter outside `decide` is one message's failure: it stops no task, and its text reaches
+//! no caller.
 
 use std::time::Duration;
 

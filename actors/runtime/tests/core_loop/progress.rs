@@ -1,4 +1,5 @@
-//! A loop that stands still is noticed within ten seconds, with its cause; what is outside the process costs no node its life.
+//! A loop that stands still is noticed within ten seconds, with its cause; what is outside the process costs
+//! no node its life.
 
 use std::time::Duration;
 

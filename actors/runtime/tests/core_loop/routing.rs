@@ -559,7 +559,8 @@ async fn many_are_read_with_one_question_for_each_owner() {
     let expected = (1..=40).map(|n| if n == 1 { (false, "0".to_owned()) } else { (true, n.to_string()) });
     assert_eq!(answers.iter().map(body).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
 
-    // An owner that is gone costs its keys an answer once its partitions are somewhere else, and the others nothing.
+    // An owner that is gone costs its keys an answer once its partitions are somewhere else, and the others
+    // nothing.
     world.crash(&first, "first");
     let answers = third.routed.read_many("counter", &keys).await;
     let by_home: BTreeMap<bool, usize> = keys.iter().zip(&answers).fold(BTreeMap::new(), |mut by, (key, answer)| {

@@ -1,9 +1,11 @@
-//! Hundreds of seeded runs: nodes come, go, crash and lose touch, over a store and a log that fail in every way they know, while commands,
-//! repeats, junk, calls and strong reads come in. Then everything heals, and the checker looks at what is left (I1–I5, I7, I8, I10).
+//! Hundreds of seeded runs: nodes come, go, crash and lose touch, over a store and a log that fail in every
+//! way they know, while commands, repeats, junk, calls and strong reads come in. Then everything heals, and
+//! the checker looks at what is left (I1–I5, I7, I8, I10).
 //!
-//! The seed decides what happens and when, in paused time on one thread. It does not decide ids, the order of hash maps or the branch that a
-//! fair `select!` takes, so a failing seed nearly always fails again, and not at the same step. `HOLDFAST_SEED` runs one seed alone.
-//! What [`crate::growth`] adds to it: partitions that grow meanwhile, and messages in partitions that are not their home.
+//! The seed decides what happens and when, in paused time on one thread. It does not decide ids, the order of
+//! hash maps or the branch that a fair `select!` takes, so a failing seed nearly always fails again, and not
+//! at the same step. `HOLDFAST_SEED` runs one seed alone. What [`crate::growth`] adds to it: partitions that
+//! grow meanwhile, and messages in partitions that are not their home.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

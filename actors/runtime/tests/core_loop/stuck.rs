@@ -1,7 +1,9 @@
-//! Records that are too large for their topic, and records that the broker refuses for their own sake: each holds up its topic and key alone (I3, I6,
-//! I7), across take-over and growth, and its queue comes out in order.
+//! Records that are too large for their topic, and records that the broker refuses for their own sake: each
+//! holds up its topic and key alone (I3, I6, I7), across take-over and growth, and its queue comes out in
+//! order.
 //!
-//! The rules left out that the model finds (`stores_stuck_before_cursor`, `reads_stuck_before_sending`, sending on behind a record that may be refused) are found here too.
+//! The rules left out that the model finds (`stores_stuck_before_cursor`, `reads_stuck_before_sending`,
+//! sending on behind a record that may be refused) are found here too.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -1,4 +1,5 @@
-//! A partition assigned but not owned is always taken in the end, one not assigned never, and an input that stops is read on.
+//! A partition assigned but not owned is always taken in the end, one not assigned never, and an input that
+//! stops is read on.
 
 use std::time::Duration;
 
@@ -45,7 +46,8 @@ async fn a_take_over_that_panics_is_begun_again() {
     cluster.assert_converged().await;
 }
 
-/// It waits for a store that is away while the group gives the partition to another: when the store is back it must not take it.
+/// It waits for a store that is away while the group gives the partition to another: when the store is back
+/// it must not take it.
 #[tokio::test(start_paused = true)]
 async fn a_taker_whose_assignment_has_gone_robs_nobody() {
     let cluster = Cluster::new();
@@ -88,7 +90,8 @@ async fn an_assignment_that_flickers_ends_in_ownership() {
     cluster.assert_converged().await;
 }
 
-/// A bug in the adapter of the log: the input must not end without a word, and the process is not what it was.
+/// A bug in the adapter of the log: the input must not end without a word, and the process is not what it
+/// was.
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_panics_costs_time_and_no_record() {
     let cluster = Cluster::new();
@@ -104,7 +107,8 @@ async fn a_reader_that_panics_costs_time_and_no_record() {
     assert!(!member.node.is_live() && stalled.iter().all(|one| one.class == "reader"), "{stalled:?}");
 }
 
-/// The broker acknowledges nothing while a partition is revoked: its owner gives it up within the bound, and the next one waits out a lease.
+/// The broker acknowledges nothing while a partition is revoked: its owner gives it up within the bound, and
+/// the next one waits out a lease.
 #[tokio::test(start_paused = true)]
 async fn a_revoke_ends_within_its_bound_whatever_hangs() {
     let cluster = Cluster::new();
@@ -124,7 +128,8 @@ async fn a_revoke_ends_within_its_bound_whatever_hangs() {
     cluster.assert_converged().await;
 }
 
-/// One partition of a lane can't acknowledge the new count, since its row is locked: another one is taken, and served, meanwhile.
+/// One partition of a lane can't acknowledge the new count, since its row is locked: another one is taken,
+/// and served, meanwhile.
 #[tokio::test(start_paused = true)]
 async fn locked_partition_keeps_no_other_of_its_lane_waiting() {
     let cluster = Cluster::new();
@@ -140,8 +145,8 @@ async fn locked_partition_keeps_no_other_of_its_lane_waiting() {
     let stays =
         |key: &String| [PARTITIONS, 2 * PARTITIONS].iter().all(|n| KeyHash::of(key.as_bytes()).home(*n) == moving);
     let key = (0..100).map(|n| format!("k{n}")).find(stays).expect("one in eight");
-    // The first node hears late of the growth; by then a zombie's commit has locked the row that the node has to
-    // write.
+    // The first node hears late of the growth; by then a zombie's commit has locked the row that the node has
+    // to write.
     first.store.set_latency(Duration::from_secs(5));
     for topic in TOPICS {
         cluster.grow(topic, 2 * PARTITIONS);
@@ -190,7 +195,8 @@ async fn an_input_that_fell_silent_is_opened_again() {
         eventually("read on", || cluster.sum("k1") == Some(sum + 1000)).await;
     }
     assert_eq!(member.log.opened(), opened + 2, "one input, once each time");
-    // Offsets without records at the end look the same from outside: they cost a look now and then, and nothing else.
+    // Offsets without records at the end look the same from outside: they cost a look now and then, and
+    // nothing else.
     cluster.log.skip_offsets("counter.commands", home("k1"), 2);
     tokio::time::sleep(Duration::from_mins(30)).await;
     assert!(member.log.opened() < opened + 2 + 40);

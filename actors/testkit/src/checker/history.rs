@@ -119,7 +119,8 @@ impl History {
         found
     }
 
-    /// I3: events whose causes lie in another order than they. `places` has the offsets at which a message of a key lies.
+    /// I3: events whose causes lie in another order than they. `places` has the offsets at which a message of
+    /// a key lies.
     pub(super) fn overtaken_causes(&self, places: &BTreeMap<(String, String), BTreeSet<u64>>) -> Vec<String> {
         let mut found = Vec::new();
         for (stream, events) in &self.streams {

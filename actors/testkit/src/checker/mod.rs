@@ -1,8 +1,10 @@
-//! Checks a run of the loop on the in-memory ports: what the log and the store hold is compared with what must hold.
+//! Checks a run of the loop on the in-memory ports: what the log and the store hold is compared with what
+//! must hold.
 //!
-//! Shares no code with the runtime beyond reading envelopes: it looks only at records and rows. I1–I4, I7, I8 and I10 are checked.
-//! Deliberately absent: I5 and I6 (a matter of when, not of what is left), I9 (that is what [`crate::store::Sabotage`] is for), what
-//! an event means (a test compares sums itself), and anything across two contexts.
+//! Shares no code with the runtime beyond reading envelopes: it looks only at records and rows. I1–I4, I7, I8
+//! and I10 are checked. Deliberately absent: I5 and I6 (a matter of when, not of what is left), I9 (that is
+//! what [`crate::store::Sabotage`] is for), what an event means (a test compares sums itself), and anything
+//! across two contexts.
 
 mod history;
 mod watch;
@@ -75,7 +77,8 @@ pub struct Checker<'a> {
 }
 
 impl<'a> Checker<'a> {
-    /// Checks `context`, whose topics are `<context>.commands`, `.events` and `.dlq`, as it stands now; `kinds` are its aggregates.
+    /// Checks `context`, whose topics are `<context>.commands`, `.events` and `.dlq`, as it stands now;
+    /// `kinds` are its aggregates.
     pub fn new(log: &'a MemoryLog, store: &MemoryStore, context: &str, kinds: &[&'static str]) -> Self {
         Self {
             log,
@@ -186,7 +189,8 @@ impl<'a> Checker<'a> {
         history
     }
 
-    /// I1, I3, I10: the topic holds what the store holds, first occurrences in order. Returns the number of repeats.
+    /// I1, I3, I10: the topic holds what the store holds, first occurrences in order. Returns the number of
+    /// repeats.
     fn topic_is_one_history(&mut self, stored: &History) -> u64 {
         let mut published = History::default();
         for partition in (0..self.log.partitions(&self.events)).map(PartitionId) {
@@ -239,8 +243,8 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// I3: commands of one aggregate that came through the log took effect in its order. Those with a copy in a partition that isn't their home
-    /// are passed over: which copy came first is not to be seen here.
+    /// I3: commands of one aggregate that came through the log took effect in its order. Those with a copy in
+    /// a partition that isn't their home are passed over: which copy came first is not to be seen here.
     fn effects_keep_the_order_of_the_log(&mut self, stored: &History) {
         let count = self.log.partitions(&self.commands);
         let mut places: BTreeMap<(String, String), BTreeSet<u64>> = BTreeMap::new();
@@ -289,7 +293,8 @@ impl<'a> Checker<'a> {
         self.contents.partitions.values().map(next).collect()
     }
 
-    /// I7: each consumed record is applied, a repeat, dead-lettered or waiting. Returns the number of consumed commands.
+    /// I7: each consumed record is applied, a repeat, dead-lettered or waiting. Returns the number of
+    /// consumed commands.
     fn everything_is_accounted_for(&mut self) -> u64 {
         let buried: BTreeSet<(String, PartitionId, u64)> = self
             .contents

@@ -1,7 +1,7 @@
 //! Looks on while the loop runs: what is right at the end may have been wrong on the way (I1).
 //!
-//! An offset stored before its batch was committed, or an event published before it was stored, leaves no trace unless the
-//! process dies in between; so each is compared with the store at the moment it happens.
+//! An offset stored before its batch was committed, or an event published before it was stored, leaves no
+//! trace unless the process dies in between; so each is compared with the store at the moment it happens.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,8 +25,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches from now on. `outputs` are the topics that only this context's relays write to (`<context>.events`, `<context>.dlq`),
-    /// `inputs` those whose offsets it stores.
+    /// Watches from now on. `outputs` are the topics that only this context's relays write to
+    /// (`<context>.events`, `<context>.dlq`), `inputs` those whose offsets it stores.
     pub fn install(log: &MemoryLog, store: &MemoryStore, inputs: &[&str], outputs: &[&str]) -> Self {
         let watch = Self::default();
         let owned = |list: &[&str]| -> BTreeSet<String> { list.iter().map(|name| (*name).to_owned()).collect() };
@@ -67,8 +67,8 @@ impl Watch {
     }
 }
 
-/// I3: whether an event appears before the one before it, in whatever partition that one is to appear. A topic's partitions are read apart, so
-/// this is seen only while it happens.
+/// I3: whether an event appears before the one before it, in whatever partition that one is to appear. A
+/// topic's partitions are read apart, so this is seen only while it happens.
 fn overtakes(record: &Record, versions: &mut BTreeMap<(Bytes, Bytes), u64>) -> Option<String> {
     let of = |name| record.headers.get(name).map(Bytes::copy_from_slice);
     let version: u64 = std::str::from_utf8(record.headers.get(header::SEQUENCE)?).ok()?.parse().ok()?;

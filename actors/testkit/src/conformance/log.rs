@@ -379,7 +379,8 @@ async fn passes(stream: &mut Box<dyn RecordStream>, end: u64) {
     }
 }
 
-/// What a waiter waits for may not be older than its question: ends are asked of the brokers, in the order of the partitions asked for.
+/// What a waiter waits for may not be older than its question: ends are asked of the brokers, in the order of
+/// the partitions asked for.
 pub async fn ends_are_those_of_now(harness: &dyn LogHarness) {
     let (log, topic) = (harness.connect().await, harness.create_topic(3).await);
     let ends = async |partitions: &[PartitionId]| log.ends(&topic, partitions).await.expect("the log is there");
@@ -395,8 +396,9 @@ pub async fn ends_are_those_of_now(harness: &dyn LogHarness) {
     );
 }
 
-/// Makes one test of each law of [`holdfast_core::port::log::Log`]. Takes the attribute of the tests (`#[tokio::test]` if left out) and something to call
-/// without arguments whose future gives a [`LogHarness`].
+/// Makes one test of each law of [`holdfast_core::port::log::Log`]. Takes the attribute of the tests
+/// (`#[tokio::test]` if left out) and something to call without arguments whose future gives a
+/// [`LogHarness`].
 #[macro_export]
 macro_rules! log_conformance {
     (#[$test:meta] $fresh:expr) => {

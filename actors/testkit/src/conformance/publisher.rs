@@ -163,12 +163,14 @@ pub async fn publishing_goes_on_after_a_reset(harness: &dyn PublisherHarness) {
     assert_eq!(read(harness, &topic, 0).await, (0..12).collect::<Vec<u64>>());
 }
 
-/// And what was under way at a reset ends with an answer, and can be sent again: repeats may appear, first occurrences are in order.
+/// And what was under way at a reset ends with an answer, and can be sent again: repeats may appear, first
+/// occurrences are in order.
 pub async fn a_reset_answers_what_is_under_way(harness: &dyn PublisherHarness) {
     const N: u64 = 500;
     let (publisher, topic) = (harness.connect().await, harness.create_topic(1).await);
     let all = rows(&topic, 1, 0, N);
-    // From the second call on a publisher knows what the topic takes, and hands rows over as soon as it is polled.
+    // From the second call on a publisher knows what the topic takes, and hands rows over as soon as it is
+    // polled.
     publish(&publisher, rows(&topic, 1, 0, 1)).await.expect("published");
     let mut first = Box::pin(publish(&publisher, Arc::clone(&all)));
     let answered = poll_immediate(&mut first).await;
@@ -193,7 +195,8 @@ fn with_large(rows: &[OutboxRow], at: usize) -> Vec<OutboxRow> {
 /// Enough for every other row.
 const OTHERS_MAX: usize = 10_000;
 
-/// Publishes all of `rows` as a relay does, and returns the sequences of those that were refused; they are left out.
+/// Publishes all of `rows` as a relay does, and returns the sequences of those that were refused; they are
+/// left out.
 async fn publish_all(publisher: &Arc<dyn Publisher>, rows: &[OutboxRow]) -> Vec<u64> {
     let (mut refused, mut next) = (Vec::new(), 0);
     let publishing = async {
@@ -228,7 +231,8 @@ pub async fn a_row_larger_than_its_topic_takes_is_refused_alone(harness: &dyn Pu
     assert_eq!(read(harness, &topic, 0).await, (0..7).chain(8..25).collect::<Vec<u64>>());
 }
 
-/// A topic's limit may be lowered while rows go there: the row at fault is found among those of its batch, and no other is refused.
+/// A topic's limit may be lowered while rows go there: the row at fault is found among those of its batch,
+/// and no other is refused.
 pub async fn a_row_that_a_topic_takes_no_longer_is_found(harness: &dyn PublisherHarness) {
     const N: u64 = 200;
     let (publisher, topic) = (harness.connect().await, harness.create_topic(1).await);
@@ -252,8 +256,9 @@ pub async fn batches_fit_in_what_a_topic_takes(harness: &dyn PublisherHarness) {
     assert_eq!(read(harness, &topic, 0).await, (0..600).collect::<Vec<u64>>());
 }
 
-/// Makes one test of each law of [`holdfast_core::port::log::Publisher`]. Takes the attribute of the tests (`#[tokio::test]` if left out) and something to
-/// call without arguments whose future gives a [`PublisherHarness`].
+/// Makes one test of each law of [`holdfast_core::port::log::Publisher`]. Takes the attribute of the tests
+/// (`#[tokio::test]` if left out) and something to call without arguments whose future gives a
+/// [`PublisherHarness`].
 #[macro_export]
 macro_rules! publisher_conformance {
     (#[$test:meta] $fresh:expr) => {

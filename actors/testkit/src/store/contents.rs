@@ -1,7 +1,9 @@
-//! What a [`super::MemoryStore`] holds, and what one transaction does to it: synchronous, without locks or faults.
+//! What a [`super::MemoryStore`] holds, and what one transaction does to it: synchronous, without locks or
+//! faults.
 //!
-//! `Contents::apply` checks everything first and writes after, so a refused batch leaves no trace.
-//! It also keeps what a real database would not: every claim ever inserted and every breach of a fence, for the checker.
+//! `Contents::apply` checks everything first and writes after, so a refused batch leaves no trace. It also
+//! keeps what a real database would not: every claim ever inserted and every breach of a fence, for the
+//! checker.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map::Entry},
@@ -253,7 +255,8 @@ impl Contents {
                 }
             }
         }
-        // As one statement has it: a message that is removed here is nobody's head, and one deferred here stays so.
+        // As one statement has it: a message that is removed here is nobody's head, and one deferred here
+        // stays so.
         for kind in [is_remove, is_defer, is_put] {
             for change in writes.mailbox.iter().filter(|change| kind(change)) {
                 self.change_mailbox(change, now);

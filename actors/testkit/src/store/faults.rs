@@ -1,7 +1,8 @@
-//! What a test can break about a [`super::MemoryStore`]: what one node sees of it, and what it itself does wrong.
+//! What a test can break about a [`super::MemoryStore`]: what one node sees of it, and what it itself does
+//! wrong.
 //!
-//! Faults are things that happen in production and must be survived. Sabotage is what I9 asks for: a store that breaks its
-//! contract, on which the tests of the invariants must fail.
+//! Faults are things that happen in production and must be survived. Sabotage is what I9 asks for: a store
+//! that breaks its contract, on which the tests of the invariants must fail.
 
 use std::{
     collections::VecDeque,
@@ -35,7 +36,8 @@ pub enum CommitFault {
     UnknownNotCommitted,
     /// The connection is lost; it was committed.
     UnknownCommitted,
-    /// The connection is lost at once; the transaction stays at the stage until the gate opens, then goes on by itself.
+    /// The connection is lost at once; the transaction stays at the stage until the gate opens, then goes on
+    /// by itself.
     Late(Stage, Gate),
     /// The caller waits at the stage until the gate opens.
     Slow(Stage, Gate),

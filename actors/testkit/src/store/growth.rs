@@ -21,7 +21,8 @@ impl Contents {
         self.make_rows(count);
     }
 
-    /// Rows for the first `count` partitions. A partition nobody has owned counts as released: there is no lease to wait out.
+    /// Rows for the first `count` partitions. A partition nobody has owned counts as released: there is no
+    /// lease to wait out.
     fn make_rows(&mut self, count: u32) {
         let generation = self.generations.last_key_value().map_or(Generation(1), |(generation, _)| *generation);
         let halted = self.partitions.values().find_map(|row| row.halted.clone());

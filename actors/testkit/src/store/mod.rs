@@ -1,8 +1,9 @@
 //! The store in memory: one context's tables behind one mutex, shared by any number of nodes.
 //!
-//! Upholds what the [`Store`] contract says and no more, so that the loop finds in it the database it will meet: partition rows are
-//! locked in partition order for as long as a commit is under way, plain reads wait for no lock, and a transaction whose client
-//! is gone may still commit. Deliberately absent: durability, and any time but tokio's.
+//! Upholds what the [`Store`] contract says and no more, so that the loop finds in it the database it will
+//! meet: partition rows are locked in partition order for as long as a commit is under way, plain reads wait
+//! for no lock, and a transaction whose client is gone may still commit. Deliberately absent: durability, and
+//! any time but tokio's.
 
 mod contents;
 mod faults;
@@ -41,7 +42,8 @@ pub use self::{
 };
 use crate::{gate::Gate, log::MemoryLog};
 
-/// A handle on the store. Clones are the same node; [`Self::node`] makes another node's, with faults of its own.
+/// A handle on the store. Clones are the same node; [`Self::node`] makes another node's, with faults of its
+/// own.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     shared: Arc<Shared>,
@@ -128,7 +130,8 @@ impl MemoryStore {
         self.faults.set_entries_max(max);
     }
 
-    /// Keeps the answers to this node's look-ups, and to its other reads of the loop, back until `gate` opens: a store that hangs.
+    /// Keeps the answers to this node's look-ups, and to its other reads of the loop, back until `gate`
+    /// opens: a store that hangs.
     pub fn hang_reads(&self, gate: Option<Gate>) {
         self.faults.hang_reads(gate);
     }
@@ -153,7 +156,8 @@ impl MemoryStore {
         self.faults.set_refusal(None);
     }
 
-    /// Ends all faults of this node, queued ones included. What is on its way stays there until its gate opens.
+    /// Ends all faults of this node, queued ones included. What is on its way stays there until its gate
+    /// opens.
     pub fn heal(&self) {
         self.faults.heal();
     }
@@ -482,7 +486,8 @@ impl Store for MemoryStore {
                 Err(unknown("lost after COMMIT"))
             }
             Some(CommitFault::Late(stage, gate)) => {
-                // Its rows are locked (or it is known not to have come so far) before the caller hears of the loss.
+                // Its rows are locked (or it is known not to have come so far) before the caller hears of the
+                // loss.
                 let before = gate.count();
                 let lost = self.detach(batch, stage, gate.clone());
                 gate.arrivals(before + 1).await;

@@ -85,7 +85,8 @@ impl Outcome {
         (ratio(self.holdfast.drain), ratio(self.holdfast.live))
     }
 
-    /// The largest part of the machine that other processes had during a measurement; above a few percent the figures say little.
+    /// The largest part of the machine that other processes had during a measurement; above a few percent the
+    /// figures say little.
     pub fn disturbance(&self) -> f64 {
         let rates = [self.holdfast.drain, self.holdfast.live, self.baseline.drain, self.baseline.live, self.ceiling];
         rates.iter().map(Rate::others).fold(0.0, f64::max)

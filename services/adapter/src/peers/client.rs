@@ -1,7 +1,7 @@
 //! The port to other nodes on gRPC: one connection to each, kept while it owns anything.
 //!
-//! Invariant: at most [`PEERS_MAX`] connections, whatever addresses the partition rows hold. Each call has the caller's deadline and runs under
-//! the peer's breaker.
+//! Invariant: at most [`PEERS_MAX`] connections, whatever addresses the partition rows hold. Each call has
+//! the caller's deadline and runs under the peer's breaker.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -31,8 +31,8 @@ const PEERS_MAX: usize = 256;
 /// The label of all nodes in metrics and spans: an address would be one too many.
 const NAME: &str = "node";
 
-/// A caller that comes too late speaks against the peer as little as against itself, so only a peer that hardly ever answers is left alone, and
-/// not for long: its partitions may be somewhere else in a moment.
+/// A caller that comes too late speaks against the peer as little as against itself, so only a peer that
+/// hardly ever answers is left alone, and not for long: its partitions may be somewhere else in a moment.
 fn settings() -> Settings {
     Settings {
         connect: Duration::from_millis(500),

@@ -1,9 +1,10 @@
 //! The side that answers other nodes.
 //!
-//! Invariants: it asks the runtime for what this node owns, and forwards nothing; a command is run only if it carries the seal of the context, which
-//! no stranger can make, and its source is this node's word. Deliberately absent: authentication of readers. The port is the one that clients
-//! use, and [`Admit`] is where a later issue tells nodes from them, by their certificates; with `tls.ca` set, a caller has shown one already, but not
-//! whose. Until then a stranger can read here what the public services show as well.
+//! Invariants: it asks the runtime for what this node owns, and forwards nothing; a command is run only if it
+//! carries the seal of the context, which no stranger can make, and its source is this node's word.
+//! Deliberately absent: authentication of readers. The port is the one that clients use, and [`Admit`] is
+//! where a later issue tells nodes from them, by their certificates; with `tls.ca` set, a caller has shown
+//! one already, but not whose. Until then a stranger can read here what the public services show as well.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -69,7 +70,8 @@ impl ActorService for Service {
         let Some(actors) = actors else { return Ok(Response::new(wire::answer_out(Err(not_served())))) };
         let message = request.into_inner().message.ok_or_else(|| missing("message"))?;
         let mut forward = wire::forward_in(message).map_err(missing)?;
-        // The way through the loop hangs below this hop; without telemetry here it stays where the sender was.
+        // The way through the loop hangs below this hop; without telemetry here it stays where the sender
+        // was.
         if let Some((traceparent, tracestate)) = OtelLink::current(&Span::current()) {
             (forward.call.traceparent, forward.call.tracestate) = (Some(traceparent), tracestate);
         }

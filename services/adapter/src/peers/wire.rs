@@ -1,7 +1,8 @@
 //! What nodes tell one another, to and from the wire.
 //!
-//! Invariant: what is written here reads back as the same; a variant without its arm does not compile. Names of reasons travel as they are
-//! stored, so that a neighbouring release may know more of them: one that is not known here means "not now".
+//! Invariant: what is written here reads back as the same; a variant without its arm does not compile. Names
+//! of reasons travel as they are stored, so that a neighbouring release may know more of them: one that is
+//! not known here means "not now".
 
 use std::{sync::Arc, time::Duration};
 

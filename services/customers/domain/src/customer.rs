@@ -1,7 +1,8 @@
 //! The Customer aggregate: its state, its decisions, its evolution.
 //!
-//! Invariants: ERASED is final, and an erased customer holds no personal data; a command that changes nothing leaves no trace. Deliberately
-//! absent: what a suspension keeps a customer from, which is the business of those who ask for its status.
+//! Invariants: ERASED is final, and an erased customer holds no personal data; a command that changes nothing
+//! leaves no trace. Deliberately absent: what a suspension keeps a customer from, which is the business of
+//! those who ask for its status.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,7 +1,8 @@
 //! What can have happened to a customer. Its state is the fold of these; each carries the time it happened.
 //!
-//! Inside the process an event holds the personal data that came with it. What is published does not, so an event that was read back from
-//! its topic, after a database was restored, holds `None` there: that data is lost, and the state says so.
+//! Inside the process an event holds the personal data that came with it. What is published does not, so an
+//! event that was read back from its topic, after a database was restored, holds `None` there: that data is
+//! lost, and the state says so.
 
 use std::sync::Arc;
 

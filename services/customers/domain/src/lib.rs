@@ -4,9 +4,9 @@
 //! ACTIVE ◄──► SUSPENDED      (both ──► ERASED)
 //! ```
 //!
-//! Pure: [`Customer`] decides and evolves, and knows no clock, no I/O, no wire format. Personal data is in [`Profile`], [`Address`] and
-//! [`Preferences`], whose `Debug` shows none of it. Deliberately absent: whether an e-mail address exists, signing in, and the mapping from and to
-//! protobuf (the service's codec).
+//! Pure: [`Customer`] decides and evolves, and knows no clock, no I/O, no wire format. Personal data is in
+//! [`Profile`], [`Address`] and [`Preferences`], whose `Debug` shows none of it. Deliberately absent: whether
+//! an e-mail address exists, signing in, and the mapping from and to protobuf (the service's codec).
 
 mod command;
 mod customer;

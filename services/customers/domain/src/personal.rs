@@ -1,7 +1,7 @@
 //! What a customer says about itself.
 //!
-//! Invariant: `Debug` of these types holds nothing of what they hold, so that neither a log line nor a failed assertion can. Deliberately absent:
-//! `Display`, and any check of what is said, which is made at the door.
+//! Invariant: `Debug` of these types holds nothing of what they hold, so that neither a log line nor a failed
+//! assertion can. Deliberately absent: `Display`, and any check of what is said, which is made at the door.
 
 use std::{fmt, sync::Arc};
 

@@ -1,7 +1,8 @@
 //! Commands from the wire.
 //!
-//! Invariants: each promise that a comment of `customer.proto` or `commands.proto` makes about a field is checked here; what may carry personal
-//! data is declared for calls alone: topics are kept, so none may be a way to send such data.
+//! Invariants: each promise that a comment of `customer.proto` or `commands.proto` makes about a field is
+//! checked here; what may carry personal data is declared for calls alone: topics are kept, so none may be a
+//! way to send such data.
 
 use std::sync::Arc;
 

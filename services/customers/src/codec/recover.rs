@@ -1,8 +1,9 @@
 //! Events back from the wire, for `holdfast recover`.
 //!
-//! Invariant: what a published event says comes back as it was; what it left out, the personal data, is `None` and never a guess. A customer
-//! folded from such events has its id, status and times, and the ids of its addresses; what it said about itself after the backup is blank
-//! until it says it again, rather than as it was before, which is known to be wrong. Refusing instead would keep every customer of the context from
+//! Invariant: what a published event says comes back as it was; what it left out, the personal data, is
+//! `None` and never a guess. A customer folded from such events has its id, status and times, and the ids of
+//! its addresses; what it said about itself after the backup is blank until it says it again, rather than as
+//! it was before, which is known to be wrong. Refusing instead would keep every customer of the context from
 //! coming back, and above all the erasures among their events.
 
 use holdfast_adapter::{body, check};

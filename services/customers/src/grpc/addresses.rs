@@ -1,8 +1,8 @@
 //! `BatchGetAddresses`: addresses of many customers at once.
 //!
-//! Invariant: the answer comes from the store's committed rows, by one statement for all of them, never from an actor:
-//! a context that asks in the middle of its own work can't wait in a ring. An address whose customer can't be read is in neither list of the answer: it is not missing, and costs no
-//! other its answer.
+//! Invariant: the answer comes from the store's committed rows, by one statement for all of them, never from
+//! an actor: a context that asks in the middle of its own work can't wait in a ring. An address whose
+//! customer can't be read is in neither list of the answer: it is not missing, and costs no other its answer.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

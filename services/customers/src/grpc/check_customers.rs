@@ -1,8 +1,9 @@
 //! `CheckCustomers`: accounts of many customers at once, and which addresses they have.
 //!
-//! Invariants: no personal data is in an answer; it is made from the store's committed rows, one statement for all customers, never by an actor:
-//! a context that asks here in the middle of its own work can't wait in a ring. A customer whose state can't be read is in neither list of
-//! the answer: it is not unknown, and costs no other its answer. Deliberately absent: a cache; callers have theirs.
+//! Invariants: no personal data is in an answer; it is made from the store's committed rows, one statement
+//! for all customers, never by an actor: a context that asks here in the middle of its own work can't wait in
+//! a ring. A customer whose state can't be read is in neither list of the answer: it is not unknown, and
+//! costs no other its answer. Deliberately absent: a cache; callers have theirs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,5 @@
-//! The customers context as callers, topics and tables meet it: a real gRPC server before a node on in-memory ports, in real time.
+//! The customers context as callers, topics and tables meet it: a real gRPC server before a node on in-memory
+//! ports, in real time.
 #![allow(clippy::unwrap_used)]
 
 mod addresses;

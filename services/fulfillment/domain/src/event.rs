@@ -20,7 +20,8 @@ pub enum Event {
         address_id: Arc<str>,
         /// What it holds.
         lines: Arc<[Line]>,
-        /// What the address says. Not published, so `None` in an event that was read back after a database was restored: it is lost.
+        /// What the address says. Not published, so `None` in an event that was read back after a database
+        /// was restored: it is lost.
         address: Option<Address>,
     },
     /// The stock is the order's for good.
@@ -45,7 +46,8 @@ pub enum Event {
         /// What was handed over, to whom.
         parcel: Parcel,
     },
-    /// The parcel came further and has not arrived, or there is news of one whose hand-over is yet to be recorded.
+    /// The parcel came further and has not arrived, or there is news of one whose hand-over is yet to be
+    /// recorded.
     TrackingUpdated {
         /// When this context learned it.
         at: Timestamp,

@@ -1,7 +1,9 @@
-//! The Recipient aggregate, keyed by customer id: which shipments are a customer's, so that their addresses can be found when it is erased.
+//! The Recipient aggregate, keyed by customer id: which shipments are a customer's, so that their addresses
+//! can be found when it is erased.
 //!
-//! Invariant: whatever shipment is noted, before the erasure or after it, is named by exactly one [`Event::RecipientErased`] once the customer is
-//! erased. Deliberately absent: anything that a person would recognise; ids alone are kept, and they stay.
+//! Invariant: whatever shipment is noted, before the erasure or after it, is named by exactly one
+//! [`Event::RecipientErased`] once the customer is erased. Deliberately absent: anything that a person would
+//! recognise; ids alone are kept, and they stay.
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
 //! The Shipment aggregate, keyed by order id: its state, its decisions, its evolution.
 //!
-//! Invariants: nothing is picked before the order is paid *and* its stock is confirmed, in whichever order that is heard; what was handed over
-//! is never cancelled, and what was cancelled never goes out. News never errs, whatever state it meets: contexts react to one another, so
-//! their events cross. A cancellation that comes first forestalls the shipment. What is cancelled keeps no address.
+//! Invariants: nothing is picked before the order is paid *and* its stock is confirmed, in whichever order
+//! that is heard; what was handed over is never cancelled, and what was cancelled never goes out. News never
+//! errs, whatever state it meets: contexts react to one another, so their events cross. A cancellation that
+//! comes first forestalls the shipment. What is cancelled keeps no address.
 
 use std::sync::Arc;
 
@@ -33,7 +34,8 @@ pub struct Details {
     pub status: Status,
     /// What is to be sent; `None` until the order was paid.
     pub request: Option<Request>,
-    /// Where it goes; `None` if it was not requested, was cancelled, if the address was erased, or lost with a database.
+    /// Where it goes; `None` if it was not requested, was cancelled, if the address was erased, or lost with
+    /// a database.
     pub address: Option<Address>,
     /// When the address was erased.
     pub address_erased_at: Option<Timestamp>,

@@ -1,4 +1,5 @@
-//! Laws of shipments over random news, commands and tracking, in any order, late, twice, or without what should have come before.
+//! Laws of shipments over random news, commands and tracking, in any order, late, twice, or without what
+//! should have come before.
 
 mod given;
 

@@ -1,6 +1,7 @@
 //! Addresses from customers' `CustomerService`.
 //!
-//! Through the platform's client stack: deadline, circuit breaker, jittered retries within a budget. A failure is told by its code alone.
+//! Through the platform's client stack: deadline, circuit breaker, jittered retries within a budget. A
+//! failure is told by its code alone.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -66,7 +67,8 @@ fn failed(status: Status) -> LookupFailed {
     })
 }
 
-/// The answer in the order of the question. An address about which nothing is said is no missing one: it failed.
+/// The answer in the order of the question. An address about which nothing is said is no missing one: it
+/// failed.
 fn in_order(
     places: &[Place],
     answer: BatchGetAddressesResponse,

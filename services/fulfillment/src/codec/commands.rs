@@ -1,6 +1,7 @@
 //! Commands to a shipment from the wire.
 //!
-//! Invariant: each promise that a comment of `commands.proto` makes about a field is checked here. Deliberately absent: booking a parcel.
+//! Invariant: each promise that a comment of `commands.proto` makes about a field is checked here.
+//! Deliberately absent: booking a parcel.
 
 use std::sync::Arc;
 
@@ -31,7 +32,8 @@ pub const ERASE_ADDRESS: &str = "holdfast.fulfillment.v1.EraseAddress";
 
 const COMMAND: &[MessageOrigin] = &[MessageOrigin::Commands, MessageOrigin::Call];
 
-/// The commands to a shipment. An address is erased on the word of the context's own recipient, or of a caller; by no stranger's record.
+/// The commands to a shipment. An address is erased on the word of the context's own recipient, or of a
+/// caller; by no stranger's record.
 pub(super) const HANDLED: &[Handled] = &[
     Handled::new(START_PICKING, COMMAND),
     Handled::new(PACK_SHIPMENT, COMMAND),

@@ -73,7 +73,8 @@ pub(super) fn encode(event: &Event, key: &str) -> EncodedEvent {
     EncodedEvent { r#type, payload: payload.into() }
 }
 
-/// The id of the shipment `key`. Keys were found to be orders' ids when they came; of one that is none, nothing can be made.
+/// The id of the shipment `key`. Keys were found to be orders' ids when they came; of one that is none,
+/// nothing can be made.
 pub(super) fn id_of(key: &str) -> String {
     Uuid::try_parse(key).map(|order| shipment_id(order).to_string()).unwrap_or_default()
 }

@@ -1,5 +1,5 @@
-//! Commands that one aggregate of this context sends to another, which has another key: by the outbox, to the context's
-//! own commands topic.
+//! Commands that one aggregate of this context sends to another, which has another key: by the outbox, to the
+//! context's own commands topic.
 //!
 //! Invariant: a command follows from its event alone, so a recovery that has the event can send it again.
 

@@ -1,8 +1,9 @@
 //! A shipment's events back from the wire, for `holdfast recover`.
 //!
-//! Invariant: what a published event says comes back as it was; the address, which it left out, is `None`. A shipment folded from such events is
-//! whole but for its address: it is not picked any more, and the warehouse has to cancel it (its order is then cancelled and paid back), while
-//! one that was picked before goes on, with what is written on its parcel.
+//! Invariant: what a published event says comes back as it was; the address, which it left out, is `None`. A
+//! shipment folded from such events is whole but for its address: it is not picked any more, and the
+//! warehouse has to cancel it (its order is then cancelled and paid back), while one that was picked before
+//! goes on, with what is written on its parcel.
 
 use holdfast_adapter::{body, check};
 use holdfast_core::{Message, Timestamp, disposition::Refused};

@@ -1,6 +1,7 @@
 //! The stored shipment, and the shipment as others see it.
 //!
-//! What is stored is trusted, but a state that no build could have written is an error, never a guess. Only the stored form has the address.
+//! What is stored is trusted, but a state that no build could have written is an error, never a guess. Only
+//! the stored form has the address.
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
 //! `ListPickable`: pages, tokens.
 //!
-//! Invariant: a page begins right after the last shipment of the page before, in an order that no change moves (since when it can be picked,
-//! id), so the pages of a walk hold each shipment that could be picked all the while once, whatever is picked or comes meanwhile.
+//! Invariant: a page begins right after the last shipment of the page before, in an order that no change
+//! moves (since when it can be picked, id), so the pages of a walk hold each shipment that could be picked
+//! all the while once, whatever is picked or comes meanwhile.
 
 use holdfast_adapter::{page, read, status};
 use holdfast_core::disposition::Refused;

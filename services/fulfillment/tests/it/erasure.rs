@@ -1,4 +1,5 @@
-//! The way of an erasure: from customers to the recipient, from there to its shipments, whichever comes first.
+//! The way of an erasure: from customers to the recipient, from there to its shipments, whichever comes
+//! first.
 
 use holdfast_fulfillment::codec::{ERASE_ADDRESS, NOTE_SHIPMENT};
 use holdfast_proto::fulfillment::v1::ShipmentStatus;

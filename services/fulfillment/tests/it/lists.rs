@@ -22,7 +22,8 @@ fn ids(shipments: &[Shipment]) -> Vec<&str> {
     shipments.iter().map(|shipment| shipment.order_id.as_str()).collect()
 }
 
-/// What `walk` found; `meanwhile` something is picked before each page but the first, and something new comes.
+/// What `walk` found; `meanwhile` something is picked before each page but the first, and something new
+/// comes.
 async fn walk(shop: &mut Shop, picked: &mut Vec<String>) -> Vec<Shipment> {
     let (mut walked, mut token) = page(shop, 3, String::new()).await;
     while !token.is_empty() {

@@ -1,5 +1,5 @@
-//! The fulfillment context as callers, topics and tables meet it: a real gRPC server before a node on the in-memory log, over a store in memory or
-//! on a real Postgres.
+//! The fulfillment context as callers, topics and tables meet it: a real gRPC server before a node on the
+//! in-memory log, over a store in memory or on a real Postgres.
 #![allow(clippy::unwrap_used)]
 
 mod canary;

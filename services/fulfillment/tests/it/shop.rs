@@ -55,7 +55,8 @@ pub struct Shop {
     server: JoinHandle<()>,
 }
 
-/// Everybody's address, except those of customers that were erased; or nothing at all while customers are away.
+/// Everybody's address, except those of customers that were erased; or nothing at all while customers are
+/// away.
 #[derive(Clone, Default)]
 pub struct Customers {
     pub away: Arc<AtomicBool>,

@@ -1,7 +1,9 @@
-//! The issuer's keys, as it publishes them: followed in the background, and asked for at once when a token names one that is not known.
+//! The issuer's keys, as it publishes them: followed in the background, and asked for at once when a token
+//! names one that is not known.
 //!
-//! Invariant: an issuer that is away changes nothing about the keys that are known, and unknown names make no more than one question in
-//! [`PAUSE`]. Only keys for signatures by asymmetric algorithms are taken. Deliberately absent: keys named by a token itself (`jku`, `jwk`, `x5u`).
+//! Invariant: an issuer that is away changes nothing about the keys that are known, and unknown names make no
+//! more than one question in [`PAUSE`]. Only keys for signatures by asymmetric algorithms are taken.
+//! Deliberately absent: keys named by a token itself (`jku`, `jwk`, `x5u`).
 
 use std::{
     collections::HashMap,

@@ -1,7 +1,8 @@
 //! An order as it changes: server-sent events, as the HTML standard has them.
 //!
-//! Each event's id is the order's version, so that a watcher who comes back (`Last-Event-ID`) goes on where it was. Invariant: versions only
-//! grow; after a final state comes `end`, and then nothing. Deliberately absent: every version; some may be passed over.
+//! Each event's id is the order's version, so that a watcher who comes back (`Last-Event-ID`) goes on where
+//! it was. Invariant: versions only grow; after a final state comes `end`, and then nothing. Deliberately
+//! absent: every version; some may be passed over.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -33,8 +34,9 @@ const ALIVE_EVERY: Duration = Duration::from_secs(15);
 
 /// Follow an order
 ///
-/// Server-sent events: `order` with the order as JSON, first as it is and then after each change; `end` after a final state; `problem` if it
-/// can't be followed any more. Connections are cut now and then; a client comes back with `Last-Event-ID`, as a browser does by itself.
+/// Server-sent events: `order` with the order as JSON, first as it is and then after each change; `end` after
+/// a final state; `problem` if it can't be followed any more. Connections are cut now and then; a client
+/// comes back with `Last-Event-ID`, as a browser does by itself.
 #[utoipa::path(get, operation_id = "followOrder", path = "/v1/orders/{order_id}/events", tag = "orders",
     params(("order_id" = Uuid, Path), ("Last-Event-ID" = Option<u64>, Header, description = "The last version that was seen.")),
     responses((status = 200, body = String, content_type = "text/event-stream"), Refusals))]
@@ -68,7 +70,8 @@ pub fn seen(headers: &HeaderMap) -> Result<u64, Problem> {
     version.ok_or_else(|| Problem::malformed("INVALID", "Last-Event-ID", "is a version: a number that is not negative"))
 }
 
-/// The order and its changes, from the first version after `after` on; ends after a final state, or after a problem.
+/// The order and its changes, from the first version after `after` on; ends after a final state, or after a
+/// problem.
 ///
 /// # Errors
 /// If it can't be followed at all.

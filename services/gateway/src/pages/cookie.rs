@@ -1,6 +1,7 @@
 //! The cookie in which a browser keeps its token.
 //!
-//! Invariant: scripts can't read it, other sites' forms don't send it, and it leaves this machine only over TLS.
+//! Invariant: scripts can't read it, other sites' forms don't send it, and it leaves this machine only over
+//! TLS.
 
 use http::{HeaderMap, HeaderValue, header};
 

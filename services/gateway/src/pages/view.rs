@@ -1,7 +1,7 @@
 //! What the pages look like.
 //!
-//! Invariant: everything that comes from outside is escaped (maud does, unless told otherwise; nothing here tells it otherwise). Deliberately
-//! absent: looks, which are in `assets/style.css`.
+//! Invariant: everything that comes from outside is escaped (maud does, unless told otherwise; nothing here
+//! tells it otherwise). Deliberately absent: looks, which are in `assets/style.css`.
 
 use holdfast_proto::Timestamp;
 use maud::{DOCTYPE, Markup, html};
@@ -138,7 +138,8 @@ pub(super) fn orders(found: &Orders, wanted: Option<OrderStatus>) -> Markup {
     with_header("Orders", html! {}, main)
 }
 
-/// One order. Its changing part is kept up to date by `assets/live.js`, or, without scripts, by loading it again.
+/// One order. Its changing part is kept up to date by `assets/live.js`, or, without scripts, by loading it
+/// again.
 pub(super) fn order(order: &Order) -> Markup {
     let head = html! {
         @if !order.status.is_final() {

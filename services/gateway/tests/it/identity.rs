@@ -1,4 +1,5 @@
-//! Tokens against an issuer that publishes its keys over real HTTP: each way of being wrong, and keys that change.
+//! Tokens against an issuer that publishes its keys over real HTTP: each way of being wrong, and keys that
+//! change.
 
 use std::{
     net::SocketAddr,

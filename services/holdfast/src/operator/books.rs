@@ -1,7 +1,9 @@
-//! Whether the contexts tell one story of an order, once it has come to rest, and the provider that of its money.
+//! Whether the contexts tell one story of an order, once it has come to rest, and the provider that of its
+//! money.
 //!
-//! Invariant: what is compared is what a shop can't afford to have wrong: money taken and kept, stock held and gone, parcels sent. Deliberately
-//! absent: what is on its way by design (a placed order waits for its payment); an order that moved a moment ago, which the caller leaves out.
+//! Invariant: what is compared is what a shop can't afford to have wrong: money taken and kept, stock held
+//! and gone, parcels sent. Deliberately absent: what is on its way by design (a placed order waits for its
+//! payment); an order that moved a moment ago, which the caller leaves out.
 
 use holdfast_proto::{
     fulfillment::v1::ShipmentStatus,
@@ -13,7 +15,8 @@ use holdfast_proto::{
 
 use super::story::Story;
 
-/// Everything in which the contexts disagree about an order, or the provider with what was asked of it, in words.
+/// Everything in which the contexts disagree about an order, or the provider with what was asked of it, in
+/// words.
 pub fn disagreements(story: &Story) -> Vec<String> {
     let mut found: Vec<String> = contradicted(story).into_iter().collect();
     found.extend(match &story.order {

@@ -1,7 +1,8 @@
 //! What is wrong, in words, and what helps.
 //!
-//! Each check is one pure function over [`Facts`]; [`gather()`] asks Kafka and Postgres for those. Deliberately absent: anything that another look would
-//! not find again, and the nodes themselves: what is wrong shows in what they leave behind.
+//! Each check is one pure function over [`Facts`]; [`gather()`] asks Kafka and Postgres for those.
+//! Deliberately absent: anything that another look would not find again, and the nodes themselves: what is
+//! wrong shows in what they leave behind.
 
 mod facts;
 mod growth;

@@ -1,4 +1,5 @@
-//! One order as each context tells it, over its own gRPC: any node takes any call, so the address of one owner of a context is enough.
+//! One order as each context tells it, over its own gRPC: any node takes any call, so the address of one
+//! owner of a context is enough.
 //!
 //! Deliberately absent: tables. What can't be asked for by a contract is not looked at.
 

@@ -64,7 +64,8 @@ pub struct Input {
     pub start: u64,
     /// The offset after the last one in the log.
     pub end: u64,
-    /// When the oldest record that is not consumed was written, by its own timestamp; `None` where there is none.
+    /// When the oldest record that is not consumed was written, by its own timestamp; `None` where there is
+    /// none.
     pub waiting_since: Option<Timestamp>,
 }
 
@@ -167,7 +168,8 @@ impl Survey {
     /// Connects.
     ///
     /// # Errors
-    /// [`Error::Store`] if the database is away or its schema not there; a wrong configuration of Kafka is a usage failure of its own.
+    /// [`Error::Store`] if the database is away or its schema not there; a wrong configuration of Kafka is a
+    /// usage failure of its own.
     pub async fn open(config: &Config, at: &Infrastructure, context: Context) -> Result<Result<Self, Error>, Failure> {
         let settings = compose::database(config, at, context)?;
         let log = KafkaLog::new(&compose::kafka(config, at.brokers(), context)).map_err(Failure::usage)?;
@@ -234,7 +236,8 @@ impl Survey {
         Ok(input)
     }
 
-    /// At most `max` records of a partition in `[from, end)`. Fewer if the log ends in something else than records, or the brokers take too long.
+    /// At most `max` records of a partition in `[from, end)`. Fewer if the log ends in something else than
+    /// records, or the brokers take too long.
     async fn records(
         &self,
         topic: &str,
@@ -278,8 +281,8 @@ impl Survey {
     }
 }
 
-/// Those of `records` that lie where their keys belong under none of `counts`, by topic and sender. A record that was sent before a growth
-/// lies where it belonged then.
+/// Those of `records` that lie where their keys belong under none of `counts`, by topic and sender. A record
+/// that was sent before a growth lies where it belonged then.
 pub fn misrouted(records: &[Record], counts: &[u32]) -> Vec<Misrouted> {
     let mut found: Vec<Misrouted> = Vec::new();
     for record in records.iter().filter(|record| record.key.is_some()) {

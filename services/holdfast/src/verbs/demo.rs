@@ -1,8 +1,10 @@
-//! `holdfast demo`: the complete life of orders through a real Kafka and a real Postgres, and then an account of every one of them.
+//! `holdfast demo`: the complete life of orders through a real Kafka and a real Postgres, and then an account
+//! of every one of them.
 //!
-//! Orders come by Kafka, a warehouse and its carrier answer by Kafka, and a simulated provider takes the money, or fails to. Invariant: what the
-//! table says comes from the topics, the schemas and the provider's own books, read by checkers that share no code with the runtime.
-//! Deliberately absent: anything that a production process does differently.
+//! Orders come by Kafka, a warehouse and its carrier answer by Kafka, and a simulated provider takes the
+//! money, or fails to. Invariant: what the table says comes from the topics, the schemas and the provider's
+//! own books, read by checkers that share no code with the runtime. Deliberately absent: anything that a
+//! production process does differently.
 
 mod outcome;
 mod run;
@@ -33,11 +35,13 @@ use crate::{
 const CALM_ORDERS: u32 = 500;
 /// Units in stock of the sku that is to sell out, per thousand orders.
 const SCARCE_PER_MILLE: i64 = 10;
-/// How long stock is held for an order that isn't paid. Longer than anything takes here but a charge that comes too late.
+/// How long stock is held for an order that isn't paid. Longer than anything takes here but a charge that
+/// comes too late.
 const HOLD: Duration = Duration::from_secs(15);
 /// How many of 1,000 requests fail at the provider, in all ways alike.
 const FAULTS: u32 = 3;
-/// How long the provider is silent where it is to answer too late: longer than payments waits. Twice that is longer than [`HOLD`].
+/// How long the provider is silent where it is to answer too late: longer than payments waits. Twice that is
+/// longer than [`HOLD`].
 const SILENCE: Duration = Duration::from_secs(9);
 
 /// Runs it; 1 if anything was lost, doubled or reordered, or if money or stock doesn't add up.
@@ -104,7 +108,8 @@ async fn show(
     Ok(outcome)
 }
 
-/// The orders of the second part: of the same customers, and none for which the provider is silent on purpose.
+/// The orders of the second part: of the same customers, and none for which the provider is silent on
+/// purpose.
 fn calm(mix: &Mix) -> Mix {
     let life = mix.life.clone().map(|life| holdfast_load_tests::work::life::Life { late: 0, silent: 0, ..life });
     Mix { time_ms: mix.time_ms + 1, life, ..Mix::shop(CALM_ORDERS, 2) }

@@ -1,7 +1,8 @@
 //! `holdfast partitions grow`: more partitions, while everything runs.
 //!
-//! Invariant: this only grows topics, one after the other, and looks on. What has to wait for what is the nodes' business (they do the same if the
-//! topics are grown by Kafka's own tools), so ending this verb early harms nothing. Deliberately absent: shrinking.
+//! Invariant: this only grows topics, one after the other, and looks on. What has to wait for what is the
+//! nodes' business (they do the same if the topics are grown by Kafka's own tools), so ending this verb early
+//! harms nothing. Deliberately absent: shrinking.
 
 use std::{
     collections::BTreeMap,
@@ -34,7 +35,8 @@ pub async fn run(config: &Config, grow: Grow) -> Result<u8, Failure> {
     let at = Infrastructure::configured(config)?;
     let admin = KafkaAdmin::new(&compose::kafka(config, at.brokers(), Context::Orders)).map_err(Failure::usage)?;
     let mut all = Vec::new();
-    // Not what they read of contexts that nobody serves: the growth of such a topic would never be said to be over.
+    // Not what they read of contexts that nobody serves: the growth of such a topic would never be said to be
+    // over.
     for context in &compose::deployed(config, at.brokers()).await? {
         all.push(find(config, &at, &admin, *context).await?);
     }

@@ -1,6 +1,7 @@
 //! `holdfast load`: benchmarks. Each runs on an embedded stack of its own, which is gone afterwards.
 //!
-//! Deliberately absent: measuring the pipeline, which the load-tests crate does; here the real context is handed to it.
+//! Deliberately absent: measuring the pipeline, which the load-tests crate does; here the real context is
+//! handed to it.
 
 mod hops;
 
@@ -56,7 +57,8 @@ async fn pipeline(config: Config, load: Load) -> Result<u8, Failure> {
     }
 }
 
-/// The orders context as in production, but for prices and customers, which never change and are never asked for over the network.
+/// The orders context as in production, but for prices and customers, which never change and are never asked
+/// for over the network.
 fn orders() -> Contestant {
     Contestant {
         context: app::context(StaticPrices::all(Money::new(1_999, Currency::EUR)), StaticCustomers::all()),

@@ -31,7 +31,8 @@ fn is_default(config: &Config, key: &str) -> bool {
     config.render().iter().any(|line| line.key == key && line.source == "default")
 }
 
-/// Logs errors alone, for a verb whose result is what it prints, and nothing of clients that outlive its brokers; unless a filter was asked for.
+/// Logs errors alone, for a verb whose result is what it prints, and nothing of clients that outlive its
+/// brokers; unless a filter was asked for.
 fn quiet(config: &mut Config) {
     if is_default(config, "log.filter") {
         "error,librdkafka=off,rdkafka=off".clone_into(&mut config.log_filter);

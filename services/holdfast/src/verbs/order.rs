@@ -1,4 +1,5 @@
-//! `holdfast order trace`: one order's story, across contexts: what each says of it now, and everything that happened to it.
+//! `holdfast order trace`: one order's story, across contexts: what each says of it now, and everything that
+//! happened to it.
 
 use std::{collections::BTreeSet, sync::Arc};
 

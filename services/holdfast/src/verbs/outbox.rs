@@ -1,7 +1,8 @@
 //! `holdfast outbox`: what is committed and not published, and what the brokers refuse.
 //!
-//! Invariant: without `--yes` or an `--id` nothing changes. Every order is on record in the context's schema, with who gave it and why. Deliberately absent:
-//! carrying an order out, which is the relay's: it takes a second where the record's home has an owner.
+//! Invariant: without `--yes` or an `--id` nothing changes. Every order is on record in the context's schema,
+//! with who gave it and why. Deliberately absent: carrying an order out, which is the relay's: it takes a
+//! second where the record's home has an owner.
 
 use std::{cmp::Reverse, time::Duration};
 

@@ -1,7 +1,8 @@
 //! `holdfast recover`: after a database was restored from a backup, or a topic was lost.
 //!
-//! Says what it finds and what can't be recovered; changes something only with `--yes`. Nodes may run: they stop serving the context meanwhile and
-//! take it up again. Deliberately absent: the work itself, which is the runtime's ([`holdfast_runtime::recover`]).
+//! Says what it finds and what can't be recovered; changes something only with `--yes`. Nodes may run: they
+//! stop serving the context meanwhile and take it up again. Deliberately absent: the work itself, which is
+//! the runtime's ([`holdfast_runtime::recover`]).
 
 use std::sync::Arc;
 

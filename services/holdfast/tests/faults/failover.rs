@@ -1,7 +1,8 @@
 //! How long an order goes unanswered when its owner is killed under load, and when it leaves in good order.
 //!
-//! One order per partition is read, STRONG, again and again, at whatever node answers; its pause is the longest time between two answers. Prints
-//! figures and judges none: they are the machine's. Deliberately absent: how it comes to them.
+//! One order per partition is read, STRONG, again and again, at whatever node answers; its pause is the
+//! longest time between two answers. Prints figures and judges none: they are the machine's. Deliberately
+//! absent: how it comes to them.
 
 use std::{
     collections::BTreeMap,
@@ -131,7 +132,8 @@ struct Probing {
 }
 
 impl Probing {
-    /// Begins to read the orders of all partitions that node `which` owns; each has been answered when this returns.
+    /// Begins to read the orders of all partitions that node `which` owns; each has been answered when this
+    /// returns.
     async fn begin(world: &Arc<World>, probes: &BTreeMap<i32, String>, which: usize) -> Result<Self, Failed> {
         let homes = checkers::homes(&world.target.orders).await?;
         let address = world.slot(which).address().to_string();
@@ -153,9 +155,11 @@ impl Probing {
         Ok(Self { stop, probes: all })
     }
 
-    /// Waits until every order has been answered after `since`, by whom ever, for a while; the longest time between two answers of each.
+    /// Waits until every order has been answered after `since`, by whom ever, for a while; the longest time
+    /// between two answers of each.
     async fn end(self, since: Instant) -> Result<Vec<Duration>, Failed> {
-        // Long enough for a session and a lease to run out: what is answered by then, without a pause, has moved.
+        // Long enough for a session and a lease to run out: what is answered by then, without a pause, has
+        // moved.
         sleep(Duration::from_millis(200)).await;
         self.stop.send_replace(true);
         let answers = self.probes.join_all().await;

@@ -1,9 +1,12 @@
-//! Partitions that grow twice under load from three producers: ours, Kafka's own Java client that goes by old metadata, and one with another hash.
+//! Partitions that grow twice under load from three producers: ours, Kafka's own Java client that goes by old
+//! metadata, and one with another hash.
 //!
-//! Upholds I1–I4, I7, I8 and I10 across growth, by the checkers of `load-tests`; that they would notice shows a build in which records of new partitions
-//! wait for nothing. Prints how long orders had to wait and judges none of that: it is the machine's. The first growth is by `holdfast partitions
-//! grow`, the second by Kafka's own means, topic after topic, behind everybody's back. Each producer has orders of its own, since between producers there is
-//! no order, and awaits a record's acknowledgement before the next of its key, as who wants order across growth must.
+//! Upholds I1–I4, I7, I8 and I10 across growth, by the checkers of `load-tests`; that they would notice shows
+//! a build in which records of new partitions wait for nothing. Prints how long orders had to wait and judges
+//! none of that: it is the machine's. The first growth is by `holdfast partitions grow`, the second by
+//! Kafka's own means, topic after topic, behind everybody's back. Each producer has orders of its own, since
+//! between producers there is no order, and awaits a record's acknowledgement before the next of its key, as
+//! who wants order across growth must.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -73,7 +76,8 @@ impl Growth {
         }
     }
 
-    /// Few orders, and one node that is slow to commit: what is sent to others behind its back gets there first.
+    /// Few orders, and one node that is slow to commit: what is sent to others behind its back gets there
+    /// first.
     pub fn uneven(seed: u64, dir: PathBuf) -> Self {
         Self { orders: 30, slow: Duration::from_millis(150), ..Self::short(seed, dir) }
     }
@@ -222,7 +226,8 @@ async fn partitions_grow(world: &World, to: u32, more: &[&str]) -> Result<(), Fa
     if status.success() { Ok(()) } else { Err(format!("holdfast partitions grow --to {to}: {status}").into()) }
 }
 
-/// How long orders waited: each order's longest wait for one of its commands, before and while partitions grew.
+/// How long orders waited: each order's longest wait for one of its commands, before and while partitions
+/// grew.
 fn tell(ledgers: &[(&'static str, Ledger)], events: &[EventRecord], marks: &Marks) {
     let moved = moved(events);
     eprintln!("longest wait of an order, ms (p50 / p99 / max over orders):");

@@ -1,10 +1,11 @@
-//! The complete life of orders with every context in a process of its own, each killed in turn, and a provider outside that fails one call in five in
-//! every way: and then the same books as the demo's.
+//! The complete life of orders with every context in a process of its own, each killed in turn, and a
+//! provider outside that fails one call in five in every way: and then the same books as the demo's.
 //!
-//! Upholds that money and stock are conserved to the last unit (I2) across crashes: by the provider's own ledger one charge per delivered order, what
-//! was taken from others given back, no unit lost; and I1, I3, I7, I8 and I10 by the same checkers. The processes are the product's own, `holdfast serve
-//! <context>`. I9: a provider that forgets what it was asked before charges twice, and the books must say so. Deliberately absent: pauses and cut
-//! ways ([`crate::scenario`]).
+//! Upholds that money and stock are conserved to the last unit (I2) across crashes: by the provider's own
+//! ledger one charge per delivered order, what was taken from others given back, no unit lost; and I1, I3,
+//! I7, I8 and I10 by the same checkers. The processes are the product's own, `holdfast serve <context>`. I9:
+//! a provider that forgets what it was asked before charges twice, and the books must say so. Deliberately
+//! absent: pauses and cut ways ([`crate::scenario`]).
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -42,7 +43,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long anything that must happen may take.
 const PATIENCE: Duration = Duration::from_mins(5);
-/// How long stock is held for an order that isn't paid: so long that most orders outlive a crash of payments, so short that some don't.
+/// How long stock is held for an order that isn't paid: so long that most orders outlive a crash of payments,
+/// so short that some don't.
 const HOLD: &str = "30s";
 const SECRET: &str = "whsec_of_the_tests";
 
@@ -298,8 +300,8 @@ impl World {
         tokio::spawn(async move { producer::produce(&brokers, &mix, options, |_| {}).await })
     }
 
-    /// Kills each context in the midst of its work, starts it again and waits until it is back at it; all of them, or until everything is sent.
-    /// Returns how many.
+    /// Kills each context in the midst of its work, starts it again and waits until it is back at it; all of
+    /// them, or until everything is sent. Returns how many.
     async fn kill_each<T>(&mut self, all: bool, sending: &JoinHandle<T>) -> Result<u32, Failed> {
         let mut kills = 0;
         for which in 0..self.places.len() {

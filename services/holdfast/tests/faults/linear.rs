@@ -1,13 +1,17 @@
-//! Whether what callers saw of each order is linearizable (I5), by a known checker: `stateright`'s `LinearizabilityTester`.
+//! Whether what callers saw of each order is linearizable (I5), by a known checker: `stateright`'s
+//! `LinearizabilityTester`.
 //!
-//! The model of an order is a register of version, status and lines; every command that is applied raises the version by one. Considered beside it, and not tried:
-//! porcupine, which is quicker on long histories but would want Go on every machine that runs the tests. stateright's search keeps no memory of
-//! states that it has seen, so a *refusal* takes exponential time in what overlaps: 3 callers with 20 operations each were not refused within 10 s,
-//! with 10 each in 10 ms. So each order's history is cut where nothing of it was under way, which the callers see to (their bursts). A window starts
-//! with the state in which the one before it ended, which is the same in every order of its operations: each of them has an answer and names its
+//! The model of an order is a register of version, status and lines; every command that is applied raises the
+//! version by one. Considered beside it, and not tried: porcupine, which is quicker on long histories but
+//! would want Go on every machine that runs the tests. stateright's search keeps no memory of states that it
+//! has seen, so a *refusal* takes exponential time in what overlaps: 3 callers with 20 operations each were
+//! not refused within 10 s, with 10 each in 10 ms. So each order's history is cut where nothing of it was
+//! under way, which the callers see to (their bursts). A window starts with the state in which the one before
+//! it ended, which is the same in every order of its operations: each of them has an answer and names its
 //! version. Operations whose outcome is unknown stay open; nothing is cut behind one.
 //!
-//! Invariant: what is not decided in time counts as refused. Deliberately absent: any knowledge of how orders are kept.
+//! Invariant: what is not decided in time counts as refused. Deliberately absent: any knowledge of how orders
+//! are kept.
 
 use std::{
     collections::BTreeMap,

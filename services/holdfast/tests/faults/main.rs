@@ -1,8 +1,11 @@
-//! Breaks three nodes, the ways between them and their servers, by a seeded plan, and then accounts for every command and every answer.
+//! Breaks three nodes, the ways between them and their servers, by a seeded plan, and then accounts for every
+//! command and every answer.
 //!
-//! `faults` runs a short round of everything as a test, and shows that a build without its lease check is found out, and one whose new partitions wait
-//! for nothing; that money and stock add up when each of five contexts is killed in turn; and what ten kills leave ([`kill`]). `faults run`, `faults failover`, `faults grow` and `faults life`
-//! are the long ones, called by `deploy/dev.sh faults`. This binary is its own victim: `faults victim <sabotage>` serves.
+//! `faults` runs a short round of everything as a test, and shows that a build without its lease check is
+//! found out, and one whose new partitions wait for nothing; that money and stock add up when each of five
+//! contexts is killed in turn; and what ten kills leave ([`kill`]). `faults run`, `faults failover`, `faults
+//! grow` and `faults life` are the long ones, called by `deploy/dev.sh faults`. This binary is its own
+//! victim: `faults victim <sabotage>` serves.
 
 mod failover;
 mod growth;
@@ -47,7 +50,8 @@ enum Verb {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
-    /// Partitions grow from 12 to 24 and 48 under load from three producers; then an account, and how long orders waited.
+    /// Partitions grow from 12 to 24 and 48 under load from three producers; then an account, and how long
+    /// orders waited.
     Grow {
         /// The load follows from it; any, if not given.
         #[arg(long)]
@@ -71,7 +75,8 @@ enum Verb {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
-    /// The complete life of orders, with every context in a process of its own, which are killed in turn, and a provider that fails; then the books.
+    /// The complete life of orders, with every context in a process of its own, which are killed in turn, and
+    /// a provider that fails; then the books.
     Life {
         /// The load and the provider's failures follow from it; any, if not given.
         #[arg(long)]

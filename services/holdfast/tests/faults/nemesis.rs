@@ -1,7 +1,8 @@
 //! Does what a plan says to a world.
 //!
-//! Invariant: when a step is over, what it did is undone: the node runs, is awake, and its ways are open. Each step is in the history when it begins
-//! and when it ends. Deliberately absent: choosing, which is the plan's.
+//! Invariant: when a step is over, what it did is undone: the node runs, is awake, and its ways are open.
+//! Each step is in the history when it begins and when it ends. Deliberately absent: choosing, which is the
+//! plan's.
 
 use std::{sync::Arc, time::Duration};
 
@@ -131,7 +132,8 @@ impl Nemesis {
         self.signal(which, false).await
     }
 
-    /// Wakes a paused node that can't reach its database for a while yet: by itself it can't know how long it slept but by its clock.
+    /// Wakes a paused node that can't reach its database for a while yet: by itself it can't know how long it
+    /// slept but by its clock.
     pub async fn wake_blind(&self, which: usize, blind: Duration) -> Result<(), Failed> {
         let database = &self.world.slot(which).database;
         database.set(Mode::Hold);

@@ -1,12 +1,14 @@
 //! Nodes that don't hear the group take anything away, with their lease check and without it.
 //!
-//! A node that wakes up after others took its partitions is stopped from answering by two things: its Kafka client notices at once that its session
-//! ran out, and its lease has run out. The first hides whether the second works, so it is taken away: a *deaf* node must still never answer with an
-//! old state, by its lease alone. Without its lease check as well, its clock for leases stands still: the linearizability check must find it out (I9
-//! for I5).
+//! A node that wakes up after others took its partitions is stopped from answering by two things: its Kafka
+//! client notices at once that its session ran out, and its lease has run out. The first hides whether the
+//! second works, so it is taken away: a *deaf* node must still never answer with an old state, by its lease
+//! alone. Without its lease check as well, its clock for leases stands still: the linearizability check must
+//! find it out (I9 for I5).
 //!
-//! And nodes that take every partition for empty when they ask where it ends: records of new partitions wait for nothing then, and the account must
-//! show commands that were overtaken (I9 for I3). Deliberately absent from every product binary.
+//! And nodes that take every partition for empty when they ask where it ends: records of new partitions wait
+//! for nothing then, and the account must show commands that were overtaken (I9 for I3). Deliberately absent
+//! from every product binary.
 
 use std::{
     collections::BTreeSet,

@@ -1,7 +1,9 @@
-//! Everything at once: load through Kafka, callers over gRPC, and faults from a seed; then heal, settle, and account for all of it.
+//! Everything at once: load through Kafka, callers over gRPC, and faults from a seed; then heal, settle, and
+//! account for all of it.
 //!
-//! Upholds I1–I4, I7, I8 and I10 by the checkers of `load-tests`, I5 by [`linear`], and that callers were told the truth. Prints its seed; the same
-//! seed gives the same steps and the same load (when a step meets what the nodes do is the machine's). Deliberately absent: knowledge of the runtime.
+//! Upholds I1–I4, I7, I8 and I10 by the checkers of `load-tests`, I5 by [`linear`], and that callers were
+//! told the truth. Prints its seed; the same seed gives the same steps and the same load (when a step meets
+//! what the nodes do is the machine's). Deliberately absent: knowledge of the runtime.
 
 use std::{
     path::PathBuf,
@@ -195,7 +197,8 @@ async fn account(world: &World, ledger: &Ledger, history: &[Call]) -> Result<(),
     if verdict.refused.is_empty() { Ok(()) } else { Err(verdict.to_string().into()) }
 }
 
-/// A deaf node sleeps while others take its partitions, and can't reach its database when it wakes up: its lease alone keeps it from answering.
+/// A deaf node sleeps while others take its partitions, and can't reach its database when it wakes up: its
+/// lease alone keeps it from answering.
 pub async fn a_lease_is_enough(run: Run) -> Result<(), Failed> {
     let world = World::open(run.settings(Sabotage::Deaf)).await?;
     let verdict = sleep_and_wake_blind(&world, &run).await?;

@@ -1,6 +1,7 @@
 //! The process that is killed: `holdfast serve all`, with one rule broken if so asked.
 //!
-//! It reads its configuration from the environment, as in production, and prints where it listens as its first line.
+//! It reads its configuration from the environment, as in production, and prints where it listens as its
+//! first line.
 
 use std::io::Write as _;
 

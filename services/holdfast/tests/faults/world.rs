@@ -1,8 +1,8 @@
 //! Nodes in processes of their own, a real Kafka and a real Postgres, and a proxy on every way between them.
 //!
-//! Each node reaches the broker through a listener and a proxy of its own, the database through a proxy, and is reached by others (callers and
-//! nodes) through a third, whose address it advertises. So each way can be slowed, held and cut by itself, without root. Deliberately absent:
-//! when anything is done to it.
+//! Each node reaches the broker through a listener and a proxy of its own, the database through a proxy, and
+//! is reached by others (callers and nodes) through a third, whose address it advertises. So each way can be
+//! slowed, held and cut by itself, without root. Deliberately absent: when anything is done to it.
 
 use std::{
     net::SocketAddr,
@@ -161,7 +161,8 @@ impl World {
         pairs.map(|(key, value)| (key.to_owned(), value)).into()
     }
 
-    /// Filling again what is filled changes nothing, so it is tried until it is done: a row names its owner a moment before that serves.
+    /// Filling again what is filled changes nothing, so it is tried until it is done: a row names its owner a
+    /// moment before that serves.
     async fn fill(&self) -> Result<(), Failed> {
         let shelf = |n| Shelf { sku: Crowd::sku(n), quantity: 100_000_000, price_minor: 1_000 };
         let give_up = Instant::now() + PATIENCE;
@@ -209,7 +210,8 @@ impl World {
         let url = url.replace(&host(&url)?.to_string(), &slot.database.address().to_string());
         let mut environment = self.environment(&slot.broker.address().to_string(), &url);
         environment.push(("HOLDFAST_ADVERTISED_ADDR".to_owned(), slot.address().to_string()));
-        // One that finds its database or its broker away at start ends with exit code 3; whatever runs it starts it again.
+        // One that finds its database or its broker away at start ends with exit code 3; whatever runs it
+        // starts it again.
         let mut attempts = 0;
         let node = loop {
             attempts += 1;

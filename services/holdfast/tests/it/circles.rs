@@ -1,13 +1,14 @@
-//! Import circles between the files of a crate: there are none, so a reader of one file can go on to those that it
-//! names, and comes to an end.
+//! Import circles between the files of a crate: there are none, so a reader of one file can go on to those
+//! that it names, and comes to an end.
 //!
-//! The arrows are the paths that a file names below its crate, in `use` and in the text, followed through imports and
-//! re-exports to the file that they end in; what is another crate's, or a macro, ends in the last file that passes it
-//! on. A file and those of its own submodules are one room. Invariant: a circle lies within one room and goes through
-//! the file that the room is named after; without that file there is none. The crate's root is in every file's room,
-//! so it is left out of the graph, as are files that are there for tests alone. Deliberately absent: the names that a
-//! glob brings (its arrow ends at the module that it names), what comes out of a macro or by `#[macro_use]`, and a tree
-//! of modules within one file, which is read as that file.
+//! The arrows are the paths that a file names below its crate, in `use` and in the text, followed through
+//! imports and re-exports to the file that they end in; what is another crate's, or a macro, ends in the last
+//! file that passes it on. A file and those of its own submodules are one room. Invariant: a circle lies
+//! within one room and goes through the file that the room is named after; without that file there is none.
+//! The crate's root is in every file's room, so it is left out of the graph, as are files that are there for
+//! tests alone. Deliberately absent: the names that a glob brings (its arrow ends at the module that it
+//! names), what comes out of a macro or by `#[macro_use]`, and a tree of modules within one file, which is
+//! read as that file.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -106,8 +107,8 @@ impl Files {
         Self { named, imports }
     }
 
-    /// The module that `path` leads to, named in `from`; `None` if it leads out of the crate. `passed` are the imports
-    /// on the way: none is followed twice, so this ends.
+    /// The module that `path` leads to, named in `from`; `None` if it leads out of the crate. `passed` are
+    /// the imports on the way: none is followed twice, so this ends.
     fn find(&self, from: &Module, path: &str, passed: &mut BTreeSet<(Module, String)>) -> Option<Module> {
         let mut parts = path.split("::").map(str::trim).peekable();
         let mut at = from.clone();

@@ -1,7 +1,8 @@
 //! The deployment files agree with the program, with the toolchain, and with themselves.
 //!
-//! No container engine is needed: what `deploy/compose.yaml` sets goes through the real configuration, what it runs through the real command
-//! line. That the file is what the Compose specification allows is checked by `deploy/dev.sh conformance`.
+//! No container engine is needed: what `deploy/compose.yaml` sets goes through the real configuration, what
+//! it runs through the real command line. That the file is what the Compose specification allows is checked
+//! by `deploy/dev.sh conformance`.
 
 use std::{collections::BTreeSet, time::Duration};
 

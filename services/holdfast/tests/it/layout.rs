@@ -1,7 +1,7 @@
 //! Which way crates may lean, who may name what, and what domains and money never hold: layout.md as a test.
 //!
-//! The rules are functions over what `cargo metadata` says, so that each is shown to fail on a planted violation. Deliberately absent:
-//! what `cargo deny` already holds (licenses, sources).
+//! The rules are functions over what `cargo metadata` says, so that each is shown to fail on a planted
+//! violation. Deliberately absent: what `cargo deny` already holds (licenses, sources).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -101,7 +101,8 @@ fn arrows(workspace: &Workspace) -> Vec<String> {
     wrong
 }
 
-/// Who may name what. `load-tests` shares no code with what it checks, so it may name the log and the database.
+/// Who may name what. `load-tests` shares no code with what it checks, so it may name the log and the
+/// database.
 const NAMED_BY: [(&str, &[&str]); 5] = [
     ("rdkafka", &["holdfast-kafka", "holdfast-load-tests"]),
     ("rdkafka-sys", &[]),
@@ -135,9 +136,11 @@ fn names_what_it_may_not(workspace: &Workspace) -> Vec<String> {
     wrong
 }
 
-/// Words that a source may not hold, comments and strings apart. A float loses cents; a clock makes a decision differ when it is replayed.
+/// Words that a source may not hold, comments and strings apart. A float loses cents; a clock makes a
+/// decision differ when it is replayed.
 fn words(name: &str) -> &'static [&'static str] {
-    /// Neither time nor chance nor the order of a hash map may decide what a machine does, or it would not replay.
+    /// Neither time nor chance nor the order of a hash map may decide what a machine does, or it would not
+    /// replay.
     const MACHINE: [&str; 9] =
         ["SystemTime", "Instant", "thread_rng", "now_v7", "new_v4", "draw", "async", "HashMap", "HashSet"];
     const CLOCKS: [&str; 6] = ["f32", "f64", "SystemTime", "Instant", "thread_rng", "async"];
@@ -174,7 +177,8 @@ pub(crate) fn sources(root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The sources below `root` that are built into a program: without the files of modules that are there for tests alone.
+/// The sources below `root` that are built into a program: without the files of modules that are there for
+/// tests alone.
 pub(crate) fn production(root: &Path) -> Vec<PathBuf> {
     let all = sources(root);
     let tests: BTreeSet<PathBuf> = all

@@ -1,4 +1,5 @@
-//! What holds across contexts and for the tree as a whole, but for what needs the shop ([`system`](../system/main.rs)) or faults.
+//! What holds across contexts and for the tree as a whole, but for what needs the shop
+//! ([`system`](../system/main.rs)) or faults.
 //!
 //! One binary, because each links the whole program.
 #![allow(clippy::unwrap_used)]

@@ -1,6 +1,8 @@
-//! A database restored from an older backup, on the real stack: noticed before anything is served, and recovered by the operator's verb.
+//! A database restored from an older backup, on the real stack: noticed before anything is served, and
+//! recovered by the operator's verb.
 //!
-//! The real binary serves; the account is the checkers'. Deliberately absent: anything that looks inside the process.
+//! The real binary serves; the account is the checkers'. Deliberately absent: anything that looks inside the
+//! process.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -146,7 +148,8 @@ impl World {
         people::register(&customers, regulars()).await.expect("registered");
     }
 
-    /// A load with rejections and repeats. Bad records have no aggregate, and so nothing by which a second dead letter could be told.
+    /// A load with rejections and repeats. Bad records have no aggregate, and so nothing by which a second
+    /// dead letter could be told.
     async fn load(&mut self, orders: u32) -> Ledger {
         self.loads += 1;
         let mix =

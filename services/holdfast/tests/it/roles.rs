@@ -1,6 +1,8 @@
-//! A context's database role reaches its own schema and no other: all five, each against the four others, on what `holdfast migrate all` makes.
+//! A context's database role reaches its own schema and no other: all five, each against the four others, on
+//! what `holdfast migrate all` makes.
 //!
-//! Everything that could be done to every table is tried, and undone. Deliberately absent: what a superuser may do.
+//! Everything that could be done to every table is tried, and undone. Deliberately absent: what a superuser
+//! may do.
 
 use holdfast::{
     compose,
@@ -9,7 +11,8 @@ use holdfast::{
 use holdfast_load_tests::trespass::{Intruder, tables};
 use holdfast_platform::{Config, Context, config::Sources};
 
-/// An embedded Postgres with every schema, each with a role of its own. Brokers are named, so that none are started.
+/// An embedded Postgres with every schema, each with a role of its own. Brokers are named, so that none are
+/// started.
 async fn migrated() -> (Config, Infrastructure) {
     let flags = vec![("kafka.brokers".to_owned(), "127.0.0.1:1".to_owned())];
     let config = Config::load(&Sources { flags, ..Sources::default() }).unwrap();

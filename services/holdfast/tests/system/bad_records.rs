@@ -155,7 +155,8 @@ pub async fn each_is_a_dead_letter_with_its_bytes_and_its_partition_goes_on(shop
     Ok(())
 }
 
-/// Larger than any topic takes, and entered compressed: its dead letter is cut, and its partition's publishing goes on.
+/// Larger than any topic takes, and entered compressed: its dead letter is cut, and its partition's
+/// publishing goes on.
 pub async fn compressed_record_larger_than_any_topic_takes_is_cut(shop: &Shop) -> Result<(), Failed> {
     const BYTES: usize = 12 * 1024 * 1024;
     let id = Uuid::now_v7().to_string();

@@ -1,8 +1,9 @@
 //! Inventory away, slow, failing and flapping, while orders has to ask it for every price.
 //!
-//! Invariant: a context in trouble is asked less, not more; a caller that needs it hears so, and when to come back; what
-//! waits for it is applied once it is there again, without a restart; and a call that needs nothing of it goes on as
-//! before. Every bound is a ratio to the same run's healthy part, or a deadline that a caller was promised. Deliberately absent: the price memory, which would hide all of it (its time is 0).
+//! Invariant: a context in trouble is asked less, not more; a caller that needs it hears so, and when to come
+//! back; what waits for it is applied once it is there again, without a restart; and a call that needs
+//! nothing of it goes on as before. Every bound is a ratio to the same run's healthy part, or a deadline that
+//! a caller was promised. Deliberately absent: the price memory, which would hide all of it (its time is 0).
 
 mod catalog;
 
@@ -393,7 +394,8 @@ const BYSTANDERS_AT_MOST: u32 = 4;
 /// And anyway less than this, far below the 2 s that they would wait for what is away.
 const BYSTANDERS_NOTICE: Duration = Duration::from_millis(500);
 
-/// Sends again what was refused, under the same ids, and one that was not; then every order has exactly what was added to it.
+/// Sends again what was refused, under the same ids, and one that was not; then every order has exactly what
+/// was added to it.
 async fn applied_after_all(callers: &mut Callers, orders: &[String]) -> Result<(), Failed> {
     let (mut again, taken, mut expected) = {
         let mut run = callers.run();

@@ -1,7 +1,9 @@
-//! The edge as clients and people meet it, before the whole shop: real HTTP, real tokens, a provider that takes money.
+//! The edge as clients and people meet it, before the whole shop: real HTTP, real tokens, a provider that
+//! takes money.
 //!
-//! Invariant: bad input has a named answer and no effect, another customer's things are not there, and a repeat takes effect once. Deliberately
-//! absent: each way in which a token can be wrong, which the gateway's own tests go through.
+//! Invariant: bad input has a named answer and no effect, another customer's things are not there, and a
+//! repeat takes effect once. Deliberately absent: each way in which a token can be wrong, which the gateway's
+//! own tests go through.
 
 mod bad;
 mod browser;
@@ -232,13 +234,13 @@ pub async fn schemathesis_finds_no_failure_and_no_undeclared_answer(_: &Shop) ->
     let reports = tempfile::tempdir()?;
     let mut process = tokio::process::Command::new(program)
         .args(["run", &description, "--header", &format!("Authorization: Bearer {token}")])
-        // Limits in bytes and a key used twice are no shapes, so that what is of the right shape may be refused; and an order has no shipment
-        // right after it was opened.
+        // Limits in bytes and a key used twice are no shapes, so that what is of the right shape may be
+        // refused; and an order has no shipment right after it was opened.
         .args(["--checks", "all", "--exclude-checks", "positive_data_acceptance,ensure_resource_availability"])
         .args(["--exclude-path", FOLLOWING])
         .args(["--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "25"])
-        // One at a time: two draw from one seed in an order of their own, and up to Python 3.11.7 `ast.parse` in one thread
-        // may take another's depth for its own and fail (python/cpython#106905), as it did.
+        // One at a time: two draw from one seed in an order of their own, and up to Python 3.11.7 `ast.parse`
+        // in one thread may take another's depth for its own and fail (python/cpython#106905), as it did.
         .args(["--seed", "1", "--workers", "1"])
         .current_dir(&reports)
         .kill_on_drop(true)

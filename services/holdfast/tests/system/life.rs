@@ -1,7 +1,9 @@
-//! The complete life of an order, across five contexts in processes of their own kind, with a provider that fails one call in five.
+//! The complete life of an order, across five contexts in processes of their own kind, with a provider that
+//! fails one call in five.
 //!
-//! Invariant: money and stock are accounted for to the last unit, by the provider's own books and by inventory's: an order that is delivered was
-//! charged once and left the shelves, one that is cancelled has given back whatever had moved. Deliberately absent: how long it takes.
+//! Invariant: money and stock are accounted for to the last unit, by the provider's own books and by
+//! inventory's: an order that is delivered was charged once and left the shelves, one that is cancelled has
+//! given back whatever had moved. Deliberately absent: how long it takes.
 
 use std::{
     collections::BTreeMap,
@@ -160,7 +162,8 @@ impl Callers {
         self.orders.place_order(PlaceOrderRequest { request_id: id(), command: Some(command) }).await.map(drop)
     }
 
-    /// Has orders ask for an address, removes that, and places the order while orders remembers the answer, which is 5 s.
+    /// Has orders ask for an address, removes that, and places the order while orders remembers the answer,
+    /// which is 5 s.
     async fn place_to_removed(&mut self, order_id: &str, customer_id: &str, card: &str) -> Result<(), Status> {
         loop {
             let address_id = self.address(customer_id).await?;

@@ -1,6 +1,8 @@
-//! The product as its users meet it: the real binary, a real Kafka, a real Postgres, records and calls from outside.
+//! The product as its users meet it: the real binary, a real Kafka, a real Postgres, records and calls from
+//! outside.
 //!
-//! One shop is opened for all tests, through the binary's own verbs. Deliberately absent: anything that looks inside the process.
+//! One shop is opened for all tests, through the binary's own verbs. Deliberately absent: anything that looks
+//! inside the process.
 
 mod bad_records;
 mod calls;
@@ -49,7 +51,8 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-/// `open` is there unless tests are only listed. Schemathesis, where it was asked for, comes alone: the rest is for the test run.
+/// `open` is there unless tests are only listed. Schemathesis, where it was asked for, comes alone: the rest
+/// is for the test run.
 fn every(open: Option<(Arc<Shop>, Arc<Door>, Arc<Runtime>)>) -> Vec<Trial> {
     let (shop, door) = open.map(|(shop, door, runtime)| ((shop, runtime.clone()), (door, runtime))).unzip();
     let mut all = trials(shop);

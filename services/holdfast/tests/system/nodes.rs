@@ -1,7 +1,8 @@
 //! Two nodes: which of them is asked makes no difference, and one that goes takes nothing along.
 //!
-//! The second node comes and goes; the first is always there, and is where callers and watchers are when it goes. Deliberately absent: which
-//! node owns which order. There are enough orders for both to own some, and the logs say that calls have travelled.
+//! The second node comes and goes; the first is always there, and is where callers and watchers are when it
+//! goes. Deliberately absent: which node owns which order. There are enough orders for both to own some, and
+//! the logs say that calls have travelled.
 
 use std::{
     collections::BTreeSet,
@@ -32,7 +33,8 @@ use uuid::Uuid;
 
 use crate::shop::{Served, Shop, customer, patient, place};
 
-/// Orders of each test: that one node owns none of them is as likely as that many throws of a coin all fall alike.
+/// Orders of each test: that one node owns none of them is as likely as that many throws of a coin all fall
+/// alike.
 const ORDERS: usize = 24;
 
 type Orders = OrderServiceClient<Channel>;
@@ -65,7 +67,8 @@ impl Flow {
         Ok(request)
     }
 
-    /// The lines of `log` that say `message`, all of which must be of this flow's trace if they are of its correlation id.
+    /// The lines of `log` that say `message`, all of which must be of this flow's trace if they are of its
+    /// correlation id.
     fn lines(&self, log: &str, message: &str) -> Result<usize, Failed> {
         let mut found = 0;
         for line in log.lines().filter(|line| line.contains(message) && line.contains(&self.id)) {
@@ -187,8 +190,8 @@ pub async fn a_watch_and_its_orders_survive_a_node_that_is_killed(shop: &Shop) -
     survive(shop, kill, |status| status.code() == Code::Unavailable).await
 }
 
-/// Watches orders at the first node and changes them there all the while, as the second goes. `may_fail` says which failures a caller has to put up
-/// with; it then asks again, with the same request.
+/// Watches orders at the first node and changes them there all the while, as the second goes. `may_fail` says
+/// which failures a caller has to put up with; it then asks again, with the same request.
 async fn survive(
     shop: &Shop,
     go: impl AsyncFnOnce(Served) -> Result<(), Failed>,

@@ -1,4 +1,5 @@
-//! The operators' verbs on a shop of their own: first nothing is wrong, then one thing after the other is made so.
+//! The operators' verbs on a shop of their own: first nothing is wrong, then one thing after the other is
+//! made so.
 
 use std::{collections::BTreeSet, process::Output};
 
@@ -148,7 +149,8 @@ fn closed() -> Result<String, Failed> {
 }
 
 async fn faults(shop: &Shop) -> Result<(), Failed> {
-    // A record of another partitioner's: to every partition but its home it is the wrong one, so one of two is.
+    // A record of another partitioner's: to every partition but its home it is the wrong one, so one of two
+    // is.
     let id = Uuid::now_v7().to_string();
     let strays = order(&id).map(|raw| raw.with("ce_source", Some("crc32-shop")));
     for partition in [3, 4] {

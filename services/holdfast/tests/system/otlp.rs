@@ -1,6 +1,8 @@
-//! What reaches an OpenTelemetry collector: a real OTLP receiver over gRPC, and a shop that is told of it by the standard variables alone.
+//! What reaches an OpenTelemetry collector: a real OTLP receiver over gRPC, and a shop that is told of it by
+//! the standard variables alone.
 //!
-//! The process sends by itself only once an hour here, so whatever is received at the end was flushed when it left.
+//! The process sends by itself only once an hour here, so whatever is received at the end was flushed when it
+//! left.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -173,7 +173,8 @@ impl Shop {
         self.owned(&served_address(&self.served), 12..=12).await
     }
 
-    /// Waits until the number of partitions of each context that the node at `address` owns is within `count`.
+    /// Waits until the number of partitions of each context that the node at `address` owns is within
+    /// `count`.
     async fn owned(&self, address: &str, count: RangeInclusive<i64>) -> Result<(), Failed> {
         let customers = Schema::new(self.stack.postgres_url("postgres"), "customers");
         let schemas = [Some(&self.target.orders), self.target.inventory.as_ref(), Some(&customers)];

@@ -15,7 +15,8 @@ pub struct Line {
     pub quantity: i64,
 }
 
-/// The lines with each sku once, sorted, its quantities added up; `None` if a quantity is not positive or a sum does not fit.
+/// The lines with each sku once, sorted, its quantities added up; `None` if a quantity is not positive or a
+/// sum does not fit.
 pub(crate) fn merged(lines: &[Line]) -> Option<Arc<[Line]>> {
     let mut sums = BTreeMap::<&Sku, i64>::new();
     for line in lines {

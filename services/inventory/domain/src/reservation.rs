@@ -5,9 +5,11 @@
 //!   └─────────┴──► RELEASED        HELD ──► EXPIRED        REFUSED, RELEASED from the start
 //! ```
 //!
-//! Invariant: the pools hold a reservation's lines exactly while it is HELD or CONFIRMED; they leave what is on hand when it is SHIPPED.
-//! It expires only unconfirmed, and is confirmed only unexpired: so who ships by its word never ships what was given to others. A reservation is decided once: what has a state
-//! never reserves (again), so repeats and events that cross do no harm, and a cancellation that comes first forestalls it.
+//! Invariant: the pools hold a reservation's lines exactly while it is HELD or CONFIRMED; they leave what is
+//! on hand when it is SHIPPED. It expires only unconfirmed, and is confirmed only unexpired: so who ships by
+//! its word never ships what was given to others. A reservation is decided once: what has a state never
+//! reserves (again), so repeats and events that cross do no harm, and a cancellation that comes first
+//! forestalls it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -164,8 +166,8 @@ impl Event {
 /// Why a reservation says no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// The pools don't hold what this reservation is holding: an invariant is broken elsewhere. It stays HELD, for the
-    /// difference to be found, rather than take from others.
+    /// The pools don't hold what this reservation is holding: an invariant is broken elsewhere. It stays
+    /// HELD, for the difference to be found, rather than take from others.
     #[error("the stock of this reservation is not held")]
     StockNotHeld,
 }

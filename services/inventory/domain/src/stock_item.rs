@@ -1,9 +1,11 @@
-//! The `StockItem` aggregate, keyed by sku: what a unit costs, when more is wanted, and who may change how much there is.
+//! The `StockItem` aggregate, keyed by sku: what a unit costs, when more is wanted, and who may change how
+//! much there is.
 //!
-//! Invariant: it changes the total of the pool named by its key only together with an event that says so, and never below what
-//! is held. The quantities themselves live in the pool; the state here holds none, so orders that hold stock never wait for it.
-//! Whether fewer units are available than the reorder point is asked of the pool on a timer, by a condition that wants that many and gives them back
-//! at once: so nobody who takes stock has to tell the sku, and a fall is noticed within [`CHECK_EVERY`].
+//! Invariant: it changes the total of the pool named by its key only together with an event that says so, and
+//! never below what is held. The quantities themselves live in the pool; the state here holds none, so orders
+//! that hold stock never wait for it. Whether fewer units are available than the reorder point is asked of
+//! the pool on a timer, by a condition that wants that many and gives them back at once: so nobody who takes
+//! stock has to tell the sku, and a fall is noticed within [`CHECK_EVERY`].
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
-//! Laws of stock over random interleavings of orders, cancellations, timers, deliveries and corrections, each of which may
-//! come late, twice, or without what should have come before.
+//! Laws of stock over random interleavings of orders, cancellations, timers, deliveries and corrections, each
+//! of which may come late, twice, or without what should have come before.
 
 mod world;
 

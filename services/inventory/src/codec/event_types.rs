@@ -1,6 +1,7 @@
 //! The `ce_type`s of inventory's events.
 //!
-//! Invariant: what an adapter writes, `recover` reads, by the same name. Deliberately absent: commands, whose names are public beside their adapter.
+//! Invariant: what an adapter writes, `recover` reads, by the same name. Deliberately absent: commands, whose
+//! names are public beside their adapter.
 
 pub(super) const STOCK_RESERVED: &str = "holdfast.inventory.v1.StockReserved";
 pub(super) const RESERVATION_CONFIRMED: &str = "holdfast.inventory.v1.ReservationConfirmed";

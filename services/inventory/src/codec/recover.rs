@@ -1,6 +1,7 @@
 //! Events back from the wire, and the timers that go with them, for `holdfast recover`.
 //!
-//! Invariant: what the two codecs wrote comes back as it was. What an event did to the pools is the domain's to say.
+//! Invariant: what the two codecs wrote comes back as it was. What an event did to the pools is the domain's
+//! to say.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,6 +1,7 @@
 //! The `StockItem`'s wire and storage form.
 //!
-//! Deliberately absent: quantities. They are shared rows, which the actor does not know; the answer to a query reads the pools.
+//! Deliberately absent: quantities. They are shared rows, which the actor does not know; the answer to a
+//! query reads the pools.
 
 use bytes::Bytes;
 use holdfast_adapter::{body, check};

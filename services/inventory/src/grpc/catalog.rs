@@ -1,8 +1,10 @@
 //! `CatalogService`: prices and stock of many skus at once.
 //!
-//! Invariant: the answer comes from the store's committed rows, by one statement for all skus (stock: two), never from
-//! an actor: a context that asks in the middle of its own work can't wait in a ring, and a partition on the move takes no price away. Each answer carries the version it is from; a
-//! sku whose state can't be read is in no list of an answer about prices (it is not unknown, and costs no other its answer), and fails one about stock. Deliberately absent: a cache; callers have theirs.
+//! Invariant: the answer comes from the store's committed rows, by one statement for all skus (stock: two),
+//! never from an actor: a context that asks in the middle of its own work can't wait in a ring, and a
+//! partition on the move takes no price away. Each answer carries the version it is from; a sku whose state
+//! can't be read is in no list of an answer about prices (it is not unknown, and costs no other its answer),
+//! and fails one about stock. Deliberately absent: a cache; callers have theirs.
 
 use std::{collections::BTreeSet, sync::Arc};
 

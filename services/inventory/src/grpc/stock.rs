@@ -105,7 +105,8 @@ impl StockService for Stock {
             return Err(Problem::not_found("SKU_NOT_FOUND", "nothing has happened to this sku yet").into());
         }
         let item = v1::StockItem::decode(answer.body).map_err(|error| status::internal(&error))?;
-        // After the sku itself, so that a caller that asks for a version also gets what that version put into stock.
+        // After the sku itself, so that a caller that asks for a version also gets what that version put into
+        // stock.
         let mut pools = self.reads.pools(std::slice::from_ref(&sku)).await?;
         let item = counted(item, pools.remove(&sku));
         Ok(Response::new(GetStockResponse { item: Some(item), read: Some(read::info(answer.version, answer.strong)) }))

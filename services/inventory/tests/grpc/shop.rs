@@ -75,8 +75,8 @@ impl Shop {
         CatalogServiceClient::new(self.channel.clone())
     }
 
-    /// A client as other contexts have it, with a deadline of 300 ms. (A bare channel says CANCELLED where it gives up
-    /// first.)
+    /// A client as other contexts have it, with a deadline of 300 ms. (A bare channel says CANCELLED where it
+    /// gives up first.)
     pub fn impatient(&self) -> Stack {
         let settings = client::Settings { deadline: Duration::from_millis(300), ..client::Settings::default() };
         Peer::new("inventory", &format!("http://{}", self.address), settings, None).unwrap().stack()

@@ -81,7 +81,8 @@ pub enum Event {
         /// What is to be shipped.
         lines: Arc<[Line]>,
     },
-    /// The order learned of a payment over another amount, or in another currency, than its total. It is not paid by it; an operator has to see to it.
+    /// The order learned of a payment over another amount, or in another currency, than its total. It is not
+    /// paid by it; an operator has to see to it.
     OrderPaymentMismatched {
         /// When it learned it.
         at: Timestamp,

@@ -6,8 +6,10 @@
 //! ```
 //!
 //! Pure: [`Order`] decides and evolves, and knows no clock, no I/O, no wire format. A price arrives inside
-//! [`Command::AddItem`], a customer's standing inside [`Command::CreateOrder`] and [`Command::PlaceOrder`], looked up before; what inventory, payments and fulfillment did arrives as a command too, and what follows from it is the table
-//! in [`process`]. Deliberately absent: the mapping from and to protobuf (the service's codec).
+//! [`Command::AddItem`], a customer's standing inside [`Command::CreateOrder`] and [`Command::PlaceOrder`],
+//! looked up before; what inventory, payments and fulfillment did arrives as a command too, and what follows
+//! from it is the table in [`process`]. Deliberately absent: the mapping from and to protobuf (the service's
+//! codec).
 
 #![deny(clippy::float_arithmetic)]
 

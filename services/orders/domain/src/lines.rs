@@ -1,7 +1,7 @@
 //! An order's lines and their total.
 //!
-//! Invariant: each sku has one line, all amounts are of one currency, a subtotal is quantity times unit price, the total is
-//! the sum of the subtotals, and everything fits.
+//! Invariant: each sku has one line, all amounts are of one currency, a subtotal is quantity times unit
+//! price, the total is the sum of the subtotals, and everything fits.
 
 use holdfast_money::{Currency, Error, Money};
 
@@ -75,7 +75,8 @@ impl Lines {
         self.lines.iter().find(|line| line.sku == *sku)
     }
 
-    /// What `quantity` more units of `sku` at `unit_price` would come to: the sku's line, all of it at that price, and the total.
+    /// What `quantity` more units of `sku` at `unit_price` would come to: the sku's line, all of it at that
+    /// price, and the total.
     pub(crate) fn plus(&self, sku: &Sku, quantity: i64, unit_price: Money) -> Result<(Line, Money), Error> {
         let (before, without) = match self.get(sku) {
             Some(line) => (line.quantity, self.total.minus(line.subtotal)?),

@@ -1,11 +1,12 @@
 //! The Order aggregate: its state, its decisions, its evolution.
 //!
-//! Invariants: lines change in DRAFT only; an order is placed at most once, with at least one line, and for an ACTIVE customer who has the address
-//! (nobody is charged for what can't be sent); CANCELLED and DELIVERED are final; it is paid at most once, by an amount that equals its total in its
-//! currency, and shipped only when paid. Other contexts' news never errs, whatever state it meets: contexts react to one another,
-//! so their events cross, and what comes too late changes nothing here ([`crate::process`]) because the context that sent it
-//! undoes its own work when it reads of the cancellation. A paid order is cancelled by fulfillment's word alone, for only fulfillment knows whether the
-//! goods have left.
+//! Invariants: lines change in DRAFT only; an order is placed at most once, with at least one line, and for
+//! an ACTIVE customer who has the address (nobody is charged for what can't be sent); CANCELLED and DELIVERED
+//! are final; it is paid at most once, by an amount that equals its total in its currency, and shipped only
+//! when paid. Other contexts' news never errs, whatever state it meets: contexts react to one another, so
+//! their events cross, and what comes too late changes nothing here ([`crate::process`]) because the context
+//! that sent it undoes its own work when it reads of the cancellation. A paid order is cancelled by
+//! fulfillment's word alone, for only fulfillment knows whether the goods have left.
 
 use std::sync::Arc;
 
@@ -39,7 +40,8 @@ pub struct Details {
     pub address_id: Option<Arc<str>>,
     /// What was paid, once it was.
     pub payment: Option<Payment>,
-    /// A payment over another amount than the total, or in another currency: the first one that the order learned of. It stays for an operator to see.
+    /// A payment over another amount than the total, or in another currency: the first one that the order
+    /// learned of. It stays for an operator to see.
     pub mismatched_payment: Option<Payment>,
     /// Why the customer wants it cancelled, while fulfillment has not said whether it is in time.
     pub cancellation_requested: Option<Arc<str>>,

@@ -1,8 +1,9 @@
 //! What an order makes of the other contexts' news, as a table.
 //!
-//! Upholds what makes crossing events harmless: news that is not in the table for a stage changes nothing there, even if
-//! it comes twice or late. A context that has to compensate learns of a cancellation from the order's own event:
-//! inventory gives back, payments refunds, fulfillment stops. Deliberately absent: what customers command, which may be refused (see [`crate::Order`]).
+//! Upholds what makes crossing events harmless: news that is not in the table for a stage changes nothing
+//! there, even if it comes twice or late. A context that has to compensate learns of a cancellation from the
+//! order's own event: inventory gives back, payments refunds, fulfillment stops. Deliberately absent: what
+//! customers command, which may be refused (see [`crate::Order`]).
 
 use crate::{CancellationCause, Command};
 
@@ -49,8 +50,9 @@ pub enum News {
 pub enum Reaction {
     /// `OrderReserved`, once: now the customer is to pay.
     Reserve,
-    /// `OrderPaid`, if the amount is the order's total: inventory keeps the stock for good, fulfillment prepares a shipment. Another amount is
-    /// `OrderPaymentMismatched`, once, and the order stays where it is.
+    /// `OrderPaid`, if the amount is the order's total: inventory keeps the stock for good, fulfillment
+    /// prepares a shipment. Another amount is `OrderPaymentMismatched`, once, and the order stays where it
+    /// is.
     Pay,
     /// `OrderShipped`: the stock leaves.
     Ship,

@@ -1,4 +1,5 @@
-//! The process, row by row: what each context's news does to an order at each stage of its life, and that nothing else does anything.
+//! The process, row by row: what each context's news does to an order at each stage of its life, and that
+//! nothing else does anything.
 
 mod given;
 

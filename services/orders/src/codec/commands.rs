@@ -1,7 +1,7 @@
 //! Commands from the wire.
 //!
-//! Invariant: each promise that a comment of `commands.proto` makes about a field is checked here. Deliberately absent: prices, and whether the
-//! customer may order.
+//! Invariant: each promise that a comment of `commands.proto` makes about a field is checked here.
+//! Deliberately absent: prices, and whether the customer may order.
 
 use holdfast_adapter::{body, check};
 use holdfast_core::{

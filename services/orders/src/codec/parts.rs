@@ -1,7 +1,8 @@
-//! The parts that an order's events, its state and its public message share: amount, payment, shipment, cause of
-//! cancellation.
+//! The parts that an order's events, its state and its public message share: amount, payment, shipment, cause
+//! of cancellation.
 //!
-//! Invariant: what goes out comes back as it was. A part that no build could have written is refused, never guessed.
+//! Invariant: what goes out comes back as it was. A part that no build could have written is refused, never
+//! guessed.
 
 use holdfast_adapter::check;
 use holdfast_core::disposition::Refused;

@@ -1,7 +1,7 @@
 //! Events back from the wire, for `holdfast recover`.
 //!
-//! Invariant: what [`super::events::encode`] wrote comes back as it was, so that a state folded from the topic is the state that was lost.
-//! Nothing is guessed: an event that this build did not write is refused.
+//! Invariant: what [`super::events::encode`] wrote comes back as it was, so that a state folded from the
+//! topic is the state that was lost. Nothing is guessed: an event that this build did not write is refused.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! The stored order.
 //!
-//! What is stored is trusted, but a state that no build could have written is an error, never a guess. Deliberately absent: the
-//! total and the subtotals, which follow from the lines.
+//! What is stored is trusted, but a state that no build could have written is an error, never a guess.
+//! Deliberately absent: the total and the subtotals, which follow from the lines.
 
 use bytes::Bytes;
 use holdfast_core::{Aggregate, Timestamp, codec::StateError};

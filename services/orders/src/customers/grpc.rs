@@ -1,6 +1,7 @@
 //! Answers from customers' `CustomerService`.
 //!
-//! Through the platform's client stack: deadline, circuit breaker, jittered retries within a budget. No personal data travels.
+//! Through the platform's client stack: deadline, circuit breaker, jittered retries within a budget. No
+//! personal data travels.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -77,8 +78,8 @@ fn failed(status: Status) -> LookupFailed {
     })
 }
 
-/// The answers in the order of the questions. A customer about whom nothing is said that this build understands is no unknown one: that
-/// question failed.
+/// The answers in the order of the questions. A customer about whom nothing is said that this build
+/// understands is no unknown one: that question failed.
 fn in_order(
     questions: &[Question],
     answer: CheckCustomersResponse,

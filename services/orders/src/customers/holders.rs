@@ -1,9 +1,11 @@
 //! Whose an order is: a bounded memory of hints.
 //!
-//! Invariant: what an order's state says replaces what a command says, never the other way round. A hint proves nothing: a command may name a
-//! customer and be rejected, so the decision compares the hint with the order's own customer. Deliberately absent: a look-up of what was forgotten.
+//! Invariant: what an order's state says replaces what a command says, never the other way round. A hint
+//! proves nothing: a command may name a customer and be rejected, so the decision compares the hint with the
+//! order's own customer. Deliberately absent: a look-up of what was forgotten.
 //!
-//! Its hasher, foldhash, does not claim to resist attackers; accepted, since keys are UUIDs and the halves are bounded.
+//! Its hasher, foldhash, does not claim to resist attackers; accepted, since keys are UUIDs and the halves
+//! are bounded.
 
 use std::{
     collections::HashMap,
@@ -13,7 +15,8 @@ use std::{
 use foldhash::fast::RandomState;
 use uuid::Uuid;
 
-/// Orders in each of the two halves of the memory: as many as a node keeps in memory by default, so that what is live is remembered.
+/// Orders in each of the two halves of the memory: as many as a node keeps in memory by default, so that what
+/// is live is remembered.
 const HALF_MAX: usize = 50_000;
 
 /// The customers of the orders that were seen last.

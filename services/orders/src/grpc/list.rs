@@ -1,7 +1,8 @@
 //! `ListOrders`: conditions, pages, tokens.
 //!
-//! Invariant: a page begins right after the last order of the page before, in an order that no change moves (time of creation, id), so the
-//! pages of a walk hold each order that was there when it began once, whatever is created meanwhile.
+//! Invariant: a page begins right after the last order of the page before, in an order that no change moves
+//! (time of creation, id), so the pages of a walk hold each order that was there when it began once, whatever
+//! is created meanwhile.
 
 use holdfast_adapter::{check, page, read, status};
 use holdfast_core::disposition::Refused;
@@ -76,7 +77,8 @@ fn page(asked: &v1::ListOrdersRequest, size: usize) -> Result<(Page, Vec<u8>), R
     }
     .encode_to_vec();
     let after = match &*asked.page_token {
-        // No order has the least id at that moment, so this is right before the first one that was created earlier.
+        // No order has the least id at that moment, so this is right before the first one that was created
+        // earlier.
         "" => before.map_or(START, |created_at_ms| Position { created_at_ms, order_id: Uuid::nil() }),
         token => position(&page::position("page_token", &conditions, token)?)?,
     };

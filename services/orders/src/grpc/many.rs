@@ -47,7 +47,8 @@ pub(super) async fn get(
     Ok(answer)
 }
 
-/// From each order's own actor, one question to each node that owns some; and whether that is how all of them were read.
+/// From each order's own actor, one question to each node that owns some; and whether that is how all of them
+/// were read.
 async fn from_actors(router: &dyn Router, ids: &[String]) -> Result<(Vec<v1::Order>, bool), Status> {
     let answers = call::read_many(router, Order::KIND, ids).await?;
     let strong = answers.iter().all(|answer| answer.strong);

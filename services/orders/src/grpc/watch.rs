@@ -1,9 +1,10 @@
 //! `WatchOrder`: one look-out for all watchers of this process.
 //!
-//! Watched orders are looked up together, one statement for up to a thousand, as long as anybody watches; each watched order has one slot
-//! that holds its latest version, so a slow watcher misses versions in between and costs no memory. Invariants: what a watcher sees was
-//! committed; versions only grow; after a final state the stream ends.
-//! Deliberately absent: a notice from the owning node. It would save the look-ups, and has to come from the runtime.
+//! Watched orders are looked up together, one statement for up to a thousand, as long as anybody watches;
+//! each watched order has one slot that holds its latest version, so a slow watcher misses versions in
+//! between and costs no memory. Invariants: what a watcher sees was committed; versions only grow; after a
+//! final state the stream ends. Deliberately absent: a notice from the owning node. It would save the
+//! look-ups, and has to come from the runtime.
 
 use std::{
     collections::HashMap,
@@ -34,8 +35,8 @@ const ORDERS_MAX: usize = 1_000;
 /// Between two look-ups, at least.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
-/// The pause is also this many times what the last look-up took, so that many watchers wait longer rather than take the
-/// database from others.
+/// The pause is also this many times what the last look-up took, so that many watchers wait longer rather
+/// than take the database from others.
 const PAUSE_FACTOR: u32 = 9;
 
 /// How long look-ups may fail before the watchers' streams end.
@@ -120,7 +121,8 @@ impl Hub {
                     Err(error) => {
                         tracing::warn!(%error, "watched orders could not be looked up");
                         if answered.elapsed() > PATIENCE {
-                            // The streams end, so that a watcher that asks again gets a clear answer instead of silence.
+                            // The streams end, so that a watcher that asks again gets a clear answer instead
+                            // of silence.
                             self.slots().clear();
                             return;
                         }
@@ -132,8 +134,8 @@ impl Hub {
         }
     }
 
-    /// What is watched, and its latest version; forgets what nobody watches any more. If it is empty, the look-out ends, and under
-    /// the same lock the next watcher finds out that it has to start one.
+    /// What is watched, and its latest version; forgets what nobody watches any more. If it is empty, the
+    /// look-out ends, and under the same lock the next watcher finds out that it has to start one.
     fn next(&self) -> Vec<(Uuid, u64)> {
         let mut slots = self.slots();
         slots.retain(|_, slot| slot.receiver_count() > 0);

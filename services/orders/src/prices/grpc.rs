@@ -61,7 +61,8 @@ fn failed(status: Status) -> LookupFailed {
     })
 }
 
-/// The answer in the order of the question. A sku about which nothing is said that this build understands is no unknown one: it failed.
+/// The answer in the order of the question. A sku about which nothing is said that this build understands is
+/// no unknown one: it failed.
 fn in_order(skus: &[Sku], answer: GetPricesResponse) -> Vec<Result<Option<Money>, LookupFailed>> {
     let broken = |what: &str| LookupFailed(format!("inventory's prices: {what}"));
     let mut known: HashMap<String, Option<Money>> = HashMap::with_capacity(skus.len());

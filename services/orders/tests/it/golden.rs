@@ -1,6 +1,7 @@
 //! What the codec writes, byte for byte: events that others read, and states that later builds must read.
 //!
-//! A failure here means that what lies in topics and tables would be read differently: a new schema version, never a new golden value.
+//! A failure here means that what lies in topics and tables would be read differently: a new schema version,
+//! never a new golden value.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,5 @@
-//! The orders context from outside: what its codec reads and writes, what its service answers, what its questions find.
+//! The orders context from outside: what its codec reads and writes, what its service answers, what its
+//! questions find.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,5 @@
-//! The whole context behind a real gRPC port: a node on the in-memory log, over a store in memory or on a real Postgres.
+//! The whole context behind a real gRPC port: a node on the in-memory log, over a store in memory or on a
+//! real Postgres.
 
 use std::{
     future::Future,
@@ -56,7 +57,8 @@ pub struct Shop {
     server: JoinHandle<()>,
 }
 
-/// Prices of `A` (12.50 EUR), `B` (6.50 EUR), `DEAR` (the most there is) and `U` (1.00 USD), or nothing at all while it is away.
+/// Prices of `A` (12.50 EUR), `B` (6.50 EUR), `DEAR` (the most there is) and `U` (1.00 USD), or nothing at
+/// all while it is away.
 #[derive(Clone)]
 pub struct Inventory {
     prices: Arc<StaticPrices>,
@@ -88,8 +90,8 @@ impl PriceSource for Inventory {
     }
 }
 
-/// Customers whose ids begin with `dead` are unknown, those with `0bad` are suspended; all others may order, and have every address but those
-/// that begin with `dead`. Or nobody is known to anybody, while it is away.
+/// Customers whose ids begin with `dead` are unknown, those with `0bad` are suspended; all others may order,
+/// and have every address but those that begin with `dead`. Or nobody is known to anybody, while it is away.
 #[derive(Clone, Default)]
 pub struct Registry {
     pub away: Arc<AtomicBool>,

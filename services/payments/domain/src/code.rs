@@ -1,7 +1,7 @@
 //! Our own codes of declined payments.
 //!
-//! Invariant: events and states keep them, so a code never changes and is never given another meaning. Deliberately absent: the codes of a
-//! provider and of its adapter, which arrive in commands.
+//! Invariant: events and states keep them, so a code never changes and is never given another meaning.
+//! Deliberately absent: the codes of a provider and of its adapter, which arrive in commands.
 
 /// The order has no payment method.
 pub const NO_PAYMENT_METHOD: &str = "NO_PAYMENT_METHOD";

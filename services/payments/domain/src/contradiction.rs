@@ -1,7 +1,8 @@
 //! A provider's word that is not about what was asked of it.
 //!
-//! A contradiction stops its payment: what the provider has is not what is known here, so that any further call could move the money of
-//! another order. Deliberately absent: what sets a payment going again, since only a person with the provider's books can tell.
+//! A contradiction stops its payment: what the provider has is not what is known here, so that any further
+//! call could move the money of another order. Deliberately absent: what sets a payment going again, since
+//! only a person with the provider's books can tell.
 
 use std::sync::Arc;
 

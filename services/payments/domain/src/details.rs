@@ -1,9 +1,11 @@
 //! What there is to know about a payment, and what it makes of each command.
 //!
-//! Invariants: what is given back or on its way back is never more than what was captured; a payment's refunds in the books' currency add up
-//! to what was settled, once it is given back in full; of what comes twice or late, nothing changes what is further already; a report of
-//! money under another reference, of another amount or beyond what was asked stops the payment. Reports of attempts that failed or were called off
-//! under another reference stop nothing: a key that ended leaves such an attempt behind, and no money moves with it.
+//! Invariants: what is given back or on its way back is never more than what was captured; a payment's
+//! refunds in the books' currency add up to what was settled, once it is given back in full; of what comes
+//! twice or late, nothing changes what is further already; a report of money under another reference, of
+//! another amount or beyond what was asked stops the payment. Reports of attempts that failed or were called
+//! off under another reference stop nothing: a key that ended leaves such an attempt behind, and no money
+//! moves with it.
 
 use std::sync::Arc;
 
@@ -158,7 +160,8 @@ impl Details {
         self.reference.as_ref().filter(|known| *known != reference)
     }
 
-    /// The provider holds the amount, by its answer to the call `source` or by its report; `said` is how much, if it was said.
+    /// The provider holds the amount, by its answer to the call `source` or by its report; `said` is how
+    /// much, if it was said.
     pub(crate) fn authorized(
         &self,
         at: Timestamp,
@@ -192,7 +195,8 @@ impl Details {
         let back = match &self.status {
             Status::Captured | Status::PartiallyRefunded | Status::Refunded => return Ok(Vec::new()),
             Status::Requested | Status::Authorized => self.cancelled.then_some(Cause::OrderCancelled),
-            // The order goes by the event that said that no money moved: money that moved all the same goes back.
+            // The order goes by the event that said that no money moved: money that moved all the same goes
+            // back.
             Status::Declined { .. } | Status::Voided => Some(Cause::LateCapture),
         };
         let settled = settle(amount, rate)?;
@@ -251,8 +255,9 @@ impl Details {
         self.give_back(at, &done, Some(reference))
     }
 
-    /// The provider says how much of a charge was given back in all. If that is all that is on its way, all of it has arrived; less tells
-    /// nothing of a single refund, whose own call finds out; more was never asked for.
+    /// The provider says how much of a charge was given back in all. If that is all that is on its way, all
+    /// of it has arrived; less tells nothing of a single refund, whose own call finds out; more was never
+    /// asked for.
     pub(crate) fn refunds_reported(
         &self,
         at: Timestamp,
@@ -277,8 +282,8 @@ impl Details {
             return Vec::new();
         };
         let mut events = vec![Event::RefundFailed { at, number, amount: refund.amount, code: code.clone() }];
-        // What an operator's refund was to give back is owed all the same. One that the cancellation itself asked for is not asked for
-        // again: a provider that refuses it will refuse the next.
+        // What an operator's refund was to give back is owed all the same. One that the cancellation itself
+        // asked for is not asked for again: a provider that refuses it will refuse the next.
         if let (true, Cause::Requested { .. }, Some(reference)) = (self.cancelled, &refund.cause, &self.reference) {
             events.push(Event::RefundRequested {
                 at,
@@ -303,8 +308,8 @@ impl Details {
         Ok((left.minor > 0).then_some(Event::RefundRequested { at, number, amount: left, cause, reference }))
     }
 
-    /// These refunds arrived. Each is worth in the books what the sum of all that were given back is worth more than before it, so that
-    /// nothing is lost to rounding.
+    /// These refunds arrived. Each is worth in the books what the sum of all that were given back is worth
+    /// more than before it, so that nothing is lost to rounding.
     fn give_back(
         &self,
         at: Timestamp,

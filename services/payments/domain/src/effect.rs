@@ -1,7 +1,8 @@
 //! What has to be asked of the provider, and under which name.
 //!
-//! Invariant: a name stands for one call of one payment, for ever: `charge`, `capture` and `void` happen at most once in a payment's life,
-//! refunds are numbered. So a name makes the key under which a provider keeps a call from happening twice.
+//! Invariant: a name stands for one call of one payment, for ever: `charge`, `capture` and `void` happen at
+//! most once in a payment's life, refunds are numbered. So a name makes the key under which a provider keeps
+//! a call from happening twice.
 
 use std::{borrow::Cow, sync::Arc};
 

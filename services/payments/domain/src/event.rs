@@ -106,7 +106,8 @@ pub enum Event {
         /// Why.
         code: Arc<str>,
     },
-    /// The provider contradicted what was asked of it. Nothing is called or moved for the payment from now on.
+    /// The provider contradicted what was asked of it. Nothing is called or moved for the payment from now
+    /// on.
     PaymentContradicted {
         /// When.
         at: Timestamp,

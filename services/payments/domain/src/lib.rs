@@ -8,9 +8,10 @@
 //!
 //! A provider that contradicts what was asked of it stops the payment wherever it is ([`Contradiction`]).
 //!
-//! Pure: [`Payment`] decides and evolves, and knows no clock, no I/O, no wire format, no provider. What has to be asked of a provider follows
-//! from the events ([`Event::effects`]); what it answered, or reported by itself, arrives as a command. Deliberately absent: which amounts a
-//! provider can take, where rates come from, and the mapping from and to protobuf (all the service's).
+//! Pure: [`Payment`] decides and evolves, and knows no clock, no I/O, no wire format, no provider. What has
+//! to be asked of a provider follows from the events ([`Event::effects`]); what it answered, or reported by
+//! itself, arrives as a command. Deliberately absent: which amounts a provider can take, where rates come
+//! from, and the mapping from and to protobuf (all the service's).
 
 #![deny(clippy::float_arithmetic)]
 

@@ -1,8 +1,9 @@
 //! The Payment aggregate, keyed by order id: how it begins, and which decision is whose.
 //!
-//! Invariants: a payment is asked for at most once; a cancellation that comes first forestalls it; one that comes while the outcome is not
-//! known is remembered, and the outcome is then undone. News of orders and of the provider never err for coming twice or late. A provider that
-//! contradicts what was asked stops the payment: no later command begins a call, and of later news only its order's cancellation is noted.
+//! Invariants: a payment is asked for at most once; a cancellation that comes first forestalls it; one that
+//! comes while the outcome is not known is remembered, and the outcome is then undone. News of orders and of
+//! the provider never err for coming twice or late. A provider that contradicts what was asked stops the
+//! payment: no later command begins a call, and of later news only its order's cancellation is noted.
 
 use std::sync::Arc;
 
@@ -14,7 +15,8 @@ use crate::{
     details::{evolve, settle},
 };
 
-/// The provider's reference of a payment that the provider was never asked for, because the order costs nothing.
+/// The provider's reference of a payment that the provider was never asked for, because the order costs
+/// nothing.
 pub const NOTHING_TO_PAY: &str = "none";
 
 /// One order's payment, or the place where it will be.
@@ -98,7 +100,8 @@ impl Details {
         }
     }
 
-    /// What a payment that is stopped makes of a command: it notes that its order was cancelled, and begins nothing.
+    /// What a payment that is stopped makes of a command: it notes that its order was cancelled, and begins
+    /// nothing.
     fn decide_stopped(&self, command: &Command, at: Timestamp) -> Result<Vec<Event>, Rejection> {
         match command {
             Command::OrderCancelled if !self.cancelled => Ok(vec![Event::PaymentCancellationNoted { at, voids: None }]),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use holdfast_money::Money;
 
-/// Refunds that one payment may be asked for by `RefundPayment`; what a cancellation brings about comes on top.
+/// Refunds that one payment may be asked for by `RefundPayment`; what a cancellation brings about comes on
+/// top.
 pub const REFUNDS_MAX: usize = 100;
 
 /// One refund of a payment.

@@ -1,4 +1,5 @@
-//! A provider that contradicts what was asked of it stops the payment, and nothing is called or moved from then on.
+//! A provider that contradicts what was asked of it stops the payment, and nothing is called or moved from
+//! then on.
 
 mod given;
 

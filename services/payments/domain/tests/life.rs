@@ -252,7 +252,8 @@ fn a_cancellation_also_gives_back_what_an_operators_refund_failed_to() {
 
 #[test]
 fn refunds_use_the_pinned_rate_and_add_up_to_what_was_settled() {
-    // 10.01 USD at 1/3 are 3.34 EUR (3.3366…); three refunds that each round by themselves would add up to 3.33.
+    // 10.01 USD at 1/3 are 3.34 EUR (3.3366…); three refunds that each round by themselves would add up to
+    // 3.33.
     let third = rate_of(Currency::USD, 1, 3);
     let captured = Command::ChargeSucceeded { reference: REFERENCE.into(), outcome: Outcome::Captured { rate: third } };
     let mut payment = given(&[reserved(usd(1001)), captured]);

@@ -119,8 +119,8 @@ impl World {
         Ok(())
     }
 
-    /// Does one of the things that can happen next: a message arrives, arrives and stays (to come again), or a call is made, whose answer may
-    /// be lost.
+    /// Does one of the things that can happen next: a message arrives, arrives and stays (to come again), or
+    /// a call is made, whose answer may be lost.
     fn step(&mut self, dice: u32) -> Result<(), TestCaseError> {
         let what = dice as usize / 4 % (self.on_their_way.len() + self.under_way.len()).max(1);
         if what < self.on_their_way.len() {
@@ -215,7 +215,8 @@ proptest! {
         prop_assert_eq!(known, refunded, "what the provider gave back is known");
         prop_assert_eq!(details.settlement.is_some(), captured > 0, "what the provider took is known");
         prop_assert!(!world.provider.held, "nothing stays on hold");
-        // A provider that refuses the cancellation's own refund keeps the money until an operator looks at it.
+        // A provider that refuses the cancellation's own refund keeps the money until an operator looks at
+        // it.
         let refused = details.refunds.iter().any(|refund| {
             !refund.is_done() && !matches!(refund.cause, holdfast_payments_domain::Cause::Requested { .. })
         });

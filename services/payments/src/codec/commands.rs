@@ -1,8 +1,9 @@
 //! Commands from the wire, and the provider's reports to it.
 //!
-//! Invariant: each promise that a comment of `commands.proto` makes about a field is checked here. How a call to the provider ended is given by the
-//! runtime as a command and has no form on the wire that is read; its types are declared, so that a record of one is refused by name.
-//! Deliberately absent: rates that Prepare looks up, which are no part of a command on its way.
+//! Invariant: each promise that a comment of `commands.proto` makes about a field is checked here. How a call
+//! to the provider ended is given by the runtime as a command and has no form on the wire that is read; its
+//! types are declared, so that a record of one is refused by name. Deliberately absent: rates that Prepare
+//! looks up, which are no part of a command on its way.
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
 //! The calls to the provider that follow from events, as they are stored until their outcome is known.
 //!
-//! Invariant: the payload is written once, with the event, and is the same at every attempt: a provider refuses a key that comes with other
-//! parameters. Deliberately absent: which event brings about which call, which is [`Event::effects`].
+//! Invariant: the payload is written once, with the event, and is the same at every attempt: a provider
+//! refuses a key that comes with other parameters. Deliberately absent: which event brings about which call,
+//! which is [`Event::effects`].
 
 use std::sync::Arc;
 

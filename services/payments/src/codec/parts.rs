@@ -1,7 +1,7 @@
 //! The parts that a payment's messages share: amount, rate, time, and text that may be missing.
 //!
-//! Invariant: what goes out comes back as it was. A part that no build could have written is refused, never guessed.
-//! Deliberately absent: reading an amount or a time, which is [`check`]'s.
+//! Invariant: what goes out comes back as it was. A part that no build could have written is refused, never
+//! guessed. Deliberately absent: reading an amount or a time, which is [`check`]'s.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Events back from the wire, for `holdfast recover`.
 //!
-//! Invariant: what [`super::events::encode`] wrote comes back as it was, and with it the calls that follow from it. Nothing is guessed: an
-//! event that this build did not write is refused.
+//! Invariant: what [`super::events::encode`] wrote comes back as it was, and with it the calls that follow
+//! from it. Nothing is guessed: an event that this build did not write is refused.
 
 use holdfast_adapter::{body, check};
 use holdfast_core::{Message, disposition::Refused};

@@ -1,7 +1,7 @@
 //! The stored payment.
 //!
-//! What is stored is trusted, but a state that no build could have written is an error, never a guess. Deliberately absent: what is refunded
-//! in all, which follows from the refunds.
+//! What is stored is trusted, but a state that no build could have written is an error, never a guess.
+//! Deliberately absent: what is refunded in all, which follows from the refunds.
 
 use bytes::Bytes;
 use holdfast_adapter::check;

@@ -1,7 +1,8 @@
 //! What was asked of the provider, against which each of its answers is held.
 //!
-//! Invariant: an answer that holds is about this order, this charge, this refund and this amount; one that leaves out a part which is always sent
-//! along does not hold. Deliberately absent: what an answer means once it holds.
+//! Invariant: an answer that holds is about this order, this charge, this refund and this amount; one that
+//! leaves out a part which is always sent along does not hold. Deliberately absent: what an answer means once
+//! it holds.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Rates over HTTP: `GET <url>?from=USD&to=EUR` answers `{"numerator": 93, "denominator": 100}`, or 404 where there is no rate.
+//! Rates over HTTP: `GET <url>?from=USD&to=EUR` answers `{"numerator": 93, "denominator": 100}`, or 404 where
+//! there is no rate.
 //!
 //! Invariant: whole numbers alone are taken; an answer that is anything else is no answer, never a guess.
 

@@ -25,7 +25,8 @@ impl TableRates {
         Self { books, rates: BTreeMap::new() }
     }
 
-    /// Reads `USD=93/100,JPY=6/1000`: one dollar is 0.93 of the books' currency. Empty text is an empty table.
+    /// Reads `USD=93/100,JPY=6/1000`: one dollar is 0.93 of the books' currency. Empty text is an empty
+    /// table.
     pub fn parse(books: Currency, text: &str) -> Result<Self, InvalidTable> {
         let rows = text.split(',').map(str::trim).filter(|row| !row.is_empty());
         let rates = rows.map(|row| parsed(books, row).ok_or_else(|| InvalidTable(row.to_owned())));

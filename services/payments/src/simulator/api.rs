@@ -1,6 +1,7 @@
 //! The simulator's HTTP API, and where it fails.
 //!
-//! Invariant: no answer leaves before everything that it may tell of is on the disk ([`durable`]), where the books are kept there.
+//! Invariant: no answer leaves before everything that it may tell of is on the disk ([`durable`]), where the
+//! books are kept there.
 
 use std::{
     future,

@@ -45,7 +45,8 @@ impl Fault {
         Self::Malformed,
     ];
 
-    /// Those that leave no mark in the ledger, so that they can also strike a question, or an answer that is repeated.
+    /// Those that leave no mark in the ledger, so that they can also strike a question, or an answer that is
+    /// repeated.
     pub(super) const HARMLESS: [Self; 5] =
         [Self::Conflict, Self::RateLimited, Self::FailsUnstored, Self::TimeoutBefore, Self::Malformed];
 
@@ -92,7 +93,8 @@ pub enum Plan {
     },
 }
 
-/// What is decided by chance: by a hash over the seed and what it is about, so that it is the same in every run.
+/// What is decided by chance: by a hash over the seed and what it is about, so that it is the same in every
+/// run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dice {
     seed: u64,

@@ -1,9 +1,11 @@
 //! The simulator's books on disk: one file, to which entries are appended.
 //!
-//! Each entry is a line: its number from 0, the first 16 hex digits of the SHA-256 of number and body, and its body as JSON. Invariant: an entry
-//! that [`Journal::durable`] has waited for is on the disk, and is read back by every later [`open`]. What follows the last line's end was
-//! never waited for: the torn tail of a write that a crash cut off, which is taken away. Anything else that does not read as an entry is an error:
-//! books with a hole are worse than none. Deliberately absent: what entries mean, and compaction, since a simulator's books are small.
+//! Each entry is a line: its number from 0, the first 16 hex digits of the SHA-256 of number and body, and
+//! its body as JSON. Invariant: an entry that [`Journal::durable`] has waited for is on the disk, and is read
+//! back by every later [`open`]. What follows the last line's end was never waited for: the torn tail of a
+//! write that a crash cut off, which is taken away. Anything else that does not read as an entry is an error:
+//! books with a hole are worse than none. Deliberately absent: what entries mean, and compaction, since a
+//! simulator's books are small.
 
 use std::{
     fs::{self, File, OpenOptions},

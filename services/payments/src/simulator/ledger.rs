@@ -1,8 +1,8 @@
 //! What the simulator knows: every charge, every refund, every key, every webhook that was not taken yet.
 //!
-//! Invariants: never more is given back than was captured; the ledger is the fold of its entries, so that one read back from disk is the one
-//! that was written; an id is drawn at random and stands for one thing for ever, whatever directory, process or machine it was drawn in. Amounts
-//! are in Stripe's units.
+//! Invariants: never more is given back than was captured; the ledger is the fold of its entries, so that one
+//! read back from disk is the one that was written; an id is drawn at random and stands for one thing for
+//! ever, whatever directory, process or machine it was drawn in. Amounts are in Stripe's units.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -35,7 +35,8 @@ pub(super) type Reply = (u16, Value);
 /// What is remembered of a key.
 #[derive(Clone, Debug)]
 pub(super) enum Key {
-    /// Asked for with this fingerprint, and not done. It is not kept on disk: what was not done when the process ended is not going to be.
+    /// Asked for with this fingerprint, and not done. It is not kept on disk: what was not done when the
+    /// process ended is not going to be.
     UnderWay(Fingerprint),
     /// Done.
     Stored(Fingerprint, Reply),

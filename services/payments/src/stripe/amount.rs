@@ -1,7 +1,8 @@
 //! Amounts as Stripe counts them, which is mostly but not always by ISO 4217.
 //!
-//! Invariant: an amount becomes exactly the same amount, or none: nothing is rounded. Deliberately absent: the least and the most that Stripe
-//! takes in each currency, and which currencies an account may take; Stripe says so by a decline.
+//! Invariant: an amount becomes exactly the same amount, or none: nothing is rounded. Deliberately absent:
+//! the least and the most that Stripe takes in each currency, and which currencies an account may take;
+//! Stripe says so by a decline.
 
 use holdfast_money::{Currency, Money};
 
@@ -26,8 +27,9 @@ struct Counted {
     step: i64,
 }
 
-/// `None` for what Stripe does not take, or is said to count in two ways: for the Ugandan shilling its documents say both 0 and 2
-/// decimals at different times, and a guess would be wrong by a factor of a hundred.
+/// `None` for what Stripe does not take, or is said to count in two ways: for the Ugandan shilling its
+/// documents say both 0 and 2 decimals at different times, and a guess would be wrong by a factor of a
+/// hundred.
 fn counted(currency: Currency) -> Option<Counted> {
     let (decimals, step) = match currency.code() {
         // No decimals, whatever ISO 4217 says of the ariary.
@@ -62,7 +64,8 @@ pub fn to_stripe(amount: Money) -> Result<i64, &'static str> {
     if units <= UNITS_MAX { Ok(units) } else { Err(AMOUNT_TOO_LARGE) }
 }
 
-/// What Stripe's units of a currency, by its code in lower case, amount to; `None` if that is no amount that we know how to count.
+/// What Stripe's units of a currency, by its code in lower case, amount to; `None` if that is no amount that
+/// we know how to count.
 pub fn from_stripe(units: i64, code: &str) -> Option<Money> {
     let currency = currency(code)?;
     let wide = i128::from(units) * i128::from(currency.minor_per_major());

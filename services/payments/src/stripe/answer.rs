@@ -1,8 +1,9 @@
 //! What Stripe's answers mean.
 //!
-//! Invariant: only what is unmistakably Stripe's own word is taken as one; whatever does not read as that leaves the outcome unknown.
-//! An answer's order, charge and amount are read as they stand; whether they are those that were asked for is [`crate::perform`]'s to say.
-//! Deliberately absent: fields that decide nothing, personal data among them.
+//! Invariant: only what is unmistakably Stripe's own word is taken as one; whatever does not read as that
+//! leaves the outcome unknown. An answer's order, charge and amount are read as they stand; whether they are
+//! those that were asked for is [`crate::perform`]'s to say. Deliberately absent: fields that decide nothing,
+//! personal data among them.
 
 use std::time::Duration;
 

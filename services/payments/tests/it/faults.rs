@@ -1,4 +1,5 @@
-//! Every way to fail, over real HTTP: a named outcome, nothing lost, exactly one charge by the provider's own ledger.
+//! Every way to fail, over real HTTP: a named outcome, nothing lost, exactly one charge by the provider's own
+//! ledger.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,7 +1,9 @@
-//! Bytes that other contexts, stored rows and stored calls already have: each event, each call, and the states of schema 1.
+//! Bytes that other contexts, stored rows and stored calls already have: each event, each call, and the
+//! states of schema 1.
 //!
-//! A difference here is a breaking change: of `payments.events`, of a database that is already out there, or of a call that is under way and
-//! must be made with the same parameters. The bytes were made from the `.proto` files by hand, not by the code under test.
+//! A difference here is a breaking change: of `payments.events`, of a database that is already out there, or
+//! of a call that is under way and must be made with the same parameters. The bytes were made from the
+//! `.proto` files by hand, not by the code under test.
 
 use std::sync::Arc;
 

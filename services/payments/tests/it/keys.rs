@@ -75,7 +75,8 @@ async fn where_nothing_happened_a_new_key_is_used_after_a_while_in_which_nothing
 async fn a_stored_failure_ends_a_key_only_when_it_is_repeated() {
     let till = Till::open(Plan::First { fault: Fault::FailsBefore, times: 1 }).await;
     let effect = charge(ORDER);
-    // The first time it may or may not be stored: a new key now could make two charges of what still comes to be executed.
+    // The first time it may or may not be stored: a new key now could make two charges of what still comes to
+    // be executed.
     assert_eq!(perform(&till.stripe, &rates(), &effect).await.unwrap_err().reason, "PROVIDER_FAILED");
     assert_eq!(till.simulator.account()["keys"], 1);
     for _ in 0..3 {

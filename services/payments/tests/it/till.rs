@@ -242,7 +242,8 @@ impl Till {
         self.payment(order_id).details().unwrap().status.name()
     }
 
-    /// The provider's account of one order: charges that went through, and the sum of what was given back, in its units.
+    /// The provider's account of one order: charges that went through, and the sum of what was given back, in
+    /// its units.
     pub fn ledger(&self, order_id: &str) -> (Vec<i64>, Vec<i64>) {
         let account = self.simulator.account();
         let of = |list: &str, keep: fn(&Value) -> bool| -> Vec<i64> {

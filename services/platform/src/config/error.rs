@@ -1,7 +1,8 @@
 //! What can be wrong with a configuration.
 //!
-//! Invariant: the text alone is enough to mend it: which key, in the spelling of where it was given; which value, with
-//! secrets masked; from which source; what is allowed. Every one of them is exit code [`EXIT_CODE`].
+//! Invariant: the text alone is enough to mend it: which key, in the spelling of where it was given; which
+//! value, with secrets masked; from which source; what is allowed. Every one of them is exit code
+//! [`EXIT_CODE`].
 //!
 //! Deliberately absent: recovery. A process does not start on half a configuration.
 

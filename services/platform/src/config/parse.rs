@@ -1,7 +1,7 @@
 //! From text to values, one small parser a kind.
 //!
-//! Invariant: a parser's error is the sentence that completes "allowed is …"; it never repeats the value, which may
-//! hold a secret.
+//! Invariant: a parser's error is the sentence that completes "allowed is …"; it never repeats the value,
+//! which may hold a secret.
 //!
 //! Deliberately absent: which key wants which parser.
 
@@ -262,8 +262,8 @@ const OWNED: &[&str] = &[
     "partition.assignment.strategy",
 ];
 
-/// `k=v` separated by newlines, or by commas where there is no newline. A comma's piece without `=` belongs to the
-/// value before it (`debug=broker,topic`); a value that holds `,x=` needs the form with newlines.
+/// `k=v` separated by newlines, or by commas where there is no newline. A comma's piece without `=` belongs
+/// to the value before it (`debug=broker,topic`); a value that holds `,x=` needs the form with newlines.
 pub(super) fn properties(text: &str) -> Parsed<Properties> {
     let lines = text.contains('\n');
     let mut all: Vec<(String, String)> = Vec::new();

@@ -1,12 +1,13 @@
 //! Calls to another context: never a bare one.
 //!
-//! Invariant: each has a deadline (the nearer of the peer's and the caller's, sent along), a circuit breaker per peer,
-//! bounded retries, the trace and the correlation id; each failure is a status of ours, with UNAVAILABLE for whatever
-//! kept the call from arriving.
+//! Invariant: each has a deadline (the nearer of the peer's and the caller's, sent along), a circuit breaker
+//! per peer, bounded retries, the trace and the correlation id; each failure is a status of ours, with
+//! UNAVAILABLE for whatever kept the call from arriving.
 //!
-//! The breaker is `tower-resilience-circuitbreaker`: released this autumn, a tower service, half-open probes reserved
-//! atomically. failsafe's last release is of 2024; recloser would have done, but is a wrapper around calls, not a service. Its window of last calls is
-//! not used: that counts everything since the circuit last closed, so that after a healthy day it would take a day of failures to open it.
+//! The breaker is `tower-resilience-circuitbreaker`: released this autumn, a tower service, half-open probes
+//! reserved atomically. failsafe's last release is of 2024; recloser would have done, but is a wrapper around
+//! calls, not a service. Its window of last calls is not used: that counts everything since the circuit last
+//! closed, so that after a healthy day it would take a day of failures to open it.
 //!
 //! Deliberately absent: load balancing between replicas (Kubernetes and connection age do it).
 
@@ -107,7 +108,8 @@ impl std::fmt::Debug for Peer {
 }
 
 impl Peer {
-    /// A peer at `http(s)://host:port`; connects with the first call. `name` is the context's. Inside a tokio runtime.
+    /// A peer at `http(s)://host:port`; connects with the first call. `name` is the context's. Inside a tokio
+    /// runtime.
     pub fn new(name: &'static str, address: &str, settings: Settings, tls: Option<&TlsFiles>) -> Result<Self, Error> {
         let bad = |why| Error::Address { address: address.to_owned(), why };
         let mut endpoint = Endpoint::from_shared(address.to_owned())
@@ -155,7 +157,8 @@ impl Peer {
         Stack { default_deadline: None, ..self.stack.clone() }
     }
 
-    /// Makes a call, and makes it again where that can help. For reads, and for mutations that carry a request id.
+    /// Makes a call, and makes it again where that can help. For reads, and for mutations that carry a
+    /// request id.
     ///
     /// ```no_run
     /// # use holdfast_platform::grpc::Peer;
@@ -239,7 +242,8 @@ impl Service<Request<Body>> for Stack {
     type Error = Status;
     type Future = BoxFuture<'static, Answered>;
 
-    /// Always ready: a generated client would turn an error from here into UNKNOWN. Waiting happens in `call`.
+    /// Always ready: a generated client would turn an error from here into UNKNOWN. Waiting happens in
+    /// `call`.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
         Poll::Ready(Ok(()))
     }

@@ -2,7 +2,8 @@
 //!
 //! Invariant: a deadline only ever comes nearer on its way down.
 //!
-//! Deliberately absent: actors. A task-local ends at a mailbox; who sends a message sends the deadline with it.
+//! Deliberately absent: actors. A task-local ends at a mailbox; who sends a message sends the deadline with
+//! it.
 
 use std::{future::Future, time::Duration};
 
@@ -23,8 +24,8 @@ pub fn nearest(deadline: Instant) -> Instant {
     current().map_or(deadline, |inherited| inherited.min(deadline))
 }
 
-/// Runs the future under the nearer of the given deadline and the task's. It says so to calls made inside; it does not
-/// cut the future itself.
+/// Runs the future under the nearer of the given deadline and the task's. It says so to calls made inside; it
+/// does not cut the future itself.
 pub async fn within<F: Future>(deadline: Instant, future: F) -> F::Output {
     DEADLINE.scope(nearest(deadline), future).await
 }

@@ -1,10 +1,10 @@
 //! What happens to every request before and after its handler.
 //!
-//! Invariant: whatever the handler does (hang, panic, answer UNKNOWN) the caller gets a status with details, in time;
-//! the span lives until the last byte of a stream, and each request is counted exactly once.
+//! Invariant: whatever the handler does (hang, panic, answer UNKNOWN) the caller gets a status with details,
+//! in time; the span lives until the last byte of a stream, and each request is counted exactly once.
 //!
-//! A handler that runs out of time is *dropped*: work that must not be cut (a transaction: launchbadge/sqlx#4385)
-//! belongs in a task of its own.
+//! A handler that runs out of time is *dropped*: work that must not be cut (a transaction:
+//! launchbadge/sqlx#4385) belongs in a task of its own.
 //!
 //! Deliberately absent: retries (the caller's) and authentication.
 
@@ -50,7 +50,8 @@ pub struct RequestContext {
 }
 
 impl RequestContext {
-    /// Of a request that came through the stack; a handler called directly gets a fresh one with a deadline of 30 s.
+    /// Of a request that came through the stack; a handler called directly gets a fresh one with a deadline
+    /// of 30 s.
     pub fn of<T>(request: &tonic::Request<T>) -> Self {
         request.extensions().get::<Self>().cloned().unwrap_or_else(|| Self {
             correlation_id: Uuid::now_v7().to_string(),
@@ -62,7 +63,8 @@ impl RequestContext {
 /// Longest correlation id that is taken over, in bytes.
 const CORRELATION_BYTES_MAX: usize = 128;
 
-/// The caller's correlation id if it is one: short, and of characters that can be neither markup nor an e-mail address. Otherwise a new one.
+/// The caller's correlation id if it is one: short, and of characters that can be neither markup nor an
+/// e-mail address. Otherwise a new one.
 pub fn correlation_id(headers: &HeaderMap) -> String {
     headers
         .get(CORRELATION_HEADER)
@@ -97,8 +99,9 @@ impl<S> Layer<S> for RequestLayer {
 }
 
 impl RequestLayer {
-    /// The method as it may appear in a label or a span's name: only services that exist, or an attacker could fill the
-    /// metrics with inventions. (Unknown methods of known services are sorted out by their UNIMPLEMENTED.)
+    /// The method as it may appear in a label or a span's name: only services that exist, or an attacker
+    /// could fill the metrics with inventions. (Unknown methods of known services are sorted out by their
+    /// UNIMPLEMENTED.)
     fn method(&self, path: &str) -> String {
         let method = path.trim_start_matches('/');
         let known = method.split_once('/').is_some_and(|(service, name)| {
@@ -320,8 +323,8 @@ const UNDECODABLE: &str = "failed to decode Protobuf message";
 /// How the text begins by which tonic says that a message is larger than its limit.
 const TOO_LARGE: &str = "Error, decoded message length too large";
 
-/// A status that is no answer of ours is replaced by one that is: tonic's own about a request that it can't read, which has no reason, and UNKNOWN,
-/// whose text goes to the log. Returns the code that leaves.
+/// A status that is no answer of ours is replaced by one that is: tonic's own about a request that it can't
+/// read, which has no reason, and UNKNOWN, whose text goes to the log. Returns the code that leaves.
 fn censored(status: &Status, headers: &mut HeaderMap) -> Code {
     let problem = match status.code() {
         Code::Unknown => {

@@ -1,9 +1,11 @@
 //! When a call is tried again.
 //!
-//! Invariant: retries end with the deadline, the number of attempts or the budget, whichever is first; the budget is
-//! shared by all calls to a peer, so that a peer in trouble sees at most a fifth more calls, not three times as many.
+//! Invariant: retries end with the deadline, the number of attempts or the budget, whichever is first; the
+//! budget is shared by all calls to a peer, so that a peer in trouble sees at most a fifth more calls, not
+//! three times as many.
 //!
-//! The waiting and the budget are tower's (`tower::retry`); the runtime's `backoff` crate is not for services.
+//! The waiting and the budget are tower's (`tower::retry`); the runtime's `backoff` crate is not for
+//! services.
 //!
 //! Deliberately absent: knowing what is idempotent. Reads are, and mutations are by their request id.
 
@@ -87,8 +89,9 @@ impl Retries {
     }
 }
 
-/// Whether a repeat may succeed. UNAVAILABLE is transient, unless the circuit is open (it stays so for longer than a
-/// call); overload is, if the peer says when to come back. ABORTED is not: the caller has to read again first.
+/// Whether a repeat may succeed. UNAVAILABLE is transient, unless the circuit is open (it stays so for longer
+/// than a call); overload is, if the peer says when to come back. ABORTED is not: the caller has to read
+/// again first.
 fn is_transient(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable => errors::reason(status).as_deref() != Some(CIRCUIT_OPEN),

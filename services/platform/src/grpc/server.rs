@@ -1,7 +1,8 @@
 //! A gRPC server with everything a process of ours has: limits, health v1, reflection v1, TLS if configured.
 //!
-//! Invariant: stopping takes at most [`Limits::drain`], although hyper waits for ever for a connection that never sent
-//! its preface (hyperium/hyper#4170): such connections are cut when stopping begins, all others at the deadline.
+//! Invariant: stopping takes at most [`Limits::drain`], although hyper waits for ever for a connection that
+//! never sent its preface (hyperium/hyper#4170): such connections are cut when stopping begins, all others at
+//! the deadline.
 //!
 //! Deliberately absent: gRPC-Web, compression, reflection v1alpha.
 
@@ -38,8 +39,8 @@ pub struct Limits {
     pub streams_max: u32,
     /// Open connections.
     pub connections_max: usize,
-    /// Time for a handler whose caller set no deadline, and the most that a caller can ask for. Streams that have begun
-    /// are bound only by their caller's deadline.
+    /// Time for a handler whose caller set no deadline, and the most that a caller can ask for. Streams that
+    /// have begun are bound only by their caller's deadline.
     pub handler: Duration,
     /// Time for a new connection's preface.
     pub opening: Duration,

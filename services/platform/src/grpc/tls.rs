@@ -1,7 +1,7 @@
 //! Certificates for the one server stack and the one client stack.
 //!
-//! Invariant: with a CA configured, both sides show a certificate and check the other's (mTLS); without files there is
-//! plain text, and nothing in between.
+//! Invariant: with a CA configured, both sides show a certificate and check the other's (mTLS); without files
+//! there is plain text, and nothing in between.
 //!
 //! Deliberately absent: SPIFFE identities and reloading; a later issue puts them here.
 

@@ -1,8 +1,9 @@
 //! Spans of several contexts in one process, each sent as a service of its own.
 //!
-//! A resource describes everything that a provider's exporter sends, so a process with several contexts has one exporter for each: a span with
-//! [`semconv::CONTEXT`] goes out through that one's, under `service.name` `holdfast-<context>`; what belongs to no context goes out under the process's
-//! own name. Deliberately absent: a provider per context, since a trace's spans must meet in one sampler and one queue.
+//! A resource describes everything that a provider's exporter sends, so a process with several contexts has
+//! one exporter for each: a span with [`semconv::CONTEXT`] goes out through that one's, under `service.name`
+//! `holdfast-<context>`; what belongs to no context goes out under the process's own name. Deliberately
+//! absent: a provider per context, since a trace's spans must meet in one sampler and one queue.
 
 use std::time::Duration;
 

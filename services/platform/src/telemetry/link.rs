@@ -1,8 +1,10 @@
-//! Between `tracing` spans and what travels on the wire: `traceparent`, `tracestate`, baggage, correlation id.
+//! Between `tracing` spans and what travels on the wire: `traceparent`, `tracestate`, baggage, correlation
+//! id.
 //!
 //! Invariant: a header that can't be parsed changes nothing; the span then starts a trace of its own.
 //!
-//! Deliberately absent: a trait. The runtime, which must not depend on this crate, is given [`OtelLink`]'s two functions.
+//! Deliberately absent: a trait. The runtime, which must not depend on this crate, is given [`OtelLink`]'s
+//! two functions.
 
 use opentelemetry::{
     propagation::{Extractor, Injector, TextMapPropagator as _},
@@ -20,7 +22,8 @@ use super::log::Tags;
 pub struct OtelLink;
 
 impl OtelLink {
-    /// Makes the remote span the parent. Call it before the span is first entered: afterwards it has no effect.
+    /// Makes the remote span the parent. Call it before the span is first entered: afterwards it has no
+    /// effect.
     pub fn parent(span: &Span, traceparent: &str, tracestate: Option<&str>) {
         struct Pair<'a>(&'a str, Option<&'a str>);
         impl Extractor for Pair<'_> {
@@ -38,8 +41,8 @@ impl OtelLink {
         adopt(span, TraceContextPropagator::new().extract(&Pair(traceparent, tracestate)));
     }
 
-    /// `traceparent` and, if there is any, `tracestate` of the span; none if it is disabled. Also for traces that
-    /// aren't sampled: the decision travels along.
+    /// `traceparent` and, if there is any, `tracestate` of the span; none if it is disabled. Also for traces
+    /// that aren't sampled: the decision travels along.
     pub fn current(span: &Span) -> Option<(String, Option<String>)> {
         struct Pair(Option<String>, Option<String>);
         impl Injector for Pair {
@@ -59,7 +62,8 @@ impl OtelLink {
 
 fn adopt(span: &Span, remote: opentelemetry::Context) {
     if remote.span().span_context().is_valid() {
-        // Fails only for a span that is disabled or was entered already; neither is worth more than doing nothing.
+        // Fails only for a span that is disabled or was entered already; neither is worth more than doing
+        // nothing.
         let _ = span.set_parent(remote);
     }
 }

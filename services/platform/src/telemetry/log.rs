@@ -1,7 +1,8 @@
 //! Log lines: a layer of our own, because each line must carry ids that live in the spans around it.
 //!
-//! Invariant: a line is one line, written with one call; `trace_id`, `span_id` and `correlation_id` are always present
-//! (null outside a span). The filter hides events only: spans always pass, or a filter of `warn` would lose the ids.
+//! Invariant: a line is one line, written with one call; `trace_id`, `span_id` and `correlation_id` are
+//! always present (null outside a span). The filter hides events only: spans always pass, or a filter of
+//! `warn` would lose the ids.
 //!
 //! Deliberately absent: other span fields on each line. They are on the span, which the ids lead to; only the
 //! context's name is taken along.

@@ -1,12 +1,12 @@
 //! Which traces are kept.
 //!
-//! The parent's decision is followed; for roots a share is kept, [`Boost`]s raise it by rule, and a root span with the
-//! attribute [`crate::semconv::KEEP`] = true is always kept (a retry, a dead letter: what already went wrong when the
-//! span begins).
+//! The parent's decision is followed; for roots a share is kept, [`Boost`]s raise it by rule, and a root span
+//! with the attribute [`crate::semconv::KEEP`] = true is always kept (a retry, a dead letter: what already
+//! went wrong when the span begins).
 //!
-//! Deliberately absent: keeping a trace because it *turned out* slow or failed. A head sampler can't know, and recording
-//! every span to decide later would cost the pipeline more than the traces are worth; a collector's tail sampling does
-//! it, for which `OTEL_TRACES_SAMPLER=always_on` sends everything.
+//! Deliberately absent: keeping a trace because it *turned out* slow or failed. A head sampler can't know,
+//! and recording every span to decide later would cost the pipeline more than the traces are worth; a
+//! collector's tail sampling does it, for which `OTEL_TRACES_SAMPLER=always_on` sends everything.
 
 use opentelemetry::{
     Context, KeyValue, Value,
@@ -54,7 +54,8 @@ impl ShouldSample for Boosted {
     }
 }
 
-/// The process's sampler. Without an exporter no root is recorded, but ids and the parent's decision still travel.
+/// The process's sampler. Without an exporter no root is recorded, but ids and the parent's decision still
+/// travel.
 pub(super) fn sampler(ratio: f64, boosts: &[Boost], exported: bool) -> Result<Box<dyn ShouldSample>, Error> {
     if !exported {
         return Ok(Box::new(Sampler::ParentBased(Box::new(Sampler::AlwaysOff))));

@@ -10,7 +10,8 @@ use super::{Backlog, Entry, Number, State};
 use crate::lane::Violations;
 
 impl Backlog {
-    /// Counts everything again. I3: a queue's messages are taken from its head on. I6: whatever is ready, and behind nothing that waits, can be taken.
+    /// Counts everything again. I3: a queue's messages are taken from its head on. I6: whatever is ready, and
+    /// behind nothing that waits, can be taken.
     pub fn audit(&self) -> Violations {
         let mut wrong = Vec::new();
         let (mut ready, mut takeable, mut queued) = (BTreeSet::new(), 0, 0);

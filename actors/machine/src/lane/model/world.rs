@@ -403,7 +403,8 @@ impl State {
         self.read == lane.letters.len() && is_told && self.store.mail.is_empty()
     }
 
-    /// All that will be looked at again, with questions and deliveries numbered by their order, and times from now.
+    /// All that will be looked at again, with questions and deliveries numbered by their order, and times
+    /// from now.
     fn digest(&self) -> String {
         let Self { read, faults, store, bodies, effects, refused, wrong, is_over, .. } = self;
         let mut text = format!("{read} {faults} {store:?} {effects:?} {refused:?} {wrong:?} {is_over} {bodies:?}");
@@ -428,7 +429,8 @@ impl State {
     }
 }
 
-/// The text with each `Number(n)` by its rank among those that are here, and no number of a question or a delivery.
+/// The text with each `Number(n)` by its rank among those that are here, and no number of a question or a
+/// delivery.
 fn renamed(text: &str, ranks: &BTreeMap<u64, usize>) -> String {
     let mut to = String::with_capacity(text.len());
     let mut rest = text;

@@ -140,7 +140,8 @@ pub async fn claims_are_found_whatever_their_ids(harness: &dyn StoreHarness) {
     }
 }
 
-/// One bad value, found by the database alone, is reported as such and costs nothing else; so the batch can be bisected.
+/// One bad value, found by the database alone, is reported as such and costs nothing else; so the batch can
+/// be bisected.
 pub async fn bad_data_refuses_the_whole_batch(harness: &dyn StoreHarness) {
     let store = registered(harness, 2).await;
     let mut owner = Owner::take(&store, [0, 1]).await;

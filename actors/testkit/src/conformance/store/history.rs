@@ -17,7 +17,8 @@ fn some() -> holdfast_core::batch::Writes {
     holdfast_core::batch::Writes { outbox: vec![draft("t.events", "k", "text")], ..Default::default() }
 }
 
-/// Both numbers are stored by one statement, and neither goes back; a cursor that a commit stored first keeps the other from nothing.
+/// Both numbers are stored by one statement, and neither goes back; a cursor that a commit stored first keeps
+/// the other from nothing.
 pub async fn the_known_end_of_the_events_topic_is_stored_with_the_cursor(harness: &dyn StoreHarness) {
     let store = registered(harness, 2).await;
     let mut owner = Owner::take(&store, [0, 1]).await;

@@ -137,8 +137,9 @@ async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut(
     panic!("did not come true within 10 s: {what}");
 }
 
-/// Makes one test of each law of [`holdfast_core::port::store::Store`]. Takes the attribute of the tests (`#[tokio::test]` if left out) and something to call
-/// without arguments whose future gives a fresh [`StoreHarness`].
+/// Makes one test of each law of [`holdfast_core::port::store::Store`]. Takes the attribute of the tests
+/// (`#[tokio::test]` if left out) and something to call without arguments whose future gives a fresh
+/// [`StoreHarness`].
 #[macro_export]
 macro_rules! store_conformance {
     (#[$test:meta] $fresh:expr) => {

@@ -1,4 +1,5 @@
-//! Laws of narrowing: what can't be asked, read or filed for one key's sake costs the others nothing (I6, I7).
+//! Laws of narrowing: what can't be asked, read or filed for one key's sake costs the others nothing (I6,
+//! I7).
 
 use std::{sync::Arc, time::Duration};
 
@@ -114,7 +115,8 @@ pub async fn timers_put_off_are_due_later(harness: &dyn StoreHarness) {
     eventually("the timer falls due again", || async { due().await.len() == 2 }).await;
 }
 
-/// I7: the last resort refuses nothing: no text is checked, no number is too large, and the offset is consumed with it.
+/// I7: the last resort refuses nothing: no text is checked, no number is too large, and the offset is
+/// consumed with it.
 pub async fn unfiled_record_is_kept_whatever_it_holds(harness: &dyn StoreHarness) {
     let (store, mut owner) = single(harness).await;
     let position = {

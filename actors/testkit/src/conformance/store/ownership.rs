@@ -14,7 +14,8 @@ use uuid::Uuid;
 use super::{StoreHarness, found, published, registered, row, stored};
 use crate::sample::{self, Owner, draft, entry, everything, state};
 
-/// A little of everything for `key`, which leaves traces in every table that [`super::found`] and friends see.
+/// A little of everything for `key`, which leaves traces in every table that [`super::found`] and friends
+/// see.
 fn something(key: &str) -> Writes {
     Writes {
         state: Some(state(key, 0, 1)),
@@ -169,8 +170,8 @@ pub async fn a_beat_is_answered_with_the_last_of_each_node(harness: &dyn StoreHa
     assert_eq!((said.get("a"), said.get("b")), (Some(&beat(2)), Some(&beat(3))));
 }
 
-/// I5: of a take-over and a beat at the same time one is first, and the other knows of it. Nobody who has said a beat that the taker was not told
-/// of may still find its old token.
+/// I5: of a take-over and a beat at the same time one is first, and the other knows of it. Nobody who has
+/// said a beat that the taker was not told of may still find its old token.
 pub async fn a_beat_that_a_taker_was_not_told_of_finds_the_new_token(harness: &dyn StoreHarness) {
     let (store, other) = (registered(harness, 1).await, harness.connect().await);
     let (p, run, mut races) = (PartitionId(0), Uuid::new_v4(), [0, 0]);
@@ -362,7 +363,8 @@ pub async fn retoken_waits_for_whoever_holds_the_row(harness: &dyn StoreHarness)
     assert_eq!(settled, BTreeMap::from([(PartitionId(0), 0)]));
 }
 
-/// A stuck commit must not cost its node the lease, nor others their reads: not even where a taker waits behind it.
+/// A stuck commit must not cost its node the lease, nor others their reads: not even where a taker waits
+/// behind it.
 pub async fn plain_reads_and_beats_wait_for_no_lock(harness: &dyn StoreHarness) {
     if !harness.features().row_locks {
         return;

@@ -1,4 +1,5 @@
-//! Laws of stuck outbox records (I3, I7): a row leaves the order with the cursor or not at all, queues keep their order.
+//! Laws of stuck outbox records (I3, I7): a row leaves the order with the cursor or not at all, queues keep
+//! their order.
 
 use std::sync::Arc;
 

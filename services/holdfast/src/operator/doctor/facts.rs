@@ -21,7 +21,8 @@ use crate::{
 
 use crate::contexts;
 
-/// An outbox that has not moved within this time does not drain: a relay stores its cursors four times a second.
+/// An outbox that has not moved within this time does not drain: a relay stores its cursors four times a
+/// second.
 const OUTBOX_MAX: Duration = Duration::from_secs(3);
 
 /// Stopped payments that are shown one by one.
@@ -91,7 +92,8 @@ pub struct Stored {
     pub applied: Vec<i64>,
     /// Migrations of this build.
     pub known: Vec<i64>,
-    /// The partition rows and what is around them. Empty while the log can't be asked, or the tables can't be read.
+    /// The partition rows and what is around them. Empty while the log can't be asked, or the tables can't be
+    /// read.
     pub partitions: Vec<Partition>,
     /// What is known of counts and homes.
     pub growth: Growth,
@@ -113,7 +115,8 @@ pub struct Stored {
     pub stopped_in_all: u64,
     /// The database's clock minus this machine's, in milliseconds.
     pub database_ahead_ms: i64,
-    /// The newest record's timestamp minus this machine's clock, in milliseconds; only where that is positive.
+    /// The newest record's timestamp minus this machine's clock, in milliseconds; only where that is
+    /// positive.
     pub records_ahead_ms: u64,
 }
 

@@ -69,8 +69,8 @@ pub(super) fn topics_have_equal_partitions(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// Whether a deployed context writes to this topic. A topic that was only made to be followed stays as small as it was
-/// when the shop around it grows, and holds nothing.
+/// Whether a deployed context writes to this topic. A topic that was only made to be followed stays as small
+/// as it was when the shop around it grows, and holds nothing.
 fn is_written_to(facts: &Facts, topic: &str) -> bool {
     let context = topic.split_once('.').map_or(topic, |(context, _)| context);
     facts.contexts.iter().any(|deployed| deployed.context.as_str() == context)

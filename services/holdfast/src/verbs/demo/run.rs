@@ -1,7 +1,7 @@
 //! The shop at work: orders are sent, and it is waited until every one of them has come to its end.
 //!
-//! Invariant: never more orders are under way than [`UNDER_WAY`], unless a pace is asked for: a crowd waits at the door, not with its stock held.
-//! Deliberately absent: judging what came of it.
+//! Invariant: never more orders are under way than [`UNDER_WAY`], unless a pace is asked for: a crowd waits
+//! at the door, not with its stock held. Deliberately absent: judging what came of it.
 
 use std::{
     sync::Arc,
@@ -32,7 +32,8 @@ const UNDER_WAY: u64 = 2_000;
 pub const CALM_RATE: u32 = 400;
 /// How long may pass without an order that ends before the demo gives up.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// Rates are taken between these two parts of all ends, in per mille: while everything is busy with everything.
+/// Rates are taken between these two parts of all ends, in per mille: while everything is busy with
+/// everything.
 const MEASURED: (u64, u64) = (100, 900);
 /// Once this share of the crowd's orders has ended, per mille, the rest is waited for beside the second part.
 const NEARLY_ALL: u64 = 980;
@@ -81,7 +82,8 @@ impl Shop {
         Ok(Self { target, floor, ends, topics, ending: 0, _closed: closing.clone().drop_guard(), closing })
     }
 
-    /// Sends the orders of `mix` as fast as the shop takes them, or at this pace; until nearly all have ended.
+    /// Sends the orders of `mix` as fast as the shop takes them, or at this pace; until nearly all have
+    /// ended.
     pub async fn crowd(&mut self, mix: &Mix, rate: Option<u32>) -> Result<Crowd, Failure> {
         let ending = u64::from(mix.ending());
         let begun = Instant::now();
@@ -196,8 +198,8 @@ struct Door {
 }
 
 impl Door {
-    /// Lets in a window of orders, before which `before` orders were let in, once there is room; `None` if no order ends
-    /// any more, or if the door is closing.
+    /// Lets in a window of orders, before which `before` orders were let in, once there is room; `None` if no
+    /// order ends any more, or if the door is closing.
     fn pass(&self, before: u64, window: Vec<Planned>) -> Option<Vec<Planned>> {
         let mut patience = Patience::of(&self.tally);
         // Those that are placed empty never end.

@@ -1,8 +1,10 @@
-//! `holdfast load hops`: what a strong read costs at its owner, and what it costs through another node, beside a plain echo of the same run.
+//! `holdfast load hops`: what a strong read costs at its owner, and what it costs through another node,
+//! beside a plain echo of the same run.
 //!
-//! Two whole nodes in this process, on a real Kafka and a real Postgres, each with a gRPC port of its own; every call crosses a loopback socket, the
-//! forwarded ones two. The echo is tonic and nothing else: none of this project's layers. The three take turns, so that whatever else the
-//! machine does falls on all alike. Deliberately absent: a verdict; a machine that is shared measures its neighbours.
+//! Two whole nodes in this process, on a real Kafka and a real Postgres, each with a gRPC port of its own;
+//! every call crosses a loopback socket, the forwarded ones two. The echo is tonic and nothing else: none of
+//! this project's layers. The three take turns, so that whatever else the machine does falls on all alike.
+//! Deliberately absent: a verdict; a machine that is shared measures its neighbours.
 
 use std::{
     net::SocketAddr,

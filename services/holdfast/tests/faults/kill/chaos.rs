@@ -63,7 +63,8 @@ pub async fn is_found_out(how: Sabotage) -> Result<(), Failed> {
             Sabotage::NoFence => world.burst_and_pause().await,
             _ => world.trickle_and_kill(3).await.map(|(sent, _)| sent),
         };
-        // The runtime itself may have seen events that the database knows nothing of; a sound build gives it no reason.
+        // The runtime itself may have seen events that the database knows nothing of; a sound build gives it
+        // no reason.
         if let Some(halt) = checkers::halted(&world.target.orders).await? {
             eprintln!("{how}, round {round}: {halt}");
             return Ok(());
@@ -81,7 +82,8 @@ pub async fn is_found_out(how: Sabotage) -> Result<(), Failed> {
     Err(format!("{how} was not found out in {ROUNDS} rounds: the test proves nothing").into())
 }
 
-/// Whether a breach, seen before the system came to rest, speaks against the build and not only against its speed.
+/// Whether a breach, seen before the system came to rest, speaks against the build and not only against its
+/// speed.
 fn is_proof(breach: Breach) -> bool {
     !matches!(
         breach,
@@ -155,7 +157,8 @@ impl World {
         Ok(people::register(&people::customers(&format!("http://{grpc}"))?, regulars()).await?)
     }
 
-    /// The next load. Many rejections and dead letters: effects without a version, which only the fence keeps from happening twice.
+    /// The next load. Many rejections and dead letters: effects without a version, which only the fence keeps
+    /// from happening twice.
     fn load(&mut self, rate: u32) -> tokio::task::JoinHandle<Result<Ledger, producer::Error>> {
         self.loads += 1;
         let mix =
@@ -173,7 +176,8 @@ impl World {
         Ok(sending.await??)
     }
 
-    /// Sends at a pace, and kills at random moments while that lasts, at most so often. Returns what was sent, and how many died.
+    /// Sends at a pace, and kills at random moments while that lasts, at most so often. Returns what was
+    /// sent, and how many died.
     async fn trickle_and_kill(&mut self, kills: u32) -> Result<(Ledger, u32), Failed> {
         let sending = self.load(RATE);
         let mut struck = 0;
@@ -189,8 +193,8 @@ impl World {
         Ok((sending.await??, struck))
     }
 
-    /// Stops the process that owns most, for longer than its session and its lease last, so that the other takes all of its partitions; then
-    /// lets it go on, in the middle of whatever it did.
+    /// Stops the process that owns most, for longer than its session and its lease last, so that the other
+    /// takes all of its partitions; then lets it go on, in the middle of whatever it did.
     async fn pause(&mut self) -> Result<(), Failed> {
         let owners = checkers::owners(&self.target.orders).await?;
         let owned = |node: &Node| owners.get(&node.grpc().to_string()).copied().unwrap_or(0);

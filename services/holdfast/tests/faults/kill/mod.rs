@@ -1,7 +1,7 @@
 //! Kills the process again and again under load, and then accounts for every command.
 //!
-//! Upholds I1–I4, I7, I8 and I10 across crashes and pauses of two nodes on a real Kafka and a real Postgres, and I9: each
-//! build that is broken on purpose must be found out.
+//! Upholds I1–I4, I7, I8 and I10 across crashes and pauses of two nodes on a real Kafka and a real Postgres,
+//! and I9: each build that is broken on purpose must be found out.
 
 mod chaos;
 mod sabotage;

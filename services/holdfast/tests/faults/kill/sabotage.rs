@@ -1,6 +1,8 @@
-//! Builds that are broken on purpose: the ports of a node, wrapped so that one rule of the design no longer holds.
+//! Builds that are broken on purpose: the ports of a node, wrapped so that one rule of the design no longer
+//! holds.
 //!
-//! Upholds I9: the kill test must find each of them. Deliberately absent from every product binary: these wrappers exist only here.
+//! Upholds I9: the kill test must find each of them. Deliberately absent from every product binary: these
+//! wrappers exist only here.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -94,12 +96,14 @@ impl Broken {
         *self.extra.lock().unwrap_or_else(PoisonError::into_inner).entry(token).or_default() += by;
     }
 
-    /// Writes even if another node owns the partition by now, and whatever the aggregates' versions are: token, generation, batch, head and versions are
-    /// taken from the rows as they stand now. The version check goes as well because it is the second line behind the fence: with it in
-    /// place, a stale owner's batch is refused for its versions, and a missing fence was not seen in six rounds.
+    /// Writes even if another node owns the partition by now, and whatever the aggregates' versions are:
+    /// token, generation, batch, head and versions are taken from the rows as they stand now. The version
+    /// check goes as well because it is the second line behind the fence: with it in place, a stale owner's
+    /// batch is refused for its versions, and a missing fence was not seen in six rounds.
     async fn without_fence(&self, batch: &Batch) -> Result<Committed, CommitError> {
         let away = |error: StoreError| CommitError::Unavailable(error.to_string());
-        // A distant database: a process that is paused is then nearly always paused between deciding and committing.
+        // A distant database: a process that is paused is then nearly always paused between deciding and
+        // committing.
         tokio::time::sleep(Duration::from_millis(30)).await;
         let rows = self.inner.partitions().await.map_err(away)?;
         let mut batch = batch.clone();

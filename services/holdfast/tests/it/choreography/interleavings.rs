@@ -1,9 +1,11 @@
-//! One order through all contexts, in thousands of seeded interleavings: messages late, twice and crossing, a customer who cancels at any moment, a hold that
-//! runs out at any moment, a provider whose answers are lost or late, a warehouse that works on what it may.
+//! One order through all contexts, in thousands of seeded interleavings: messages late, twice and crossing, a
+//! customer who cancels at any moment, a hold that runs out at any moment, a provider whose answers are lost
+//! or late, a warehouse that works on what it may.
 //!
-//! Invariant: whatever the order of things, it ends, and consistently: money captured is money given back if the order was cancelled, and is kept if it was
-//! delivered; stock is conserved; nothing unpaid is shipped. Real adapters, domains and wire forms, without the runtime, which keeps the order
-//! within a topic and drops what comes twice (here what comes twice comes twice). Deliberately absent: time.
+//! Invariant: whatever the order of things, it ends, and consistently: money captured is money given back if
+//! the order was cancelled, and is kept if it was delivered; stock is conserved; nothing unpaid is shipped.
+//! Real adapters, domains and wire forms, without the runtime, which keeps the order within a topic and drops
+//! what comes twice (here what comes twice comes twice). Deliberately absent: time.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -292,8 +294,8 @@ impl World {
         self.command(orders::Command::PlaceOrder { order, payment_method, address_id, standing: None });
     }
 
-    /// A context reads the next record of a topic that it follows, at times after an earlier one again. Whether there was
-    /// a next record.
+    /// A context reads the next record of a topic that it follows, at times after an earlier one again.
+    /// Whether there was a next record.
     fn deliver(&mut self) -> bool {
         let (who, of) = self.dice.pick(&FOLLOWS);
         let at = self.read.get(&(who, of)).copied().unwrap_or(0);

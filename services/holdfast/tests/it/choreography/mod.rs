@@ -1,6 +1,8 @@
-//! Contexts together, over events alone: orders and inventory on the runtime, and an order's whole life in every interleaving.
+//! Contexts together, over events alone: orders and inventory on the runtime, and an order's whole life in
+//! every interleaving.
 //!
-//! In memory and, but for the one test over real gRPC, in paused time. Deliberately absent: Kafka and Postgres, which the demo exercises.
+//! In memory and, but for the one test over real gRPC, in paused time. Deliberately absent: Kafka and
+//! Postgres, which the demo exercises.
 
 mod interleavings;
 mod thousand;

@@ -1,6 +1,8 @@
-//! A thousand orders over a few skus, with cancellations, replenishments and faults at random times; then the books are compared.
+//! A thousand orders over a few skus, with cancellations, replenishments and faults at random times; then the
+//! books are compared.
 //!
-//! Whatever crosses whatever: both contexts agree on every order, and stock is exactly what came in less what is held. Each run prints its seed.
+//! Whatever crosses whatever: both contexts agree on every order, and stock is exactly what came in less what
+//! is held. Each run prints its seed.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -73,7 +75,8 @@ fn script(dice: &mut Dice, crashes: bool) -> (Vec<(u64, Step)>, Vec<String>) {
         let (id, at) = (new_order_id(dice), dice.below(RUSH_MS));
         let lines = (0..=dice.below(3)).map(|_| (any_sku(dice), quantity(dice, 3))).collect();
         let placed = dice.chance(95);
-        // At once: the cancellation is in the log right behind; later: while inventory's answer is under way, or after it.
+        // At once: the cancellation is in the log right behind; later: while inventory's answer is under way,
+        // or after it.
         let cancelled = dice.chance(15);
         steps.push((at, Step::Order { id: id.clone(), lines, placed, cancelled }));
         if !cancelled && dice.chance(35) {

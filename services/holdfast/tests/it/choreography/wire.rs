@@ -1,4 +1,5 @@
-//! Orders asks inventory what things cost, as in production: through the client stack, over a socket, answered from inventory's store.
+//! Orders asks inventory what things cost, as in production: through the client stack, over a socket,
+//! answered from inventory's store.
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -1,4 +1,5 @@
-//! Orders and inventory on one in-memory log, each with a store of its own: what they know of one another has travelled as events.
+//! Orders and inventory on one in-memory log, each with a store of its own: what they know of one another has
+//! travelled as events.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -180,7 +181,8 @@ impl World {
         events
     }
 
-    /// Waits until nothing moves any more: all input consumed, all events published, no mail waiting. Timers may still be set.
+    /// Waits until nothing moves any more: all input consumed, all events published, no mail waiting. Timers
+    /// may still be set.
     pub async fn settled(&self) {
         let wait = async {
             while !(self.is_at_rest(&self.orders) && self.is_at_rest(&self.inventory)) {
@@ -202,8 +204,8 @@ impl World {
         contents.mailbox.is_empty() && (0..PARTITIONS).map(PartitionId).all(row_rests)
     }
 
-    /// Checks both contexts at rest: I1-I4, I7, I8, I10, and that nothing was a dead letter. Returns what orders' and inventory's
-    /// runs came to.
+    /// Checks both contexts at rest: I1-I4, I7, I8, I10, and that nothing was a dead letter. Returns what
+    /// orders' and inventory's runs came to.
     pub fn check(&self) -> [Counts; 2] {
         [&self.orders, &self.inventory].map(|side| {
             let handled: Vec<&str> = side.reads.1.iter().map(String::as_str).collect();

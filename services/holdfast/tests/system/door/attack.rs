@@ -132,7 +132,8 @@ pub fn refused<T>(what: &str, answer: Result<T, Status>, wanted: &[(Code, &str)]
     Err(format!("{what}: {code:?} `{reason}` of `{domain}` ({}) instead of {wanted:?}", status.message()).into())
 }
 
-/// Whether the client ended the call at the deadline that it sent. tonic's client keeps that deadline too, and may be first.
+/// Whether the client ended the call at the deadline that it sent. tonic's client keeps that deadline too,
+/// and may be first.
 pub fn is_given_up(status: &Status) -> bool {
     (status.code(), status.message()) == (Code::Cancelled, "Timeout expired")
 }

@@ -1,7 +1,8 @@
-//! What orders finds where it looks for inventory's catalog: the real one, behind a door that can be shut and a counter that counts every call.
+//! What orders finds where it looks for inventory's catalog: the real one, behind a door that can be shut and
+//! a counter that counts every call.
 //!
-//! Invariant: an answer is the real catalog's or there is none. What it does can be changed at any time and holds for calls under way at once.
-//! Deliberately absent: anything that orders could learn of it.
+//! Invariant: an answer is the real catalog's or there is none. What it does can be changed at any time and
+//! holds for calls under way at once. Deliberately absent: anything that orders could learn of it.
 
 use std::{
     net::SocketAddr,

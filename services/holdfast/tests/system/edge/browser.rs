@@ -1,7 +1,7 @@
 //! A real Chromium, driven by the W3C's `WebDriver` protocol: what a person does with a page, and no more.
 //!
-//! Invariant: a driver's browsers end with it. Deliberately absent: a library, since all that were found bring a hundred crates and features for which
-//! every macro of the program would be compiled a second time.
+//! Invariant: a driver's browsers end with it. Deliberately absent: a library, since all that were found
+//! bring a hundred crates and features for which every macro of the program would be compiled a second time.
 
 use std::{
     net::TcpListener as Port,

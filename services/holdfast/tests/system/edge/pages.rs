@@ -1,4 +1,5 @@
-//! The pages, in a real Chromium: signing in, the list, and one order as it changes; and the same without scripts.
+//! The pages, in a real Chromium: signing in, the list, and one order as it changes; and the same without
+//! scripts.
 //!
 //! Invariant: what changes shows without the page being loaded again. Deliberately absent: looks.
 
