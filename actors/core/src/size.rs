@@ -61,8 +61,8 @@ mod tests {
         }
     }
 
-    /// Counted by hand from the record format: 61, a length of 2, and 16 + (1 + 3) + (2 + 100) + 1 + (1 + 4) +
-    /// (1 + 2).
+    /// Counted by hand from the record format: 61, a length of 2, and
+    /// 16 + (1 + 3) + (2 + 100) + 1 + (1 + 4) + (1 + 2).
     #[test]
     fn every_part_of_a_record_counts() {
         let mut headers = Headers::default();
