@@ -11,6 +11,7 @@
 #   deploy/dev.sh faults life …         five contexts, each killed in turn, and a provider that fails; then the books (--orders)
 #   deploy/dev.sh faults grow …         partitions grow twice under load from three producers, one of them Kafka's own
 #   deploy/dev.sh simulate --seeds N    lanes under a seed that decides everything (--seed S --trace repeats one, step by step)
+#   deploy/dev.sh simulate --mutants    which broken promise, of which seed, shows that a rule is left out or a step is done wrong
 #   deploy/dev.sh tools                 only checks and installs what the system lacks
 #
 # HOLDFAST_NO_INSTALL=1 never installs anything, and only says what is missing. HOLDFAST_BREAKING_BASE names the commit

@@ -1,9 +1,12 @@
-//! The store of a simulation: rows, aggregates, claims, mail, timers and dead letters, with every answer a commit can have.
+//! The store of a simulation: rows, aggregates, claims, mail, timers and dead letters, with every answer a
+//! commit can have.
 //!
-//! Invariants checked as it is written to: a version is the one expected (I2, I3), a stale fence writes nothing (I4). Deliberately absent: SQL.
+//! Invariants checked as it is written to: a version is the one expected (I2, I3), a stale fence writes
+//! nothing (I4), and what the relays publish is in version order for each aggregate (I3). Deliberately
+//! absent: SQL, and relays that fail.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -26,6 +29,9 @@ use crate::Dice;
 
 pub(super) const TOPIC: &str = "commands";
 
+/// Aggregates, and the version that each event gave its own.
+type Events = Vec<(Arc<str>, usize)>;
+
 /// What one part of a commit writes.
 #[derive(Clone, Debug)]
 pub(super) struct Write {
@@ -35,8 +41,9 @@ pub(super) struct Write {
     pub applied: Option<(u64, Vec<u64>)>,
     /// The same if the condition is refused.
     pub refused: Option<Vec<u64>>,
-    /// Claims, whatever was answered.
-    pub claims: Vec<u64>,
+    /// Claims, and whether what is claimed was applied. If there is a condition, the last one was applied if
+    /// it is granted.
+    pub claims: Vec<(u64, bool)>,
     pub removed: Vec<i64>,
     pub put: Option<(Letter, u32, Duration)>,
     pub deferred: Option<(i64, u32, Duration)>,
@@ -78,7 +85,8 @@ pub(super) struct Store {
     rows: BTreeMap<PartitionId, PartitionRow>,
     /// For each aggregate the messages that it has applied, in order.
     pub aggregates: BTreeMap<Arc<str>, Vec<u64>>,
-    pub claims: BTreeSet<u64>,
+    /// Each claim, and whether what is claimed was applied.
+    pub claims: BTreeMap<u64, bool>,
     pub mailbox: BTreeMap<i64, Row>,
     position: i64,
     pub dead: BTreeSet<u64>,
@@ -86,8 +94,14 @@ pub(super) struct Store {
     pub away_until: Duration,
     generations: BTreeMap<Generation, u32>,
     acknowledged: BTreeMap<(PartitionId, Generation), u64>,
-    /// What the topic has grown to.
-    grown_to: Option<u32>,
+    /// What the topic has grown to, count by count.
+    grown_to: Vec<u32>,
+    /// The ownership under which each partition was taken last, by its number.
+    terms: BTreeMap<PartitionId, u64>,
+    /// For each partition the commits whose events are not published: aggregates and versions.
+    outbox: BTreeMap<PartitionId, VecDeque<Events>>,
+    /// The version up to which each aggregate's events are published.
+    published: BTreeMap<Arc<str>, usize>,
 }
 
 impl Store {
@@ -96,9 +110,12 @@ impl Store {
             rows: (0..count).map(|n| (PartitionId(n), PartitionRow::new(PartitionId(n), Generation(1)))).collect(),
             generations: BTreeMap::from([(Generation(1), count)]),
             acknowledged: BTreeMap::new(),
-            grown_to: None,
+            grown_to: Vec::new(),
+            terms: BTreeMap::new(),
+            outbox: BTreeMap::new(),
+            published: BTreeMap::new(),
             aggregates: BTreeMap::new(),
-            claims: BTreeSet::new(),
+            claims: BTreeMap::new(),
             mailbox: BTreeMap::new(),
             position: 0,
             dead: BTreeSet::new(),
@@ -122,24 +139,28 @@ impl Store {
         for n in 0..count {
             self.rows.entry(PartitionId(n)).or_insert_with(|| PartitionRow::new(PartitionId(n), in_force));
         }
-        self.grown_to = Some(count);
+        self.grown_to.push(count);
     }
 
     /// Puts a count in force, on all rows at once.
     pub fn bump(&mut self, count: u32) {
-        if self.count() == count {
-            return;
-        }
-        self.generations.insert(Generation(2), count);
+        let newest = self.generations.last_key_value().map_or(Generation(0), |(generation, _)| *generation);
+        let generation = Generation(newest.0 + 1);
+        self.generations.insert(generation, count);
         for row in self.rows.values_mut() {
-            row.generation = Generation(2);
+            row.generation = generation;
         }
+    }
+
+    /// The counts that are, or were, in force.
+    pub fn counts(&self) -> Vec<u32> {
+        self.generations.values().copied().collect()
     }
 
     pub fn growth(&self) -> Growth {
         let first = self.generations[&Generation(1)];
         let step = |count| Step { count, ..Step::default() };
-        let counts = Counts { first, steps: self.grown_to.map(step).into_iter().collect() };
+        let counts = Counts { first, steps: self.grown_to.iter().copied().map(step).collect() };
         Growth {
             topics: BTreeMap::from([(TOPIC.to_owned(), counts)]),
             generations: self.generations.clone(),
@@ -167,6 +188,7 @@ impl Store {
         let row = self.rows.get_mut(&partition).expect("a partition of the topic");
         row.epoch = Epoch(row.epoch.0 + 1);
         row.token = Some(token);
+        self.terms.insert(partition, term);
         let (generation, batch, outbox_head) = (row.generation, row.batch, row.outbox_head);
         // A taker acknowledges when it begins.
         self.acknowledged.entry((partition, generation)).or_insert(outbox_head);
@@ -196,9 +218,40 @@ impl Store {
         rows
     }
 
+    /// Whether this is the ownership under which a partition was taken last. It stands for the lease, which
+    /// ends before another begins.
+    pub fn is_owned(&self, partition: PartitionId, term: u64) -> bool {
+        self.terms.get(&partition) == Some(&term)
+    }
+
+    pub fn version(&self, key: &str) -> usize {
+        self.aggregates.get(key).map_or(0, Vec::len)
+    }
+
+    pub fn outbox_is_empty(&self) -> bool {
+        self.outbox.values().all(VecDeque::is_empty)
+    }
+
+    /// The relay of a partition publishes the events of its oldest commits.
+    pub fn publish(&mut self, partition: PartitionId, commits: usize) -> Option<(&'static str, String)> {
+        let outbox = self.outbox.get_mut(&partition)?;
+        for _ in 0..commits {
+            let Some(events) = outbox.pop_front() else { break };
+            self.rows.get_mut(&partition).expect("a partition of the topic").outbox_cursor += 1;
+            for (key, version) in events {
+                let before = self.published.insert(key.clone(), version).unwrap_or(0);
+                if before + 1 != version {
+                    let detail = format!("{partition} publishes version {version} of {key} after {before}");
+                    return Some(("I3", detail));
+                }
+            }
+        }
+        None
+    }
+
     /// Whether anything of a message is on record.
     pub fn knows(&self, letter: &Letter) -> bool {
-        self.claims.contains(&letter.id)
+        self.claims.contains_key(&letter.id)
             || self.dead.contains(&letter.id)
             || self.mailbox.values().any(|row| row.letter.id == letter.id)
     }
@@ -248,6 +301,7 @@ impl Store {
         let held: Vec<Fence> = held.into_iter().cloned().collect();
         let mut committed =
             Committed { stale: stale.iter().map(|fence| fence.partition).collect(), ..Committed::default() };
+        let mut events: BTreeMap<PartitionId, Events> = BTreeMap::new();
         for write in writes {
             if !held.iter().any(|fence| fence.partition == write.partition) {
                 committed.granted.push(false);
@@ -271,11 +325,15 @@ impl Store {
                         violations.push(("I2", format!("{id} is applied twice to {}", write.key)));
                     }
                     state.push(*id);
+                    let event = (write.key.clone(), state.len());
+                    events.entry(write.partition).or_default().push(event);
                 }
             }
             committed.granted.push(is_granted);
-            for id in &write.claims {
-                if !self.claims.insert(*id) {
+            let conditional = write.refused.as_ref().and_then(|_| write.claims.last()).map(|(id, _)| *id);
+            for (id, is_applied) in &write.claims {
+                let is_applied = if conditional == Some(*id) { is_granted } else { *is_applied };
+                if self.claims.insert(*id, is_applied).is_some() {
                     violations.push(("I2", format!("{id} is claimed twice")));
                 }
             }
@@ -297,7 +355,9 @@ impl Store {
         for fence in &held {
             let row = self.rows.get_mut(&fence.partition).expect("a partition of the topic");
             row.batch = fence.number;
-            (row.outbox_head, row.outbox_cursor) = (row.outbox_head + 1, row.outbox_head + 1);
+            row.outbox_head += 1;
+            let events = events.remove(&fence.partition).unwrap_or_default();
+            self.outbox.entry(fence.partition).or_default().push_back(events);
             for (topic, next) in &fence.consumed {
                 row.consumed.retain(|(name, _)| *name != **topic);
                 row.consumed.push((topic.to_string(), *next));
@@ -327,7 +387,7 @@ impl Store {
         }
         let all = topic.values().flatten().find(|letter| {
             !matches!(letter.nature, Nature::Ignored)
-                && !self.claims.contains(&letter.id)
+                && !self.claims.contains_key(&letter.id)
                 && !self.dead.contains(&letter.id)
         });
         all.map(|letter| ("I7", format!("{letter:?} has come to no end")))

@@ -1,0 +1,158 @@
+//! What runs have reached: inputs by kind, changes of state, and which kind of input met a message in which
+//! state.
+//!
+//! Deliberately absent: what they should have reached, which the tests write down.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_core::port::store::CommitError;
+use holdfast_machine::lane::{Input, Number};
+
+/// The states of a message, as in the diagram of `actors/README.md`.
+pub const STATES: [&str; 7] = ["Ready", "LookingUp", "Asking", "Deciding", "Committing", "Late", "Held"];
+
+/// The kinds of input that a lane's machine knows; a commit by how it ended.
+pub const INPUTS: [&str; 22] = [
+    "arrived",
+    "turn",
+    "found",
+    "find failed",
+    "asked",
+    "decided",
+    "supervisor died",
+    "committed",
+    "commit unavailable",
+    "commit refused",
+    "commit slow",
+    "commit unknown",
+    "commit conflict",
+    "compared",
+    "retokened",
+    "retoken failed",
+    "due",
+    "own",
+    "drop",
+    "release",
+    "counted",
+    "acknowledged",
+];
+
+/// The place of an input's kind in [`INPUTS`].
+const fn kind(input: &Input) -> usize {
+    match input {
+        Input::Arrived(_) => 0,
+        Input::Turn => 1,
+        Input::Found { found: Ok(_), .. } => 2,
+        Input::Found { .. } => 3,
+        Input::Asked { .. } => 4,
+        Input::Decided(_) => 5,
+        Input::SupervisorDied { .. } => 6,
+        Input::Committed { result: Ok(_), .. } => 7,
+        Input::Committed { result: Err(error), .. } => match error {
+            CommitError::Unavailable(_) => 8,
+            CommitError::Data { .. } => 9,
+            CommitError::Slow(_) => 10,
+            CommitError::Unknown(_) => 11,
+            CommitError::Conflict => 12,
+        },
+        Input::Compared { .. } => 13,
+        Input::Retokened { rows: Some(_), .. } => 14,
+        Input::Retokened { .. } => 15,
+        Input::Due { .. } => 16,
+        Input::Own(_) => 17,
+        Input::Drop { .. } => 18,
+        Input::Release { .. } => 19,
+        Input::Counted(_) => 20,
+        Input::Acknowledged { .. } => 21,
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    /// How often each kind of input was handled, by its place in [`INPUTS`].
+    inputs: [u64; INPUTS.len()],
+    /// How many inputs of each kind met a message in each state.
+    pairs: [[u64; STATES.len()]; INPUTS.len()],
+    /// The changes of state that messages went through, by name.
+    pub edges: BTreeSet<(&'static str, &'static str)>,
+}
+
+/// Messages in order of their numbers, and the state of each.
+pub(super) type States = Vec<(Number, &'static str)>;
+
+impl Coverage {
+    /// Notes an input that is about to be handled; returns its kind.
+    pub(super) fn met(&mut self, input: &Input, before: &States) {
+        let kind = kind(input);
+        self.inputs[kind] += 1;
+        let mut is_met = [false; STATES.len()];
+        for (_, state) in before {
+            is_met[place(state)] = true;
+        }
+        for (count, is_met) in self.pairs[kind].iter_mut().zip(is_met) {
+            *count += u64::from(is_met);
+        }
+    }
+
+    /// Notes the changes of state that an input has led to.
+    pub(super) fn changed(&mut self, before: &States, after: &States) {
+        let (mut left, mut right) = (before.iter().peekable(), after.iter().peekable());
+        loop {
+            let edge = match (left.peek(), right.peek()) {
+                (Some((number, from)), Some((other, to))) if number == other => {
+                    let edge = (*from, *to);
+                    left.next();
+                    right.next();
+                    edge
+                }
+                (one, Some((other, to))) if one.is_none_or(|(number, _)| other < number) => {
+                    right.next();
+                    ("[*]", *to)
+                }
+                (Some((_, from)), _) => {
+                    left.next();
+                    (*from, "[*]")
+                }
+                (None, _) => return,
+            };
+            if edge.0 != edge.1 {
+                self.edges.insert(edge);
+            }
+        }
+    }
+
+    /// Adds what another run has reached.
+    pub fn add(&mut self, other: &Self) {
+        for (count, more) in self.inputs.iter_mut().zip(other.inputs) {
+            *count += more;
+        }
+        for (count, more) in self.pairs.iter_mut().flatten().zip(other.pairs.iter().flatten()) {
+            *count += more;
+        }
+        self.edges.extend(&other.edges);
+    }
+
+    /// All inputs.
+    pub fn total(&self) -> u64 {
+        self.inputs.iter().sum()
+    }
+
+    /// How often each kind of input was handled.
+    pub fn inputs(&self) -> BTreeMap<&'static str, u64> {
+        INPUTS.into_iter().zip(self.inputs).collect()
+    }
+
+    /// For each kind of input, and each state in which a message met it, how many inputs did.
+    pub fn pairs(&self) -> BTreeMap<(&'static str, &'static str), u64> {
+        let row = |(input, counts): (&'static str, [u64; STATES.len()])| {
+            STATES.into_iter().zip(counts).map(move |(state, count)| ((state, input), count))
+        };
+        INPUTS.into_iter().zip(self.pairs).flat_map(row).filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+/// The place of a state in [`STATES`].
+fn place(state: &str) -> usize {
+    STATES.iter().position(|name| *name == state).expect("a state of the diagram")
+}
