@@ -3,7 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use holdfast_core::{growth::Counts, port::store::Taken};
+use holdfast_core::{
+    epoch::{Epoch, Generation, Token},
+    growth::Counts,
+    port::store::Taken,
+};
 
 use super::*;
 
