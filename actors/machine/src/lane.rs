@@ -50,7 +50,7 @@ pub use self::{
     homes::serves,
     interface::{Action, Branch, Delivery, Found, Input, Own, Reply, Report, Verdict},
     invariants::Violations,
-    message::{Arrival, Claimed, Content, Failure, Mail, Message, Number, Origin, Place, Source},
+    message::{Arrival, Claimed, Content, Failure, Mail, Message, Number, Origin, Source, TopicOffset},
     plan::{Disposal, Part},
 };
 use crate::{Ask, Asks, Now, Rules, ownership::Loss};

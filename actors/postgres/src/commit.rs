@@ -29,8 +29,8 @@ use sqlx::{PgConnection, Row as _, postgres::PgArguments};
 use tokio::time::timeout;
 
 use crate::{
+    connections::{Checkout, Connections},
     error::{self, STALE},
-    lanes::{Lane, Lanes},
     maintain, notice,
     rows::Rows,
     statement::{Statement, Statements},
@@ -61,7 +61,7 @@ const UNMAKE_POOLS: &str = "delete from pools where name = any($1)";
 /// Commits.
 #[derive(Clone)]
 pub(crate) struct Committer {
-    pub(crate) lanes: Arc<Lanes>,
+    pub(crate) connections: Arc<Connections>,
     pub(crate) statements: Arc<Statements>,
     pub(crate) client_timeout: Duration,
 }
@@ -96,7 +96,7 @@ impl Committer {
         if batch.entries.iter().all(|entry| entry.condition.is_none()) {
             let settled = batch.settle(&BTreeMap::new(), &BTreeSet::new());
             let statement = self.statement(batch, &settled)?;
-            match detached(alone(Arc::clone(&self.lanes), statement, self.client_timeout)).await {
+            match detached(alone(Arc::clone(&self.connections), statement, self.client_timeout)).await {
                 Ok(Ok(())) => return Ok(committed(batch, settled, &BTreeSet::new())),
                 Ok(Err(Alone::Failed(error))) | Err(error) => return Err(error),
                 Ok(Err(Alone::NoDay(error))) => return Err(self.open_days(error).await),
@@ -113,20 +113,20 @@ impl Committer {
     }
 
     async fn in_turn(&self, batch: &Batch) -> Result<Committed, CommitError> {
-        let mut lane = enter(&self.lanes).await?;
+        let mut checkout = check_out(&self.connections).await?;
         let late = |_| CommitError::Slow("no answer before COMMIT".into());
-        match timeout(self.client_timeout, self.prepare(lane.connection(), batch)).await.map_err(late)? {
+        match timeout(self.client_timeout, self.prepare(checkout.connection(), batch)).await.map_err(late)? {
             Ok(Some((settled, stale))) => {
-                finish(lane, self.client_timeout).await?;
+                finish(checkout, self.client_timeout).await?;
                 Ok(committed(batch, settled, &stale))
             }
             Ok(None) => {
-                roll_back(lane, self.client_timeout).await;
+                roll_back(checkout, self.client_timeout).await;
                 let stale = batch.fences.iter().map(|fence| fence.partition).collect();
                 Ok(committed(batch, batch.settle(&BTreeMap::new(), &stale), &stale))
             }
             Err(refused) => {
-                roll_back(lane, self.client_timeout).await;
+                roll_back(checkout, self.client_timeout).await;
                 if refused.no_day { Err(self.open_days(refused.error).await) } else { Err(refused.error) }
             }
         }
@@ -136,13 +136,13 @@ impl Committer {
     /// or why that failed.
     async fn open_days(&self, error: CommitError) -> CommitError {
         tracing::warn!(%error, "a day without a table was found by a commit");
-        let mut lane = match enter(&self.lanes).await {
-            Ok(lane) => lane,
+        let mut checkout = match check_out(&self.connections).await {
+            Ok(checkout) => checkout,
             Err(error) => return error,
         };
-        match timeout(self.client_timeout, maintain::open(lane.connection())).await {
+        match timeout(self.client_timeout, maintain::open(checkout.connection())).await {
             Ok(Ok(())) => {
-                lane.done();
+                checkout.done();
                 error
             }
             Ok(Err(failed)) => error::commit(&failed, false),
@@ -222,29 +222,29 @@ fn committed(batch: &Batch, settled: Settled<'_>, stale: &BTreeSet<PartitionId>)
     Committed { stale, granted: settled.granted, outbox: settled.outbox, heads: settled.heads }
 }
 
-async fn enter(lanes: &Arc<Lanes>) -> Result<Lane, CommitError> {
-    lanes.enter().await.map_err(|error| match error {
+async fn check_out(connections: &Arc<Connections>) -> Result<Checkout, CommitError> {
+    connections.check_out().await.map_err(|error| match error {
         StoreError::Unavailable(text) | StoreError::Broken(text) => CommitError::Unavailable(text),
         error @ StoreError::Data { .. } => CommitError::Unavailable(error.to_string()),
     })
 }
 
 /// Runs `statement` as its own transaction.
-async fn alone(lanes: Arc<Lanes>, statement: Statement, patience: Duration) -> Result<(), Alone> {
-    let mut lane = enter(&lanes).await.map_err(Alone::Failed)?;
-    let run = sqlx::query_with(statement.sql, statement.arguments).execute(lane.connection());
+async fn alone(connections: Arc<Connections>, statement: Statement, patience: Duration) -> Result<(), Alone> {
+    let mut checkout = check_out(&connections).await.map_err(Alone::Failed)?;
+    let run = sqlx::query_with(statement.sql, statement.arguments).execute(checkout.connection());
     let (answer, warned) = notice::watch(timeout(patience, run)).await;
     match answer {
         Err(_) => Err(Alone::Failed(CommitError::Unknown(format!("no answer within {patience:?}")))),
         Ok(Ok(_)) if warned => Err(Alone::Failed(CommitError::Unknown("committed with a warning".into()))),
         Ok(Ok(_)) => {
-            lane.done();
+            checkout.done();
             Ok(())
         }
         Ok(Err(failed)) => {
             // A plain error has been answered in full: the server awaits the next statement.
             if !error::ended(&failed) {
-                lane.done();
+                checkout.done();
             }
             match error::code(&failed) {
                 Some(STALE) => Err(Alone::Stale),
@@ -256,8 +256,8 @@ async fn alone(lanes: Arc<Lanes>, statement: Statement, patience: Duration) -> R
 }
 
 /// COMMIT. From here on every failure is an unknown outcome.
-async fn finish(mut lane: Lane, patience: Duration) -> Result<(), CommitError> {
-    let run = sqlx::query("commit").execute(lane.connection());
+async fn finish(mut checkout: Checkout, patience: Duration) -> Result<(), CommitError> {
+    let run = sqlx::query("commit").execute(checkout.connection());
     let (answer, warned) = notice::watch(timeout(patience, run)).await;
     let unknown = |text: String| Err(CommitError::Unknown(text));
     match answer {
@@ -265,7 +265,7 @@ async fn finish(mut lane: Lane, patience: Duration) -> Result<(), CommitError> {
         Ok(Err(error)) => unknown(error.to_string()),
         Ok(Ok(_)) if warned => unknown("COMMIT came with a warning".into()),
         Ok(Ok(_)) => {
-            lane.done();
+            checkout.done();
             Ok(())
         }
     }
@@ -273,10 +273,10 @@ async fn finish(mut lane: Lane, patience: Duration) -> Result<(), CommitError> {
 
 /// Ends the transaction; on a connection that can't even do that, the server does it when the connection
 /// closes.
-async fn roll_back(mut lane: Lane, patience: Duration) {
-    let run = sqlx::query("rollback").execute(lane.connection());
+async fn roll_back(mut checkout: Checkout, patience: Duration) {
+    let run = sqlx::query("rollback").execute(checkout.connection());
     if let Ok(Ok(_)) = timeout(patience, run).await {
-        lane.done();
+        checkout.done();
     }
 }
 

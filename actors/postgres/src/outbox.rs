@@ -183,9 +183,9 @@ impl PgStore {
             Order::Retry => "retry",
             Order::Discard(_) => "discard",
         };
-        let mut lane = self.turns.enter().await?;
-        let answer = self.write(give(lane.connection(), which, ordered, why, who)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.turns.check_out().await?;
+        let answer = self.write(give(checkout.connection(), which, ordered, why, who)).await;
+        self.leave(checkout, answer)
     }
 }
 

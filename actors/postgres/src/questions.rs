@@ -23,12 +23,12 @@ impl PgStore {
     pub fn query(&self, query: Query, values: Vec<Value>) -> BoxFuture<'_, Result<Vec<Row>, StoreError>> {
         Box::pin(async move {
             let arguments = arguments(values).map_err(|failed| error::store(&failed))?;
-            let mut lane = self.questions.enter().await?;
+            let mut checkout = self.questions.check_out().await?;
             let store = self.clone();
             let asked = tokio::spawn(async move {
-                let ask = sqlx::query_with(query.sql, arguments).fetch_all(lane.connection());
+                let ask = sqlx::query_with(query.sql, arguments).fetch_all(checkout.connection());
                 let answer = store.read(ask).await;
-                store.leave(lane, answer)
+                store.leave(checkout, answer)
             });
             let answer = asked.await.map_err(|_| StoreError::Unavailable("the process is ending".into()))?;
             let rows = answer.inspect_err(|error| tracing::debug!(query = query.name, %error, "a question failed"))?;
@@ -43,11 +43,11 @@ impl PgStore {
     pub fn explain(&self, query: Query, values: Vec<Value>) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
         Box::pin(async move {
             let arguments = arguments(values).map_err(|failed| error::store(&failed))?;
-            let mut lane = self.questions.enter().await?;
+            let mut checkout = self.questions.check_out().await?;
             let text = AssertSqlSafe(format!("explain (costs off) {}", query.sql)).into_sql_str();
             let answer =
-                self.read(sqlx::query_with(text, arguments).persistent(false).fetch_all(lane.connection())).await;
-            let lines = self.leave(lane, answer)?;
+                self.read(sqlx::query_with(text, arguments).persistent(false).fetch_all(checkout.connection())).await;
+            let lines = self.leave(checkout, answer)?;
             lines.iter().map(|line| line.try_get(0).map_err(|failed| error::store(&failed))).collect()
         })
     }

@@ -25,8 +25,8 @@ use tokio::time::{error::Elapsed, timeout};
 use crate::{
     commit::Committer,
     config::Config,
+    connections::{Checkout, Connections},
     error, growth, history,
-    lanes::{Lane, Lanes},
     maintain::{self, Maintained, Retention},
     notice, ownership, query, read,
     statement::Statements,
@@ -38,15 +38,15 @@ use crate::{
 pub struct PgStore {
     committer: Committer,
     /// For reads of the loop.
-    reads: Arc<Lanes>,
+    reads: Arc<Connections>,
     /// For what a lease hangs on, plain reads and beats: never behind a stuck commit.
-    leases: Arc<Lanes>,
+    leases: Arc<Connections>,
     /// For writes to partition rows outside commits; they may wait for a lock.
-    pub(crate) turns: Arc<Lanes>,
+    pub(crate) turns: Arc<Connections>,
     /// For opening and dropping days.
-    chores: Arc<Lanes>,
+    chores: Arc<Connections>,
     /// For questions to read models, which nothing of the loop may wait for.
-    pub(crate) questions: Arc<Lanes>,
+    pub(crate) questions: Arc<Connections>,
     client_timeout: Duration,
 }
 
@@ -56,17 +56,17 @@ impl PgStore {
         Box::pin(async move {
             check_views(&config)?;
             let options = config.options()?;
-            let lanes = |limit| Lanes::new(options.clone(), limit, config.connect_timeout);
+            let connections = |limit| Connections::new(options.clone(), limit, config.connect_timeout);
             let client_timeout = config.client_timeout();
             let store = Self {
-                reads: lanes(config.readers),
-                leases: lanes(2),
-                turns: lanes(2),
-                chores: Lanes::new(maintain::session(&options), 1, config.connect_timeout),
-                questions: Lanes::new(query::session(&options), config.readers, config.connect_timeout),
+                reads: connections(config.readers),
+                leases: connections(2),
+                turns: connections(2),
+                chores: Connections::new(maintain::session(&options), 1, config.connect_timeout),
+                questions: Connections::new(query::session(&options), config.readers, config.connect_timeout),
                 client_timeout,
                 committer: Committer {
-                    lanes: lanes(config.committers),
+                    connections: connections(config.committers),
                     statements: Arc::new(Statements::new(config.views)),
                     client_timeout,
                 },
@@ -77,9 +77,9 @@ impl PgStore {
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        let mut lane = self.leases.enter().await?;
-        let answer = self.read(fitness(lane.connection())).await;
-        match self.leave(lane, answer)? {
+        let mut checkout = self.leases.check_out().await?;
+        let answer = self.read(fitness(checkout.connection())).await;
+        match self.leave(checkout, answer)? {
             (version, ..) if version < 180_000 => {
                 Err(StoreError::Broken(format!("Postgres 18 is needed, this is {version}")))
             }
@@ -96,10 +96,10 @@ impl PgStore {
     /// means that the connection was lost.
     pub fn maintain(&self, retention: Retention) -> BoxFuture<'_, Result<Maintained, StoreError>> {
         Box::pin(async move {
-            let mut lane = self.chores.enter().await?;
-            match maintain::run(lane.connection(), retention, self.client_timeout).await {
+            let mut checkout = self.chores.check_out().await?;
+            match maintain::run(checkout.connection(), retention, self.client_timeout).await {
                 Ok(done) => {
-                    lane.done();
+                    checkout.done();
                     Ok(done)
                 }
                 // Closing the connection ends whatever it was at, and lets another node take the turn.
@@ -112,24 +112,24 @@ impl PgStore {
     /// Reads the whole table.
     pub fn moving(&self, from: u32, to: u32) -> BoxFuture<'_, Result<(u64, u64), StoreError>> {
         Box::pin(async move {
-            let mut lane = self.questions.enter().await?;
-            let answer = self.read(growth::moving(lane.connection(), from, to)).await;
-            self.leave(lane, answer)
+            let mut checkout = self.questions.check_out().await?;
+            let answer = self.read(growth::moving(checkout.connection(), from, to)).await;
+            self.leave(checkout, answer)
         })
     }
 
-    /// Ends the use of a lane, by what came of it.
-    pub(crate) fn leave<T>(&self, lane: Lane, answer: Answered<T>) -> Result<T, StoreError> {
+    /// Hands a connection back, or closes it, by what came of its use.
+    pub(crate) fn leave<T>(&self, checkout: Checkout, answer: Answered<T>) -> Result<T, StoreError> {
         match answer {
             Err(_) => Err(StoreError::Unavailable(format!("no answer within {:?}", self.client_timeout))),
             Ok(Ok(answer)) => {
-                lane.done();
+                checkout.done();
                 Ok(answer)
             }
             Ok(Err(failed)) => {
                 // After a plain error the connection is as good as before; after anything else, who knows.
                 if !error::ended(&failed) {
-                    lane.done();
+                    checkout.done();
                 }
                 Err(error::store(&failed))
             }
@@ -180,27 +180,27 @@ fn check_views(config: &Config) -> Result<(), StoreError> {
 #[async_trait]
 impl Store for PgStore {
     async fn register_partitions(&self, count: u32) -> Result<(), StoreError> {
-        let mut lane = self.turns.enter().await?;
-        let answer = self.write(growth::register(lane.connection(), count)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.turns.check_out().await?;
+        let answer = self.write(growth::register(checkout.connection(), count)).await;
+        self.leave(checkout, answer)
     }
 
     async fn note_count(&self, topic: &str, count: u32) -> Result<(), StoreError> {
-        let mut lane = self.turns.enter().await?;
-        let answer = self.write(growth::note_count(lane.connection(), topic, count)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.turns.check_out().await?;
+        let answer = self.write(growth::note_count(checkout.connection(), topic, count)).await;
+        self.leave(checkout, answer)
     }
 
     async fn growth(&self) -> Result<Growth, StoreError> {
-        let mut lane = self.leases.enter().await?;
-        let answer = self.read(growth::all(lane.connection())).await;
-        self.leave(lane, answer)
+        let mut checkout = self.leases.check_out().await?;
+        let answer = self.read(growth::all(checkout.connection())).await;
+        self.leave(checkout, answer)
     }
 
     async fn bump(&self, from: Generation, count: u32) -> Result<(), StoreError> {
-        let mut lane = self.turns.enter().await?;
-        let answer = self.write(growth::bump(lane.connection(), from, count)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.turns.check_out().await?;
+        let answer = self.write(growth::bump(checkout.connection(), from, count)).await;
+        self.leave(checkout, answer)
     }
 
     async fn acknowledge(
@@ -210,34 +210,34 @@ impl Store for PgStore {
         generation: Generation,
         mark: Option<OutboxDraft>,
     ) -> Result<Option<PartitionRow>, StoreError> {
-        let mut lane = self.turns.enter().await?;
-        let asked = growth::acknowledge(lane.connection(), partition, token, generation, mark.as_ref());
+        let mut checkout = self.turns.check_out().await?;
+        let asked = growth::acknowledge(checkout.connection(), partition, token, generation, mark.as_ref());
         let answer = self.write(asked).await;
-        self.leave(lane, answer)
+        self.leave(checkout, answer)
     }
 
     async fn note_mark(&self, topic: &str, partition: PartitionId, count: u32) -> Result<(), StoreError> {
-        let mut lane = self.turns.enter().await?;
-        let answer = self.write(growth::note_mark(lane.connection(), topic, partition, count)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.turns.check_out().await?;
+        let answer = self.write(growth::note_mark(checkout.connection(), topic, partition, count)).await;
+        self.leave(checkout, answer)
     }
 
     async fn note_ends(&self, topic: &str, count: u32, ends: &[u64]) -> Result<(), StoreError> {
-        let mut lane = self.turns.enter().await?;
-        let answer = self.write(growth::note_ends(lane.connection(), topic, count, ends)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.turns.check_out().await?;
+        let answer = self.write(growth::note_ends(checkout.connection(), topic, count, ends)).await;
+        self.leave(checkout, answer)
     }
 
     async fn end_transition(&self, topic: &str, count: u32) -> Result<(), StoreError> {
-        let mut lane = self.turns.enter().await?;
-        let answer = self.write(growth::end_transition(lane.connection(), topic, count)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.turns.check_out().await?;
+        let answer = self.write(growth::end_transition(checkout.connection(), topic, count)).await;
+        self.leave(checkout, answer)
     }
 
     async fn partitions(&self) -> Result<Vec<PartitionRow>, StoreError> {
-        let mut lane = self.leases.enter().await?;
-        let answer = self.read(ownership::all(lane.connection())).await;
-        self.leave(lane, answer)
+        let mut checkout = self.leases.check_out().await?;
+        let answer = self.read(ownership::all(checkout.connection())).await;
+        self.leave(checkout, answer)
     }
 
     async fn take(
@@ -247,39 +247,39 @@ impl Store for PgStore {
         token: Token,
         address: &str,
     ) -> Result<Option<Taken>, StoreError> {
-        let mut lane = self.turns.enter().await?;
-        let answer = self.write(ownership::take(lane.connection(), partition, expected, token, address)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.turns.check_out().await?;
+        let answer = self.write(ownership::take(checkout.connection(), partition, expected, token, address)).await;
+        self.leave(checkout, answer)
     }
 
     async fn beat(&self, address: &str, beat: Beat) -> Result<BTreeMap<String, Beat>, StoreError> {
-        let mut lane = self.leases.enter().await?;
-        let answer = self.write(ownership::beat(lane.connection(), address, beat)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.leases.check_out().await?;
+        let answer = self.write(ownership::beat(checkout.connection(), address, beat)).await;
+        self.leave(checkout, answer)
     }
 
     async fn tokens(&self, partitions: &[PartitionId]) -> Result<Vec<(PartitionId, Option<Token>)>, StoreError> {
-        let mut lane = self.leases.enter().await?;
-        let answer = self.read(ownership::tokens(lane.connection(), partitions)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.leases.check_out().await?;
+        let answer = self.read(ownership::tokens(checkout.connection(), partitions)).await;
+        self.leave(checkout, answer)
     }
 
     async fn release(&self, partition: PartitionId, token: Token) -> Result<bool, StoreError> {
-        let mut lane = self.turns.enter().await?;
-        let answer = self.write(ownership::release(lane.connection(), partition, token)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.turns.check_out().await?;
+        let answer = self.write(ownership::release(checkout.connection(), partition, token)).await;
+        self.leave(checkout, answer)
     }
 
     async fn retoken(&self, changes: &[(PartitionId, Token, Token)]) -> Result<BTreeMap<PartitionId, u64>, StoreError> {
-        let mut lane = self.turns.enter().await?;
-        let answer = self.write(ownership::retoken(lane.connection(), changes)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.turns.check_out().await?;
+        let answer = self.write(ownership::retoken(checkout.connection(), changes)).await;
+        self.leave(checkout, answer)
     }
 
     async fn find(&self, wanted: &Wanted) -> Result<Found, StoreError> {
-        let mut lane = self.reads.enter().await?;
-        let answer = self.read(read::find(lane.connection(), wanted)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.reads.check_out().await?;
+        let answer = self.read(read::find(checkout.connection(), wanted)).await;
+        self.leave(checkout, answer)
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed, CommitError> {
@@ -293,27 +293,27 @@ impl Store for PgStore {
         limit: u32,
         bytes_max: usize,
     ) -> Result<Vec<OutboxRow>, StoreError> {
-        let mut lane = self.reads.enter().await?;
-        let answer = self.read(read::outbox(lane.connection(), partition, after, limit, bytes_max)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.reads.check_out().await?;
+        let answer = self.read(read::outbox(checkout.connection(), partition, after, limit, bytes_max)).await;
+        self.leave(checkout, answer)
     }
 
     async fn set_aside(&self, partition: PartitionId, token: Token, rows: &[SetAside]) -> Result<bool, StoreError> {
-        let mut lane = self.turns.enter().await?;
-        let answer = self.write(stuck::set_aside(lane.connection(), partition, token, rows)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.turns.check_out().await?;
+        let answer = self.write(stuck::set_aside(checkout.connection(), partition, token, rows)).await;
+        self.leave(checkout, answer)
     }
 
     async fn stuck(&self) -> Result<BTreeMap<Queue, u64>, StoreError> {
-        let mut lane = self.reads.enter().await?;
-        let answer = self.read(stuck::queues(lane.connection())).await;
-        self.leave(lane, answer)
+        let mut checkout = self.reads.check_out().await?;
+        let answer = self.read(stuck::queues(checkout.connection())).await;
+        self.leave(checkout, answer)
     }
 
     async fn released(&self, slice: &Slice, limit: u32) -> Result<Vec<Stuck>, StoreError> {
-        let mut lane = self.reads.enter().await?;
-        let answer = self.read(stuck::released(lane.connection(), slice, limit)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.reads.check_out().await?;
+        let answer = self.read(stuck::released(checkout.connection(), slice, limit)).await;
+        self.leave(checkout, answer)
     }
 
     async fn end_release(
@@ -323,27 +323,27 @@ impl Store for PgStore {
         position: i64,
         end: &Release,
     ) -> Result<bool, StoreError> {
-        let mut lane = self.turns.enter().await?;
-        let answer = self.write(stuck::end_release(lane.connection(), partition, token, position, end)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.turns.check_out().await?;
+        let answer = self.write(stuck::end_release(checkout.connection(), partition, token, position, end)).await;
+        self.leave(checkout, answer)
     }
 
     async fn advance(&self, cursors: &[Cursor]) -> Result<(), StoreError> {
-        let mut lane = self.turns.enter().await?;
-        let answer = self.write(ownership::advance(lane.connection(), cursors)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.turns.check_out().await?;
+        let answer = self.write(ownership::advance(checkout.connection(), cursors)).await;
+        self.leave(checkout, answer)
     }
 
     async fn halt(&self, halt: Option<&Halt>) -> Result<(), StoreError> {
-        let mut lane = self.turns.enter().await?;
-        let answer = self.write(history::halt(lane.connection(), halt)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.turns.check_out().await?;
+        let answer = self.write(history::halt(checkout.connection(), halt)).await;
+        self.leave(checkout, answer)
     }
 
     async fn incarnations(&self, seen: &[(String, String)]) -> Result<BTreeMap<String, String>, StoreError> {
-        let mut lane = self.turns.enter().await?;
-        let answer = self.write(history::incarnations(lane.connection(), seen)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.turns.check_out().await?;
+        let answer = self.write(history::incarnations(checkout.connection(), seen)).await;
+        self.leave(checkout, answer)
     }
 
     async fn accept_topic(
@@ -353,27 +353,27 @@ impl Store for PgStore {
         places: &[(PartitionId, u64)],
         events: bool,
     ) -> Result<(), StoreError> {
-        let mut lane = self.turns.enter().await?;
-        let answer = self.write(history::accept(lane.connection(), topic, mark, places, events)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.turns.check_out().await?;
+        let answer = self.write(history::accept(checkout.connection(), topic, mark, places, events)).await;
+        self.leave(checkout, answer)
     }
 
     async fn due_timers(&self, slice: &Slice, limit: u32) -> Result<Vec<DueTimer>, StoreError> {
-        let mut lane = self.reads.enter().await?;
-        let answer = self.read(read::due_timers(lane.connection(), slice, limit)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.reads.check_out().await?;
+        let answer = self.read(read::due_timers(checkout.connection(), slice, limit)).await;
+        self.leave(checkout, answer)
     }
 
     async fn put_off_timers(&self, timers: &[DueTimer]) -> Result<(), StoreError> {
-        let mut lane = self.reads.enter().await?;
-        let answer = self.read(read::put_off_timers(lane.connection(), timers)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.reads.check_out().await?;
+        let answer = self.read(read::put_off_timers(checkout.connection(), timers)).await;
+        self.leave(checkout, answer)
     }
 
     async fn due_effects(&self, slice: &Slice, limit: u32, hold: Duration) -> Result<Vec<DueEffect>, StoreError> {
-        let mut lane = self.reads.enter().await?;
-        let answer = self.read(read::due_effects(lane.connection(), slice, limit, hold)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.reads.check_out().await?;
+        let answer = self.read(read::due_effects(checkout.connection(), slice, limit, hold)).await;
+        self.leave(checkout, answer)
     }
 
     async fn put_off_effect(
@@ -384,38 +384,38 @@ impl Store for PgStore {
         after: Duration,
         error: &str,
     ) -> Result<(), StoreError> {
-        let mut lane = self.reads.enter().await?;
-        let answer = self.read(read::put_off_effect(lane.connection(), kind, key, name, after, error)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.reads.check_out().await?;
+        let answer = self.read(read::put_off_effect(checkout.connection(), kind, key, name, after, error)).await;
+        self.leave(checkout, answer)
     }
 
     async fn due_mail(&self, slice: &Slice, limit: MailLimit) -> Result<Vec<Waiting>, StoreError> {
-        let mut lane = self.reads.enter().await?;
-        let answer = self.read(read::due_mail(lane.connection(), slice, limit)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.reads.check_out().await?;
+        let answer = self.read(read::due_mail(checkout.connection(), slice, limit)).await;
+        self.leave(checkout, answer)
     }
 
     async fn mail_waiting(&self, slice: &Slice) -> Result<BTreeMap<PartitionId, u64>, StoreError> {
-        let mut lane = self.questions.enter().await?;
-        let answer = self.read(read::mail_waiting(lane.connection(), slice)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.questions.check_out().await?;
+        let answer = self.read(read::mail_waiting(checkout.connection(), slice)).await;
+        self.leave(checkout, answer)
     }
 
     async fn note_stalled(&self, address: &str, stalled: &str) -> Result<(), StoreError> {
-        let mut lane = self.leases.enter().await?;
-        let answer = self.read(ownership::note_stalled(lane.connection(), address, stalled)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.leases.check_out().await?;
+        let answer = self.read(ownership::note_stalled(checkout.connection(), address, stalled)).await;
+        self.leave(checkout, answer)
     }
 
     async fn pools(&self, names: &[String]) -> Result<BTreeMap<String, Pool>, StoreError> {
-        let mut lane = self.reads.enter().await?;
-        let answer = self.read(read::pools(lane.connection(), names)).await;
-        self.leave(lane, answer)
+        let mut checkout = self.reads.check_out().await?;
+        let answer = self.read(read::pools(checkout.connection(), names)).await;
+        self.leave(checkout, answer)
     }
 
     async fn seal(&self) -> Result<Seal, StoreError> {
-        let mut lane = self.reads.enter().await?;
-        let answer = self.read(read::seal(lane.connection())).await;
-        self.leave(lane, answer)
+        let mut checkout = self.reads.check_out().await?;
+        let answer = self.read(read::seal(checkout.connection())).await;
+        self.leave(checkout, answer)
     }
 }

@@ -45,7 +45,7 @@ const AGAIN_MAX: Duration = Duration::from_secs(30);
 
 /// Makes the calls of one lane.
 #[derive(Clone)]
-pub(crate) struct Effects {
+pub(crate) struct EffectCalls {
     pub context: Arc<BoundedContext>,
     pub config: Arc<Config>,
     pub store: Arc<dyn Store>,
@@ -67,7 +67,7 @@ struct Call {
     effect: DueEffect,
 }
 
-impl Effects {
+impl EffectCalls {
     /// Whether the context ever has any.
     pub fn are_there(&self) -> bool {
         self.context.kinds().iter().any(|kind| kind.has_effects())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use holdfast_core::port::{clock::Clock, log::Log, store::Store};
 
-use crate::{config::Config, context::BoundedContext, effects::Effects, emit::Emit, growth::Homes};
+use crate::{config::Config, context::BoundedContext, effects::EffectCalls, emit::Emit, growth::Homes};
 
 /// What a lane needs of its node.
 pub(crate) struct Environment {
@@ -17,5 +17,5 @@ pub(crate) struct Environment {
     pub clock: Arc<dyn Clock>,
     pub emit: Arc<Emit>,
     pub homes: Homes,
-    pub effects: Effects,
+    pub effects: EffectCalls,
 }

@@ -29,7 +29,7 @@ use crate::{
     admission::{Budget, CallBudget},
     config::Config,
     context::BoundedContext,
-    effects::Effects,
+    effects::EffectCalls,
     environment::Environment,
     fetch::Fetcher,
     gauges::{Gauges, Keeper},
@@ -166,7 +166,7 @@ impl Node {
             let (inputs, inputs_end) = mpsc::channel(config.batch_items_max * 2);
             let (control, control_end) = mpsc::unbounded_channel();
             let (relay, relay_end) = mpsc::unbounded_channel();
-            let effects = Effects {
+            let effects = EffectCalls {
                 context: context.clone(),
                 config: config.clone(),
                 store: ports.store.clone(),

@@ -25,12 +25,12 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::peers::Place;
+use crate::peers::Placement;
 
 /// What is known of one partition.
 #[derive(Clone, Debug)]
 struct Known {
-    place: Place,
+    place: Placement,
     /// Its owner has given it up, or it never had one.
     is_orphan: bool,
     /// When the node there last said that it is not the owner; it may be about to become it.
@@ -39,7 +39,7 @@ struct Known {
 
 impl Known {
     fn of(row: &PartitionRow) -> Self {
-        let place = Place { partition: row.partition, address: row.address.as_str().into(), epoch: row.epoch };
+        let place = Placement { partition: row.partition, address: row.address.as_str().into(), epoch: row.epoch };
         Self { place, is_orphan: row.released || row.token.is_none() || row.address.is_empty(), refused: None }
     }
 }
@@ -69,7 +69,7 @@ impl Owners {
     /// Where `partition` is served; `None` if that is not known, or if no node serves it. A node that has
     /// just refused is asked again only after a pause: a taker is written down as the owner a while before it
     /// serves the partition.
-    pub fn place(&self, partition: PartitionId) -> Option<Place> {
+    pub fn place(&self, partition: PartitionId) -> Option<Placement> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let known = table.get(&partition).filter(|known| !known.is_orphan)?;
         known.refused.is_none_or(|at| at.elapsed() >= self.every).then(|| known.place.clone())
@@ -83,7 +83,7 @@ impl Owners {
 
     /// The node at `asked` is not the owner, and names another, if it knows one. Returns whether that is
     /// news; if not, the table must be read.
-    pub fn refused(&self, asked: &Place, named: Option<Place>) -> bool {
+    pub fn refused(&self, asked: &Placement, named: Option<Placement>) -> bool {
         let partition = asked.partition;
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let Some(known) = table.get_mut(&partition) else { return false };

@@ -20,7 +20,7 @@ pub const HOPS_MAX: u32 = 2;
 /// Where a partition is served, and since which term. Of two for one partition that differ, the one with the
 /// higher epoch is the newer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Placement {
     /// Which partition. While their number grows, two nodes may differ in which one a key belongs to.
     pub partition: PartitionId,
     /// Where its owner can be called.
@@ -39,7 +39,7 @@ pub enum PeerError {
         /// Why, for a person.
         reason: String,
         /// Whom that node takes for the owner, if for anybody else.
-        owner: Option<Place>,
+        owner: Option<Placement>,
     },
     /// The forward does not carry the context's seal: it does not come from a node of the context.
     #[error("the forward does not carry the seal of this context")]

@@ -25,7 +25,7 @@ use crate::{
     backoff::Backoff,
     node::Node,
     owners::Owners,
-    peers::{Answers, Forward, HOPS_MAX, Local, PeerError, Peers, Place, Question},
+    peers::{Answers, Forward, HOPS_MAX, Local, PeerError, Peers, Placement, Question},
     router::{Consistency, READS_MAX, ReadAnswer, RouteError, Router},
     telemetry,
 };
@@ -160,7 +160,7 @@ impl Routed {
     }
 
     /// Where `home` is served, according to a table that was read after `since`.
-    async fn look_up(&self, home: PartitionId, since: Instant) -> Result<Option<Place>, Miss> {
+    async fn look_up(&self, home: PartitionId, since: Instant) -> Result<Option<Placement>, Miss> {
         match self.refresh(since).await {
             Ok(()) => Ok(self.owners.place(home)),
             Err(error) => Err(Miss::Moving(RouteError::unavailable(format!("owners unknown: {error}")))),
@@ -177,7 +177,7 @@ impl Routed {
     }
 
     /// Asks the node at `place`, for as long as nobody newer is known to own the home.
-    async fn forward<A: Ask>(&self, place: &Place, hop: u32, ask: &A) -> Result<A::Answer, PeerError> {
+    async fn forward<A: Ask>(&self, place: &Placement, hop: u32, ask: &A) -> Result<A::Answer, PeerError> {
         let mut call = pin!(ask.there(&self.node, &*self.peers, &place.address, hop));
         let overtaken = async {
             loop {

@@ -19,7 +19,7 @@ use holdfast_platform::{
 use holdfast_proto::runtime::v1::{CommandRequest, actor_service_client::ActorServiceClient};
 use holdfast_runtime::{
     ReadAnswer, RouteError,
-    peers::{Answers, Forward, Local, PeerError, Peers, Place, Question},
+    peers::{Answers, Forward, Local, PeerError, Peers, Placement, Question},
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
@@ -59,7 +59,7 @@ impl Local for Actor {
 }
 
 fn moved() -> PeerError {
-    let owner = Some(Place { partition: PartitionId(5), address: "node-2:9090".into(), epoch: Epoch(12) });
+    let owner = Some(Placement { partition: PartitionId(5), address: "node-2:9090".into(), epoch: Epoch(12) });
     PeerError::NotOwner { reason: "it moved".into(), owner }
 }
 

@@ -17,7 +17,7 @@ use crate::Ask;
 pub struct Number(pub u64);
 
 /// A topic and an offset in it.
-pub type Place = (Arc<str>, u64);
+pub type TopicOffset = (Arc<str>, u64);
 
 /// What has arrived, and under which ownership.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ pub enum Content {
     /// A record that no aggregate sees: it becomes a dead letter.
     Refused(Source),
     /// A record that concerns nobody here, or offsets that hold none, up to this one.
-    Ignored(Place),
+    Ignored(TopicOffset),
     /// A strong read of an aggregate that is not in memory.
     Read {
         /// Which aggregate.
@@ -71,7 +71,7 @@ pub struct Message {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The log: its offset is consumed.
-    Log(Place),
+    Log(TopicOffset),
     /// The durable mailbox: its row is removed.
     Mail(Mail),
     /// A setting of a timer: its row is removed, unless the timer was set again.
@@ -100,7 +100,7 @@ pub struct Mail {
 #[derive(Clone, Debug)]
 pub enum Source {
     /// The log.
-    Log(Place),
+    Log(TopicOffset),
     /// A row of the durable mailbox, and whose mailbox that is, if this build has such a kind.
     Mail(Mail, Option<(AggregateId, KeyHash)>),
 }
@@ -248,7 +248,7 @@ pub(super) struct Entry {
     pub state: State,
     pub remains: Remains,
     /// Where its record lies, if it moves an offset.
-    pub place: Option<Place>,
+    pub place: Option<TopicOffset>,
     /// Its row, if it is mail.
     pub mail: Option<Mail>,
     /// What only a message for an aggregate has.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use holdfast_core::{CallEnvelope, PartitionId, dedup::Answer, epoch::Epoch};
 use holdfast_runtime::{
     Consistency, Local, PeerError, Peers, ReadAnswer, RouteError, Routed, Router,
-    peers::{Answers, Forward, HOPS_MAX, Place, Question},
+    peers::{Answers, Forward, HOPS_MAX, Placement, Question},
     routing::Limits,
 };
 use tokio::time::Instant;
@@ -278,7 +278,7 @@ struct Liar {
 impl Local for Liar {
     async fn command_here(&self, _: Forward) -> Result<Answer, PeerError> {
         let epoch = Epoch(self.first + u64::from(self.term.fetch_add(u32::from(self.first > 0), Ordering::SeqCst)));
-        let owner = Some(Place { partition: self.partition, address: self.other.into(), epoch });
+        let owner = Some(Placement { partition: self.partition, address: self.other.into(), epoch });
         Err(PeerError::NotOwner { reason: "it is the other one".into(), owner })
     }
 

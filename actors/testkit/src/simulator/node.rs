@@ -120,7 +120,7 @@ struct Held {
     is_closing: bool,
 }
 
-type Place = (PartitionId, Arc<str>);
+type ActorPlace = (PartitionId, Arc<str>);
 
 #[derive(Clone, Debug)]
 pub(super) struct Node {
@@ -131,11 +131,11 @@ pub(super) struct Node {
     bodies: BTreeMap<Number, Body>,
     decided: BTreeMap<u64, Decided>,
     /// Committed states in memory.
-    actors: BTreeMap<Place, Vec<u64>>,
+    actors: BTreeMap<ActorPlace, Vec<u64>>,
     /// Actors with a delivery that has not ended.
-    busy: BTreeMap<Place, u64>,
+    busy: BTreeMap<ActorPlace, u64>,
     /// Strong reads that wait for it, with the version that each has to show.
-    awaiting: BTreeMap<Place, Vec<usize>>,
+    awaiting: BTreeMap<ActorPlace, Vec<usize>>,
     /// States that were looked up for the batch, and the look-up that counts.
     cold: BTreeMap<Arc<str>, Vec<u64>>,
     finding: Option<Ask>,

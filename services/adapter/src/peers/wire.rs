@@ -20,7 +20,7 @@ use holdfast_proto::runtime::v1::{
 };
 use holdfast_runtime::{
     ReadAnswer, RouteError,
-    peers::{Forward, PeerError, Place},
+    peers::{Forward, PeerError, Placement},
 };
 use uuid::Uuid;
 
@@ -114,7 +114,7 @@ pub fn read_in(result: ReadResult) -> Result<ReadAnswer, PeerError> {
 fn failure_out(error: PeerError) -> v1::Failure {
     let reason = match error {
         PeerError::NotOwner { reason: why, owner } => {
-            let place = |Place { partition, address, epoch }: Place| v1::Place {
+            let place = |Placement { partition, address, epoch }: Placement| v1::Place {
                 partition: partition.0,
                 address: address.to_string(),
                 epoch: epoch.0,
@@ -158,7 +158,7 @@ fn failure_in(failure: v1::Failure) -> PeerError {
     let Some(reason) = failure.reason else { return unknown("reason") };
     PeerError::Answered(match reason {
         Reason::NotOwner(v1::NotOwner { why, owner }) => {
-            let place = |v1::Place { partition, address, epoch }: v1::Place| Place {
+            let place = |v1::Place { partition, address, epoch }: v1::Place| Placement {
                 partition: PartitionId(partition),
                 address: Arc::from(address),
                 epoch: Epoch(epoch),
@@ -203,7 +203,7 @@ mod tests {
 
     /// Every way in which a call can have no answer.
     fn errors() -> Vec<PeerError> {
-        let place = Place { partition: PartitionId(3), address: "b:9090".into(), epoch: Epoch(7) };
+        let place = Placement { partition: PartitionId(3), address: "b:9090".into(), epoch: Epoch(7) };
         let refused = |reason, field: Option<&str>| {
             RouteError::Refused(Refused {
                 reason,

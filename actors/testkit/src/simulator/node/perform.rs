@@ -5,7 +5,7 @@
 use holdfast_core::{PartitionId, dedup::Answer};
 use holdfast_machine::lane::{Action, Branch, Number, Part, Reply, Report};
 
-use super::{Body, Happened, Node, Place, Question, Said};
+use super::{ActorPlace, Body, Happened, Node, Question, Said};
 use crate::simulator::{Sabotage, store::Store};
 
 impl Node {
@@ -162,7 +162,7 @@ impl Node {
     }
 
     /// A delivery has ended, so the reads that wait for that are answered.
-    fn settle(&mut self, place: &Place, delivery: u64, store: &Store, happened: &mut Happened) {
+    fn settle(&mut self, place: &ActorPlace, delivery: u64, store: &Store, happened: &mut Happened) {
         if self.busy.get(place) != Some(&delivery) {
             return;
         }
@@ -179,7 +179,7 @@ impl Node {
 
     /// I5: a strong read shows every commit that had happened when it began; other reads, and events, show
     /// these from then on. A lease that is over answers nothing.
-    pub(super) fn show(&self, place: &Place, at_least: usize, store: &Store, happened: &mut Happened) {
+    pub(super) fn show(&self, place: &ActorPlace, at_least: usize, store: &Store, happened: &mut Happened) {
         let (partition, key) = place;
         let is_leased = self.is_current(*partition, store) || !self.setup.rules.checks_lease;
         let Some(shown) = self.actors.get(place).filter(|_| is_leased) else { return };

@@ -1,11 +1,11 @@
 //! Connections, a few of each use.
 //!
 //! The rule that makes launchbadge/sqlx#4385 harmless here (a cancelled `begin` gives a connection with an
-//! open transaction back to sqlx's pool): a connection is handed back only by [`Lane::done`], which its user
+//! open transaction back to sqlx's pool): a connection is handed back only by [`Checkout::done`], which its user
 //! calls after reading the last answer on it. A connection that is merely dropped, as a cancelled future
 //! does, is closed, and the server rolls back whatever was open. It also saves the two round trips that
 //! sqlx's pool makes for each use (a ping before, a ping after). Deliberately absent: queues with priorities.
-//! Each use has lanes of its own, so that a lease is never renewed behind a stuck commit.
+//! Each use has connections of its own, so that a lease is never renewed behind a stuck commit.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -27,7 +27,7 @@ use crate::error;
 const TRUSTED_FOR: Duration = Duration::from_secs(2);
 
 /// The connections of one use.
-pub(crate) struct Lanes {
+pub(crate) struct Connections {
     options: PgConnectOptions,
     patience: Duration,
     idle: Mutex<Vec<(PgConnection, Instant)>>,
@@ -35,13 +35,13 @@ pub(crate) struct Lanes {
 }
 
 /// A connection in use.
-pub(crate) struct Lane {
+pub(crate) struct Checkout {
     connection: PgConnection,
-    lanes: Arc<Lanes>,
+    connections: Arc<Connections>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Lanes {
+impl Connections {
     /// At most `limit` connections, opened as needed; `patience` bounds the wait for a free one and for a new
     /// one.
     pub(crate) fn new(options: PgConnectOptions, limit: usize, patience: Duration) -> Arc<Self> {
@@ -50,7 +50,7 @@ impl Lanes {
     }
 
     /// Waits for a connection.
-    pub(crate) async fn enter(self: &Arc<Self>) -> Result<Lane, StoreError> {
+    pub(crate) async fn check_out(self: &Arc<Self>) -> Result<Checkout, StoreError> {
         let late = |what: &str| StoreError::Unavailable(format!("no {what} within {:?}", self.patience));
         let permit = timeout(self.patience, Arc::clone(&self.permits).acquire_owned())
             .await
@@ -63,7 +63,7 @@ impl Lanes {
                 .map_err(|_| late("new connection"))?
                 .map_err(|error| error::store(&error))?,
         };
-        Ok(Lane { connection, lanes: Arc::clone(self), _permit: permit })
+        Ok(Checkout { connection, connections: Arc::clone(self), _permit: permit })
     }
 
     /// Boxed: a future is compiled where it is polled, and all of sqlx's way to a connection hangs on this
@@ -85,7 +85,7 @@ impl Lanes {
     }
 }
 
-impl Lane {
+impl Checkout {
     /// The connection.
     pub(crate) fn connection(&mut self) -> &mut PgConnection {
         &mut self.connection
@@ -93,6 +93,6 @@ impl Lane {
 
     /// Hands the connection back. Only for one on which no answer is outstanding and no transaction open.
     pub(crate) fn done(self) {
-        self.lanes.idle.lock().unwrap_or_else(PoisonError::into_inner).push((self.connection, Instant::now()));
+        self.connections.idle.lock().unwrap_or_else(PoisonError::into_inner).push((self.connection, Instant::now()));
     }
 }
