@@ -18,6 +18,7 @@ mod journal;
 mod mutants;
 mod node;
 mod sabotage;
+mod shrink;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ pub use self::{
     faults::Fault,
     mutants::{Caught, LANE_RULES, LeftOut, SHELL_RULES, UNSEEN, catch, mutants},
     sabotage::Sabotage,
+    shrink::shrink,
 };
 
 /// What a message does when it is decided.
@@ -96,11 +98,13 @@ pub struct Setup {
     pub without: BTreeSet<Fault>,
     /// Steps before faults end.
     pub steps: u32,
+    /// Those of them that are left out.
+    pub skipped: BTreeSet<u32>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { rules: Rules::SOUND, sabotage: None, without: BTreeSet::new(), steps: 700 }
+        Self { rules: Rules::SOUND, sabotage: None, without: BTreeSet::new(), steps: 700, skipped: BTreeSet::new() }
     }
 }
 
@@ -117,6 +121,8 @@ pub struct Outcome {
     pub faults: BTreeMap<Fault, u64>,
     /// Strong reads that were answered with a state.
     pub reads: u64,
+    /// Steps until it ended.
+    pub steps: u32,
 }
 
 /// Runs one seed; `trace` keeps every step as a line.

@@ -12,7 +12,7 @@ use std::{
 
 use holdfast_machine::Rules;
 
-use super::{Coverage, Fault, INPUTS, LANE_RULES, Outcome, STATES, Setup, UNSEEN, catch, mutants, run};
+use super::{Coverage, Fault, INPUTS, LANE_RULES, Outcome, STATES, Setup, UNSEEN, catch, mutants, run, shrink};
 
 /// Seeds in a test run.
 const SEEDS: u64 = 10_000;
@@ -56,8 +56,9 @@ fn seeds_keep_every_promise_and_reach_every_input() {
     let (mut coverage, mut faults, mut reads) = (Coverage::default(), BTreeMap::<Fault, u64>::new(), 0);
     for (seed, outcome) in all_of(0..SEEDS) {
         if let Some(violation) = outcome.violation {
-            let (_, trace) = run(seed, &Setup::default(), true);
-            let last: Vec<String> = trace.iter().rev().take(40).rev().map(|line| format!("{line:.400}")).collect();
+            let shorter = shrink(seed, &Setup::default()).expect("it breaks a promise");
+            let (_, trace) = run(seed, &shorter, true);
+            let last: Vec<String> = trace.iter().rev().take(80).rev().map(|line| format!("{line:.400}")).collect();
             panic!("seed {seed}: {violation:?}\n{}", last.join("\n"));
         }
         coverage.add(&outcome.coverage);
@@ -159,6 +160,20 @@ fn what_is_left_out_breaks_a_promise() {
         }
     }
     assert!(survived.is_empty(), "not noticed within {SEEDS_OF_A_MUTANT} seeds: {survived:?}");
+}
+
+/// A run that was made shorter breaks the same promise, and is the same each time.
+#[test]
+fn shorter_run_breaks_the_same_promise() {
+    for (name, setup) in mutants().take(3) {
+        let caught = catch(0..SEEDS_OF_A_MUTANT, &setup).expect("it is noticed");
+        let shorter = shrink(caught.seed, &setup).expect("it breaks a promise");
+        let (outcome, trace) = run(caught.seed, &shorter, true);
+        assert_eq!(outcome.violation.map(|violation| violation.invariant), Some(caught.violation.invariant));
+        assert_eq!(run(caught.seed, &shorter, true).1, trace);
+        let inputs = outcome.coverage.total();
+        assert!(inputs < caught.inputs / 2, "{name}: {inputs} of {} inputs", caught.inputs);
+    }
 }
 
 /// Every rule that the lane's source names is left out by a run, or is on the list of those whose absence

@@ -21,6 +21,8 @@ use crate::Dice;
 
 /// Partitions of the simulated topic before it grows.
 pub(super) const FIRST: u32 = 2;
+/// The number of the first step after faults have ended, however many there were before.
+const FIRST_OF_THE_END: u32 = 1_000_000;
 /// What may happen after faults have ended, until everything is done.
 const STEPS_TO_CONVERGE: u32 = 20_000;
 
@@ -114,6 +116,9 @@ pub(super) struct World {
     violation: Option<Violation>,
     coverage: Coverage,
     reads: u64,
+    /// The number of the next step.
+    steps: u32,
+    seed: u64,
     journal: Journal,
 }
 
@@ -141,6 +146,8 @@ impl World {
             violation: None,
             coverage: Coverage::default(),
             reads: 0,
+            steps: 0,
+            seed,
             journal: Journal::new(trace),
         }
     }
@@ -150,24 +157,25 @@ impl World {
             self.start_node();
         }
         self.assign_all();
-        for _ in 0..self.setup.steps {
-            if self.violation.is_none() {
-                self.step();
+        for step in 0..self.setup.steps {
+            if self.violation.is_none() && !self.setup.skipped.contains(&step) {
+                self.throw(step);
             }
         }
         self.faults.are_on = false;
         self.habits = Habits::at_the_end(self.count);
-        for _ in 0..STEPS_TO_CONVERGE {
+        for step in 0..STEPS_TO_CONVERGE {
             if self.violation.is_some() || self.is_done() {
                 break;
             }
-            self.step();
+            self.throw(FIRST_OF_THE_END + step);
         }
         if self.violation.is_none() {
             self.check_end();
         }
-        let Self { violation, coverage, reads, .. } = self;
-        let outcome = Outcome { violation, digest: self.journal.digest, coverage, faults: self.faults.seen, reads };
+        let Self { violation, coverage, reads, steps, .. } = self;
+        let (digest, faults) = (self.journal.digest, self.faults.seen);
+        let outcome = Outcome { violation, digest, coverage, faults, reads, steps };
         (outcome, self.journal.lines.unwrap_or_default())
     }
 
@@ -215,6 +223,13 @@ impl World {
             self.handle(node, Input::Counted(growth));
         }
         self.hand_in(node, Input::Own(own));
+    }
+
+    /// One thing happens, as the dice of this step have it, whatever steps there were before.
+    fn throw(&mut self, step: u32) {
+        self.steps = step + 1;
+        self.dice = Dice::new(Dice::new(self.seed ^ (u64::from(step) << 32)).next());
+        self.step();
     }
 
     /// One thing happens.
