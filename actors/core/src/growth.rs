@@ -177,6 +177,9 @@ impl Growth {
     /// earlier home has acknowledged the generation in which they left it (or a later one), and published up
     /// to the head it did so with.
     pub fn serves(&self, partition: PartitionId, generation: Generation) -> bool {
+        if !self.generations.contains_key(&generation) {
+            return false; // the counts of its owner are older than the take-over
+        }
         let counts: Vec<(Generation, u32)> =
             self.generations.range(..=generation).map(|(generation, count)| (*generation, *count)).collect();
         // Up to the last count that is no multiple of the one before, a key may have come from anywhere.
@@ -338,6 +341,13 @@ mod tests {
         growth.acknowledged.insert((PartitionId(0), g3), 11);
         assert!(growth.serves(PartitionId(2), g3));
         assert!(growth.serves(PartitionId(0), g3), "who stays where it is waits for nobody");
+    }
+
+    #[test]
+    fn home_of_unknown_generation_does_not_serve() {
+        let growth = growth(1, vec![], &[1]);
+        assert!(growth.serves(PartitionId(0), Generation(1)));
+        assert!(!growth.serves(PartitionId(1), Generation(2)), "who has to acknowledge it first is not known yet");
     }
 
     #[test]

@@ -30,15 +30,11 @@ pub enum Sabotage {
     ForgetsPassivate,
     /// A call that is done is not answered.
     ForgetsConclude,
-    /// A lane is told of an ownership before it is told of the counts that it was taken under. It serves at
-    /// once then; a lane that would wait for these counts could be told in any order, and this would be no
-    /// sabotage.
-    OwnsBeforeCounts,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 11] = [
         Self::ForgetsUndo,
         Self::ForgetsAdvance,
         Self::AdvancesOtherBranch,
@@ -50,7 +46,6 @@ impl Sabotage {
         Self::DeniesCommitted,
         Self::ForgetsPassivate,
         Self::ForgetsConclude,
-        Self::OwnsBeforeCounts,
     ];
 
     /// What is made of a machine's actions; what needs the node itself is done there.

@@ -217,8 +217,8 @@ impl World {
         self.journal.note(format_args!("node {node} takes {partition}, term {}", own.term));
         self.owners.insert(partition, node);
         self.nodes[node].own(&own, self.store.next_offset(partition));
-        if !self.nodes[node].has_heard_of(own.generation) && self.setup.sabotage != Some(Sabotage::OwnsBeforeCounts) {
-            // A taker waits until its node has; here the lane hears of it at once.
+        // A taker waits until its node has heard of the generation; its lane may hear of it before or after.
+        if !self.nodes[node].has_heard_of(own.generation) && self.dice.one_in(2) {
             let growth = Arc::new(self.store.growth());
             self.handle(node, Input::Counted(growth));
         }

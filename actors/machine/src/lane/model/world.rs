@@ -24,7 +24,7 @@ use crate::{
     Ask, Now,
     lane::{
         Action, Arrival, Batch, Claimed, Content, Disposal, Entry, Failure, Found, Input, Machine, Mail, Message,
-        Number, Origin, Part, Reply, Report, Verdict, plan::InFlight,
+        Number, Origin, Own, Part, Reply, Report, Verdict, plan::InFlight,
     },
 };
 
@@ -34,8 +34,8 @@ const CONTEXT: &str = "prices";
 /// What a commit does to the store.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Effect {
-    /// A message is applied, by its place among the letters.
-    Apply(usize),
+    /// A message is applied: its place among the letters, and which sending of it.
+    Apply(usize, Number),
     Remove(i64),
     Put(usize, u32),
     Defer(i64, u32),
@@ -62,14 +62,18 @@ pub(super) enum Pending {
     Commit {
         ask: Ask,
         fences: Vec<Fence>,
+        effects: Vec<Effect>,
     },
     /// A commit that its lane was told nothing of, and that may happen still.
     Ghost {
         fences: Vec<Fence>,
         effects: Vec<Effect>,
     },
+    /// What a question was answered with, and its lane has not been told.
+    Answered(Input),
     Retoken {
         ask: Ask,
+        token: Token,
     },
     Compare {
         ask: Ask,
@@ -83,6 +87,8 @@ pub(super) enum Pending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum How {
     Well,
+    /// It is done now, and its lane is told later.
+    Quietly,
     Away,
     Refused,
     Slow,
@@ -121,10 +127,17 @@ pub(super) struct State {
     /// What the commit in flight does.
     pub effects: Vec<Effect>,
     /// Calls that were told that they are not done.
-    pub refused: BTreeSet<usize>,
+    pub refused: BTreeSet<Number>,
     pub number: u64,
+    /// The ownership under which the lane serves the partition.
+    pub term: u64,
+    /// Deliveries whose verdict was given and that have not ended.
+    pub decided: BTreeMap<u64, Vec<Number>>,
+    /// Calls that have an answer.
+    pub answered: BTreeSet<Number>,
     pub wrong: Vec<String>,
-    pub is_over: bool,
+    /// Its supervisor was stopped, and the lane has to be told that it owns the partition again.
+    pub is_stopped: bool,
 }
 
 fn id_of(letter: Letter) -> AggregateId {
@@ -145,6 +158,27 @@ impl State {
             self.perform(lane, action);
         }
         self.wrong.extend(self.machine.audit().into_iter().map(|wrong| format!("{wrong:?}")));
+        if std::mem::take(&mut self.is_stopped) {
+            self.own(lane);
+        }
+    }
+
+    /// The lane is the owner again, under a new token, and reads on from what is consumed.
+    pub fn own(&mut self, lane: &Lane) {
+        self.term += 1;
+        self.store.token += 1;
+        self.read = (0..self.read).find(|at| lane.offset(*at) == self.store.consumed).unwrap_or(self.read);
+        let own = Own {
+            partition: P,
+            term: self.term,
+            token: Token(Uuid::from_u128(self.store.token)),
+            generation: Generation(1),
+            count: 1,
+            is_serving: true,
+            batch: self.store.batch,
+            outbox_head: self.store.batch,
+        };
+        self.tell(lane, Input::Own(own));
     }
 
     fn perform(&mut self, lane: &Lane, action: Action) {
@@ -158,23 +192,47 @@ impl State {
             ),
             Action::Commit { ask, fences, parts, .. } => {
                 self.effects = parts.into_iter().flat_map(|part| self.effects_of(part)).collect();
-                self.pending.push(Pending::Commit { ask, fences });
+                self.pending.push(Pending::Commit { ask, fences, effects: self.effects.clone() });
             }
-            Action::CommitAgain { ask, fences } => self.pending.push(Pending::Commit { ask, fences }),
+            Action::CommitAgain { ask, fences } => {
+                self.pending.push(Pending::Commit { ask, fences, effects: self.effects.clone() });
+            }
             Action::Compare { ask } => self.pending.push(Pending::Compare { ask }),
-            Action::Retoken { ask, .. } => self.pending.push(Pending::Retoken { ask }),
+            Action::Retoken { ask, held } => {
+                self.pending.extend(held.first().map(|(_, token)| Pending::Retoken { ask, token: *token }));
+            }
+
             Action::Look { ask, .. } => self.pending.push(Pending::Look { ask }),
             Action::Answer { message, reply } => {
-                let letter = self.bodies.get(&message).map(|body| body.letter);
-                if let Some(letter) = letter.filter(|letter| lane.letters[*letter].kind == Kind::Call)
-                    && !matches!(reply, Reply::Known(_))
-                {
-                    self.refused.insert(letter);
+                self.answered.insert(message);
+                let is_call = |body: &Body| lane.letters[body.letter].kind == Kind::Call;
+                if self.bodies.get(&message).is_some_and(is_call) && !matches!(reply, Reply::Known(_)) {
+                    self.refused.insert(message);
                 }
             }
-            Action::Done { message } => _ = self.bodies.remove(&message),
+            Action::Done { message } => {
+                let letter = self.bodies.remove(&message).map(|body| lane.letters[body.letter]);
+                let is_answered = self.answered.remove(&message);
+                if letter.is_some_and(|letter| letter.kind == Kind::Call) && !is_answered {
+                    self.wrong.push(format!("I1: {letter:?} is done with, and its caller was told nothing"));
+                }
+            }
+            Action::Undo { delivery } => _ = self.decided.remove(&delivery),
+            Action::Conclude { delivery, .. } => {
+                for number in self.decided.remove(&delivery).unwrap_or_default() {
+                    self.answered.insert(number);
+                    let letter = self.bodies[&number].letter;
+                    let is_same = |other: &usize| lane.letters[*other].id == lane.letters[letter].id;
+                    if !self.store.applied.iter().any(is_same) {
+                        self.wrong.push(format!("I1: {:?} is answered, and not stored", lane.letters[letter]));
+                    }
+                }
+            }
+            Action::Note { next, .. } if next > self.store.consumed => {
+                self.wrong.push(format!("I7: {next} is noted, and {} is stored", self.store.consumed));
+            }
             Action::Report(Report::Violated(invariant, detail)) => self.wrong.push(format!("{invariant}: {detail}")),
-            Action::Report(Report::Lost(..)) | Action::Stop { .. } => self.is_over = true,
+            Action::Stop { .. } => self.is_stopped = true,
             _ => {}
         }
     }
@@ -182,13 +240,14 @@ impl State {
     fn effects_of(&self, part: Part) -> Vec<Effect> {
         let body = |number: &Number| self.bodies[number].clone();
         match part {
-            Part::Decided { messages, .. } => messages
-                .iter()
-                .map(body)
-                .flat_map(|body| {
-                    body.mail.map(|(row, _)| Effect::Remove(row)).into_iter().chain([Effect::Apply(body.letter)])
-                })
-                .collect(),
+            Part::Decided { messages, .. } => {
+                let effects = |number: &Number| {
+                    let Body { letter, mail } = body(number);
+                    let removal = mail.map(|(row, _)| Effect::Remove(row)).into_iter();
+                    removal.chain([Effect::Apply(letter, *number)])
+                };
+                messages.iter().flat_map(effects).collect()
+            }
             Part::Disposed { message, disposal } => {
                 let Body { letter, mail } = body(&message);
                 let removal = mail.map(|(row, _)| Effect::Remove(row)).into_iter();
@@ -215,7 +274,7 @@ impl State {
         self.store.batch += 1;
         for effect in effects {
             match effect {
-                Effect::Apply(letter) => self.apply(lane, *letter),
+                Effect::Apply(letter, number) => self.apply(lane, *letter, *number),
                 Effect::Remove(row) => _ = self.store.mail.remove(row),
                 Effect::Put(letter, attempts) => {
                     self.store.positions += 1;
@@ -248,7 +307,7 @@ impl State {
         self.store.applied.iter().any(is_same) || self.store.dead.iter().any(is_same) || mail.any(is_same)
     }
 
-    fn apply(&mut self, lane: &Lane, at: usize) {
+    fn apply(&mut self, lane: &Lane, at: usize, number: Number) {
         let letter = lane.letters[at];
         for other in self.store.applied.iter().map(|other| lane.letters[*other]) {
             if other.id == letter.id {
@@ -262,7 +321,7 @@ impl State {
         if letter.kind != Kind::Call && self.store.applied.iter().any(|other| is_later(&other)) {
             self.wrong.push(format!("I3: {letter:?} is applied after a later one"));
         }
-        if self.refused.contains(&at) {
+        if self.refused.contains(&number) {
             self.wrong.push(format!("I1: {letter:?} is done, and its caller was told that it is not"));
         }
         self.store.applied.push(at);
@@ -276,7 +335,7 @@ impl State {
         let hash = KeyHash::of(letter.aggregate.as_bytes());
         let (aggregate, claim) = (id_of(letter), Some(claim_of(letter)));
         let message = Message { aggregate, hash, origin, claim, seed: 0, failure: None };
-        Arrival { number, partition: P, term: 1, content: Content::Message(message) }
+        Arrival { number, partition: P, term: self.term, content: Content::Message(message) }
     }
 
     pub fn answer(&mut self, lane: &Lane, at: usize, how: How) {
@@ -317,6 +376,7 @@ impl State {
                     })
                 };
                 let decided = messages.iter().take_while(is_good).count();
+                self.decided.insert(delivery, messages[..decided].to_vec());
                 let failed = (decided < messages.len()).then(|| Failure::Handler("it fails".into()));
                 Input::Decided(Verdict {
                     delivery,
@@ -328,12 +388,11 @@ impl State {
                     is_unreadable: false,
                 })
             }
-            Pending::Commit { ask, fences } => {
-                let effects = self.effects.clone();
+            Pending::Commit { ask, fences, effects } => {
                 let unknown = || Err(CommitError::Unknown("lost".into()));
                 let stale = || Committed { stale: vec![P], granted: vec![false; 8], ..Committed::default() };
                 let result = match how {
-                    How::Well => Ok(self.commit(lane, &fences, &effects).unwrap_or_else(stale)),
+                    How::Well | How::Quietly => Ok(self.commit(lane, &fences, &effects).unwrap_or_else(stale)),
                     How::Away => Err(CommitError::Unavailable("away".into())),
                     How::Refused => {
                         Err(CommitError::Data { sqlstate: "22000".into(), message: "a row was refused".into() })
@@ -355,9 +414,12 @@ impl State {
                 self.commit(lane, &fences, &effects);
                 return;
             }
-            Pending::Retoken { ask } => {
-                self.store.token += 1;
-                Input::Retokened { ask, rows: (how == How::Well).then(|| vec![self.row()]) }
+            Pending::Answered(input) => input,
+            Pending::Retoken { ask, token } => {
+                let is_held = token.0.as_u128() == self.store.token;
+                self.store.token += u128::from(is_held);
+                let rows = if is_held { vec![self.row()] } else { Vec::new() };
+                Input::Retokened { ask, rows: (how == How::Well).then_some(rows) }
             }
             Pending::Compare { ask } => Input::Compared { ask, rows: Ok(vec![self.row()]) },
             Pending::Look { ask } => {
@@ -369,7 +431,11 @@ impl State {
                 Input::Due { ask, due: due.collect() }
             }
         };
-        self.tell(lane, input);
+        if how == How::Quietly {
+            self.pending.push(Pending::Answered(input));
+        } else {
+            self.tell(lane, input);
+        }
     }
 
     fn row(&self) -> PartitionRow {
@@ -406,39 +472,56 @@ impl State {
     /// All that will be looked at again, with questions and deliveries numbered by their order, and times
     /// from now.
     fn digest(&self) -> String {
-        let Self { read, faults, store, bodies, effects, refused, wrong, is_over, .. } = self;
-        let mut text = format!("{read} {faults} {store:?} {effects:?} {refused:?} {wrong:?} {is_over} {bodies:?}");
+        let Self { read, faults, store, bodies, effects, refused, wrong, answered, .. } = self;
+        let decided: Vec<_> = self.decided.values().collect();
+        let mut text =
+            format!("{read} {faults} {store:?} {effects:?} {refused:?} {wrong:?} {bodies:?} {decided:?} {answered:?}");
         self.machine.describe(self.now, &mut text);
         for pending in &self.pending {
             let _ = match pending {
                 Pending::Find { ask, claimants, unprepared, aggregates } => {
-                    let is_awaited = self.machine.batch.as_ref().is_some_and(|batch| batch.step.ask == Some(*ask));
+                    let is_awaited = self.machine.awaits_find(*ask);
                     write!(text, " find {is_awaited} {claimants:?} {unprepared:?} {aggregates:?}")
                 }
                 Pending::Elsewhere { messages, .. } => write!(text, " ask {messages:?}"),
                 Pending::Decide { messages, .. } => write!(text, " decide {messages:?}"),
-                Pending::Commit { fences, .. } => write!(text, " commit {fences:?}"),
+                Pending::Commit { ask, fences, effects } => {
+                    write!(text, " commit {} {fences:?} {effects:?}", self.machine.awaits_commit(*ask))
+                }
                 Pending::Ghost { fences, effects } => write!(text, " ghost {fences:?} {effects:?}"),
-                Pending::Retoken { .. } => write!(text, " retoken"),
-                Pending::Compare { .. } => write!(text, " compare"),
-                Pending::Look { .. } => write!(text, " look"),
+                Pending::Answered(input) => {
+                    let is_awaited = match input {
+                        Input::Found { ask, .. } => self.machine.awaits_find(*ask),
+                        Input::Committed { ask, .. } => self.machine.awaits_commit(*ask),
+                        Input::Due { ask, .. } => self.machine.looks.contains(ask),
+                        _ => true,
+                    };
+                    write!(text, " answered {is_awaited} {input:?}")
+                }
+                Pending::Retoken { ask, token } => {
+                    write!(text, " retoken {} {token:?}", self.machine.awaits_commit(*ask))
+                }
+                Pending::Compare { ask } => write!(text, " compare {}", self.machine.awaits_commit(*ask)),
+                Pending::Look { ask } => write!(text, " look {}", self.machine.looks.contains(ask)),
             };
         }
-        let ranks: BTreeMap<u64, usize> = bodies.keys().enumerate().map(|(rank, number)| (number.0, rank)).collect();
-        renamed(&text, &ranks)
+        renamed(&text)
     }
 }
 
-/// The text with each `Number(n)` by its rank among those that are here, and no number of a question or a
-/// delivery.
-fn renamed(text: &str, ranks: &BTreeMap<u64, usize>) -> String {
+/// The text with each `Number(n)` by its rank among those in it, and no number of a question or a delivery.
+fn renamed(text: &str) -> String {
+    let digits = |after: &str| after.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(after.len());
+    let numbers = text.split("Number(").skip(1).filter_map(|after| after[..digits(after)].parse::<u64>().ok());
+    let numbers: BTreeSet<u64> = numbers.collect();
+    let ranks: BTreeMap<u64, usize> = numbers.into_iter().enumerate().map(|(rank, number)| (number, rank)).collect();
     let mut to = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((at, name)) =
         ["Number(", "Ask(", "delivery: "].iter().filter_map(|name| Some((rest.find(name)?, *name))).min()
     {
         let (before, after) = rest.split_at(at + name.len());
-        let digits = after.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(after.len());
+        let digits = digits(after);
         to.push_str(before);
         if name == "Number(" {
             let rank = after[..digits].parse().ok().and_then(|number: u64| ranks.get(&number));
@@ -451,6 +534,17 @@ fn renamed(text: &str, ranks: &BTreeMap<u64, usize>) -> String {
 }
 
 impl Machine {
+    /// Whether this look-up is the one that the batch waits for.
+    fn awaits_find(&self, ask: Ask) -> bool {
+        self.batch.as_ref().is_some_and(|batch| batch.step.ask == Some(ask))
+    }
+
+    /// Whether this answer is awaited about the first plan.
+    fn awaits_commit(&self, ask: Ask) -> bool {
+        let in_flight = self.plans.front().and_then(|plan| plan.in_flight.as_ref());
+        in_flight.is_some_and(|in_flight| in_flight.step.ask == Some(ask))
+    }
+
     /// What a later input can meet, as text.
     fn describe(&self, now: Duration, to: &mut String) {
         let in_time = |due: Duration| due.saturating_sub(now);
@@ -465,6 +559,7 @@ impl Machine {
                 "\n{number:?} {slot:?} {waiting:?} {} {remains:?} {mail:?} {need:?} {claimed:?} {failure:?}",
                 state.name()
             );
+            let _ = write!(to, " {}", self.is_held(entry.partition, entry.term));
         }
         for slot in self.backlog.slots_of(P) {
             let queue: Vec<Number> = self.backlog.queue(slot).map(|(number, _)| number).collect();
