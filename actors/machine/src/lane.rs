@@ -510,7 +510,7 @@ impl Machine {
         for (partition, aggregates) in gone {
             actions.push(Action::Passivate { partition, aggregates });
         }
-        // An actor in use has a message here.
+        // I11: beyond the maximum only actors in use, each of which has a message here.
         let (live, max) = (self.live(), self.settings.live_max.max(1) + self.backlog.len());
         invariants::check(
             Invariant::Bounded,

@@ -5,12 +5,19 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState},
 };
 
 /// See the module.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Table<K, V, S = RandomState>(HashMap<K, V, S>);
+
+impl<K: Hash + Ord + fmt::Debug, V: fmt::Debug, S: BuildHasher> fmt::Debug for Table<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.sorted()).finish()
+    }
+}
 
 impl<K, V, S: Default> Default for Table<K, V, S> {
     fn default() -> Self {
@@ -20,7 +27,7 @@ impl<K, V, S: Default> Default for Table<K, V, S> {
 
 impl<K: Copy + Hash + Ord, V, S: BuildHasher> Table<K, V, S> {
     /// Takes out all that is meant, in order.
-    pub fn extract(&mut self, mut is_meant: impl FnMut(&V) -> bool) -> Vec<(K, V)> {
+    pub fn extract(&mut self, is_meant: impl Fn(&V) -> bool) -> Vec<(K, V)> {
         let mut gone: Vec<(K, V)> = self.0.extract_if(|_, value| is_meant(value)).collect();
         gone.sort_unstable_by_key(|(key, _)| *key);
         gone
@@ -57,7 +64,7 @@ impl<K: Hash + Ord, V, S: BuildHasher> Table<K, V, S> {
     }
 
     /// Whether one of the values is meant.
-    pub fn any(&self, is_meant: impl FnMut(&V) -> bool) -> bool {
+    pub fn any(&self, is_meant: impl Fn(&V) -> bool) -> bool {
         self.0.values().any(is_meant)
     }
 

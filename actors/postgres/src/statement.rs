@@ -398,7 +398,7 @@ fn arguments(rows: &Rows<'_>, mask: u32) -> Result<PgArguments, BoxDynError> {
     Ok(to)
 }
 
-/// About the bytes of the parameters, rather more than fewer: a buffer that grows is copied, and each copy
+/// About the bytes of the parameters that usually dominate: a buffer that grows is copied, and each copy
 /// touches fresh pages, which the kernel clears.
 fn size(rows: &Rows<'_>) -> usize {
     let states = rows.updates.iter().chain(&rows.inserts).map(|state| state.bytes.len() + ROW_BYTES);

@@ -1,5 +1,4 @@
-//! Deliveries to actors, and where their verdicts come together: a lane is woken for many at once, and when
-//! all are in.
+//! Deliveries to actors, and the verdicts on them, which a lane takes in many at a time, or once all are in.
 //!
 //! Invariant: a delivery ends once, with its verdict, or as missed if all that could decide it are gone.
 //! Deliberately absent: what follows from either.
@@ -18,7 +17,7 @@ use tokio::sync::Notify;
 
 use crate::work::{Item, Verdict};
 
-/// Verdicts that a lane takes in while actors decide others.
+/// A lane takes verdicts in once this many are gathered.
 const AT_ONCE: usize = 64;
 
 /// The messages of one batch for one aggregate, shared between the lane, the supervisor and the actor, so
@@ -100,7 +99,7 @@ impl Drop for Delivery {
     }
 }
 
-/// What is expected of one batch, and what has come. Its lane alone keeps it.
+/// The deliveries of one batch that are open, and the verdicts on the others. Its lane alone keeps it.
 #[derive(Default)]
 pub(crate) struct Verdicts {
     state: Mutex<State>,
@@ -116,7 +115,7 @@ struct State {
 
 impl State {
     fn is_ready(&self) -> bool {
-        self.open.is_empty() || self.gathered.verdicts.len() >= AT_ONCE
+        self.open.is_empty() || !self.gathered.missed.is_empty() || self.gathered.verdicts.len() >= AT_ONCE
     }
 }
 
@@ -161,15 +160,18 @@ impl Verdicts {
         self.end(partition, |gathered| _ = gathered.missed.insert(partition, term));
     }
 
-    /// Nobody waits for what is of `partition` any more.
+    /// The lane has given `partition` up: its deliveries count no more.
     pub fn forget(&self, partition: PartitionId) {
         let mut state = self.state();
         state.open.remove(&partition);
-        state.gathered.verdicts.retain(|(delivery, _)| delivery.home != partition);
+        let is_of = |(delivery, _): &mut (Arc<Delivery>, Verdict)| delivery.home == partition;
+        let gone: Vec<_> = state.gathered.verdicts.extract_if(.., is_of).collect();
         state.gathered.missed.remove(&partition);
         if state.is_ready() {
             self.ready.notify_one();
         }
+        drop(state);
+        drop(gone); // what messages hold is given back without the lock
     }
 
     /// Whether it is time to take out what has ended.
@@ -177,7 +179,7 @@ impl Verdicts {
         self.state().is_ready()
     }
 
-    /// Waits for that. Cancel-safe.
+    /// Waits until [`Self::is_ready`]. Cancel-safe.
     pub async fn ready(&self) {
         while !self.is_ready() {
             self.ready.notified().await;
@@ -222,14 +224,17 @@ mod tests {
     }
 
     #[test]
-    fn supervisor_that_is_gone_is_missed_though_others_keep_their_deliveries() {
+    fn supervisor_that_is_gone_is_missed_at_once() {
         let verdicts = Arc::new(Verdicts::default());
         let (decided, dropped) = (delivery(&verdicts, 1, 0), delivery(&verdicts, 2, 1));
+        let slow = delivery(&verdicts, 3, 0);
         decided.clone().conclude(DECIDED);
-        assert!(!verdicts.is_ready(), "one is still decided");
+        assert!(!verdicts.is_ready(), "two are still decided");
         drop(dropped);
         assert!(verdicts.is_ready());
-        assert_eq!(take(&verdicts), (vec![1], vec![1], true));
+        assert_eq!(take(&verdicts), (vec![1], vec![1], false));
+        slow.conclude(DECIDED);
+        assert_eq!(take(&verdicts), (vec![3], vec![], true));
         drop(decided);
         assert_eq!(take(&verdicts), (vec![], vec![], true), "what was decided is not missed");
     }

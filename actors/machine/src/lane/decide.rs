@@ -325,6 +325,7 @@ impl Machine {
             self.batch = Some(batch);
             return actions.push(Action::Undo { delivery });
         };
+        self.moved += 1;
         let (done, rest) = messages.split_at(decided.min(messages.len()));
         let is_written = |number: &Number| {
             self.backlog.get(*number).is_some_and(|entry| entry.place.is_some() || entry.mail.is_some())

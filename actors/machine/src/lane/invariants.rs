@@ -26,8 +26,7 @@ pub(super) fn check(invariant: Invariant, holds: bool, detail: impl FnOnce() -> 
 }
 
 impl Machine {
-    /// I8: a lane that waits for nothing leaves nothing that is ready. I11: actors in memory are as many as
-    /// are allowed, and those in use.
+    /// I8: a lane that waits for nothing leaves nothing that is ready.
     pub(super) fn check_turn(&self, actions: &mut Vec<Action>) {
         let is_idle = self.batch.is_none() && self.plans.is_empty();
         let what = || "messages are ready, and nothing is begun with them".to_owned();

@@ -13,7 +13,7 @@ const OUTDATED_MAX: usize = 1024;
 /// One actor in memory.
 #[derive(Clone, Copy, Debug)]
 struct Actor {
-    /// Its place was given away that often before.
+    /// The number of this use of its place, from 1.
     use_number: u64,
     /// The number of its last use.
     used: u64,
@@ -54,7 +54,10 @@ impl Live {
             self.actors.resize(slot.at + 1, None);
         }
         match &mut self.actors[slot.at] {
-            Some(actor) => (actor.used, actor.at) = (used, at),
+            Some(actor) => {
+                debug_assert_eq!(actor.use_number, use_number, "a place with an actor is not given away");
+                (actor.used, actor.at) = (used, at);
+            }
             none => {
                 *none = Some(Actor { use_number, used, at, waiting: waiting() });
                 self.len += 1;
@@ -80,7 +83,7 @@ impl Live {
         }
     }
 
-    /// Whether there was one.
+    /// Removes the actor; returns whether it was in memory.
     pub fn remove(&mut self, slot: Slot) -> bool {
         let is_there = self.contains(slot);
         if is_there {

@@ -162,7 +162,7 @@ impl Failure {
     }
 }
 
-/// Where an aggregate stands in the backlog: a place, and how often that was given away before. So what still
+/// Where an aggregate stands in the backlog: a place, and the number of this use of it, from 1. So what still
 /// names a place that has been given to another aggregate names nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Slot {

@@ -11,7 +11,7 @@ use holdfast_core::{PartitionId, port::store::CommitError};
 use holdfast_machine::lane::Input;
 
 use super::{
-    Coverage, Fault, Letter, Outcome, Sabotage, Setup, Violation,
+    Coverage, Fault, Letter, Outcome, Setup, Violation,
     faults::Faults,
     journal::Journal,
     node::{Asked, Node, Question},
