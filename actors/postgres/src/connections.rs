@@ -1,8 +1,8 @@
 //! Connections, a few of each use.
 //!
 //! The rule that makes launchbadge/sqlx#4385 harmless here (a cancelled `begin` gives a connection with an
-//! open transaction back to sqlx's pool): a connection is handed back only by [`Checkout::done`], which its user
-//! calls after reading the last answer on it. A connection that is merely dropped, as a cancelled future
+//! open transaction back to sqlx's pool): a connection is handed back only by [`Checkout::done`], which its
+//! user calls after reading the last answer on it. A connection that is merely dropped, as a cancelled future
 //! does, is closed, and the server rolls back whatever was open. It also saves the two round trips that
 //! sqlx's pool makes for each use (a ping before, a ping after). Deliberately absent: queues with priorities.
 //! Each use has connections of its own, so that a lease is never renewed behind a stuck commit.

@@ -7,8 +7,8 @@
 //!
 //! How it upholds the invariants, in one place each: fences and grants in `commit`, the text of a commit in
 //! `statement`, ownership in `ownership`, what the server's words mean in `error` and `notice`, connections
-//! in `connections`. Deliberately absent: sqlx's macros (no database at build time), its pool (see `connections`),
-//! retries, any domain.
+//! in `connections`. Deliberately absent: sqlx's macros (no database at build time), its pool (see
+//! `connections`), retries, any domain.
 
 mod commit;
 mod config;
