@@ -102,15 +102,21 @@ pub async fn balances(life: Life) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A provider that forgets charges twice, and the books refuse.
+/// A provider that forgets charges twice, and the books refuse. Which order it charges twice is chance: a
+/// webhook may always be quicker than the second attempt, so more than one life is looked at.
 pub async fn a_second_charge_is_found_out(life: Life) -> Result<(), Failed> {
-    let (_world, report) = World::live(&life).await?;
-    let (_, money) = figures(&report)?;
-    eprintln!("{money:?}\n{report}");
-    match report.count(Breach::MoneyAdrift) {
-        0 => Err(format!("nobody was charged twice, or nobody noticed: {money:?}").into()),
-        _ => Ok(()),
+    let mut seen = Vec::new();
+    for round in 0..3 {
+        let life = Life { seed: life.seed.wrapping_add(round), dir: life.dir.clone(), ..life };
+        let (_world, report) = World::live(&life).await?;
+        let (_, money) = figures(&report)?;
+        eprintln!("{money:?}\n{report}");
+        if report.count(Breach::MoneyAdrift) > 0 {
+            return Ok(());
+        }
+        seen.push(money);
     }
+    Err(format!("nobody was charged twice, or nobody noticed: {seen:?}").into())
 }
 
 fn figures(report: &Report) -> Result<(u64, Money), Failed> {
@@ -182,7 +188,9 @@ impl World {
             url: format!("http://{}{}", place.http, webhook::PATH),
             secret: SECRET.to_owned(),
             duplicates_per_mille: 200,
-            delay_max: Duration::from_secs(1),
+            // A charge that was made and is asked for again is made twice only if no webhook tells of it
+            // first.
+            delay_max: Duration::from_secs(if life.forgets { 5 } else { 1 }),
         });
         let plan = Plan::Random { per_mille: life.faults };
         // What hangs does so until payments has lost its patience.
