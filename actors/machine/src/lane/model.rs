@@ -8,6 +8,7 @@
 //! Deliberately absent: homes that move (see the simulator), a second partition, strong reads, shared
 //! quantities, effects and timers.
 
+mod digest;
 mod world;
 
 use std::{
@@ -240,5 +241,35 @@ fn rule_left_out_breaks_a_promise_of_the_lane() {
         let (states, found) = explore(&Lane { letters, rules, ..BASE });
         println!("{name}: {states} states, {found:?}");
         assert!(found.is_some(), "{name} is harmless");
+    }
+}
+
+/// States that count as one have the same moves, and each leads to states that count as one.
+#[test]
+fn states_that_count_as_one_go_on_alike() {
+    for letters in [MIXED, FLAKY, CALLS] {
+        let lane = Lane { letters, ..BASE };
+        let next = |state: &State| -> Vec<(Move, String, State)> {
+            let mut moves = Vec::new();
+            lane.actions(state, &mut moves);
+            let after = moves.into_iter().filter_map(|way| Some((way, lane.next_state(state, way)?)));
+            after.map(|(way, state)| (way, state.digest(), state)).collect()
+        };
+        let told = |after: &[(Move, String, State)]| -> Vec<(Move, String)> {
+            after.iter().map(|(way, digest, _)| (*way, digest.clone())).collect()
+        };
+        let mut seen: BTreeMap<String, Vec<(Move, String)>> = BTreeMap::new();
+        let mut left: Vec<(String, State)> =
+            lane.init_states().into_iter().map(|state| (state.digest(), state)).collect();
+        while let Some((digest, state)) = left.pop() {
+            let after = next(&state);
+            if let Some(before) = seen.get(&digest) {
+                assert_eq!(*before, told(&after), "{digest}");
+            } else {
+                seen.insert(digest, told(&after));
+                left.extend(after.into_iter().map(|(_, digest, state)| (digest, state)));
+            }
+        }
+        assert!(seen.len() > 1_000, "{} states", seen.len());
     }
 }

@@ -4,8 +4,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-    hash::{Hash, Hasher},
     time::Duration,
 };
 
@@ -23,8 +21,8 @@ use super::{Kind, Lane, Letter, Move, P, TOPIC};
 use crate::{
     Ask, Now,
     lane::{
-        Action, Arrival, Batch, Claimed, Content, Disposal, Entry, Failure, Found, Input, Machine, Mail, Message,
-        Number, Origin, Own, Part, Reply, Report, Verdict, plan::InFlight,
+        Action, Arrival, Claimed, Content, Disposal, Failure, Found, Input, Machine, Mail, Message, Number, Origin,
+        Own, Part, Reply, Report, Verdict,
     },
 };
 
@@ -467,135 +465,5 @@ impl State {
     pub fn is_done(&self, lane: &Lane) -> bool {
         let is_told = self.bodies.is_empty() && self.pending.is_empty();
         self.read == lane.letters.len() && is_told && self.store.mail.is_empty()
-    }
-
-    /// All that will be looked at again, with questions and deliveries numbered by their order, and times
-    /// from now.
-    fn digest(&self) -> String {
-        let Self { read, faults, store, bodies, effects, refused, wrong, answered, .. } = self;
-        let decided: Vec<_> = self.decided.values().collect();
-        let mut text =
-            format!("{read} {faults} {store:?} {effects:?} {refused:?} {wrong:?} {bodies:?} {decided:?} {answered:?}");
-        self.machine.describe(self.now, &mut text);
-        for pending in &self.pending {
-            let _ = match pending {
-                Pending::Find { ask, claimants, unprepared, aggregates } => {
-                    let is_awaited = self.machine.awaits_find(*ask);
-                    write!(text, " find {is_awaited} {claimants:?} {unprepared:?} {aggregates:?}")
-                }
-                Pending::Elsewhere { messages, .. } => write!(text, " ask {messages:?}"),
-                Pending::Decide { messages, .. } => write!(text, " decide {messages:?}"),
-                Pending::Commit { ask, fences, effects } => {
-                    write!(text, " commit {} {fences:?} {effects:?}", self.machine.awaits_commit(*ask))
-                }
-                Pending::Ghost { fences, effects } => write!(text, " ghost {fences:?} {effects:?}"),
-                Pending::Answered(input) => {
-                    let is_awaited = match input {
-                        Input::Found { ask, .. } => self.machine.awaits_find(*ask),
-                        Input::Committed { ask, .. } => self.machine.awaits_commit(*ask),
-                        Input::Due { ask, .. } => self.machine.looks.contains(ask),
-                        _ => true,
-                    };
-                    write!(text, " answered {is_awaited} {input:?}")
-                }
-                Pending::Retoken { ask, token } => {
-                    write!(text, " retoken {} {token:?}", self.machine.awaits_commit(*ask))
-                }
-                Pending::Compare { ask } => write!(text, " compare {}", self.machine.awaits_commit(*ask)),
-                Pending::Look { ask } => write!(text, " look {}", self.machine.looks.contains(ask)),
-            };
-        }
-        renamed(&text)
-    }
-}
-
-/// The text with each `Number(n)` by its rank among those in it, and no number of a question or a delivery.
-fn renamed(text: &str) -> String {
-    let digits = |after: &str| after.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(after.len());
-    let numbers = text.split("Number(").skip(1).filter_map(|after| after[..digits(after)].parse::<u64>().ok());
-    let numbers: BTreeSet<u64> = numbers.collect();
-    let ranks: BTreeMap<u64, usize> = numbers.into_iter().enumerate().map(|(rank, number)| (number, rank)).collect();
-    let mut to = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((at, name)) =
-        ["Number(", "Ask(", "delivery: "].iter().filter_map(|name| Some((rest.find(name)?, *name))).min()
-    {
-        let (before, after) = rest.split_at(at + name.len());
-        let digits = digits(after);
-        to.push_str(before);
-        if name == "Number(" {
-            let rank = after[..digits].parse().ok().and_then(|number: u64| ranks.get(&number));
-            let _ = write!(to, "{rank:?}");
-        }
-        rest = &after[digits..];
-    }
-    to.push_str(rest);
-    to
-}
-
-impl Machine {
-    /// Whether this look-up is the one that the batch waits for.
-    fn awaits_find(&self, ask: Ask) -> bool {
-        self.batch.as_ref().is_some_and(|batch| batch.step.ask == Some(ask))
-    }
-
-    /// Whether this answer is awaited about the first plan.
-    fn awaits_commit(&self, ask: Ask) -> bool {
-        let in_flight = self.plans.front().and_then(|plan| plan.in_flight.as_ref());
-        in_flight.is_some_and(|in_flight| in_flight.step.ask == Some(ask))
-    }
-
-    /// What a later input can meet, as text.
-    fn describe(&self, now: Duration, to: &mut String) {
-        let in_time = |due: Duration| due.saturating_sub(now);
-        let mut entries: Vec<_> = self.backlog.entries().collect();
-        entries.sort_unstable_by_key(|(number, _)| *number);
-        for (number, entry) in entries {
-            let Entry { slot, state, remains, mail, need, claimed, message, .. } = entry;
-            let failure = message.as_ref().and_then(|message| message.failure.as_ref());
-            let waiting = slot.map(|slot| self.backlog.live.waiting(slot));
-            let _ = write!(
-                to,
-                "\n{number:?} {slot:?} {waiting:?} {} {remains:?} {mail:?} {need:?} {claimed:?} {failure:?}",
-                state.name()
-            );
-            let _ = write!(to, " {}", self.is_held(entry.partition, entry.term));
-        }
-        for slot in self.backlog.slots_of(P) {
-            let queue: Vec<Number> = self.backlog.queue(slot).map(|(number, _)| number).collect();
-            let _ = write!(to, "\n{slot:?} {:?} {queue:?}", self.backlog.live.waiting(slot));
-        }
-        if let Some(batch) = &self.batch {
-            let Batch { messages, phase, step, cold, stale, open, plain, waits, .. } = batch;
-            let open: Vec<_> = open.values().map(|open| &open.messages).collect();
-            let step = (step.ask.is_some(), in_time(step.due));
-            let plain = (&plain.parts, &plain.messages, &plain.waiting, &plain.deferred);
-            let _ = write!(to, "\n{messages:?} {phase:?} {step:?} {cold:?} {stale:?} {open:?} {plain:?} {waits:?}");
-        }
-        for plan in &self.plans {
-            let _ = write!(to, "\n{:?} {:?} {:?} {:?}", plan.messages, plan.waiting, plan.deferred, plan.parts);
-            if let Some(InFlight { step, phase, is_last, .. }) = &plan.in_flight {
-                let _ = write!(to, " {} {:?} {phase:?} {is_last}", step.ask.is_some(), in_time(step.due));
-            }
-        }
-        for owned in self.partitions.values() {
-            let _ = write!(to, "\n{} {} {:?} {}", owned.batch, owned.outbox_head, owned.marks, owned.is_closing);
-        }
-        let questions: Vec<_> = self.questions.values().collect();
-        let (late, recent, parts) = (&self.late, &self.recent, self.backlog.parts());
-        let look = (self.looks.len(), in_time(self.look_due), self.has_decided, self.is_late_due);
-        let _ = write!(to, "\n{questions:?} {late:?} {recent:?} {parts:?} {:?} {look:?}", self.held);
-    }
-}
-
-impl Hash for State {
-    fn hash<H: Hasher>(&self, to: &mut H) {
-        self.digest().hash(to);
-    }
-}
-
-impl PartialEq for State {
-    fn eq(&self, other: &Self) -> bool {
-        self.digest() == other.digest()
     }
 }
