@@ -42,11 +42,3 @@ impl Alarm {
         sleep.as_mut().await;
     }
 }
-
-/// Waits until `due`, or for ever.
-pub(crate) async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
-        None => std::future::pending().await,
-    }
-}

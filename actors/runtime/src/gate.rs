@@ -16,7 +16,7 @@ use holdfast_machine::{
 };
 use tokio::time::Instant;
 
-use crate::{clock::until, growth::Homes};
+use crate::{clock::Alarm, growth::Homes};
 
 pub(crate) struct Gate {
     machine: Machine,
@@ -52,7 +52,7 @@ impl Gate {
         if self.is_open(offset) {
             return;
         }
-        let mut actions = Vec::new();
+        let (mut actions, mut alarm) = (Vec::new(), Alarm::default());
         let mut inputs = vec![self.counted(), Input::Read(offset)];
         loop {
             for input in inputs.drain(..) {
@@ -77,7 +77,7 @@ impl Gate {
                 let due = self.machine.due().map(|due| self.started + due);
                 tokio::select! {
                     () = self.homes.changed() => {}
-                    () = until(due) => {}
+                    () = alarm.until(due) => {}
                 }
                 inputs.push(self.counted());
             }

@@ -29,7 +29,7 @@ use uuid::Uuid;
 use crate::{
     backoff::Backoff,
     chores::Chores,
-    clock::until,
+    clock::Alarm,
     config::Config,
     emit::Emit,
     fetch::Fetcher,
@@ -131,7 +131,7 @@ impl Ownership {
         let mut assigned = Box::pin(assigned(self.membership.clone(), context));
         let (stop, mut is_stopping) = (self.stop.clone(), false);
         let pulse = self.board.add("ownership", "");
-        let mut actions = Vec::new();
+        let (mut actions, mut alarm) = (Vec::new(), Alarm::default());
         while !machine.has_left() {
             let due = machine.due().map(|due| started + due);
             pulse.idle();
@@ -153,7 +153,7 @@ impl Ownership {
                         failed
                     }
                 },
-                () = until(due) => Input::Tick,
+                () = alarm.until(due) => Input::Tick,
                 // Looks at the marks of topics; never ends.
                 () = &mut watching => continue,
             };

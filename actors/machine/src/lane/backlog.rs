@@ -39,6 +39,13 @@ pub(super) struct Aggregate {
     mail: usize,
 }
 
+impl Aggregate {
+    /// Whether messages or readers of it are here.
+    fn is_in_use(&self) -> bool {
+        !self.queue.is_empty() || self.reads > 0
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Backlog {
@@ -373,9 +380,8 @@ impl Backlog {
             return;
         }
         let (use_number, place) = &mut self.slots[slot.at];
-        let is_unneeded = |aggregate: &mut Aggregate| aggregate.queue.is_empty() && aggregate.reads == 0;
         if *use_number == slot.use_number
-            && let Some(aggregate) = place.take_if(is_unneeded)
+            && let Some(aggregate) = place.take_if(|aggregate| !aggregate.is_in_use())
         {
             if let Some(of_partition) = self.index.get_mut(&aggregate.partition) {
                 of_partition.remove(&aggregate.id);
@@ -393,9 +399,7 @@ impl Backlog {
     /// of none that has messages here.
     pub fn passivate(&mut self, idle_before: Duration, max: usize) -> BTreeMap<PartitionId, Vec<AggregateId>> {
         let slots = &self.slots;
-        let is_busy = |slot: Slot| {
-            slots[slot.at].1.as_ref().is_some_and(|aggregate| !aggregate.queue.is_empty() || aggregate.reads > 0)
-        };
+        let is_busy = |slot: Slot| slots[slot.at].1.as_ref().is_some_and(Aggregate::is_in_use);
         let mut gone: BTreeMap<PartitionId, Vec<AggregateId>> = BTreeMap::new();
         for slot in self.live.passivate(idle_before, max, is_busy) {
             let aggregate = self.aggregate(slot);

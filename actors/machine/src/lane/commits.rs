@@ -19,7 +19,7 @@ use super::{
     Action, Branch, Machine, Report,
     invariants::check,
     is_timer,
-    message::{Number, Slot, State},
+    message::{Entry, Number, Slot, State},
     plan::{InFlight, Phase, Plan},
     undone::Refusal,
 };
@@ -56,8 +56,7 @@ impl Machine {
             }
             let mut step = Step::due(now.awake);
             let ask = step.begin(&mut self.asks);
-            let is_last =
-                matches!(plan.messages[..], [only] if self.backlog.get(only).is_some_and(super::Entry::was_refused));
+            let is_last = matches!(plan.messages[..], [only] if self.backlog.get(only).is_some_and(Entry::was_refused));
             plan.in_flight = Some(InFlight { step, fences: fences.clone(), phase: Phase::Sent, is_last });
             let (parts, messages) = (std::mem::take(&mut plan.parts), plan.messages.clone());
             return actions.push(Action::Commit { ask, fences, parts, messages });
@@ -326,27 +325,26 @@ impl Machine {
     /// Drops the mail of an aggregate that is here: what stands before it in its mailbox is due later, and it
     /// comes again with that.
     pub(super) fn drop_mail(&mut self, partition: PartitionId, id: &AggregateId, actions: &mut Vec<Action>) {
-        let Some(slot) = self.backlog.find(partition, id) else { return };
-        let is_dropped = |entry: &super::Entry| entry.mail.is_some() && entry.state != State::Committing;
-        let mail: Vec<Number> =
-            self.backlog.queue(slot).filter(|(_, entry)| is_dropped(entry)).map(|(number, _)| number).collect();
-        for number in mail {
-            self.finish(number, None, actions);
+        if let Some(slot) = self.backlog.find(partition, id) {
+            self.drop_where(slot, |entry| entry.mail.is_some(), actions);
         }
     }
 
     /// Drops firings of timers that were set again, or cancelled, since they were read: as they are set now
     /// they are in their table.
     fn outlive(&mut self, slot: Slot, timers: &[String], actions: &mut Vec<Action>) {
-        if self.backlog.holds(slot).is_none() {
-            return;
+        let is_outlived = |entry: &Entry| is_timer(entry, |name| timers.iter().any(|timer| timer == name));
+        if self.backlog.holds(slot).is_some() {
+            self.drop_where(slot, is_outlived, actions);
         }
-        let is_outlived = |entry: &super::Entry| {
-            entry.state != State::Committing && is_timer(entry, |name| timers.iter().any(|timer| timer == name))
-        };
-        let firings: Vec<Number> =
-            self.backlog.queue(slot).filter(|(_, entry)| is_outlived(entry)).map(|(number, _)| number).collect();
-        for number in firings {
+    }
+
+    /// Drops messages of a queue, but none that is being committed.
+    fn drop_where(&mut self, slot: Slot, is_meant: impl Fn(&Entry) -> bool, actions: &mut Vec<Action>) {
+        let queue = self.backlog.queue(slot);
+        let is_dropped = |entry: &Entry| entry.state != State::Committing && is_meant(entry);
+        let dropped: Vec<Number> = queue.filter(|(_, entry)| is_dropped(entry)).map(|(number, _)| number).collect();
+        for number in dropped {
             self.finish(number, None, actions);
         }
     }

@@ -46,10 +46,9 @@ impl Machine {
         let is_left = |number: &Number| self.backlog.get(*number).is_some_and(|entry| entry.state == State::LookingUp);
         sorting.back.retain(is_left);
         self.backlog.set_all(&sorting.back, State::Ready);
-        for delivery in &sorting.deliveries {
+        for (delivery, slot) in sorting.deliveries.iter().zip(sorting.slots) {
             let Delivery { delivery, partition, messages, .. } = delivery;
             self.backlog.set_all(messages, State::Deciding);
-            let slot = sorting.slots[delivery];
             batch.open.insert(*delivery, Open { slot, partition: *partition, messages: messages.clone() });
         }
         let readers: Vec<Number> =
@@ -222,7 +221,7 @@ impl Machine {
         let at = *sorting.places.entry(slot).or_insert_with(|| {
             self.deliveries += 1;
             let aggregate = self.backlog.aggregate(slot);
-            sorting.slots.insert(self.deliveries, slot);
+            sorting.slots.push(slot);
             sorting.deliveries.push(Delivery {
                 delivery: self.deliveries,
                 aggregate: aggregate.id.clone(),
@@ -458,9 +457,10 @@ impl Machine {
 #[derive(Default)]
 struct Sorting {
     deliveries: Vec<Delivery>,
+    /// Whose each of them is.
+    slots: Vec<Slot>,
     /// The place of each aggregate's delivery.
     places: BTreeMap<Slot, usize>,
-    slots: BTreeMap<u64, Slot>,
     claimed: BTreeSet<ClaimKey>,
     /// Aggregates of which something is left for the next batch.
     blocked: BTreeSet<Slot>,

@@ -1,4 +1,4 @@
-//! What a lane's machine is told, and what it says.
+//! Inputs and actions of a lane's machine.
 //!
 //! Invariant: an action that asks for something carries an [`Ask`], and has exactly one answer. Deliberately
 //! absent: what either leads to.

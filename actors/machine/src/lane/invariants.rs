@@ -1,4 +1,4 @@
-//! What holds of a lane's machine, whatever it is told, checked while it runs.
+//! Invariants of a lane's machine, checked while it runs.
 //!
 //! Each check names the invariant that its violation would break. The cheap ones are made in production where
 //! they can fail first, and a violation is reported, never mended ([`Report::Violated`]). [`Machine::audit`]

@@ -1,4 +1,4 @@
-//! What an ownership machine is told, and what it says.
+//! Inputs and actions of an ownership machine.
 //!
 //! Invariant: an action that asks for something carries an [`Ask`], and has exactly one answer. Deliberately
 //! absent: what either leads to.

@@ -242,18 +242,17 @@ impl Node {
         Number(self.number)
     }
 
-    fn keep(&mut self, partition: PartitionId, letter: Option<Letter>, is_call: bool) -> Number {
+    fn keep(&mut self, partition: PartitionId, letter: Option<Letter>, is_call: bool) -> (Number, &mut Body) {
         let (number, term) = (self.number(), self.term(partition).unwrap_or(0));
         let (offset, mail, is_answered, at_least) = (None, None, false, 0);
         let body = Body { letter, partition, term, offset, mail, is_call, is_answered, at_least };
-        self.bodies.insert(number, body);
-        number
+        (number, self.bodies.entry(number).insert_entry(body).into_mut())
     }
 
     pub fn called(&mut self, partition: PartitionId, letter: Letter) -> Arrival {
         let content = Content::Message(message(&letter, Origin::Call));
-        let number = self.keep(partition, Some(letter), true);
-        Arrival { number, partition, term: self.term(partition).unwrap_or(0), content }
+        let (number, body) = self.keep(partition, Some(letter), true);
+        Arrival { number, partition, term: body.term, content }
     }
 
     /// A strong read: its actor answers it, at once or once its delivery has ended, or it goes to the
@@ -279,10 +278,8 @@ impl Node {
             return None;
         }
         let content = Content::Read { aggregate: id(key), hash: KeyHash::of(key.as_bytes()) };
-        let number = self.keep(partition, None, false);
-        if let Some(body) = self.bodies.get_mut(&number) {
-            body.at_least = at_least;
-        }
+        let (number, body) = self.keep(partition, None, false);
+        body.at_least = at_least;
         Some(Arrival { number, partition, term, content })
     }
 
@@ -300,10 +297,8 @@ impl Node {
             Nature::Ignored => Content::Ignored(place),
             _ => Content::Message(message(&letter, Origin::Log(place))),
         };
-        let number = self.keep(partition, Some(letter), false);
-        if let Some(body) = self.bodies.get_mut(&number) {
-            body.offset = Some(offset);
-        }
+        let (number, body) = self.keep(partition, Some(letter), false);
+        body.offset = Some(offset);
         Some(Arrival { number, partition, term, content })
     }
 

@@ -173,10 +173,8 @@ impl Node {
                     let Some((_, term)) = partitions.iter().find(|(of, _)| *of == partition) else { continue };
                     let mail = Mail { position, attempts: row.attempts, waited: now.saturating_sub(row.since) };
                     let content = Content::Message(message(&row.letter, Origin::Mail(mail)));
-                    let number = self.keep(partition, Some(row.letter), false);
-                    if let Some(body) = self.bodies.get_mut(&number) {
-                        body.mail = Some((position, row.attempts));
-                    }
+                    let (number, body) = self.keep(partition, Some(row.letter), false);
+                    body.mail = Some((position, row.attempts));
                     due.push(Arrival { number, partition, term: *term, content });
                 }
                 Input::Due { ask: *ask, due }
