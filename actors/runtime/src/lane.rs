@@ -358,10 +358,15 @@ impl Lane {
                 }
             }
             Action::Home { partition, count, serves } => {
-                let _ = self.relay.send(RelayMessage::Home { partition, home: Home { count, serves } });
+                if let Some(term) = self.owned.get(&partition).map(|owned| owned.own.term) {
+                    let home = Home { count, serves };
+                    let _ = self.relay.send(RelayMessage::Home { partition, term, home });
+                }
             }
             Action::Reload { partition, token, head } => {
-                let _ = self.relay.send(RelayMessage::Reload { partition, token, head });
+                if let Some(term) = self.owned.get(&partition).map(|owned| owned.own.term) {
+                    let _ = self.relay.send(RelayMessage::Reload { partition, term, token, head });
+                }
             }
             Action::Remember { partition, batch } => {
                 if let Some(owned) = self.owned.get(&partition) {

@@ -226,7 +226,7 @@ impl Ownership {
             Action::Drop { partition, term } => {
                 let lane = self.lane_of(partition);
                 let _ = lane.control.send(Control::Drop { partition, term });
-                let _ = lane.relay.send(RelayMessage::Drop { partition });
+                let _ = lane.relay.send(RelayMessage::Drop { partition, term });
             }
             Action::HurryCounts => self.homes.hurry(),
             Action::Leave => {

@@ -39,6 +39,8 @@ use holdfast_machine::Rules;
 
 use crate::{backoff::Backoff, config::Config, progress::Pulse, spans, telemetry::Trace};
 
+/// What is said of a partition is said under an ownership, and void under another: what a lane has to say of
+/// an ownership that has ended may come after the next has begun here.
 pub(crate) enum RelayMessage {
     /// Rows of a commit, in order, and whether any message of it is traced.
     Rows { rows: Arc<[OutboxRow]>, traced: bool },
@@ -46,6 +48,7 @@ pub(crate) enum RelayMessage {
     /// known of the partition of the events topic. `home` says which keys are at home there.
     Own {
         partition: PartitionId,
+        term: u64,
         token: Token,
         cursor: u64,
         head: u64,
@@ -55,14 +58,14 @@ pub(crate) enum RelayMessage {
     },
     /// Other keys are at home at the partition now, or those that are there are served from now on. Comes
     /// before any row of theirs.
-    Home { partition: PartitionId, home: Home },
+    Home { partition: PartitionId, term: u64, home: Home },
     /// Rows up to `head` may be in the store without having come here; the token may be new.
-    Reload { partition: PartitionId, token: Token, head: u64 },
+    Reload { partition: PartitionId, term: u64, token: Token, head: u64 },
     /// The partition is lost.
-    Drop { partition: PartitionId },
+    Drop { partition: PartitionId, term: u64 },
     /// Answers once everything of the partition up to `head` is acknowledged and the cursor stored; then
     /// forgets it.
-    Finish { partition: PartitionId, token: Token, head: u64, done: oneshot::Sender<()> },
+    Finish { partition: PartitionId, term: u64, token: Token, head: u64, done: oneshot::Sender<()> },
 }
 
 /// Which keys are at home at a partition.
@@ -75,6 +78,7 @@ pub(crate) struct Home {
 }
 
 struct Line {
+    term: u64,
     token: Token,
     home: Home,
     /// Rows up to here were handed to the publisher.
@@ -203,9 +207,10 @@ impl Relay {
     fn take(&mut self, message: RelayMessage) {
         match message {
             RelayMessage::Rows { rows, traced } => self.rows(rows, traced),
-            RelayMessage::Own { partition, token, cursor, head, published, known, home } => {
+            RelayMessage::Own { partition, term, token, cursor, head, published, known, home } => {
                 published.store(cursor, Ordering::Release);
                 let line = Line {
+                    term,
                     token,
                     home,
                     sent: cursor,
@@ -222,20 +227,23 @@ impl Relay {
                 };
                 self.lines.insert(partition, line);
             }
-            RelayMessage::Home { partition, home } => {
-                if let Some(line) = self.lines.get_mut(&partition) {
-                    (line.home, line.must_look) = (home, self.rules.reads_stuck_before_sending);
+            RelayMessage::Home { partition, term, home } => {
+                let must_look = self.rules.reads_stuck_before_sending;
+                if let Some(line) = self.line(partition, term) {
+                    (line.home, line.must_look) = (home, must_look);
                 }
             }
-            RelayMessage::Reload { partition, token, head } => {
-                if let Some(line) = self.lines.get_mut(&partition) {
+            RelayMessage::Reload { partition, term, token, head } => {
+                if let Some(line) = self.line(partition, term) {
                     (line.token, line.head) = (token, line.head.max(head));
                 }
             }
-            RelayMessage::Drop { partition } => {
-                self.lines.remove(&partition);
+            RelayMessage::Drop { partition, term } => {
+                if self.line(partition, term).is_some() {
+                    self.lines.remove(&partition);
+                }
             }
-            RelayMessage::Finish { partition, token, head, done } => match self.lines.get_mut(&partition) {
+            RelayMessage::Finish { partition, term, token, head, done } => match self.line(partition, term) {
                 Some(line) => {
                     (line.token, line.head) = (token, line.head.max(head));
                     line.finish = Some(done);
@@ -243,6 +251,11 @@ impl Relay {
                 None => drop(done),
             },
         }
+    }
+
+    /// The line of a partition, if it is of this ownership.
+    fn line(&mut self, partition: PartitionId, term: u64) -> Option<&mut Line> {
+        self.lines.get_mut(&partition).filter(|line| line.term == term)
     }
 
     /// Whether `bytes` more may be sent beside what is in flight.

@@ -332,7 +332,7 @@ impl Machine {
 
     /// Drops firings of timers that were set again, or cancelled, since they were read: as they are set now
     /// they are in their table.
-    fn outlive(&mut self, slot: Slot, timers: &[String], actions: &mut Vec<Action>) {
+    pub(super) fn outlive(&mut self, slot: Slot, timers: &[String], actions: &mut Vec<Action>) {
         let is_outlived = |entry: &Entry| is_timer(entry, |name| timers.iter().any(|timer| timer == name));
         if self.backlog.holds(slot).is_some() {
             self.drop_where(slot, is_outlived, actions);

@@ -313,6 +313,13 @@ impl Machine {
                 is_indexed: !matches!(failure, Failure::Refused(_)),
             },
         };
+        // What comes behind a dead letter goes on, so that is what it stays, whatever is undone: its state
+        // may be readable by then, or its handler succeed.
+        if matches!(disposal, Disposal::Dead { .. })
+            && let Some(message) = self.backlog.get_mut(number).and_then(|entry| entry.message.as_mut())
+        {
+            message.failure = Some(failure);
+        }
         self.dispose(number, disposal, batch);
     }
 

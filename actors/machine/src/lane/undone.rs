@@ -151,6 +151,12 @@ impl Machine {
         }
         self.forget(&plan, actions);
         actions.extend(plan.decided.iter().map(|decided| Action::Undo { delivery: decided.delivery }));
+        // The commit may have set timers again whose firings were read before it.
+        for decided in &plan.decided {
+            for timers in &decided.timers {
+                self.outlive(decided.slot, timers, actions);
+            }
+        }
         let mut again = Vec::new();
         let mut mailboxes = BTreeSet::new();
         for number in plan.messages {

@@ -115,7 +115,7 @@ async fn hand_over(lane: &LaneEnds, partition: PartitionId, term: u64) -> Option
     lane.control.send(Control::Release { partition, term, done }).ok()?;
     let (token, head) = finished.await.ok()?;
     let (done, published) = oneshot::channel();
-    let _ = lane.relay.send(RelayMessage::Finish { partition, token, head, done });
+    let _ = lane.relay.send(RelayMessage::Finish { partition, term, token, head, done });
     published.await.ok()?;
     Some(token)
 }

@@ -55,6 +55,7 @@ impl Ownership {
         remembered.store(row.batch, Ordering::Release);
         let _ = lane.relay.send(RelayMessage::Own {
             partition,
+            term,
             token,
             cursor: row.outbox_cursor,
             head: row.outbox_head,
