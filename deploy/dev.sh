@@ -10,7 +10,7 @@
 #   deploy/dev.sh faults failover …     how long orders go unanswered when their node is killed, and when it leaves
 #   deploy/dev.sh faults life …         five contexts, each killed in turn, and a provider that fails; then the books (--orders)
 #   deploy/dev.sh faults grow …         partitions grow twice under load from three producers, one of them Kafka's own
-#   deploy/dev.sh simulate --seeds N    lanes under a seed that decides everything (--seed S --trace repeats one, --shrink shortens it)
+#   deploy/dev.sh simulate --seeds N    a cluster under a seed that decides everything (--seed S --trace repeats one, --shrink shortens it)
 #   deploy/dev.sh simulate --mutants    which broken promise, of which seed, shows that a rule is left out or a step is done wrong
 #   deploy/dev.sh tools                 only checks and installs what the system lacks
 #

@@ -109,6 +109,17 @@ impl Machine {
         offset < self.open_below
     }
 
+    /// What the record waits for that was read last.
+    pub const fn state(&self) -> &'static str {
+        match &self.waiting {
+            None => "Passed",
+            Some((_, Phase::Counting)) => "Counting",
+            Some((_, Phase::Measuring { .. })) => "Measuring",
+            Some((_, Phase::Waiting { .. })) => "Waiting",
+            Some((_, Phase::Serving)) => "Serving",
+        }
+    }
+
     /// When the machine wants an [`Input::Tick`], by the clock that is awake; `None` if it waits for answers
     /// or counts alone.
     pub const fn due(&self) -> Option<Duration> {

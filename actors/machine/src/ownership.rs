@@ -206,6 +206,11 @@ impl Machine {
         self.takers.values().filter_map(|taker| Some((taker.partition, taker.waits_for()?)))
     }
 
+    /// The phase of each taker, as `actors/README.md` draws it.
+    pub fn phases(&self) -> impl Iterator<Item = (PartitionId, &'static str)> {
+        self.takers.values().map(|taker| (taker.partition, taker.phase.name()))
+    }
+
     fn each(&mut self, mut hear: impl FnMut(&mut Taker, &mut Desk)) {
         for taker in self.takers.values_mut() {
             hear(taker, &mut self.desk);

@@ -13,6 +13,8 @@ use holdfast_testkit::simulator::{self, Fault, Setup};
 const USAGE: &str = "usage: simulate --seeds N [--from S]                          run seeds until one breaks a promise
        simulate --seed S [--trace] [--shrink] [--mutant NAME]  run one; --shrink shortens it if it breaks a promise
        simulate --mutants [--seeds N]                          show what notices that NAME is left out or done wrong";
+/// Seeds between two lines of progress.
+const SEEDS_AT_ONCE: usize = 1_000;
 /// Lines of the trace that are shown of a seed that fails.
 const LAST_LINES: usize = 120;
 /// Columns of such a line.
@@ -54,20 +56,19 @@ fn one(seed: u64, setup: &Setup, is_traced: bool, is_shrunk: bool) -> ExitCode {
 }
 
 fn many(from: u64, seeds: u64, setup: &Setup) -> ExitCode {
-    let (started, mut inputs) = (Instant::now(), 0);
-    for seed in from..from.saturating_add(seeds) {
-        let (outcome, _) = simulator::run(seed, setup, false);
-        inputs += outcome.coverage.total();
-        if let Some(violation) = outcome.violation {
+    let (started, mut inputs, end) = (Instant::now(), 0, from.saturating_add(seeds));
+    for begin in (from..end).step_by(SEEDS_AT_ONCE) {
+        let next = end.min(begin + SEEDS_AT_ONCE as u64);
+        let survey = simulator::survey(begin..next, setup);
+        inputs += survey.coverage.total();
+        if let Some((seed, violation)) = survey.violation {
             show_shorter(seed, setup);
             println!("seed {seed} breaks {}: {}", violation.invariant, violation.detail);
             println!("the whole trace: simulate --seed {seed} --trace");
             return ExitCode::FAILURE;
         }
-        if (seed + 1 - from).is_multiple_of(1_000) {
-            let (done, seconds) = (seed + 1 - from, started.elapsed().as_secs().max(1));
-            println!("{done} seeds, {inputs} inputs, {} seeds/s: every promise kept", done / seconds);
-        }
+        let (done, seconds) = (next - from, started.elapsed().as_secs().max(1));
+        println!("{done} seeds, {inputs} inputs, {} seeds/s: every promise kept", done / seconds);
     }
     ExitCode::SUCCESS
 }
@@ -88,8 +89,8 @@ fn show_shorter(seed: u64, setup: &Setup) {
 fn mutants(seeds: u64) -> ExitCode {
     let mut survived = 0;
     println!("{:34} {:8} {:>6} {:>7}", "left out, or done wrong", "promise", "seed", "inputs");
-    for (name, setup) in simulator::mutants() {
-        if let Some(caught) = simulator::catch(0..seeds, &setup) {
+    for (name, caught) in simulator::catch_all(&(0..seeds)) {
+        if let Some(caught) = caught {
             println!("{name:34} {:8} {:6} {:7}", caught.violation.invariant, caught.seed, caught.inputs);
         } else {
             survived += 1;

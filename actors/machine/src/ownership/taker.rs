@@ -75,7 +75,6 @@ pub(super) enum Phase {
     Ended,
 }
 
-#[cfg(test)]
 impl Phase {
     /// As `actors/README.md` draws it.
     pub const fn name(&self) -> &'static str {

@@ -1,52 +1,60 @@
 //! What is checked of a whole run.
 //!
-//! Deliberately absent: what nodes and the store check as things happen.
+//! Deliberately absent: what nodes, the store and the log check as things happen.
 
-use super::{Nature, world::World};
+use std::collections::BTreeMap;
+
+use holdfast_core::PartitionId;
+
+use super::{
+    question::{Asked, Question},
+    world::World,
+};
 
 impl World {
-    /// I7: every offset below the consumed one was applied, rejected, put in a mailbox, or became a dead
-    /// letter.
-    pub fn check_consumed(&mut self) {
-        for (partition, records) in &self.topic {
-            let next = self.store.next_offset(*partition).unwrap_or(0);
-            let lost = records
-                .iter()
-                .take(usize::try_from(next).expect("small"))
-                .find(|letter| !matches!(letter.nature, Nature::Ignored) && !self.store.knows(letter));
-            if let Some(letter) = lost {
-                let detail = format!("{letter:?} was passed, and nothing knows it");
-                return self.fail("I7", detail);
-            }
-        }
+    pub fn is_done(&self) -> bool {
+        let is_read = |input| self.around.store.next_offset(input) >= self.around.log.end(input);
+        let is_deciding =
+            |asked: &Asked| matches!(asked.question, Question::Decide { .. }) && self.nodes[asked.node].is_alive;
+        self.around.log.inputs().all(is_read)
+            && !self.around.asked.iter().any(is_deciding)
+            && self.around.store.is_done()
+            && self.alive().into_iter().all(|node| self.nodes[node].waits_for_nothing())
     }
 
-    pub fn is_done(&self) -> bool {
-        self.topic
-            .iter()
-            .all(|(partition, records)| self.store.next_offset(*partition).unwrap_or(0) >= records.len() as u64)
-            && self.store.mail_is_empty()
-            && self.store.outbox_is_empty()
-            && self.alive().into_iter().all(|node| self.nodes[node].waits_for_nothing())
+    /// I5: of all who hold a partition, or believe so, one at a time has a lease.
+    pub fn check_leases(&mut self) {
+        if !self.setup.rules.checks_lease {
+            return; // leases have no end then
+        }
+        let mut leased: BTreeMap<PartitionId, usize> = BTreeMap::new();
+        for node in self.nodes.iter().filter(|node| node.is_alive) {
+            for partition in node.leased(self.around.now) {
+                if let Some(other) = leased.insert(partition, node.number) {
+                    let detail = format!("nodes {other} and {} have leases of {partition}", node.number);
+                    return self.around.fail("I5", detail);
+                }
+            }
+        }
     }
 
     pub fn check_end(&mut self) {
         if !self.is_done() {
-            let offsets: Vec<_> = self
-                .topic
-                .iter()
-                .map(|(partition, records)| (*partition, self.store.next_offset(*partition), records.len()))
-                .collect();
+            let offsets = self.around.log.inputs().map(|input| {
+                let (consumed, end) = (self.around.store.next_offset(input), self.around.log.end(input));
+                format!("{input:?}: {consumed} of {end}")
+            });
+            let left: Vec<String> = offsets.chain(self.around.store.left_over()).collect();
             let waiting: Vec<String> = self.alive().into_iter().map(|node| self.nodes[node].left_over()).collect();
-            return self.fail("I8", format!("not done: {offsets:?}, {}; {waiting:?}", self.store.mail()));
+            return self.around.fail("I8", format!("not done: {left:?}; {waiting:?}"));
         }
         for node in self.alive() {
             if let Some(detail) = self.nodes[node].never_ended() {
-                self.fail("actors", format!("node {node} is done, and these have not ended: {detail}"));
+                self.around.fail("I8", format!("node {node} is done, and these have not ended: {detail}"));
             }
         }
-        if let Some((invariant, detail)) = self.store.check_order(&self.topic) {
-            self.fail(invariant, detail);
+        if let Some((invariant, detail)) = self.around.store.check_order(&self.around.log) {
+            self.around.fail(invariant, detail);
         }
     }
 }

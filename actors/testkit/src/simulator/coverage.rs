@@ -3,10 +3,17 @@
 //!
 //! Deliberately absent: what they should have reached, which the tests write down.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+};
 
-use holdfast_core::port::store::CommitError;
-use holdfast_machine::lane::{Input, Number};
+use holdfast_core::{PartitionId, port::store::CommitError};
+use holdfast_machine::{
+    gate::Input as Gate,
+    lane::{Input, Number},
+    ownership::Input as Takers,
+};
 
 /// The states of a message, as in the diagram of `actors/README.md`.
 pub const STATES: [&str; 7] = ["Ready", "LookingUp", "Asking", "Deciding", "Committing", "Late", "Held"];
@@ -67,15 +74,32 @@ const fn kind(input: &Input) -> usize {
     }
 }
 
+/// When a node dies, of something that it is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Death {
+    /// Before it.
+    Before,
+    /// After it.
+    After,
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Coverage {
     /// How often each kind of input was handled, by its place in [`INPUTS`].
     inputs: [u64; INPUTS.len()],
+    /// Inputs of takers and gates.
+    others: u64,
     /// How many inputs of each kind met a message in each state.
     pairs: [[u64; STATES.len()]; INPUTS.len()],
     /// The changes of state that messages went through, by name.
     pub edges: BTreeSet<(&'static str, &'static str)>,
+    /// How many inputs of a kind met a taker in a phase.
+    pub takers: BTreeMap<(&'static str, &'static str), u64>,
+    /// How many inputs of a kind met a gate in a state.
+    pub gates: BTreeMap<(&'static str, &'static str), u64>,
+    /// Which machine's actions a node has died before, and after.
+    pub deaths: BTreeSet<(&'static str, String, Death)>,
 }
 
 /// Messages in order of their numbers, and the state of each.
@@ -122,6 +146,34 @@ impl Coverage {
         }
     }
 
+    /// Notes what takers in these phases are about to handle.
+    pub(super) fn met_takers(&mut self, phases: impl Iterator<Item = (PartitionId, &'static str)>, input: &Takers) {
+        let kind = kind_of_takers(input);
+        self.others += 1;
+        for (_, phase) in phases {
+            *self.takers.entry((phase, kind)).or_default() += 1;
+        }
+    }
+
+    /// Notes what a gate in this state is about to handle.
+    pub(super) fn met_gate(&mut self, state: &'static str, input: &Gate) {
+        let kind = match input {
+            Gate::Read(_) => "Read",
+            Gate::Counted { .. } => "Counted",
+            Gate::Measured { .. } => "Measured",
+            Gate::Tick => "Tick",
+        };
+        self.others += 1;
+        *self.gates.entry((state, kind)).or_default() += 1;
+    }
+
+    /// Notes that a node has died before or after something that it was to do.
+    pub(super) fn died(&mut self, death: Death, of: &'static str, action: &impl Debug) {
+        let text = format!("{action:?}");
+        let name: String = text.chars().take_while(|letter| letter.is_alphanumeric()).collect();
+        self.deaths.insert((of, name, death));
+    }
+
     /// Adds what another run has reached.
     pub fn add(&mut self, other: &Self) {
         for (count, more) in self.inputs.iter_mut().zip(other.inputs) {
@@ -131,11 +183,19 @@ impl Coverage {
             *count += more;
         }
         self.edges.extend(&other.edges);
+        self.others += other.others;
+        for (pair, more) in &other.takers {
+            *self.takers.entry(*pair).or_default() += more;
+        }
+        for (pair, more) in &other.gates {
+            *self.gates.entry(*pair).or_default() += more;
+        }
+        self.deaths.extend(other.deaths.iter().cloned());
     }
 
     /// All inputs.
     pub fn total(&self) -> u64 {
-        self.inputs.iter().sum()
+        self.inputs.iter().sum::<u64>() + self.others
     }
 
     /// How often each kind of input was handled.
@@ -149,6 +209,25 @@ impl Coverage {
             STATES.into_iter().zip(counts).map(move |(state, count)| ((state, input), count))
         };
         INPUTS.into_iter().zip(self.pairs).flat_map(row).filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+const fn kind_of_takers(input: &Takers) -> &'static str {
+    match input {
+        Takers::Assigned(_) => "Assigned",
+        Takers::Counted(_) => "Counted",
+        Takers::RowsRead { .. } => "RowsRead",
+        Takers::Raised { .. } => "Raised",
+        Takers::Beaten { .. } => "Beaten",
+        Takers::Verified { .. } => "Verified",
+        Takers::Acknowledged { .. } => "Acknowledged",
+        Takers::Looked { .. } => "Looked",
+        Takers::Confirmed { .. } => "Confirmed",
+        Takers::HandedOver { .. } => "HandedOver",
+        Takers::Released { .. } => "Released",
+        Takers::Lost { .. } => "Lost",
+        Takers::Tick => "Tick",
+        Takers::Stop => "Stop",
     }
 }
 

@@ -8,22 +8,58 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
-    /// A partition gets a new owner, and the old one does not know.
+    /// The group gives a partition to another node.
     Moved,
-    /// A partition is taken from an owner, who is told to drop it.
-    Dropped,
-    /// A partition is taken from an owner, who finishes first.
-    Released,
     /// A node dies.
     Died,
+    /// A node dies before or after one of the things that it is to do.
+    DiedWithin,
+    /// A node is stopped in good order.
+    Stopped,
     /// A node joins.
     Joined,
+    /// A node's process is stopped for a while.
+    Paused,
+    /// A node reaches neither the store nor the group for a while, and clients reach it.
+    CutOff,
+    /// The group has not heard of a node for too long.
+    Expelled,
+    /// A node's machine is suspended for a while, and one of its clocks with it.
+    Suspended,
+    /// The store's clock jumps.
+    ClockJumped,
     /// The store is away for a while.
     Away,
+    /// The rows can't be read.
+    RowsFailed,
+    /// An epoch is not raised, or the answer is lost.
+    RaiseFailed,
+    /// A beat is not written, or the answer is lost.
+    BeatFailed,
+    /// A partition's history can't be checked.
+    VerifyFailed,
+    /// Leases can't be renewed.
+    RenewalFailed,
+    /// A row is not marked as released, or the answer is lost.
+    ReleaseFailed,
+    /// The group does not confirm an assignment.
+    ConfirmFailed,
+    /// End offsets can't be read.
+    MeasureFailed,
+    /// The counts can't be read.
+    CountFailed,
+    /// A row can't be published, or the answer is lost.
+    PublishFailed,
+    /// An attempt at an effect has no outcome.
+    AttemptFailed,
+    /// A reader dies.
+    ReaderDied,
     /// A look-up in the store fails.
     FindFailed,
     /// A look-up in another context fails.
     AskFailed,
+    /// A stored state can't be read by this build.
+    Unreadable,
     /// The supervisor of a partition dies while an actor decides.
     SupervisorDied,
     /// A commit is lost on its way, and its sender does not know.
@@ -40,12 +76,18 @@ pub enum Fault {
     CompareFailed,
     /// The drawing of tokens after a commit of unknown outcome fails.
     RetokenFailed,
-    /// An acknowledgement fails.
+    /// An acknowledgement fails, or its answer is lost.
     AcknowledgeFailed,
     /// A look at what is due fails.
     LookFailed,
-    /// The topic grows.
+    /// A question takes long, or its answer.
+    Hung,
+    /// An answer comes twice.
+    AnsweredTwice,
+    /// The context's topic grows.
     Grown,
+    /// Another context's topic grows.
+    TheirsGrown,
     /// A producer sends a record twice.
     SentTwice,
     /// A caller calls twice.
@@ -54,15 +96,33 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 42] = [
         Self::Moved,
-        Self::Dropped,
-        Self::Released,
         Self::Died,
+        Self::DiedWithin,
+        Self::Stopped,
         Self::Joined,
+        Self::Paused,
+        Self::CutOff,
+        Self::Expelled,
+        Self::Suspended,
+        Self::ClockJumped,
         Self::Away,
+        Self::RowsFailed,
+        Self::RaiseFailed,
+        Self::BeatFailed,
+        Self::VerifyFailed,
+        Self::RenewalFailed,
+        Self::ReleaseFailed,
+        Self::ConfirmFailed,
+        Self::MeasureFailed,
+        Self::CountFailed,
+        Self::PublishFailed,
+        Self::AttemptFailed,
+        Self::ReaderDied,
         Self::FindFailed,
         Self::AskFailed,
+        Self::Unreadable,
         Self::SupervisorDied,
         Self::LostBefore,
         Self::LostAfter,
@@ -73,7 +133,10 @@ impl Fault {
         Self::RetokenFailed,
         Self::AcknowledgeFailed,
         Self::LookFailed,
+        Self::Hung,
+        Self::AnsweredTwice,
         Self::Grown,
+        Self::TheirsGrown,
         Self::SentTwice,
         Self::CalledTwice,
     ];

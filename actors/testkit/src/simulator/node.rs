@@ -1,337 +1,321 @@
-//! A node of a simulation: a lane's machine, its actors and its readers; the shell, with every question an
-//! entry in a list.
+//! A node of a simulation: its machines (takers, a lane, gates), its actors, readers and relay; the shell,
+//! with every question an entry in a list.
 //!
-//! Checked here is the order of what the machine says (I5): an actor advances or stays as it was before its
-//! next delivery, callers are answered after that and as the store granted it, and rows go to the relay last.
-//! Deliberately absent: any order of its own. What takes effect when, and which answer comes first, is the
-//! world's to say.
+//! A node may die before or after anything that a machine has said is to be done. Deliberately absent: any
+//! order of its own. What takes effect when, which answer comes first, and when a machine hears of what
+//! another has said, is the world's to say.
 
 mod answers;
+mod kept;
 mod perform;
+mod readers;
+mod relay;
+mod takers;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
-use holdfast_core::{
-    AggregateId, KeyHash, PartitionId,
-    batch::Fence,
-    dedup::ClaimKey,
-    epoch::{Generation, Token},
-    growth::Growth,
-    retry::RetryPolicy,
-};
+use holdfast_core::{AggregateId, PartitionId, dedup::ClaimKey, growth::Growth, retry::RetryPolicy};
 use holdfast_machine::{
-    Ask, Now,
-    lane::{Action, Arrival, Content, Delivery, Input, Machine, Message, Number, Origin, Own, Settings, Source},
+    gate,
+    lane::{self, Arrival, Message, Number, Origin},
+    ownership,
 };
 use uuid::Uuid;
 
+use self::kept::{Body, Clock, Held, InFlight, Listener, Memory, Order, Owned, Reader};
+pub(super) use self::relay::{Flight, Relay};
 use super::{
-    Letter, Nature, Setup,
-    coverage::{Coverage, States},
-    journal::Journal,
-    store::{Store, TOPIC, Write},
+    Letter, Setup,
+    coverage::States,
+    log::{COMMANDS, Input},
+    question::{Answer, Question},
+    store::Store,
+    surroundings::Surroundings,
 };
 
 const KIND: &str = "counter";
 
-/// A question that is under way, and its answer once it has taken effect.
-#[derive(Clone, Debug)]
-pub(super) struct Asked {
-    pub node: usize,
-    pub question: Question,
-    pub answer: Option<Input>,
-}
-
-#[derive(Clone, Debug)]
-pub(super) enum Question {
-    Find { ask: Ask, aggregates: Vec<AggregateId>, claimants: Vec<Number>, unprepared: Vec<Number> },
-    Ask { ask: Ask, messages: Vec<Number> },
-    Decide(Delivery),
-    Commit { ask: Ask, fences: Vec<Fence>, writes: Vec<Write>, parts: Vec<Option<usize>> },
-    Compare { ask: Ask },
-    Retoken { ask: Ask, held: Vec<(PartitionId, Token)> },
-    Look { ask: Ask, partitions: Vec<(PartitionId, u64)>, count: u32 },
-    Acknowledge { ask: Ask, partition: PartitionId, token: Token, generation: Generation },
-}
-
-/// What a node has done with an input.
-#[derive(Default)]
-pub(super) struct Happened {
-    pub asked: Vec<Question>,
-    pub lost: Vec<(PartitionId, u64)>,
-    pub wants_counts: bool,
-    pub violations: Vec<(&'static str, String)>,
-    /// Reads that were answered with a state.
-    pub reads: u64,
-    /// Calls that were sent elsewhere.
-    denied: Vec<Body>,
-}
-
-/// What a caller is told once its message is committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Said {
-    Applied,
-    Rejected,
-    AppliedIfGranted,
-}
-
-/// What an actor decided, until it is concluded or undone.
-#[derive(Clone, Debug)]
-struct Decided {
-    key: Arc<str>,
-    partition: PartitionId,
-    after: Vec<u64>,
-    after_refused: Vec<u64>,
-    write: Option<Write>,
-    callers: Vec<(Number, Said)>,
-    has_advanced: bool,
-}
-
-/// What arrived, as the shell keeps it.
-#[derive(Clone, Debug)]
-struct Body {
-    letter: Option<Letter>,
-    partition: PartitionId,
-    term: u64,
-    offset: Option<u64>,
-    mail: Option<(i64, u32)>,
-    is_call: bool,
-    is_answered: bool,
-    /// The version that the store had when a strong read began.
-    at_least: usize,
-}
-
-#[derive(Clone, Debug)]
-struct Reader {
-    next: u64,
-    is_serving: bool,
-}
-
-/// A partition as the shell knows it.
-#[derive(Clone, Debug)]
-struct Held {
-    term: u64,
-    /// The count by which keys are at home there.
-    count: u32,
-    is_closing: bool,
-}
-
-type ActorPlace = (PartitionId, Arc<str>);
+/// A node looks at the counts this often.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub(super) struct Node {
+    pub number: usize,
     pub is_alive: bool,
-    machine: Machine,
+    pub clock: Clock,
+    /// Until then it reaches neither the store nor the group, and clients reach it.
+    pub cut_off_until: Duration,
+    /// Where it can be called: one that starts again may have the address of one that died.
+    pub address: usize,
     setup: Setup,
-    number: u64,
-    bodies: BTreeMap<Number, Body>,
-    decided: BTreeMap<u64, Decided>,
-    /// Committed states in memory.
-    actors: BTreeMap<ActorPlace, Vec<u64>>,
-    /// Actors with a delivery that has not ended.
-    busy: BTreeMap<ActorPlace, u64>,
-    /// Strong reads that wait for it, with the version that each has to show.
-    awaiting: BTreeMap<ActorPlace, Vec<usize>>,
-    /// States that were looked up for the batch, and the look-up that counts.
-    cold: BTreeMap<Arc<str>, Vec<u64>>,
-    finding: Option<Ask>,
-    readers: BTreeMap<PartitionId, Reader>,
+    takers: ownership::Machine,
+    lane: lane::Machine,
+    readers: BTreeMap<Input, Reader>,
+    pub relay: Relay,
+    /// The counts as last heard.
+    growth: Arc<Growth>,
+    /// Who has not heard of them yet.
+    unheard: BTreeSet<Listener>,
+    counted_at: Duration,
+    is_counting: bool,
+    pub wants_counts: bool,
     held: BTreeMap<PartitionId, Held>,
-    /// The commit in flight, for when it is sent again; its deliveries; whether it has happened.
-    writes: Vec<Write>,
-    parts: Vec<Option<usize>>,
-    committing: BTreeSet<u64>,
-    has_committed: bool,
+    owned: BTreeMap<PartitionId, Owned>,
+    /// The last batch that was committed to each partition.
+    remembered: BTreeMap<PartitionId, u64>,
+    /// What the takers have told the lane, and what they will hear of.
+    to_lane: VecDeque<Order>,
+    to_takers: VecDeque<ownership::Input>,
+    memory: Memory,
+    in_flight: InFlight,
+    bodies: BTreeMap<Number, Body>,
+    numbers: u64,
     states: States,
-    /// The newest generation that it was told of.
-    heard: Generation,
+    /// The lane has been told something since its last turn.
+    has_heard: bool,
 }
 
 impl Node {
-    pub fn new(batch_items_max: usize, live_max: usize, setup: &Setup, growth: Arc<Growth>) -> Self {
-        let settings = Settings {
-            batch_items_max,
+    pub fn new(number: usize, address: usize, lease: Duration, setup: &Setup, around: &mut Surroundings) -> Self {
+        let settings = lane::Settings {
+            batch_items_max: around.dice.pick(&[1, 3, 32]),
             retry: RetryPolicy { budget: 3, base: Duration::from_millis(100), max: Duration::from_secs(5) },
             poll_every: Duration::from_millis(200),
             passivate_after: Duration::from_secs(20),
-            live_max,
+            live_max: around.dice.pick(&[2, 100]),
             rules: setup.rules,
         };
-        let heard = growth.current().0;
+        let owning = ownership::Settings {
+            address: address.to_string(),
+            run: Uuid::from_u64_pair(around.dice.next(), around.dice.next()),
+            commands_topic: COMMANDS.into(),
+            lease,
+            drift: Duration::from_millis(100),
+            renew_every: Duration::from_millis(300),
+            release_grace: around.dice.pick(&[Duration::ZERO, Duration::from_millis(300)]),
+            drain: Duration::from_secs(1),
+            rules: setup.rules,
+        };
+        let growth = Arc::new(around.store.growth(around.now));
         Self {
-            heard,
+            number,
             is_alive: true,
-            machine: Machine::new(settings, growth),
+            clock: Clock::default(),
+            cut_off_until: Duration::ZERO,
+            address,
             setup: setup.clone(),
-            number: 0,
-            bodies: BTreeMap::new(),
-            decided: BTreeMap::new(),
-            actors: BTreeMap::new(),
-            busy: BTreeMap::new(),
-            awaiting: BTreeMap::new(),
-            cold: BTreeMap::new(),
-            finding: None,
+            takers: ownership::Machine::new(owning, growth.clone()),
+            lane: lane::Machine::new(settings, growth.clone()),
             readers: BTreeMap::new(),
+            relay: Relay::default(),
+            growth,
+            unheard: BTreeSet::new(),
+            counted_at: around.now,
+            is_counting: false,
+            wants_counts: false,
             held: BTreeMap::new(),
-            writes: Vec::new(),
-            parts: Vec::new(),
-            committing: BTreeSet::new(),
-            has_committed: false,
+            owned: BTreeMap::new(),
+            remembered: BTreeMap::new(),
+            to_lane: VecDeque::new(),
+            to_takers: VecDeque::new(),
+            memory: Memory::default(),
+            in_flight: InFlight::default(),
+            bodies: BTreeMap::new(),
+            numbers: 0,
             states: States::new(),
+            has_heard: false,
         }
     }
 
-    pub fn due(&self) -> Option<Duration> {
-        self.machine.due()
+    /// Whether it hears anything.
+    pub fn is_awake(&self, now: Duration) -> bool {
+        self.is_alive && self.clock.wakes_at <= now
     }
 
-    pub fn term(&self, partition: PartitionId) -> Option<u64> {
-        self.held.get(&partition).map(|held| held.term)
+    /// Whether it hears of the store and of the group.
+    pub fn is_connected(&self, now: Duration) -> bool {
+        self.is_awake(now) && self.cut_off_until <= now
     }
 
-    pub fn has_heard_of(&self, generation: Generation) -> bool {
-        self.heard >= generation
+    /// When something of it is due, by the time of the simulation.
+    pub fn due(&self) -> Duration {
+        let gates = self.readers.values().filter_map(Reader::due).min();
+        let of_machines = [self.takers.due(), self.lane.due(), gates].into_iter().flatten().min();
+        let of_machines = of_machines.map_or(Duration::MAX, |due| due + self.clock.slept);
+        of_machines.min(self.counted_at + COUNT_EVERY).max(self.clock.wakes_at)
     }
 
-    pub fn own(&mut self, own: &Own, next: Option<u64>) {
-        let &Own { partition, term, count, is_serving, .. } = own;
-        self.held.insert(partition, Held { term, count, is_closing: false });
-        self.readers.insert(partition, Reader { next: next.unwrap_or(0), is_serving });
-    }
-
-    pub fn forget(&mut self, partition: PartitionId) {
-        self.held.remove(&partition);
-        self.readers.remove(&partition);
-    }
-
-    pub fn close(&mut self, partition: PartitionId) {
-        self.readers.remove(&partition);
-        if let Some(held) = self.held.get_mut(&partition) {
-            held.is_closing = true;
+    /// What is due happens, and the lane goes on in any case.
+    pub fn pass_time(&mut self, around: &mut Surroundings) {
+        let now = self.clock.now(around.now);
+        if self.takers.due().is_some_and(|due| due <= now.awake) {
+            self.tell_takers(ownership::Input::Tick, around);
+        }
+        for input in self.readers.keys().copied().collect::<Vec<_>>() {
+            if self.readers.get(&input).and_then(Reader::due).is_some_and(|due| due <= now.awake) {
+                self.tell_gate(input, gate::Input::Tick, around);
+            }
+        }
+        if around.now >= self.counted_at + COUNT_EVERY {
+            self.count(around);
+        }
+        if self.has_heard || self.lane.due().is_some_and(|due| due <= now.awake) || around.dice.one_in(8) {
+            self.tell_lane(lane::Input::Turn, around);
         }
     }
 
-    pub fn is_serving(&self, partition: PartitionId) -> bool {
-        self.readers.get(&partition).is_some_and(|reader| reader.is_serving)
+    /// Whether the lane has been told something since its last turn.
+    pub const fn wants_turn(&self) -> bool {
+        self.has_heard
     }
 
-    pub fn readers(&self) -> Vec<PartitionId> {
-        self.readers.keys().copied().collect()
+    /// Reads the counts, unless it does.
+    pub fn count(&mut self, around: &mut Surroundings) {
+        self.wants_counts = false;
+        self.counted_at = around.now;
+        if !std::mem::replace(&mut self.is_counting, true) {
+            around.ask(self.number, Question::Count);
+        }
+    }
+
+    /// Is told something.
+    pub fn hear(&mut self, answer: Answer, around: &mut Surroundings) {
+        match answer {
+            Answer::Lane(input) => self.tell_lane(input, around),
+            Answer::Takers(input) => self.tell_takers(input, around),
+            Answer::Gate(input, happened) => self.tell_gate(input, happened, around),
+            Answer::Counts(growth, acts) => {
+                self.is_counting = false;
+                self.growth = growth;
+                self.unheard = BTreeSet::from([Listener::Takers, Listener::Lane, Listener::Gates]);
+                for act in acts {
+                    around.ask(self.number, Question::Act(act));
+                }
+            }
+            Answer::Nothing => self.is_counting = false,
+        }
+    }
+
+    /// Whether one of its parts has said what another has not heard.
+    pub fn has_news(&self) -> bool {
+        !(self.unheard.is_empty() && self.to_lane.is_empty() && self.to_takers.is_empty())
+    }
+
+    /// One of its parts hears what another has said, or of the counts.
+    pub fn pass_on(&mut self, around: &mut Surroundings) {
+        let unheard: Vec<Listener> = self.unheard.iter().copied().collect();
+        let (orders, losses) = (usize::from(!self.to_lane.is_empty()), usize::from(!self.to_takers.is_empty()));
+        let at = around.dice.index(unheard.len() + orders + losses);
+        match unheard.get(at) {
+            Some(listener) => {
+                self.unheard.remove(listener);
+                let growth = self.growth.clone();
+                match listener {
+                    Listener::Takers => self.tell_takers(ownership::Input::Counted(growth), around),
+                    Listener::Lane => self.tell_lane(lane::Input::Counted(growth), around),
+                    Listener::Gates => self.tell_gates(around),
+                }
+            }
+            None if at < unheard.len() + orders => self.obey(around),
+            None => {
+                if let Some(input) = self.to_takers.pop_front() {
+                    self.tell_takers(input, around);
+                }
+            }
+        }
+    }
+
+    /// What the machines wait for, and what they hold.
+    pub fn left_over(&self) -> String {
+        let waits: Vec<_> = self.takers.phases().collect();
+        format!("{:?}, {:?}, {waits:?}, {:?}", self.states, self.lane.doing(), self.readers)
     }
 
     pub fn waits_for_nothing(&self) -> bool {
-        self.bodies.is_empty()
-    }
-
-    pub fn left_over(&self) -> String {
-        format!("{:?}, {:?}", self.states, self.machine.doing())
+        self.bodies.is_empty() && !self.has_news()
     }
 
     /// Deliveries and reads that have not ended, although nothing is under way.
     pub fn never_ended(&self) -> Option<String> {
-        let is_empty = self.decided.is_empty() && self.busy.is_empty() && self.awaiting.is_empty();
-        (!is_empty).then(|| format!("{:?}, {:?}, {:?}", self.decided, self.busy, self.awaiting))
+        let Memory { decided, busy, awaiting, .. } = &self.memory;
+        let is_empty = decided.is_empty() && busy.is_empty() && awaiting.is_empty();
+        (!is_empty).then(|| format!("{decided:?}, {busy:?}, {awaiting:?}"))
     }
 
-    fn number(&mut self) -> Number {
-        self.number += 1;
-        Number(self.number)
+    /// The relay goes on with a partition.
+    pub fn publish_on(&mut self, partition: PartitionId, around: &mut Surroundings) {
+        if let Some((ask, token)) = self.relay.go_on(partition, around) {
+            self.to_takers.push_back(ownership::Input::HandedOver { ask, token: Some(token) });
+        }
     }
 
-    fn keep(&mut self, partition: PartitionId, letter: Option<Letter>, is_call: bool) -> (Number, &mut Body) {
-        let (number, term) = (self.number(), self.term(partition).unwrap_or(0));
-        let (offset, mail, is_answered, at_least) = (None, None, false, 0);
-        let body = Body { letter, partition, term, offset, mail, is_call, is_answered, at_least };
+    /// Whether it holds a partition, or believes so.
+    pub fn holds(&self, partition: PartitionId) -> bool {
+        self.held.contains_key(&partition)
+    }
+
+    fn is_serving(&self, partition: PartitionId) -> bool {
+        self.held.get(&partition).is_some_and(|held| held.is_serving)
+    }
+
+    /// Partitions whose strong reads it may answer.
+    pub fn leased(&self, now: Duration) -> impl Iterator<Item = PartitionId> {
+        let is_leased = move |(_, held): &(&PartitionId, &Held)| held.lease_until > now;
+        self.held.iter().filter(is_leased).map(|(partition, _)| *partition)
+    }
+
+    /// Actors in memory of partitions that the store says are another's.
+    pub fn outlived(&self, store: &Store) -> Vec<(PartitionId, Arc<str>)> {
+        let is_fenced = |(partition, held): &(&PartitionId, &Held)| {
+            !store.token(**partition).is_some_and(|token| held.tokens.contains(&token))
+        };
+        let of = |(partition, held): (&PartitionId, &Held)| {
+            let (partition, term) = (*partition, held.term);
+            let actors = self.memory.actors.keys().filter(move |(of, _)| *of == term);
+            actors.map(move |(_, key)| (partition, key.clone())).collect::<Vec<_>>()
+        };
+        self.held.iter().filter(is_fenced).flat_map(of).collect()
+    }
+
+    /// The ownerships that it has.
+    pub fn terms(&self) -> Vec<(PartitionId, u64)> {
+        self.held.iter().map(|(partition, held)| (*partition, held.term)).collect()
+    }
+
+    /// A part of it tells the takers that an ownership has ended.
+    pub fn lose(&mut self, partition: PartitionId, term: u64, cause: ownership::Loss) {
+        self.to_takers.push_back(ownership::Input::Lost { partition, term, cause });
+    }
+
+    fn keep(&mut self, partition: PartitionId, term: u64, letter: Option<Letter>) -> (Number, &mut Body) {
+        self.numbers += 1;
+        let number = Number(self.numbers);
+        let body = Body {
+            letter,
+            partition,
+            term,
+            record: None,
+            mail: None,
+            firing: None,
+            is_end: false,
+            is_call: false,
+            is_answered: false,
+            at_least: 0,
+        };
         (number, self.bodies.entry(number).insert_entry(body).into_mut())
     }
 
-    pub fn called(&mut self, partition: PartitionId, letter: Letter) -> Arrival {
-        let content = Content::Message(message(&letter, Origin::Call));
-        let (number, body) = self.keep(partition, Some(letter), true);
-        Arrival { number, partition, term: body.term, content }
-    }
-
-    /// A strong read: its actor answers it, at once or once its delivery has ended, or it goes to the
-    /// machine.
-    pub fn read(
-        &mut self,
-        partition: PartitionId,
-        key: &Arc<str>,
-        store: &Store,
-        happened: &mut Happened,
-    ) -> Option<Arrival> {
-        let (term, at_least) = (self.term(partition)?, store.version(key));
-        if !self.is_serving(partition) {
-            return None;
-        }
-        let place = (partition, key.clone());
-        if self.actors.contains_key(&place) {
-            if self.busy.contains_key(&place) && self.setup.rules.reads_wait_for_commits {
-                self.awaiting.entry(place).or_default().push(at_least);
-            } else {
-                self.show(&place, at_least, store, happened);
-            }
-            return None;
-        }
-        let content = Content::Read { aggregate: id(key), hash: KeyHash::of(key.as_bytes()) };
-        let (number, body) = self.keep(partition, None, false);
-        body.at_least = at_least;
-        Some(Arrival { number, partition, term, content })
-    }
-
-    pub fn fetch(&mut self, partition: PartitionId, records: &[Letter]) -> Option<Arrival> {
-        if !self.machine.takes_more() {
-            return None;
-        }
-        let term = self.term(partition)?;
-        let reader = self.readers.get_mut(&partition)?;
-        let letter = records.get(usize::try_from(reader.next).expect("small"))?.clone();
-        let (offset, place) = (reader.next, (TOPIC.into(), reader.next));
-        reader.next += 1;
-        let content = match letter.nature {
-            Nature::Junk => Content::Refused(Source::Log(place)),
-            Nature::Ignored => Content::Ignored(place),
-            _ => Content::Message(message(&letter, Origin::Log(place))),
-        };
-        let (number, body) = self.keep(partition, Some(letter), false);
-        body.offset = Some(offset);
-        Some(Arrival { number, partition, term, content })
-    }
-
-    /// Hands an input to the machine, and does what it says as far as that takes no time.
-    pub fn handle(
-        &mut self,
-        input: Input,
-        now: Duration,
-        store: &Store,
-        coverage: &mut Coverage,
-        journal: &mut Journal,
-    ) -> Happened {
-        if let Input::Counted(growth) = &input {
-            self.heard = growth.current().0;
-        }
-        coverage.met(&input, &self.states);
-        let mut happened = Happened::default();
-        let mut actions: Vec<Action> = Vec::new();
-        self.machine.handle(input, Now { boot: now, awake: now }, &mut actions);
-        let after: States = self.machine.states().into_iter().collect();
-        coverage.changed(&self.states, &after);
-        self.states = after;
-        journal.note(format_args!("-> {actions:?}"));
-        if let Some(sabotage) = self.setup.sabotage {
-            sabotage.change(&mut actions);
-        }
-        for action in actions {
-            self.perform(action, store, &mut happened);
-        }
-        self.check_denied(store, &mut happened);
-        let wrong = self.machine.audit().into_iter().map(|(invariant, detail)| (invariant.id(), detail));
-        happened.violations.extend(wrong);
-        happened
+    /// A call arrives; a node that does not serve the partition answers that it is not the owner.
+    pub fn call(&mut self, partition: PartitionId, letter: Letter, around: &mut Surroundings) {
+        let Some(&Held { term, is_serving: true, .. }) = self.held.get(&partition) else { return };
+        let content = lane::Content::Message(message(&letter, Origin::Call));
+        let (number, body) = self.keep(partition, term, Some(letter));
+        body.is_call = true;
+        self.tell_lane(lane::Input::Arrived(Arrival { number, partition, term, content }), around);
     }
 }
 
@@ -343,5 +327,5 @@ fn message(letter: &Letter, origin: Origin) -> Message {
     let claim = ClaimKey { id: Uuid::from_u128(u128::from(letter.id)), scope: Uuid::nil() };
     let [seed, ..] = letter.id.to_le_bytes();
     let (aggregate, hash) = (id(&letter.key), letter.hash());
-    Message { aggregate, hash, origin, claim: Some(claim), seed, failure: None }
+    Message { aggregate, hash, origin, claim: letter.is_claimed().then_some(claim), seed, failure: None }
 }

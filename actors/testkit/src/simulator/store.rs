@@ -1,12 +1,15 @@
-//! The store of a simulation: rows, aggregates, claims, mail, timers and dead letters, with every answer a
-//! commit can have.
+//! The store of a simulation: rows, aggregates, claims, mail, timers, effects and dead letters, with every
+//! answer a commit can have.
 //!
-//! Invariants checked as it is written to: a version is the one expected (I2, I3), a stale fence writes
-//! nothing (I4), and what the relays publish is in version order for each aggregate (I3). Deliberately
-//! absent: SQL, and relays that fail.
+//! Invariants checked as it is written to: a version is the one expected (I3), a stale fence writes nothing
+//! (I4), nothing is applied, claimed, put or made a dead letter twice (I2), and what leaves no claim goes
+//! with its offset (I2). Deliberately absent: SQL.
+
+mod growth;
+mod owners;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
@@ -14,23 +17,35 @@ use std::{
 use holdfast_core::{
     PartitionId,
     batch::Fence,
-    epoch::{Epoch, Generation, PartitionRow, Token},
-    growth::{Counts, Growth, Step},
+    epoch::{Beat, Generation, PartitionRow, Token},
     port::store::{CommitError, Committed},
 };
-use holdfast_machine::{
-    Rules,
-    lane::{Own, serves},
+
+use self::growth::Noticed;
+pub(super) use self::owners::draw;
+use super::{
+    Letter,
+    log::{COMMANDS, Events, Input, Log, SALES},
 };
-use uuid::Uuid;
 
-use super::{Letter, Nature};
-use crate::Dice;
+/// How long an attempt at an effect may take before it is made again.
+const EFFECT_HOLD: Duration = Duration::from_secs(1);
 
-pub(super) const TOPIC: &str = "commands";
+/// Where a message came from, if that is written with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Source {
+    Record(Input, u64),
+    Mail(i64),
+}
 
-/// Aggregates, and the version that each event gave its own.
-type Events = Vec<(Arc<str>, usize)>;
+/// What a commit does to an aggregate's timer.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Timer {
+    Set(Duration),
+    /// This setting has fired.
+    Fired(u64),
+    PutOff(u64, Duration),
+}
 
 /// What one part of a commit writes.
 #[derive(Clone, Debug)]
@@ -48,8 +63,12 @@ pub(super) struct Write {
     pub put: Option<(Letter, u32, Duration)>,
     pub deferred: Option<(i64, u32, Duration)>,
     pub dead: Option<u64>,
-    /// The offset of a record that is put or dead.
-    pub offset: Option<u64>,
+    /// Where a message that is put or dead came from.
+    pub source: Option<Source>,
+    pub timers: Vec<Timer>,
+    /// Effects that are intended, and those that have ended.
+    pub intended: Vec<u64>,
+    pub ended: Vec<u64>,
     /// The store refuses it, unless it is the raw bytes.
     pub is_refused: bool,
 }
@@ -66,7 +85,10 @@ impl Write {
             put: None,
             deferred: None,
             dead: None,
-            offset: None,
+            source: None,
+            timers: Vec::new(),
+            intended: Vec::new(),
+            ended: Vec::new(),
             is_refused: false,
         }
     }
@@ -80,188 +102,91 @@ pub(super) struct Row {
     pub due: Duration,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Store {
     rows: BTreeMap<PartitionId, PartitionRow>,
+    beats: BTreeMap<String, Beat>,
     /// For each aggregate the messages that it has applied, in order.
     pub aggregates: BTreeMap<Arc<str>, Vec<u64>>,
     /// Each claim, and whether what is claimed was applied.
     pub claims: BTreeMap<u64, bool>,
-    pub mailbox: BTreeMap<i64, Row>,
+    mailbox: BTreeMap<i64, Row>,
     position: i64,
-    pub dead: BTreeSet<u64>,
+    dead: BTreeSet<u64>,
+    /// What was put into a mailbox, or has become a dead letter.
+    disposed: BTreeSet<Source>,
+    /// Each aggregate's timer: the number of its setting, and when it is due.
+    timers: BTreeMap<Arc<str>, (u64, Duration)>,
+    serial: u64,
+    /// Effects that have not ended: whose they are, and when they are attempted again.
+    effects: BTreeMap<u64, (Arc<str>, Duration)>,
     stock: u64,
     pub away_until: Duration,
+    /// By how much the store's clock is ahead.
+    pub is_ahead: Duration,
+    topics: BTreeMap<&'static str, (u32, Vec<Noticed>)>,
+    marks: BTreeMap<Input, u32>,
     generations: BTreeMap<Generation, u32>,
     acknowledged: BTreeMap<(PartitionId, Generation), u64>,
-    /// What the topic has grown to, count by count.
-    grown_to: Vec<u32>,
-    /// The ownership under which each partition was taken last, by its number.
-    terms: BTreeMap<PartitionId, u64>,
-    /// For each partition the commits whose events are not published: aggregates and versions.
-    outbox: BTreeMap<PartitionId, VecDeque<Events>>,
-    /// The version up to which each aggregate's events are published.
-    published: BTreeMap<Arc<str>, usize>,
+    /// Rows of the outbox, one for each commit.
+    outbox: BTreeMap<(PartitionId, u64), Events>,
 }
 
 impl Store {
     pub fn new(count: u32) -> Self {
-        Self {
-            rows: (0..count).map(|n| (PartitionId(n), PartitionRow::new(PartitionId(n), Generation(1)))).collect(),
-            generations: BTreeMap::from([(Generation(1), count)]),
-            acknowledged: BTreeMap::new(),
-            grown_to: Vec::new(),
-            terms: BTreeMap::new(),
-            outbox: BTreeMap::new(),
-            published: BTreeMap::new(),
-            aggregates: BTreeMap::new(),
-            claims: BTreeMap::new(),
-            mailbox: BTreeMap::new(),
-            position: 0,
-            dead: BTreeSet::new(),
-            stock: 10,
-            away_until: Duration::ZERO,
-        }
+        let mut store = Self { stock: 10, is_ahead: Duration::from_secs(10), ..Self::default() };
+        store.register(&[COMMANDS, SALES], count);
+        store
     }
 
-    pub fn partitions(&self) -> Vec<PartitionId> {
-        self.rows.keys().copied().collect()
-    }
-
-    /// The count in force.
-    pub fn count(&self) -> u32 {
-        self.generations.last_key_value().map_or(1, |(_, count)| *count)
-    }
-
-    /// Makes rows for the partitions that the topic has grown to.
-    pub fn grow(&mut self, count: u32) {
-        let in_force = self.generations.last_key_value().map_or(Generation(1), |(generation, _)| *generation);
-        for n in 0..count {
-            self.rows.entry(PartitionId(n)).or_insert_with(|| PartitionRow::new(PartitionId(n), in_force));
-        }
-        self.grown_to.push(count);
-    }
-
-    /// Puts a count in force, on all rows at once.
-    pub fn bump(&mut self, count: u32) {
-        let newest = self.generations.last_key_value().map_or(Generation(0), |(generation, _)| *generation);
-        let generation = Generation(newest.0 + 1);
-        self.generations.insert(generation, count);
-        for row in self.rows.values_mut() {
-            row.generation = generation;
-        }
-    }
-
-    /// The counts that are, or were, in force.
-    pub fn counts(&self) -> Vec<u32> {
-        self.generations.values().copied().collect()
-    }
-
-    pub fn growth(&self) -> Growth {
-        let first = self.generations[&Generation(1)];
-        let step = |count| Step { count, ..Step::default() };
-        let counts = Counts { first, steps: self.grown_to.iter().copied().map(step).collect() };
-        Growth {
-            topics: BTreeMap::from([(TOPIC.to_owned(), counts)]),
-            generations: self.generations.clone(),
-            acknowledged: self.acknowledged.clone(),
-            rows: self.rows(),
-        }
-    }
-
-    pub fn acknowledge(
-        &mut self,
-        partition: PartitionId,
-        token: Token,
-        generation: Generation,
-    ) -> Option<PartitionRow> {
-        let row = self.rows.get_mut(&partition).expect("a partition of the topic");
-        if row.token != Some(token) || row.generation != generation {
-            return None;
-        }
-        self.acknowledged.entry((partition, generation)).or_insert(row.outbox_head);
-        Some(row.clone())
-    }
-
-    pub fn take(&mut self, partition: PartitionId, term: u64, rules: Rules, dice: &mut Dice) -> Own {
-        let token = draw(dice);
-        let row = self.rows.get_mut(&partition).expect("a partition of the topic");
-        row.epoch = Epoch(row.epoch.0 + 1);
-        row.token = Some(token);
-        self.terms.insert(partition, term);
-        let (generation, batch, outbox_head) = (row.generation, row.batch, row.outbox_head);
-        // A taker acknowledges when it begins.
-        self.acknowledged.entry((partition, generation)).or_insert(outbox_head);
-        let count = self.generations[&generation];
-        let is_serving = serves(rules, &self.growth(), partition, generation);
-        Own { partition, term, token, generation, count, is_serving, batch, outbox_head }
-    }
-
-    pub fn rows(&self) -> Vec<PartitionRow> {
-        self.rows.values().cloned().collect()
-    }
-
-    pub fn next_offset(&self, partition: PartitionId) -> Option<u64> {
-        self.rows[&partition].next_offset(TOPIC)
-    }
-
-    pub fn retoken(&mut self, held: &[(PartitionId, Token)], dice: &mut Dice) -> Vec<PartitionRow> {
-        let mut rows = Vec::new();
-        for (partition, token) in held {
-            let fresh = draw(dice);
-            let row = self.rows.get_mut(partition).expect("a partition of the topic");
-            if row.token == Some(*token) {
-                row.token = Some(fresh);
-                rows.push(row.clone());
-            }
-        }
-        rows
-    }
-
-    /// Whether this is the ownership under which a partition was taken last. It stands for the lease, which
-    /// ends before another begins.
-    pub fn is_owned(&self, partition: PartitionId, term: u64) -> bool {
-        self.terms.get(&partition) == Some(&term)
+    pub fn next_offset(&self, (topic, partition): Input) -> u64 {
+        self.rows.get(&partition).and_then(|row| row.next_offset(topic)).unwrap_or(0)
     }
 
     pub fn version(&self, key: &str) -> usize {
         self.aggregates.get(key).map_or(0, Vec::len)
     }
 
-    pub fn outbox_is_empty(&self) -> bool {
-        self.outbox.values().all(VecDeque::is_empty)
+    pub fn outbox(&self, partition: PartitionId, sequence: u64) -> Option<&Events> {
+        self.outbox.get(&(partition, sequence))
     }
 
-    /// The relay of a partition publishes the events of its oldest commits.
-    pub fn publish(&mut self, partition: PartitionId, commits: usize) -> Option<(&'static str, String)> {
-        let outbox = self.outbox.get_mut(&partition)?;
-        for _ in 0..commits {
-            let Some(events) = outbox.pop_front() else { break };
-            self.rows.get_mut(&partition).expect("a partition of the topic").outbox_cursor += 1;
-            for (key, version) in events {
-                let before = self.published.insert(key.clone(), version).unwrap_or(0);
-                if before + 1 != version {
-                    let detail = format!("{partition} publishes version {version} of {key} after {before}");
-                    return Some(("I3", detail));
-                }
-            }
-        }
-        None
+    /// A row behind `head` that has events, if the partition is still held under `token`. One without is the
+    /// mark of an acknowledgement whose answer has not come, and the next owner's to publish.
+    pub fn events_after(&self, partition: PartitionId, head: u64, token: Token) -> Option<u64> {
+        let is_held = self.token(partition) == Some(token);
+        let rows = self.outbox.range((partition, head + 1)..=(partition, u64::MAX)).filter(|_| is_held);
+        rows.filter(|(_, events)| !events.is_empty()).map(|((_, row), _)| *row).next()
+    }
+
+    /// What is not done: rows that are not published, mail, timers and effects.
+    pub fn left_over(&self) -> Vec<String> {
+        let behind = self.rows.values().filter(|row| row.outbox_cursor < row.outbox_head);
+        let behind =
+            behind.map(|row| format!("{}: published {} of {}", row.partition, row.outbox_cursor, row.outbox_head));
+        let mail = self.mailbox.values().map(|row| format!("{row:?}"));
+        let timers = self.timers.iter().map(|timer| format!("timer {timer:?}"));
+        let effects = self.effects.iter().map(|effect| format!("effect {effect:?}"));
+        behind.chain(mail).chain(timers).chain(effects).collect()
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.mailbox.is_empty()
+            && self.timers.is_empty()
+            && self.effects.is_empty()
+            && self.rows.values().all(|row| row.outbox_cursor == row.outbox_head)
     }
 
     /// Whether anything of a message is on record.
     pub fn knows(&self, letter: &Letter) -> bool {
+        self.is_ended(letter) || self.mailbox.values().any(|row| row.letter.id == letter.id)
+    }
+
+    /// Whether a message has come to its end.
+    fn is_ended(&self, letter: &Letter) -> bool {
         self.claims.contains_key(&letter.id)
             || self.dead.contains(&letter.id)
-            || self.mailbox.values().any(|row| row.letter.id == letter.id)
-    }
-
-    pub fn mail_is_empty(&self) -> bool {
-        self.mailbox.is_empty()
-    }
-
-    pub fn mail(&self) -> String {
-        format!("{:?}", self.mailbox)
+            || letter.is_event() && self.aggregates.get(&letter.key).is_some_and(|applied| applied.contains(&letter.id))
     }
 
     /// How many messages wait in the mailbox of an aggregate.
@@ -270,16 +195,33 @@ impl Store {
     }
 
     /// The mail of mailboxes whose head is due, each from its head on.
-    pub fn due_mail(&self, partitions: &[PartitionId], count: u32, now: Duration) -> Vec<(i64, Row)> {
+    pub fn due_mail(&self, is_here: impl Fn(&str) -> bool, now: Duration) -> Vec<(i64, Row)> {
         let mut heads: BTreeMap<&str, bool> = BTreeMap::new();
         let mut due = Vec::new();
         for (position, row) in &self.mailbox {
-            let is_due = *heads.entry(&row.letter.key).or_insert(row.due <= now);
-            if is_due && partitions.contains(&row.letter.hash().home(count)) {
+            let is_due = *heads.entry(&row.letter.key).or_insert(row.due <= now + self.is_ahead);
+            if is_due && is_here(&row.letter.key) {
                 due.push((*position, row.clone()));
             }
         }
         due
+    }
+
+    /// Timers that are due, with the numbers of their settings.
+    pub fn due_timers(&self, is_here: impl Fn(&str) -> bool, now: Duration) -> Vec<(Arc<str>, u64)> {
+        let is_due = |(key, (_, due)): &(&Arc<str>, &(u64, Duration))| *due <= now + self.is_ahead && is_here(key);
+        self.timers.iter().filter(is_due).map(|(key, (serial, _))| (key.clone(), *serial)).collect()
+    }
+
+    /// Effects whose attempts have been lost, or are to be made again.
+    pub fn due_effects(&mut self, is_here: impl Fn(&str) -> bool, now: Duration) -> Vec<(Arc<str>, u64)> {
+        let now = now + self.is_ahead;
+        let mut found = Vec::new();
+        for (effect, (key, due)) in self.effects.iter_mut().filter(|(_, (key, due))| *due <= now && is_here(key)) {
+            *due = now + EFFECT_HOLD;
+            found.push((key.clone(), *effect));
+        }
+        found
     }
 
     /// Commits, or doesn't. A violation is what the store itself sees.
@@ -303,71 +245,26 @@ impl Store {
             Committed { stale: stale.iter().map(|fence| fence.partition).collect(), ..Committed::default() };
         let mut events: BTreeMap<PartitionId, Events> = BTreeMap::new();
         for write in writes {
-            if !held.iter().any(|fence| fence.partition == write.partition) {
-                committed.granted.push(false);
-                continue;
-            }
-            let mut is_granted = true;
-            if let Some((expected, applied)) = &write.applied {
-                let state = self.aggregates.entry(write.key.clone()).or_default();
-                if state.len() as u64 != *expected {
-                    let detail = format!("{} has version {} and not {expected}", write.key, state.len());
-                    violations.push(("I3", detail));
-                    return Err(CommitError::Conflict);
-                }
-                is_granted = write.refused.is_none() || self.stock > 0;
-                if write.refused.is_some() && is_granted {
-                    self.stock -= 1;
-                }
-                let applied = if is_granted { applied } else { write.refused.as_ref().unwrap_or(applied) };
-                for id in applied {
-                    if state.contains(id) {
-                        violations.push(("I2", format!("{id} is applied twice to {}", write.key)));
-                    }
-                    state.push(*id);
-                    let event = (write.key.clone(), state.len());
-                    events.entry(write.partition).or_default().push(event);
-                }
-            }
+            let is_held = held.iter().any(|fence| fence.partition == write.partition);
+            let is_granted = is_held && self.write(write, now, &mut events, violations)?;
             committed.granted.push(is_granted);
-            let conditional = write.refused.as_ref().and_then(|_| write.claims.last()).map(|(id, _)| *id);
-            for (id, is_applied) in &write.claims {
-                let is_applied = if conditional == Some(*id) { is_granted } else { *is_applied };
-                if self.claims.insert(*id, is_applied).is_some() {
-                    violations.push(("I2", format!("{id} is claimed twice")));
-                }
-            }
-            for position in &write.removed {
-                self.mailbox.remove(position);
-            }
-            if let Some((letter, attempts, after)) = &write.put {
-                self.position += 1;
-                let row = Row { letter: letter.clone(), attempts: *attempts, since: now, due: now + *after };
-                self.mailbox.insert(self.position, row);
-            }
-            if let Some((position, attempts, after)) = &write.deferred
-                && let Some(row) = self.mailbox.get_mut(position)
-            {
-                (row.attempts, row.due) = (*attempts, now + *after);
-            }
-            self.dead.extend(write.dead);
         }
         for fence in &held {
             let row = self.rows.get_mut(&fence.partition).expect("a partition of the topic");
             row.batch = fence.number;
             row.outbox_head += 1;
+            row.outbox_cursor = row.outbox_cursor.max(fence.cursor.unwrap_or(0));
             let events = events.remove(&fence.partition).unwrap_or_default();
-            self.outbox.entry(fence.partition).or_default().push_back(events);
+            self.outbox.insert((fence.partition, row.outbox_head), events);
             for (topic, next) in &fence.consumed {
                 row.consumed.retain(|(name, _)| *name != **topic);
                 row.consumed.push((topic.to_string(), *next));
             }
             committed.heads.insert(fence.partition, row.outbox_head);
         }
-        // What leaves no claim goes with its offset.
         for write in writes.iter().filter(|write| committed.heads.contains_key(&write.partition)) {
-            if let Some(offset) = write.offset
-                && self.next_offset(write.partition).is_none_or(|next| next <= offset)
+            if let Some(Source::Record(input, offset)) = write.source
+                && self.next_offset(input) <= offset
             {
                 let detail = format!("{} of offset {offset} is written, and the offset is not passed", write.key);
                 violations.push(("I2", detail));
@@ -376,24 +273,128 @@ impl Store {
         Ok(committed)
     }
 
-    /// I3: an aggregate has applied its records in the order in which they were sent, but for repeats.
-    pub fn check_order(&self, topic: &BTreeMap<PartitionId, Vec<Letter>>) -> Option<(&'static str, String)> {
-        let sent: BTreeSet<u64> = topic.values().flatten().map(|letter| letter.id).collect();
-        for (key, applied) in &self.aggregates {
-            let records: Vec<u64> = applied.iter().copied().filter(|id| sent.contains(id)).collect();
-            if let Some([later, earlier]) = records.windows(2).find(|pair| pair[0] > pair[1]) {
-                return Some(("I3", format!("{key} has applied {later} before {earlier}")));
+    /// Writes one part, and says whether its condition is granted.
+    fn write(
+        &mut self,
+        write: &Write,
+        now: Duration,
+        events: &mut BTreeMap<PartitionId, Events>,
+        violations: &mut Vec<(&'static str, String)>,
+    ) -> Result<bool, CommitError> {
+        let mut is_granted = true;
+        if let Some((expected, applied)) = &write.applied {
+            let state = self.aggregates.entry(write.key.clone()).or_default();
+            if state.len() as u64 != *expected {
+                violations.push(("I3", format!("{} has version {} and not {expected}", write.key, state.len())));
+                return Err(CommitError::Conflict);
+            }
+            is_granted = write.refused.is_none() || self.stock > 0;
+            if write.refused.is_some() && is_granted {
+                self.stock -= 1;
+            }
+            let applied = if is_granted { applied } else { write.refused.as_ref().unwrap_or(applied) };
+            for id in applied {
+                if state.contains(id) {
+                    violations.push(("I2", format!("{id} is applied twice to {}", write.key)));
+                }
+                state.push(*id);
+                events.entry(write.partition).or_default().push((write.key.clone(), state.len()));
             }
         }
-        let all = topic.values().flatten().find(|letter| {
-            !matches!(letter.nature, Nature::Ignored)
-                && !self.claims.contains_key(&letter.id)
-                && !self.dead.contains(&letter.id)
-        });
-        all.map(|letter| ("I7", format!("{letter:?} has come to no end")))
+        let conditional = write.refused.as_ref().and_then(|_| write.claims.last()).map(|(id, _)| *id);
+        for (id, is_applied) in &write.claims {
+            let is_applied = if conditional == Some(*id) { is_granted } else { *is_applied };
+            if self.claims.insert(*id, is_applied).is_some() {
+                violations.push(("I2", format!("{id} is claimed twice")));
+            }
+        }
+        if let Some(source) = write.source
+            && !self.disposed.insert(source)
+        {
+            violations.push(("I2", format!("{source:?} is put, or dead, twice")));
+        }
+        for position in &write.removed {
+            self.mailbox.remove(position);
+        }
+        if let Some((letter, attempts, after)) = &write.put {
+            self.position += 1;
+            let (attempts, since) = (*attempts, now + self.is_ahead);
+            self.mailbox.insert(self.position, Row { letter: letter.clone(), attempts, since, due: since + *after });
+        }
+        if let Some((position, attempts, after)) = &write.deferred
+            && let Some(row) = self.mailbox.get_mut(position)
+        {
+            (row.attempts, row.due) = (*attempts, now + self.is_ahead + *after);
+        }
+        self.dead.extend(write.dead);
+        for timer in &write.timers {
+            self.write_timer(&write.key, *timer, now, violations);
+        }
+        let due = now + self.is_ahead + EFFECT_HOLD;
+        self.effects.extend(write.intended.iter().map(|effect| (*effect, (write.key.clone(), due))));
+        for effect in &write.ended {
+            self.effects.remove(effect);
+        }
+        Ok(is_granted)
     }
-}
 
-fn draw(dice: &mut Dice) -> Token {
-    Token(Uuid::from_u64_pair(dice.next(), dice.next()))
+    fn write_timer(
+        &mut self,
+        key: &Arc<str>,
+        timer: Timer,
+        now: Duration,
+        violations: &mut Vec<(&'static str, String)>,
+    ) {
+        let now = now + self.is_ahead;
+        let known = self.timers.get_mut(key);
+        match timer {
+            Timer::Set(after) => {
+                self.serial += 1;
+                self.timers.insert(key.clone(), (self.serial, now + after));
+            }
+            Timer::PutOff(serial, after) => {
+                if let Some((known, due)) = known
+                    && *known == serial
+                {
+                    *due = now + after;
+                }
+            }
+            Timer::Fired(serial) => {
+                if known.is_some_and(|(known, _)| *known == serial) {
+                    self.timers.remove(key);
+                } else {
+                    violations.push(("I2", format!("setting {serial} of {key}'s timer fires, and is not the last")));
+                }
+            }
+        }
+    }
+
+    /// An effect that failed is attempted again.
+    pub fn put_off_effect(&mut self, effect: u64, now: Duration, after: Duration) {
+        if let Some((_, due)) = self.effects.get_mut(&effect) {
+            *due = now + self.is_ahead + after;
+        }
+    }
+
+    /// I3: an aggregate has applied the records of each topic in the order in which they were sent, but for
+    /// repeats and for what was sent again after it had become a dead letter. I7: every record has come to
+    /// its end.
+    pub fn check_order(&self, log: &Log) -> Option<(&'static str, String)> {
+        let of = |topic| log.inputs().filter(move |(of, _)| *of == topic).flat_map(|input| log.records(input));
+        for topic in [COMMANDS, SALES] {
+            let sent = of(topic).map(|letter| letter.id).filter(|id| !self.dead.contains(id));
+            let sent: BTreeSet<u64> = sent.collect();
+            for (key, applied) in &self.aggregates {
+                let records: Vec<u64> = applied.iter().copied().filter(|id| sent.contains(id)).collect();
+                if let Some([later, earlier]) = records.windows(2).find(|pair| pair[0] > pair[1]) {
+                    return Some(("I3", format!("{key} has applied {later} before {earlier}")));
+                }
+            }
+            let mut open = of(topic).filter(|letter| !letter.nature.is_ignored() && !self.is_ended(letter));
+            if let Some(letter) = open.next() {
+                return Some(("I7", format!("{letter:?} has come to no end")));
+            }
+        }
+        None
+    }
 }

@@ -2,185 +2,222 @@
 //!
 //! Deliberately absent: when a question takes effect, and what becomes of an answer.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use holdfast_core::{
-    AggregateId, PartitionId,
-    dedup::Answer,
+    AggregateId, KeyHash, PartitionId,
+    dedup::Answer as Known,
     disposition::DeadLetterReason,
+    growth::{Act, Topics},
     port::store::{CommitError, StoreError},
 };
-use holdfast_machine::lane::{
-    Arrival, Claimed, Content, Delivery, Disposal, Failure, Found, Input, Mail, Number, Origin, Part, Verdict,
+use holdfast_machine::{
+    Ask,
+    lane::{Arrival, Claimed, Content, Delivery, Disposal, Failure, Found, Input, Mail, Number, Origin, Part, Verdict},
 };
 
-use super::{Asked, Body, Decided, Node, Question, Said, message};
-use crate::{
-    Dice,
-    simulator::{
-        Fault, Nature,
-        faults::Faults,
-        store::{Store, Write},
-    },
+use super::{
+    Node,
+    kept::{Body, Decided, Said},
+    message,
 };
+use crate::simulator::{
+    Fault, Letter, Nature, PRODUCERS_MAX_AGE,
+    log::{COMMANDS, OUTPUTS},
+    question::{Answer, Asked, Question},
+    store::{Timer, Write},
+    surroundings::Surroundings,
+};
+
+fn away() -> StoreError {
+    StoreError::Unavailable("away".into())
+}
 
 impl Node {
-    /// What a plan writes.
-    pub(super) fn write(&mut self, parts: Vec<Part>) -> (Vec<Write>, Vec<Option<usize>>) {
-        let (mut writes, mut places) = (Vec::new(), Vec::new());
-        for part in parts {
-            places.push(Some(writes.len()));
-            match part {
-                Part::Decided { delivery, messages } => {
-                    let Some(decided) = self.decided.get_mut(&delivery) else {
-                        places.pop();
-                        places.push(None);
-                        continue;
-                    };
-                    let empty = || Write::new(decided.partition, decided.key.clone());
-                    let mut write = decided.write.clone().unwrap_or_else(empty);
-                    for number in messages {
-                        let mail = self.bodies.get(&number).and_then(|body| body.mail);
-                        write.removed.extend(mail.map(|(position, _)| position));
-                    }
-                    writes.push(write);
-                }
-                Part::Disposed { message, disposal } => {
-                    let Some(Body { letter: Some(letter), partition, mail, offset, .. }) = self.bodies.get(&message)
-                    else {
-                        continue;
-                    };
-                    let mut write = Write::new(*partition, letter.key.clone());
-                    let keeps_mail = matches!(disposal, Disposal::Put { .. } | Disposal::Defer { .. });
-                    write.removed.extend(mail.map(|(position, _)| position).filter(|_| !keeps_mail));
-                    write.is_refused = letter.nature == Nature::Refused;
-                    write.offset = offset.filter(|_| disposal != Disposal::Repeat);
-                    match disposal {
-                        Disposal::Put { attempts, after, .. } => {
-                            write.put = Some((letter.clone(), attempts, after.unwrap_or_default()));
-                        }
-                        Disposal::Defer { attempts, after, .. } => {
-                            write.deferred = mail.map(|(position, _)| (position, attempts, after));
-                        }
-                        Disposal::Dead { reason, .. } => {
-                            write.dead = Some(letter.id);
-                            write.is_refused &= reason != DeadLetterReason::UnknownType;
-                        }
-                        Disposal::Refuse => write.dead = Some(letter.id),
-                        Disposal::Unfiled { .. } => {
-                            write.dead = Some(letter.id);
-                            write.is_refused = false;
-                        }
-                        Disposal::Repeat => write.is_refused = false,
-                        Disposal::PutOff { .. } => {}
-                    }
-                    writes.push(write);
-                }
-            }
-        }
-        (writes, places)
-    }
-
     /// A question takes effect: what its answer will be.
-    pub fn take_effect(
-        &mut self,
-        asked: &Asked,
-        store: &mut Store,
-        dice: &mut Dice,
-        faults: &mut Faults,
-        is_away: bool,
-        now: Duration,
-    ) -> (Input, Vec<(&'static str, String)>) {
-        let mut violations = Vec::new();
-        let away = || StoreError::Unavailable("away".into());
-        let is_ill = dice.one_in(20);
-        let fails = match &asked.question {
-            Question::Find { .. } => faults.inject(Fault::FindFailed, is_ill),
-            Question::Compare { .. } => faults.inject(Fault::CompareFailed, is_ill),
-            Question::Retoken { .. } => faults.inject(Fault::RetokenFailed, is_ill),
-            Question::Acknowledge { .. } => faults.inject(Fault::AcknowledgeFailed, is_ill),
-            Question::Look { .. } => faults.inject(Fault::LookFailed, is_ill),
-            Question::Ask { .. } | Question::Decide(_) | Question::Commit { .. } => false,
-        };
+    pub fn take_effect(&mut self, asked: &Asked, around: &mut Surroundings) -> Answer {
         let input = match &asked.question {
-            Question::Find { ask, .. } if is_away || fails => Input::Found { ask: *ask, found: Err(away()) },
+            Question::Own(action) => return self.own_takes_effect(action, around),
+            Question::Measure { input, ask, partitions } => return Self::measure(*input, *ask, partitions, around),
+            Question::Count if around.fails(Fault::CountFailed) => return Answer::Nothing,
+            Question::Count => return self.read_counts(around),
+            Question::Act(act) => return Self::act(act, around),
+            Question::Attempt { partition, term, key, effect } => {
+                return self.attempt(*partition, *term, key, *effect, around);
+            }
+            Question::Find { ask, .. } if around.fails(Fault::FindFailed) => {
+                Input::Found { ask: *ask, found: Err(away()) }
+            }
             Question::Find { ask, aggregates, claimants, unprepared } => {
-                let counts = self.finding == Some(*ask);
-                let found = self.found(aggregates, claimants, unprepared, counts, store);
+                let counts = self.memory.finding == Some(*ask);
+                let found = self.found(aggregates, claimants, unprepared, counts, around);
                 Input::Found { ask: *ask, found: Ok(found) }
             }
             Question::Ask { ask, messages } => {
-                let failure = |number: &Number| (*number, Failure::LookUp("away".into()));
-                let failures =
-                    messages.iter().filter(|_| faults.inject(Fault::AskFailed, dice.one_in(3))).map(failure).collect();
+                let failed = messages.iter().filter(|_| {
+                    let fails = around.dice.one_in(3);
+                    around.faults.inject(Fault::AskFailed, fails)
+                });
+                let failures = failed.map(|number| (*number, Failure::LookUp("away".into()))).collect();
                 Input::Asked { ask: *ask, failures }
             }
-            Question::Decide(delivery) => {
-                if faults.inject(Fault::SupervisorDied, dice.one_in(400)) {
-                    let (partition, term) = (delivery.partition, self.term(delivery.partition).unwrap_or(0));
-                    Input::SupervisorDied { partition, term }
+            Question::Decide { delivery, term } => {
+                let dies = around.dice.one_in(150);
+                if around.faults.inject(Fault::SupervisorDied, dies) {
+                    Input::SupervisorDied { partition: delivery.partition, term: *term }
                 } else {
-                    Input::Decided(self.decide(delivery))
+                    Input::Decided(self.decide(delivery, *term))
                 }
             }
-            Question::Commit { ask, .. } if is_away => {
-                Input::Committed { ask: *ask, result: Err(CommitError::Unavailable("away".into())) }
-            }
-            Question::Commit { ask, fences, writes, parts } => {
-                let ill = dice.below(30);
-                let result = if faults.inject(Fault::LostBefore, ill == 0) {
-                    Err(CommitError::Unknown("lost before it took effect".into()))
-                } else if faults.inject(Fault::LostAfter, ill == 1) {
-                    let _ = store.commit(fences, writes, now, &mut violations);
-                    Err(CommitError::Unknown("lost after it took effect".into()))
-                } else if faults.inject(Fault::Slow, ill == 2) {
-                    Err(CommitError::Slow("slow".into()))
-                } else if faults.inject(Fault::Unavailable, ill == 3) {
-                    Err(CommitError::Unavailable("away".into()))
-                } else {
-                    store.commit(fences, writes, now, &mut violations)
-                };
-                self.has_committed = result.is_ok();
-                let result = result.map(|mut committed| {
-                    let is_granted = |place: &Option<usize>| {
-                        place.is_none_or(|place| committed.granted.get(place).copied().unwrap_or(false))
-                    };
-                    committed.granted = parts.iter().map(is_granted).collect();
-                    committed
-                });
-                Input::Committed { ask: *ask, result }
-            }
+            Question::Commit { .. } => self.commit_takes_effect(&asked.question, around),
             Question::Compare { ask } => {
-                let rows = if is_away || fails { Err(away()) } else { Ok(store.rows()) };
+                let rows = if around.fails(Fault::CompareFailed) { Err(away()) } else { Ok(around.store.rows()) };
                 Input::Compared { ask: *ask, rows }
             }
             Question::Retoken { ask, held } => {
-                let rows = (!is_away && !fails).then(|| store.retoken(held, dice));
+                let rows = (!around.fails(Fault::RetokenFailed)).then(|| {
+                    let rows = around.store.retoken(held, &mut around.dice);
+                    for row in &rows {
+                        self.add_token(row.partition, row.token);
+                    }
+                    rows
+                });
                 Input::Retokened { ask: *ask, rows }
             }
-            Question::Acknowledge { ask, .. } if is_away || fails => {
-                Input::Acknowledged { ask: *ask, row: Err(away()) }
-            }
             Question::Acknowledge { ask, partition, token, generation } => {
-                Input::Acknowledged { ask: *ask, row: Ok(store.acknowledge(*partition, *token, *generation)) }
+                let fails = around.fails(Fault::AcknowledgeFailed);
+                let takes_effect = !fails || !around.is_away() && around.dice.one_in(2);
+                let row = takes_effect.then(|| around.store.acknowledge(*partition, *token, *generation));
+                Input::Acknowledged { ask: *ask, row: if fails { Err(away()) } else { row.ok_or_else(away) } }
             }
-            Question::Look { ask, .. } if is_away || fails => Input::Due { ask: *ask, due: Vec::new() },
-            Question::Look { ask, partitions, count } => {
-                let of: Vec<PartitionId> = partitions.iter().map(|(partition, _)| *partition).collect();
-                let mut due = Vec::new();
-                for (position, row) in store.due_mail(&of, *count, now) {
-                    let partition = row.letter.hash().home(*count);
-                    let Some((_, term)) = partitions.iter().find(|(of, _)| *of == partition) else { continue };
-                    let mail = Mail { position, attempts: row.attempts, waited: now.saturating_sub(row.since) };
-                    let content = Content::Message(message(&row.letter, Origin::Mail(mail)));
-                    let (number, body) = self.keep(partition, Some(row.letter), false);
-                    body.mail = Some((position, row.attempts));
-                    due.push(Arrival { number, partition, term: *term, content });
-                }
-                Input::Due { ask: *ask, due }
-            }
+            Question::Look { ask, .. } if around.fails(Fault::LookFailed) => Input::Due { ask: *ask, due: Vec::new() },
+            Question::Look { ask, partitions, count } => self.look(*ask, partitions, *count, around),
         };
-        (input, violations)
+        Answer::Lane(input)
+    }
+
+    /// A token is known here before the store knows it.
+    fn add_token(&mut self, partition: PartitionId, token: Option<holdfast_core::epoch::Token>) {
+        let Some(owned) = self.owned.get_mut(&partition) else { return };
+        owned.tokens.extend(token);
+        if let Some(held) = self.held.get_mut(&partition).filter(|held| held.term == owned.term) {
+            held.tokens.extend(token);
+        }
+    }
+
+    fn commit_takes_effect(&mut self, question: &Question, around: &mut Surroundings) -> Input {
+        let Question::Commit { ask, fences, writes, parts } = question else { unreachable!("a commit") };
+        let (ill, now, mut violations) = (around.dice.below(30), around.now, Vec::new());
+        let result = if around.is_away() || around.faults.inject(Fault::Unavailable, ill == 3) {
+            Err(CommitError::Unavailable("away".into()))
+        } else if around.faults.inject(Fault::LostBefore, ill == 0) {
+            Err(CommitError::Unknown("lost before it took effect".into()))
+        } else if around.faults.inject(Fault::LostAfter, ill == 1) {
+            let _ = around.store.commit(fences, writes, now, &mut violations);
+            Err(CommitError::Unknown("lost after it took effect".into()))
+        } else if around.faults.inject(Fault::Slow, ill == 2) {
+            Err(CommitError::Slow("slow".into()))
+        } else {
+            around.store.commit(fences, writes, now, &mut violations)
+        };
+        around.fail_all(violations);
+        self.in_flight.has_happened = result.is_ok();
+        let result = result.map(|mut committed| {
+            let is_granted = |place: &Option<usize>| {
+                place.is_none_or(|place| committed.granted.get(place).copied().unwrap_or(false))
+            };
+            committed.granted = parts.iter().map(is_granted).collect();
+            self.in_flight.heads = committed.heads.clone();
+            committed
+        });
+        Input::Committed { ask: *ask, result }
+    }
+
+    /// What is due in the store: mail and timers arrive, effects are attempted.
+    fn look(&mut self, ask: Ask, partitions: &[(PartitionId, u64)], count: u32, around: &mut Surroundings) -> Input {
+        let now = around.now;
+        let home = |key: &str| {
+            let home = KeyHash::of(key.as_bytes()).home(count);
+            partitions.iter().find(|(partition, _)| *partition == home).copied()
+        };
+        let is_here = |key: &str| home(key).is_some();
+        let mut due = Vec::new();
+        for (position, row) in around.store.due_mail(is_here, now) {
+            let Some((partition, term)) = home(&row.letter.key) else { continue };
+            let waited = (now + around.store.is_ahead).saturating_sub(row.since);
+            let mail = Mail { position, attempts: row.attempts, waited };
+            let content = Content::Message(message(&row.letter, Origin::Mail(mail)));
+            let (number, body) = self.keep(partition, term, Some(row.letter));
+            body.mail = Some((position, row.attempts));
+            due.push(Arrival { number, partition, term, content });
+        }
+        for (key, serial) in around.store.due_timers(is_here, now) {
+            let Some((partition, term)) = home(&key) else { continue };
+            let letter = Letter::firing(key, serial);
+            let content = Content::Message(message(&letter, Origin::Timer { name: "timer".to_owned() }));
+            let (number, body) = self.keep(partition, term, Some(letter));
+            body.firing = Some(serial);
+            due.push(Arrival { number, partition, term, content });
+        }
+        for (key, effect) in around.store.due_effects(is_here, now) {
+            let Some((partition, term)) = home(&key) else { continue };
+            around.ask(self.number, Question::Attempt { partition, term, key, effect });
+        }
+        Input::Due { ask, due }
+    }
+
+    /// An attempt at an effect ends, with an outcome or without.
+    fn attempt(
+        &mut self,
+        partition: PartitionId,
+        term: u64,
+        key: &Arc<str>,
+        effect: u64,
+        around: &mut Surroundings,
+    ) -> Answer {
+        let fails = around.dice.one_in(3);
+        if around.faults.inject(Fault::AttemptFailed, fails) {
+            let after = around.dice.millis(500);
+            around.store.put_off_effect(effect, around.now, after);
+            return Answer::Nothing;
+        }
+        let letter = Letter::end_of(key.clone(), effect);
+        let content = Content::Message(message(&letter, Origin::Effect));
+        let (number, body) = self.keep(partition, term, Some(letter));
+        body.is_end = true;
+        Answer::Lane(Input::Arrived(Arrival { number, partition, term, content }))
+    }
+
+    /// The counts as they are, and what this node will do about them.
+    fn read_counts(&self, around: &Surroundings) -> Answer {
+        let growth = around.store.growth(around.now);
+        let topics = Topics { commands: COMMANDS, outputs: OUTPUTS };
+        let mut acts = growth.next(topics, &around.log.counts(), PRODUCERS_MAX_AGE);
+        if !self.setup.rules.transition_ends_when_consumed {
+            for (topic, counts) in &growth.topics {
+                let old = counts.steps.iter().filter(|step| step.age >= PRODUCERS_MAX_AGE && !step.ended);
+                acts.extend(old.map(|step| Act::End { topic: topic.clone(), count: step.count }));
+            }
+        }
+        Answer::Counts(Arc::new(growth), acts)
+    }
+
+    fn act(act: &Act, around: &mut Surroundings) -> Answer {
+        if around.is_away() {
+            return Answer::Nothing;
+        }
+        let (store, log) = (&mut around.store, &around.log);
+        match act {
+            Act::Note { topic, count } => store.note_count(topic, *count, around.now),
+            Act::Bump { from, count } => store.bump(*from, *count),
+            Act::Measure { topic, count } => {
+                let topic = log.name(topic);
+                let ends = (0..log.count(topic)).map(|n| log.end((topic, PartitionId(n)))).collect();
+                store.note_ends(topic, *count, ends);
+            }
+            Act::End { topic, count } => store.end_transition(topic, *count),
+        }
+        Answer::Nothing
     }
 
     fn found(
@@ -189,25 +226,31 @@ impl Node {
         claimants: &[Number],
         unprepared: &[Number],
         counts: bool,
-        store: &Store,
+        around: &mut Surroundings,
     ) -> Found {
         if counts {
-            self.cold.clear();
+            self.memory.cold.clear();
         }
         let mut found = Found::default();
         for aggregate in aggregates {
-            let state = store.aggregates.get(&aggregate.key).cloned().unwrap_or_default();
-            if counts {
-                self.cold.insert(aggregate.key.clone(), state);
+            let is_ill = around.dice.one_in(400);
+            let waiting = around.store.waiting(&aggregate.key);
+            if around.faults.inject(Fault::Unreadable, is_ill) {
+                found.aggregates.push((Err(Failure::Unreadable("of another build".into())), waiting));
+                continue;
             }
-            found.aggregates.push((Ok(()), store.waiting(&aggregate.key)));
+            let state = around.store.aggregates.get(&aggregate.key).cloned().unwrap_or_default();
+            if counts {
+                self.memory.cold.insert(aggregate.key.clone(), state);
+            }
+            found.aggregates.push((Ok(()), waiting));
         }
         let letter = |number: &Number| self.bodies.get(number).and_then(|body| body.letter.as_ref());
         for number in claimants {
-            let claim = letter(number).and_then(|letter| store.claims.get(&letter.id));
+            let claim = letter(number).and_then(|letter| around.store.claims.get(&letter.id));
             if let Some(is_applied) = claim {
                 // A version that says which answer it was.
-                let answer = Answer::Applied { version: u64::from(*is_applied), reply: bytes::Bytes::new() };
+                let answer = Known::Applied { version: u64::from(*is_applied), reply: bytes::Bytes::new() };
                 found.claims.push((*number, Claimed::Repeat(answer)));
             }
         }
@@ -219,15 +262,46 @@ impl Node {
         found
     }
 
+    /// What a plan writes.
+    pub(super) fn write(&mut self, parts: Vec<Part>) -> (Vec<Write>, Vec<Option<usize>>) {
+        let (mut writes, mut places) = (Vec::new(), Vec::new());
+        for part in parts {
+            places.push(Some(writes.len()));
+            match part {
+                Part::Decided { delivery, messages } => {
+                    let Some(decided) = self.memory.decided.get_mut(&delivery) else {
+                        places.pop();
+                        places.push(None);
+                        continue;
+                    };
+                    let empty = || Write::new(decided.partition, decided.place.1.clone());
+                    let mut write = decided.write.clone().unwrap_or_else(empty);
+                    for number in messages {
+                        let mail = self.bodies.get(&number).and_then(|body| body.mail);
+                        write.removed.extend(mail.map(|(position, _)| position));
+                    }
+                    writes.push(write);
+                }
+                Part::Disposed { message, disposal } => {
+                    writes.extend(self.bodies.get(&message).and_then(|body| dispose(body, disposal)));
+                }
+            }
+        }
+        (writes, places)
+    }
+
     /// What an actor makes of its messages.
-    fn decide(&mut self, delivery: &Delivery) -> Verdict {
-        let key = delivery.aggregate.key.clone();
-        let state = self.actors.get(&(delivery.partition, key.clone())).cloned().unwrap_or_default();
-        let mut write = Write::new(delivery.partition, key.clone());
+    fn decide(&mut self, delivery: &Delivery, term: u64) -> Verdict {
+        let (key, partition) = (delivery.aggregate.key.clone(), delivery.partition);
+        let place = (term, key.clone());
+        let state = self.memory.actors.get(&place).cloned().unwrap_or_default();
+        let mut write = Write::new(partition, key);
         let (mut after, mut decided, mut failed) = (state.clone(), 0, None);
-        let (mut callers, mut refused) = (Vec::new(), None);
+        let (mut callers, mut refused, mut is_changed) = (Vec::new(), None, false);
         for number in &delivery.messages {
-            let Some(Body { letter: Some(letter), mail, is_call, .. }) = self.bodies.get(number) else { break };
+            let Some(Body { letter: Some(letter), mail, is_call, firing, is_end, .. }) = self.bodies.get(number) else {
+                break;
+            };
             let attempts = mail.map_or(0, |(_, attempts)| attempts);
             let fails = match letter.nature {
                 Nature::Poison => true,
@@ -239,13 +313,24 @@ impl Node {
                 break;
             }
             decided += 1;
+            // An event that a later one has passed, the end of an effect that has ended, the firing of a
+            // timer that a message before it has set again.
+            let is_repeat = letter.is_event() && after.iter().any(|id| letter.is_passed_by(*id))
+                || *is_end && after.contains(&letter.id)
+                || firing.is_some() && write.timers.iter().any(|timer| matches!(timer, Timer::Set(_)));
+            write.ended.extend(is_end.then(|| letter.effect()));
+            is_changed |= !is_repeat || *is_end;
+            if is_repeat {
+                continue;
+            }
+            write.timers.extend(firing.map(Timer::Fired));
             let said = match letter.nature {
                 Nature::Rejected => Said::Rejected,
                 Nature::Conditional => Said::AppliedIfGranted,
                 _ => Said::Applied,
             };
             callers.extend(is_call.then_some((*number, said)));
-            write.claims.push((letter.id, said != Said::Rejected));
+            write.claims.extend(letter.is_claimed().then_some((letter.id, said != Said::Rejected)));
             write.is_refused |= letter.nature == Nature::Refused;
             match letter.nature {
                 Nature::Rejected => {}
@@ -253,6 +338,15 @@ impl Node {
                     refused = Some(after.clone());
                     after.push(letter.id);
                     break;
+                }
+                Nature::SetsTimer(after_this) => {
+                    write.timers.retain(|timer| !matches!(timer, Timer::Set(_)));
+                    write.timers.push(Timer::Set(after_this));
+                    after.push(letter.id);
+                }
+                Nature::Intends => {
+                    write.intended.push(letter.id);
+                    after.push(letter.id);
                 }
                 _ => after.push(letter.id),
             }
@@ -262,22 +356,52 @@ impl Node {
         let after_refused = refused.unwrap_or_else(|| after.clone());
         write.applied = Some((version as u64, after[version..].to_vec()));
         write.refused = is_conditional.then(|| after_refused[version..].to_vec());
-        let is_changed = decided > 0;
-        let partition = delivery.partition;
+        let sets = write.timers.iter().any(|timer| matches!(timer, Timer::Set(_)));
+        let timers = if sets { vec!["timer".to_owned()] } else { Vec::new() };
+        let intended = write.intended.clone();
         let write = is_changed.then_some(write);
-        self.decided.insert(
+        self.memory.decided.insert(
             delivery.delivery,
-            Decided { key, partition, after, after_refused, write, callers, has_advanced: false },
+            Decided { place, partition, after, after_refused, write, callers, intended, has_advanced: false },
         );
-        let timers = [Vec::new(), Vec::new()];
         Verdict {
             delivery: delivery.delivery,
             decided,
             is_changed,
             is_conditional,
-            timers,
+            timers: [timers.clone(), timers],
             failed,
             is_unreadable: false,
         }
     }
+}
+
+/// What becomes of a message that no actor has decided.
+fn dispose(body: &Body, disposal: Disposal) -> Option<Write> {
+    let letter = body.letter.as_ref()?;
+    let mut write = Write::new(body.partition, letter.key.clone());
+    let keeps_mail = matches!(disposal, Disposal::Put { .. } | Disposal::Defer { .. });
+    write.removed.extend(body.mail.map(|(position, _)| position).filter(|_| !keeps_mail));
+    write.is_refused = letter.nature == Nature::Refused;
+    match disposal {
+        Disposal::Put { attempts, after, .. } => {
+            write.put = Some((letter.clone(), attempts, after.unwrap_or_default()));
+            write.source = body.source();
+        }
+        Disposal::Defer { attempts, after, .. } => {
+            write.deferred = body.mail.map(|(position, _)| (position, attempts, after));
+        }
+        Disposal::Dead { reason, .. } => {
+            (write.dead, write.source) = (Some(letter.id), body.source());
+            write.is_refused &= reason != DeadLetterReason::UnknownType;
+        }
+        Disposal::Refuse => (write.dead, write.source) = (Some(letter.id), body.source()),
+        Disposal::Unfiled { .. } => {
+            (write.dead, write.source) = (Some(letter.id), body.source());
+            write.is_refused = false;
+        }
+        Disposal::Repeat => write.is_refused = false,
+        Disposal::PutOff { after } => write.timers.extend(body.firing.map(|serial| Timer::PutOff(serial, after))),
+    }
+    Some(write)
 }

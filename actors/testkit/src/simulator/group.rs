@@ -1,0 +1,67 @@
+//! The consumer group of a simulation: it says which node is to take which partition, and is no fence.
+//!
+//! Nodes hear of it late, so two may believe that a partition is theirs. Deliberately absent: sessions; the
+//! world says when a dead node is noticed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_core::PartitionId;
+
+use crate::Dice;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Group {
+    members: BTreeSet<usize>,
+    owners: BTreeMap<PartitionId, usize>,
+    /// What each member was told last.
+    told: BTreeMap<usize, BTreeSet<PartitionId>>,
+}
+
+impl Group {
+    /// A node joins, unless it has.
+    pub fn join(&mut self, node: usize) {
+        self.members.insert(node);
+    }
+
+    /// A node leaves, or its session is over. It hears that it has nothing, if it hears at all.
+    pub fn remove(&mut self, node: usize) {
+        self.members.remove(&node);
+        self.owners.retain(|_, owner| *owner != node);
+    }
+
+    pub fn has(&self, node: usize) -> bool {
+        self.members.contains(&node)
+    }
+
+    pub fn owner(&self, partition: PartitionId) -> Option<usize> {
+        self.owners.get(&partition).copied()
+    }
+
+    /// Gives partitions without an owner to any member.
+    pub fn assign(&mut self, count: u32, dice: &mut Dice) {
+        let members: Vec<usize> = self.members.iter().copied().collect();
+        for partition in (0..count).map(PartitionId) {
+            if !members.is_empty() && !self.owners.contains_key(&partition) {
+                self.owners.insert(partition, members[dice.index(members.len())]);
+            }
+        }
+    }
+
+    /// Moves a partition to a member. Returns whether that changes anything.
+    pub fn give(&mut self, partition: PartitionId, node: usize) -> bool {
+        self.members.contains(&node) && self.owners.insert(partition, node) != Some(node)
+    }
+
+    /// What a node has, if it has not been told.
+    pub fn news(&self, node: usize) -> Option<BTreeSet<PartitionId>> {
+        let has = |(partition, owner): (&PartitionId, &usize)| (*owner == node).then_some(*partition);
+        let assigned: BTreeSet<PartitionId> = self.owners.iter().filter_map(has).collect();
+        let is_known = self.told.get(&node).map_or(assigned.is_empty(), |told| *told == assigned);
+        (!is_known).then_some(assigned)
+    }
+
+    /// A node is told what it has.
+    pub fn told(&mut self, node: usize, assigned: BTreeSet<PartitionId>) {
+        self.told.insert(node, assigned);
+    }
+}
