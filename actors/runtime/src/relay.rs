@@ -7,6 +7,8 @@
 //! What is in flight is bounded in rows and in bytes (I11).
 
 mod stuck;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
