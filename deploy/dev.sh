@@ -12,6 +12,7 @@
 #   deploy/dev.sh faults grow …         partitions grow twice under load from three producers, one of them Kafka's own
 #   deploy/dev.sh simulate --seeds N    a cluster under a seed that decides everything (--seed S --trace repeats one, --shrink shortens it)
 #   deploy/dev.sh simulate --mutants    which broken promise, of which seed, shows that a rule is left out or a step is done wrong
+#   deploy/dev.sh explore --faults N    the model of the lane with as many faults anywhere (the tests: 1; 2 takes minutes)
 #   deploy/dev.sh tools                 only checks and installs what the system lacks
 #
 # HOLDFAST_NO_INSTALL=1 never installs anything, and only says what is missing. HOLDFAST_BREAKING_BASE names the commit
@@ -314,6 +315,11 @@ case $verb in
   simulate)
     ensure_build_tools
     exec cargo run --release --locked --package holdfast-testkit --example simulate -- "$@"
+    ;;
+  explore)
+    ensure_build_tools
+    [[ ${1:-} == --faults && ${2:-} =~ ^[0-9]$ ]] || die 2 "usage: deploy/dev.sh explore --faults N, with N below 10"
+    HOLDFAST_LANE_FAULTS=$2 exec cargo test --release --locked --package holdfast-machine --lib lane_keeps_every_promise -- --nocapture
     ;;
   faults)
     ensure_build_tools

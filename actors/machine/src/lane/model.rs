@@ -1,5 +1,5 @@
 //! A lane, explored exhaustively within bounds: the machine itself, one partition, a few messages of two
-//! aggregates, and one fault.
+//! aggregates, and one fault (more by `deploy/dev.sh explore`).
 //!
 //! The port is the most general one that keeps its contract: what the machine asks is answered at any later
 //! moment and in any order; a commit of unknown outcome has happened, has not, or happens still, unless a new
@@ -217,13 +217,15 @@ const LACKING: &[Letter] = &[letter(A, 0, Kind::Lacking), letter(A, 1, Kind::Pla
 const CALLS: &[Letter] = &[letter(A, 0, Kind::Plain), letter(A, 1, Kind::Call), letter(A, 1, Kind::Call)];
 const BASE: Lane = Lane { letters: MIXED, batch: 4, faults: 1, rules: Rules::SOUND };
 
+/// Explores with one fault, or with as many as `deploy/dev.sh explore` was told.
 #[test]
 fn lane_keeps_every_promise_in_bounds() {
+    let faults = std::env::var("HOLDFAST_LANE_FAULTS").map_or(BASE.faults, |faults| faults.parse().expect("a number"));
     for (name, letters) in
         [("mixed", MIXED), ("poison", POISON), ("flaky", FLAKY), ("lacking", LACKING), ("calls", CALLS)]
     {
         for batch in [1, 4] {
-            let (states, found) = explore(&Lane { letters, batch, ..BASE });
+            let (states, found) = explore(&Lane { letters, batch, faults, ..BASE });
             println!("{name}, batches of {batch}: {states} states");
             assert_eq!(found, None);
         }
