@@ -38,8 +38,11 @@ impl Machine {
                 let is_blocked = slot.is_some_and(|slot| sorting.blocked.contains(&slot)) && !entry.is_read();
                 let is_done = !is_blocked && self.sort(number, &mut batch, &mut sorting, now, actions);
                 if !is_done {
-                    sorting.blocked.extend(slot);
                     sorting.back.push(number);
+                }
+                let keeps_back = |entry: &Entry| matches!(entry.state, State::Late { keeps_back: true });
+                if !is_done || self.backlog.get(number).is_some_and(keeps_back) {
+                    sorting.blocked.extend(slot);
                 }
             }
         }
@@ -268,7 +271,8 @@ impl Machine {
             _ => {}
         }
         if entry.place.is_some() {
-            self.backlog.set(message, State::Late);
+            let keeps_back = !matches!(disposal, Disposal::Put { .. });
+            self.backlog.set(message, State::Late { keeps_back });
             self.late.insert(message, disposal);
         } else {
             batch.plain.dispose(message, disposal, &mut self.backlog);
@@ -313,13 +317,6 @@ impl Machine {
                 is_indexed: !matches!(failure, Failure::Refused(_)),
             },
         };
-        // What comes behind a dead letter goes on, so that is what it stays, whatever is undone: its state
-        // may be readable by then, or its handler succeed.
-        if matches!(disposal, Disposal::Dead { .. })
-            && let Some(message) = self.backlog.get_mut(number).and_then(|entry| entry.message.as_mut())
-        {
-            message.failure = Some(failure);
-        }
         self.dispose(number, disposal, batch);
     }
 

@@ -180,7 +180,7 @@ mod tests {
     fn audit_finds_what_was_broken() {
         let slot = |machine: &Machine| machine.backlog.get(N).unwrap().slot.unwrap();
         assert_eq!(
-            audited(|machine| machine.backlog.get_mut(N).unwrap().state = State::Late),
+            audited(|machine| machine.backlog.get_mut(N).unwrap().state = State::Late { keeps_back: false }),
             ["I3", "I6", "I7"].into()
         );
         assert_eq!(audited(|machine| machine.backlog.set(N, State::Held)), ["I7"].into());

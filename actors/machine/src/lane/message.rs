@@ -186,7 +186,12 @@ pub(super) enum State {
     /// Its offset's turn: what becomes of it is known. It leaves no claim by which it would be recognised if
     /// it were read again, so it is written by the very commit that moves the consumed offset past it; and
     /// something before it in its partition is not done.
-    Late,
+    Late {
+        /// Whether what is behind it waits as well. Behind a dead letter it does: until that is written the
+        /// record may come again, and be applied then, so nothing may have passed it. What queues in the
+        /// mailbox keeps its place there.
+        keeps_back: bool,
+    },
     /// Its partition: that the keys at home there are served, or that it has acknowledged the count in force.
     Held,
 }
@@ -200,14 +205,14 @@ impl State {
             Self::Asking(_) => "Asking",
             Self::Deciding => "Deciding",
             Self::Committing => "Committing",
-            Self::Late => "Late",
+            Self::Late { .. } => "Late",
             Self::Held => "Held",
         }
     }
 
     /// Whether what is behind it in its queue may go on.
     pub const fn is_taken(self) -> bool {
-        matches!(self, Self::LookingUp | Self::Deciding | Self::Committing | Self::Late)
+        matches!(self, Self::LookingUp | Self::Deciding | Self::Committing | Self::Late { keeps_back: false })
     }
 }
 

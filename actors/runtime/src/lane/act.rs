@@ -64,7 +64,7 @@ impl Lane {
         let verdicts = Arc::new(Verdicts::default());
         let mut posts: BTreeMap<PartitionId, Vec<Post>> = BTreeMap::new();
         for wanted in deliveries {
-            let Some(owned) = self.owned.get(&wanted.partition) else { continue };
+            let owned = self.owned.get(&wanted.partition).expect("the machine owns what its shell does");
             let kind = self.env.context.kind(wanted.aggregate.kind).expect("an aggregate id is made from a kind");
             let item = |number: &Number| match &self.bodies.get(number)?.work {
                 Work::Item(item) => Some(item.clone()),
@@ -82,7 +82,7 @@ impl Lane {
             posts.push(Post { delivery: Arc::new(delivery), kind, activation, readers });
         }
         for (partition, deliveries) in posts {
-            let Some(owned) = self.owned.get(&partition) else { continue };
+            let owned = self.owned.get(&partition).expect("the machine owns what its shell does");
             // A supervisor that is gone drops what it is sent, which is missed then.
             let _ = owned.supervisor.send_message(PartitionMessage::Deliver { deliveries });
         }

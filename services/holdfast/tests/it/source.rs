@@ -7,7 +7,7 @@
 /// The code of `source`: comments and the text within quotes are blank, and the block of tests at the end is
 /// cut off.
 pub(crate) fn code(source: &str) -> String {
-    let mut code = blanked(source);
+    let mut code = code_with_tests(source);
     if let Some(at) = code.rfind("#[cfg(test)]\nmod tests {") {
         code.truncate(at);
     }
@@ -15,7 +15,7 @@ pub(crate) fn code(source: &str) -> String {
 }
 
 /// `source` with blanks for comments and for what is within quotes.
-fn blanked(source: &str) -> String {
+pub(crate) fn code_with_tests(source: &str) -> String {
     only(Piece::Code, source)
 }
 

@@ -1,4 +1,5 @@
-//! Comments of the tree: no wider than a reader's window, and without words that name nothing.
+//! Comments of the tree: no wider than a reader's window, and without words that name nothing; and tests with
+//! names that a report has room for.
 //!
 //! The rules are functions over one source, so that each is shown to fail on a planted violation. A comment
 //! counts wherever it stands, text within quotes that looks like one does not; the two words of an expression
@@ -9,10 +10,11 @@ use std::path::Path;
 
 use crate::{
     layout::{sources, workspace},
-    source::{comments, is_name},
+    source::{code_with_tests, comments, is_name},
 };
 
 const COLUMNS_MAX: usize = 110;
+const NAME_MAX: usize = 60;
 
 /// Words that stand for a noun which the reader has to guess.
 const NAMELESS: [&str; 4] = ["whoever", "somebody", "anew", "so many"];
@@ -67,6 +69,22 @@ fn nameless(source: &str) -> Vec<(usize, String)> {
     found
 }
 
+/// The tests of `source` whose names are too long, each with the number of its line.
+fn long_test_names(source: &str) -> Vec<(usize, String)> {
+    let (mut found, mut is_test) = (Vec::new(), false);
+    for (line, number) in code_with_tests(source).lines().zip(1..) {
+        let line = line.trim_start();
+        is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        let Some((_, rest)) = line.split_once("fn ").filter(|_| !line.starts_with("#[")) else { continue };
+        let name = rest.split(|c| !is_name(c)).next().unwrap_or_default();
+        if std::mem::take(&mut is_test) && name.len() > NAME_MAX {
+            let what = format!("the name of the test {name} has {} characters; {NAME_MAX} are enough", name.len());
+            found.push((number, what));
+        }
+    }
+    found
+}
+
 /// What `rule` finds in all sources of the workspace, by file and line.
 fn found_by(rule: fn(&str) -> Vec<(usize, String)>) -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("there");
@@ -98,6 +116,30 @@ fn comments_wrap() {
 fn comments_name_what_they_mean() {
     let found = found_by(nameless);
     assert!(found.is_empty(), "{} comments name nothing:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn names_of_tests_are_short() {
+    let found = found_by(long_test_names);
+    assert!(found.is_empty(), "{} names of tests are too long:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn long_name_of_test_is_found() {
+    let name = "a".repeat(61);
+    for test in [
+        "#[test]\nfn N() {}",
+        "#[tokio::test(start_paused = true)]\nasync fn N() {}",
+        "#[test]\n#[should_panic]\nfn N() {}",
+    ] {
+        let found = long_test_names(&format!("mod tests {{\n{}\n}}", test.replace('N', &name)));
+        assert_eq!(found.len(), 1, "{test}");
+        assert_eq!(found[0].0, test.lines().count() + 1, "{test}");
+        assert_eq!(long_test_names(&test.replace('N', &name[1..])), [], "{test}");
+    }
+    for sound in ["fn N() {}", "#[test]\nfn a() {}\nfn N() {}", "// #[test]\nfn N() {}"] {
+        assert_eq!(long_test_names(&sound.replace('N', &name)), [], "{sound}");
+    }
 }
 
 #[test]
