@@ -71,6 +71,8 @@ pub(crate) enum Nature {
     Flaky(u32),
     /// Its handler fails always.
     Poison,
+    /// What it causes is more than its topic takes, in every other state of its aggregate.
+    TooLarge,
     /// The store refuses its rows.
     Refused,
     /// No aggregate sees it.

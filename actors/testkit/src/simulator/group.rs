@@ -47,9 +47,9 @@ impl Group {
         }
     }
 
-    /// Moves a partition to a member. Returns whether that changes anything.
-    pub fn give(&mut self, partition: PartitionId, node: usize) -> bool {
-        self.members.contains(&node) && self.owners.insert(partition, node) != Some(node)
+    /// Moves a partition to a member.
+    pub fn give(&mut self, partition: PartitionId, node: usize) {
+        self.owners.insert(partition, node);
     }
 
     /// What a node has, if it has not been told.

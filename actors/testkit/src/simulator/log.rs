@@ -92,6 +92,11 @@ impl Log {
         self.topics.keys().flat_map(|topic| (0..self.count(topic)).map(|n| (*topic, PartitionId(n))))
     }
 
+    /// The version up to which an aggregate's events are published.
+    pub fn published(&self, key: &str) -> usize {
+        self.published.get(key).copied().unwrap_or(0)
+    }
+
     /// A row of an outbox arrives. A row may come again, after a failure or from an owner that was.
     pub fn publish(&mut self, partition: PartitionId, events: &Events) -> Option<(&'static str, String)> {
         for (key, version) in events {

@@ -56,6 +56,8 @@ pub(super) struct Node {
     lane: lane::Machine,
     readers: BTreeMap<Input, Reader>,
     pub relay: Relay,
+    /// Rows of mail in one look, at most.
+    mail_max: usize,
     /// The counts as last heard.
     growth: Arc<Growth>,
     /// Who has not heard of them yet.
@@ -112,6 +114,7 @@ impl Node {
             lane: lane::Machine::new(settings, growth.clone()),
             readers: BTreeMap::new(),
             relay: Relay::default(),
+            mail_max: around.dice.pick(&[1, 2, 1_000]),
             growth,
             unheard: BTreeSet::new(),
             counted_at: around.now,
@@ -185,9 +188,22 @@ impl Node {
     /// Is told something.
     pub fn hear(&mut self, answer: Answer, around: &mut Surroundings) {
         match answer {
-            Answer::Lane(input) => self.tell_lane(input, around),
+            Answer::Lane(mut input) => {
+                // Whatever arrives is numbered as it does.
+                match &mut input {
+                    lane::Input::Due { due, .. } => due.iter_mut().for_each(|arrival| self.number_again(arrival)),
+                    lane::Input::Arrived(arrival) => self.number_again(arrival),
+                    _ => {}
+                }
+                self.tell_lane(input, around);
+            }
             Answer::Takers(input) => self.tell_takers(input, around),
-            Answer::Gate(input, happened) => self.tell_gate(input, happened, around),
+            Answer::Gate(input, term, happened) => {
+                // Of an earlier reader nothing is waited for any more.
+                if self.readers.get(&input).is_some_and(|reader| reader.term == term) {
+                    self.tell_gate(input, happened, around);
+                }
+            }
             Answer::Counts(growth, acts) => {
                 self.is_counting = false;
                 self.growth = growth;
@@ -196,7 +212,8 @@ impl Node {
                     around.ask(self.number, Question::Act(act));
                 }
             }
-            Answer::Nothing => self.is_counting = false,
+            Answer::NotCounted => self.is_counting = false,
+            Answer::Nothing => {}
         }
     }
 
@@ -307,6 +324,13 @@ impl Node {
             at_least: 0,
         };
         (number, self.bodies.entry(number).insert_entry(body).into_mut())
+    }
+
+    fn number_again(&mut self, arrival: &mut Arrival) {
+        self.numbers += 1;
+        let number = Number(self.numbers);
+        let body = self.bodies.remove(&std::mem::replace(&mut arrival.number, number));
+        self.bodies.extend(body.map(|body| (number, body)));
     }
 
     /// A call arrives; a node that does not serve the partition answers that it is not the owner.

@@ -80,6 +80,7 @@ pub(super) enum Question {
     /// What a gate asks.
     Measure {
         input: Input,
+        term: u64,
         ask: Ask,
         partitions: Vec<PartitionId>,
     },
@@ -94,7 +95,10 @@ pub(super) enum Question {
 pub(super) enum Answer {
     Lane(lane::Input),
     Takers(ownership::Input),
-    Gate(Input, gate::Input),
+    /// Of the reader that began under this ownership.
+    Gate(Input, u64, gate::Input),
     Counts(Arc<Growth>, Vec<Act>),
+    /// The counts could not be read.
+    NotCounted,
     Nothing,
 }

@@ -128,7 +128,7 @@ pub(super) struct Store {
     marks: BTreeMap<Input, u32>,
     generations: BTreeMap<Generation, u32>,
     acknowledged: BTreeMap<(PartitionId, Generation), u64>,
-    /// Rows of the outbox, one for each commit.
+    /// Rows of the outbox, one for each event; that of an acknowledgement has none.
     outbox: BTreeMap<(PartitionId, u64), Events>,
 }
 
@@ -194,13 +194,13 @@ impl Store {
         self.mailbox.values().filter(|row| &*row.letter.key == key).count() as u64
     }
 
-    /// The mail of mailboxes whose head is due, each from its head on.
-    pub fn due_mail(&self, is_here: impl Fn(&str) -> bool, now: Duration) -> Vec<(i64, Row)> {
+    /// The mail of mailboxes whose head is due, each from its head on, up to a limit.
+    pub fn due_mail(&self, is_here: impl Fn(&str) -> bool, limit: usize, now: Duration) -> Vec<(i64, Row)> {
         let mut heads: BTreeMap<&str, bool> = BTreeMap::new();
         let mut due = Vec::new();
         for (position, row) in &self.mailbox {
             let is_due = *heads.entry(&row.letter.key).or_insert(row.due <= now + self.is_ahead);
-            if is_due && is_here(&row.letter.key) {
+            if is_due && is_here(&row.letter.key) && due.len() < limit {
                 due.push((*position, row.clone()));
             }
         }
@@ -252,10 +252,11 @@ impl Store {
         for fence in &held {
             let row = self.rows.get_mut(&fence.partition).expect("a partition of the topic");
             row.batch = fence.number;
-            row.outbox_head += 1;
             row.outbox_cursor = row.outbox_cursor.max(fence.cursor.unwrap_or(0));
-            let events = events.remove(&fence.partition).unwrap_or_default();
-            self.outbox.insert((fence.partition, row.outbox_head), events);
+            for event in events.remove(&fence.partition).unwrap_or_default() {
+                row.outbox_head += 1;
+                self.outbox.insert((fence.partition, row.outbox_head), vec![event]);
+            }
             for (topic, next) in &fence.consumed {
                 row.consumed.retain(|(name, _)| *name != **topic);
                 row.consumed.push((topic.to_string(), *next));
@@ -369,6 +370,11 @@ impl Store {
         }
     }
 
+    /// Whether an effect was ever intended.
+    pub fn has_intended(&self, key: &str, effect: u64) -> bool {
+        self.aggregates.get(key).is_some_and(|applied| applied.contains(&effect))
+    }
+
     /// An effect that failed is attempted again.
     pub fn put_off_effect(&mut self, effect: u64, now: Duration, after: Duration) {
         if let Some((_, due)) = self.effects.get_mut(&effect) {
@@ -388,6 +394,19 @@ impl Store {
                 let records: Vec<u64> = applied.iter().copied().filter(|id| sent.contains(id)).collect();
                 if let Some([later, earlier]) = records.windows(2).find(|pair| pair[0] > pair[1]) {
                     return Some(("I3", format!("{key} has applied {later} before {earlier}")));
+                }
+            }
+            let times = of(topic).map(|letter| letter.id).fold(BTreeMap::new(), |mut times, id| {
+                *times.entry(id).or_insert(0) += 1;
+                times
+            });
+            for (key, applied) in &self.aggregates {
+                let is_twice = |id: &&u64| times.get(*id) == Some(&1) && self.dead.contains(*id);
+                if let Some(id) = applied.iter().find(is_twice) {
+                    return Some(("I2", format!("{id} is applied to {key}, and a dead letter")));
+                }
+                if log.published(key) != applied.len() {
+                    return Some(("I8", format!("{key} is published up to {}", log.published(key))));
                 }
             }
             let mut open = of(topic).filter(|letter| !letter.nature.is_ignored() && !self.is_ended(letter));

@@ -121,7 +121,7 @@ fn check_pairs(coverage: &Coverage) {
 
 /// Nodes have died before and after everything that machines say is to be done.
 fn check_deaths(coverage: &Coverage) {
-    for (of, file) in [("lane", "lane/interface.rs"), ("takers", "ownership/interface.rs")] {
+    for (of, file) in [("lane", "lane/interface.rs"), ("takers", "ownership/interface.rs"), ("gate", "gate.rs")] {
         for action in variants(file, "Action") {
             let seen = |death| coverage.deaths.contains(&(of, action.clone(), death));
             // A node leaves once, and nothing follows.

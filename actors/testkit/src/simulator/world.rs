@@ -141,9 +141,7 @@ impl World {
                 node.is_alive = false;
                 self.around.group.remove(node.number);
             }
-            if !node.is_alive {
-                self.lost_rows.extend(node.relay.flights().filter(|(_, rows)| !rows.is_empty()));
-            }
+            self.lost_rows.extend(node.relay.flights(node.is_alive));
         }
         if self.alive().is_empty() {
             self.start_node();
@@ -172,9 +170,14 @@ impl World {
         self.nodes.iter().filter(is_awake).flat_map(of).collect()
     }
 
+    /// What those of them have that are not cut off.
+    fn of_connected<T>(&self, of: impl Fn(&Node) -> Vec<T>) -> Vec<(usize, T)> {
+        self.of_awake(|node| if node.is_connected(self.around.now) { of(node) } else { Vec::new() })
+    }
+
     /// A reader of a node reads on.
     fn fetch(&mut self) -> bool {
-        let readable = self.of_awake(|node| node.readable(&self.around.log));
+        let readable = self.of_connected(|node| node.readable(&self.around.log));
         let Some((node, input)) = self.any_of(&readable) else { return false };
         self.nodes[node].fetch(input, &mut self.around);
         self.turn_mostly(node);
@@ -183,7 +186,7 @@ impl World {
 
     /// A relay goes on.
     fn relay(&mut self) -> bool {
-        let busy = self.of_awake(|node| node.relay.busy());
+        let busy = self.of_connected(|node| node.relay.busy());
         let Some((node, partition)) = self.any_of(&busy) else { return false };
         self.nodes[node].publish_on(partition, &mut self.around);
         true
@@ -225,7 +228,9 @@ impl World {
         let now = self.around.now;
         let is_open = |asked: &Asked| {
             let node = &self.nodes[asked.node];
-            let hangs = self.around.faults.are_on && asked.hangs_until.max(node.cut_off_until) > now;
+            let is_local = matches!(asked.question, Question::Decide { .. } | Question::Attempt { .. });
+            let cut_off_until = if is_local { Duration::ZERO } else { node.cut_off_until };
+            let hangs = self.around.faults.are_on && asked.hangs_until.max(cut_off_until) > now;
             !hangs && (asked.answer.is_none() || !node.is_alive || node.is_awake(now))
         };
         let open: Vec<usize> = (0..self.around.asked.len()).filter(|at| is_open(&self.around.asked[*at])).collect();
@@ -316,6 +321,6 @@ const fn is_numbered(answer: &Answer) -> bool {
             !matches!(input, Input::Decided(_) | Input::Due { .. } | Input::Arrived(_) | Input::SupervisorDied { .. })
         }
         Answer::Takers(_) | Answer::Gate(..) => true,
-        Answer::Counts(..) | Answer::Nothing => false,
+        Answer::Counts(..) | Answer::NotCounted | Answer::Nothing => false,
     }
 }

@@ -38,8 +38,10 @@ impl Node {
     pub fn take_effect(&mut self, asked: &Asked, around: &mut Surroundings) -> Answer {
         let input = match &asked.question {
             Question::Own(action) => return self.own_takes_effect(action, around),
-            Question::Measure { input, ask, partitions } => return Self::measure(*input, *ask, partitions, around),
-            Question::Count if around.fails(Fault::CountFailed) => return Answer::Nothing,
+            Question::Measure { input, term, ask, partitions } => {
+                return Self::measure(*input, *term, *ask, partitions, around);
+            }
+            Question::Count if around.fails(Fault::CountFailed) => return Answer::NotCounted,
             Question::Count => return self.read_counts(around),
             Question::Act(act) => return Self::act(act, around),
             Question::Attempt { partition, term, key, effect } => {
@@ -75,14 +77,13 @@ impl Node {
                 Input::Compared { ask: *ask, rows }
             }
             Question::Retoken { ask, held } => {
-                let rows = (!around.fails(Fault::RetokenFailed)).then(|| {
-                    let rows = around.store.retoken(held, &mut around.dice);
-                    for row in &rows {
-                        self.add_token(row.partition, row.token);
-                    }
-                    rows
-                });
-                Input::Retokened { ask: *ask, rows }
+                let fails = around.fails(Fault::RetokenFailed);
+                let takes_effect = !fails || !around.is_away() && around.dice.one_in(2);
+                let rows = takes_effect.then(|| around.store.retoken(held, &mut around.dice));
+                for row in rows.iter().flatten() {
+                    self.add_token(row.partition, row.token);
+                }
+                Input::Retokened { ask: *ask, rows: rows.filter(|_| !fails) }
             }
             Question::Acknowledge { ask, partition, token, generation } => {
                 let fails = around.fails(Fault::AcknowledgeFailed);
@@ -142,7 +143,7 @@ impl Node {
         };
         let is_here = |key: &str| home(key).is_some();
         let mut due = Vec::new();
-        for (position, row) in around.store.due_mail(is_here, now) {
+        for (position, row) in around.store.due_mail(is_here, self.mail_max, now) {
             let Some((partition, term)) = home(&row.letter.key) else { continue };
             let waited = (now + around.store.is_ahead).saturating_sub(row.since);
             let mail = Mail { position, attempts: row.attempts, waited };
@@ -175,6 +176,9 @@ impl Node {
         effect: u64,
         around: &mut Surroundings,
     ) -> Answer {
+        if !around.store.has_intended(key, effect) {
+            around.fail("I1", format!("{effect} is attempted for {key}, and not intended"));
+        }
         let fails = around.dice.one_in(3);
         if around.faults.inject(Fault::AttemptFailed, fails) {
             let after = around.dice.millis(500);
@@ -310,6 +314,10 @@ impl Node {
             };
             if fails {
                 failed = Some(Failure::Handler("it fails".into()));
+                break;
+            }
+            if letter.nature == Nature::TooLarge && after.len() % 2 == 1 {
+                failed = Some(Failure::TooLarge("more than its topic takes".into()));
                 break;
             }
             decided += 1;

@@ -157,6 +157,8 @@ pub(super) enum Order {
 /// Reads one input of one partition, behind its gate.
 #[derive(Clone, Debug)]
 pub(super) struct Reader {
+    /// The ownership under which it reads.
+    pub term: u64,
     pub gate: gate::Machine,
     /// The offset of the next record.
     pub next: u64,

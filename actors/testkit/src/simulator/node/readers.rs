@@ -18,15 +18,16 @@ use super::{
 };
 use crate::simulator::{
     Fault, Nature,
+    coverage::Death,
     log::{Input, Log, SALES},
     question::{Answer, Question},
     surroundings::Surroundings,
 };
 
 impl Node {
-    pub(super) fn begin_reading(&mut self, input: Input, next: u64) {
+    pub(super) fn begin_reading(&mut self, input: Input, term: u64, next: u64) {
         let gate = Machine::new(input.0.into(), input.1, self.setup.rules);
-        self.readers.insert(input, Reader { gate, next, waits: false });
+        self.readers.insert(input, Reader { term, gate, next, waits: false });
     }
 
     /// What can be read on: there is a record, and room for it.
@@ -61,20 +62,30 @@ impl Node {
 
     pub(super) fn tell_gate(&mut self, input: Input, happened: Happened, around: &mut Surroundings) {
         let now = self.clock.now(around.now);
-        let Some(reader) = self.readers.get_mut(&input) else { return };
+        let Some(reader) = self.readers.get_mut(&input).filter(|_| self.is_alive) else { return };
+        let term = reader.term;
         around.journal.note(format_args!("gate of {input:?} at node {}: {happened:?}", self.number));
         around.coverage.met_gate(reader.gate.state(), &happened);
         let mut actions = Vec::new();
         reader.gate.handle(happened, now, &mut actions);
         around.journal.note(format_args!("-> {actions:?}"));
         for action in actions {
+            let death = around.death(self.number, "gate", &action);
+            if death == Some(Death::Before) {
+                self.is_alive = false;
+                return;
+            }
             match action {
                 Action::Measure { ask, partitions } => {
-                    around.ask(self.number, Question::Measure { input, ask, partitions });
+                    around.ask(self.number, Question::Measure { input, term, ask, partitions });
                 }
                 Action::HurryCounts => self.wants_counts = true,
                 Action::Pass => self.hand_on(input, around),
                 Action::Report(_) => {}
+            }
+            if death.is_some() {
+                self.is_alive = false;
+                return;
             }
         }
     }
@@ -121,13 +132,19 @@ impl Node {
     }
 
     /// The ends of partitions are read, or can't be.
-    pub(super) fn measure(input: Input, ask: Ask, partitions: &[PartitionId], around: &mut Surroundings) -> Answer {
+    pub(super) fn measure(
+        input: Input,
+        term: u64,
+        ask: Ask,
+        partitions: &[PartitionId],
+        around: &mut Surroundings,
+    ) -> Answer {
         let fails = around.dice.one_in(20);
         let ends = if around.faults.inject(Fault::MeasureFailed, fails) {
             Err(LogError::Unavailable("away".into()))
         } else {
             Ok(partitions.iter().map(|partition| around.log.end((input.0, *partition))).collect())
         };
-        Answer::Gate(input, Happened::Measured { ask, ends })
+        Answer::Gate(input, term, Happened::Measured { ask, ends })
     }
 }

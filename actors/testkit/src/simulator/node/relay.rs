@@ -33,6 +33,8 @@ struct Line {
 #[derive(Clone, Debug, Default)]
 pub(in crate::simulator) struct Relay {
     lines: BTreeMap<PartitionId, Line>,
+    /// What is under way of partitions that it has let go of.
+    left: Vec<Flight>,
 }
 
 impl Relay {
@@ -40,7 +42,9 @@ impl Relay {
     pub fn own(&mut self, partition: PartitionId, term: u64, token: Token, cursor: u64, head: u64) -> Option<Ask> {
         let flight = VecDeque::new();
         let line = Line { term, token, sent: cursor, published: cursor, stored: cursor, head, flight, finish: None };
-        self.lines.insert(partition, line)?.finish
+        let before = self.lines.insert(partition, line)?;
+        self.left.push((partition, before.flight));
+        before.finish
     }
 
     fn line(&mut self, partition: PartitionId, term: u64) -> Option<&mut Line> {
@@ -63,7 +67,9 @@ impl Relay {
     /// Lets go of a partition; returns the hand-over that waited for its end.
     pub fn drop(&mut self, partition: PartitionId, term: u64) -> Option<Ask> {
         self.line(partition, term)?;
-        self.lines.remove(&partition)?.finish
+        let line = self.lines.remove(&partition)?;
+        self.left.push((partition, line.flight));
+        line.finish
     }
 
     /// Tells a hand-over once everything up to `head` is published. Returns whether that will be.
@@ -84,9 +90,15 @@ impl Relay {
         self.lines.iter().filter(|(_, line)| is_busy(line)).map(|(partition, _)| *partition).collect()
     }
 
-    /// What is under way when a node dies.
-    pub fn flights(&mut self) -> impl Iterator<Item = Flight> {
-        std::mem::take(&mut self.lines).into_iter().map(|(partition, line)| (partition, line.flight))
+    /// What is under way and waited for no more: of partitions that it has let go of, and of all once it is
+    /// not alive.
+    pub fn flights(&mut self, is_alive: bool) -> Vec<Flight> {
+        let mut left = std::mem::take(&mut self.left);
+        if !is_alive {
+            left.extend(std::mem::take(&mut self.lines).into_iter().map(|(partition, line)| (partition, line.flight)));
+        }
+        left.retain(|(_, rows)| !rows.is_empty());
+        left
     }
 
     /// Something of a partition goes on: a row is sent, or arrives, or the cursor is stored. Returns the

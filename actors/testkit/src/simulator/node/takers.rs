@@ -30,6 +30,9 @@ impl Node {
     }
 
     pub fn tell_takers(&mut self, input: Input, around: &mut Surroundings) {
+        if !self.is_alive {
+            return;
+        }
         let now = self.clock.now(around.now);
         around.journal.note(format_args!("takers of node {} at {now:?}: {input:?}", self.number));
         around.coverage.met_takers(self.takers.phases(), &input);
@@ -70,7 +73,7 @@ impl Node {
                     outbox_head: row.outbox_head,
                 })));
                 for topic in [log::COMMANDS, log::SALES] {
-                    self.begin_reading((topic, partition), row.next_offset(topic).unwrap_or(0));
+                    self.begin_reading((topic, partition), term, row.next_offset(topic).unwrap_or(0));
                 }
             }
             Action::Renew { partition, term, until } => {

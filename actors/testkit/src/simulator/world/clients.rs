@@ -160,6 +160,7 @@ fn any_nature(dice: &mut Dice) -> Nature {
         14 => Nature::Ignored,
         15..=17 => Nature::SetsTimer(dice.millis(2_000)),
         18..=19 => Nature::Intends,
+        20 => Nature::TooLarge,
         _ => Nature::Plain,
     }
 }

@@ -12,7 +12,6 @@ use super::{FIRST, World};
 use crate::simulator::{
     Fault, Letter, Nature, PRODUCERS_MAX_AGE,
     log::{COMMANDS, SALES},
-    node::Node,
 };
 
 /// Nodes that live, at most.
@@ -32,8 +31,9 @@ impl World {
         let what = if self.habits.is_contended { [0, 0, 0, 6, 8, 9, 10, 10][(what % 8) as usize] } else { what };
         match what {
             0..=3 => {
-                let moves = around.group.owner(partition) != Some(node);
-                if around.faults.inject(Fault::Moved, moves) && around.group.give(partition, node) {
+                let moves = around.group.has(node) && around.group.owner(partition) != Some(node);
+                if around.faults.inject(Fault::Moved, moves) {
+                    around.group.give(partition, node);
                     around.journal.note(format_args!("{partition} is moved to node {node}"));
                 }
             }
@@ -94,9 +94,9 @@ impl World {
     pub(super) fn assign(&mut self) -> bool {
         for node in 0..self.nodes.len() {
             let is_member = self.around.group.has(node);
-            let is_heard = self.nodes[node].is_connected(self.around.now);
+            let (is_heard, is_long) = (self.nodes[node].is_connected(self.around.now), self.around.dice.one_in(3));
             if is_member && !self.nodes[node].is_alive
-                || !is_heard && self.around.faults.inject(Fault::Expelled, is_member)
+                || !is_heard && is_long && self.around.faults.inject(Fault::Expelled, is_member)
             {
                 self.around.journal.note(format_args!("the group notices that node {node} is gone"));
                 self.around.group.remove(node);
@@ -106,9 +106,7 @@ impl World {
         }
         let count = self.around.log.count(COMMANDS);
         self.around.group.assign(count, &mut self.around.dice);
-        let hears = |node: &Node| node.is_connected(self.around.now);
-        let news = |node: &Node| self.around.group.news(node.number).filter(|_| hears(node));
-        let told = self.of_awake(|node| news(node).into_iter().collect());
+        let told = self.of_connected(|node| self.around.group.news(node.number).into_iter().collect());
         let Some((node, assigned)) = self.any_of(&told) else { return false };
         self.around.group.told(node, assigned.clone());
         self.nodes[node].tell_takers(Input::Assigned(assigned), &mut self.around);
