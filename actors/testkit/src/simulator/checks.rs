@@ -19,6 +19,7 @@ impl World {
         self.around.log.inputs().all(is_read)
             && !self.around.asked.iter().any(is_deciding)
             && self.around.store.is_done()
+            && self.around.store.unsettled(&self.around.log).is_none()
             && self.alive().into_iter().all(|node| self.nodes[node].waits_for_nothing())
     }
 
@@ -44,7 +45,8 @@ impl World {
                 let (consumed, end) = (self.around.store.next_offset(input), self.around.log.end(input));
                 format!("{input:?}: {consumed} of {end}")
             });
-            let left: Vec<String> = offsets.chain(self.around.store.left_over()).collect();
+            let unsettled = self.around.store.unsettled(&self.around.log);
+            let left: Vec<String> = offsets.chain(self.around.store.left_over()).chain(unsettled).collect();
             let waiting: Vec<String> = self.alive().into_iter().map(|node| self.nodes[node].left_over()).collect();
             return self.around.fail("I8", format!("not done: {left:?}; {waiting:?}"));
         }

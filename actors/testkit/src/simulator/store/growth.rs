@@ -10,7 +10,7 @@ use holdfast_core::{
     growth::{Counts, Growth, Step},
 };
 
-use super::Store;
+use super::{COMMANDS, Log, Store};
 
 /// A growth of a topic, and when it was noticed.
 pub(super) type Noticed = (Step, Duration);
@@ -77,6 +77,24 @@ impl Store {
         if let Some(step) = self.step(topic, count) {
             step.ended = true;
         }
+    }
+
+    /// What is not done about counts: a growth that is not noticed, in force, acknowledged or over.
+    pub fn unsettled(&self, log: &Log) -> Option<String> {
+        for (topic, (first, steps)) in &self.topics {
+            if steps.last().map_or(*first, |(step, _)| step.count) != log.count(topic) {
+                return Some(format!("{topic} has {} partitions, and that is not noted", log.count(topic)));
+            }
+            if let Some((step, _)) = steps.iter().find(|(step, _)| !step.ended) {
+                return Some(format!("{topic} is in transition: {step:?}"));
+            }
+        }
+        let (generation, count) = self.generations.last_key_value()?;
+        if *count != log.count(COMMANDS) {
+            return Some(format!("{count} partitions are in force, and {COMMANDS} has {}", log.count(COMMANDS)));
+        }
+        let is_behind = |partition: &&PartitionId| !self.acknowledged.contains_key(&(**partition, *generation));
+        self.rows.keys().find(is_behind).map(|partition| format!("{partition} has not acknowledged {generation:?}"))
     }
 
     pub fn growth(&self, now: Duration) -> Growth {

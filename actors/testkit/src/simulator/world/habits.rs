@@ -103,6 +103,7 @@ impl Habits {
     /// Nothing new comes, and all of it comes to its end.
     pub fn at_the_end() -> Self {
         let weights = vec![
+            (Happening::Grow, 2),
             (Happening::Assign, 4),
             (Happening::ArriveLate, 2),
             (Happening::Fetch, 25),
