@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn the_benchmark_is_four_padded_commands_an_order_with_unique_ids() {
+    fn benchmark_has_four_padded_commands_an_order_with_unique_ids() {
         let all: Vec<Planned> = Mix::benchmark(12_000, 1).windows().flatten().collect();
         assert_eq!(all.len(), 48_000);
         assert!(all.iter().all(|record| record.value.len() == 200 && record.expect == Expect::Event));
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_flash_sale_all_but_every_nth_order_want_the_hot_sku_and_in_its_control_none_does() {
+    fn hot_sku_goes_to_all_but_nth_sale_orders_and_no_control_order() {
         let sale = Mix::flash_sale(1_200, 6, 1);
         let wants = |mix: &Mix| {
             let adds = mix.windows().flatten().filter(|record| record.r#type.ends_with("AddItem"));

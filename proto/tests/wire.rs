@@ -48,7 +48,7 @@ fn binary_fields_of_a_newer_producer_are_skipped() {
 }
 
 #[test]
-fn json_is_canonical_and_takes_both_spellings_of_names_and_numbers() {
+fn json_is_canonical_and_reads_both_name_and_number_spellings() {
     let add = orders::AddItem { order_id: "o".to_owned(), sku: "A-1".to_owned(), quantity: 3 };
     let written = serde_json::to_string(&add).expect("writes");
     assert_eq!(written, r#"{"orderId":"o","sku":"A-1","quantity":"3"}"#);

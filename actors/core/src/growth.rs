@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_waits_for_every_lower_one_that_is_congruent_by_the_oldest_count_in_transition() {
+    fn partition_waits_for_lower_ones_congruent_by_oldest_count() {
         let twice = growth(2, vec![step(4), step(8)], &[2]);
         assert_eq!(twice.ancestors(COMMANDS, PartitionId(7)), ids(&[1, 3, 5]));
         assert_eq!(twice.ancestors(COMMANDS, PartitionId(3)), ids(&[1]));
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn past_an_end_means_committed_up_to_it_and_an_empty_partition_is_past() {
+    fn partition_is_past_an_end_if_empty_or_committed_up_to_it() {
         let mut growth = growth(2, vec![step(4)], &[2]);
         growth.rows = vec![row(0, &[(COMMANDS, 5)], 0), row(1, &[], 0)];
         let ends = |p0, p1| [(PartitionId(0), p0), (PartitionId(1), p1)];
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_home_serves_once_each_earlier_home_has_acknowledged_and_published() {
+    fn new_home_serves_once_earlier_homes_acknowledge_and_publish() {
         let mut growth = growth(1, vec![step(2), step(4)], &[1, 2, 4]);
         growth.rows = vec![row(0, &[], 10), row(1, &[], 3)];
         let (g2, g3) = (Generation(2), Generation(3));
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_count_that_is_no_multiple_a_home_waits_for_all_earlier_ones() {
+    fn home_waits_for_all_earlier_ones_if_count_is_no_multiple() {
         let mut growth = growth(4, vec![step(6)], &[4, 6]);
         growth.rows = (0..4).map(|partition| row(partition, &[], 0)).collect();
         let g2 = Generation(2);
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_topics_transition_waits_for_the_marks_of_its_own_relays() {
+    fn foreign_topic_transition_waits_for_marks_of_its_own_relays() {
         let mut growth = growth(2, vec![], &[2]);
         let marked = |list: &[u32]| Step { age: AGE, marked: ids(list).into_iter().collect(), ..step(4) };
         for (marks, is_over) in [(&[][..], false), (&[1], false), (&[0, 1], true)] {

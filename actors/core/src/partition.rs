@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_stays_or_moves_to_a_congruent_partition_when_the_count_is_multiplied() {
+    fn multiplied_count_keeps_each_key_in_a_congruent_partition() {
         for n in 0..500_u32 {
             let hash = KeyHash::of(n.to_string().as_bytes());
             assert_eq!(hash.home(36).0 % 12, hash.home(12).0);

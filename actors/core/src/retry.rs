@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spent_budget_gives_no_further_wait_and_waits_never_exceed_the_maximum() {
+    fn spent_budget_gives_no_wait_and_waits_never_exceed_maximum() {
         let policy = RetryPolicy { budget: 4, base: Duration::from_millis(100), max: Duration::from_millis(300) };
         let waits: Vec<_> = (1..=5).map(|n| policy.wait_after(n).map(|d| d.as_millis())).collect();
         assert_eq!(waits, [Some(100), Some(200), Some(300), None, None]);

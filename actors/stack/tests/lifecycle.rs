@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     let mut trials = trials![
         a_temporary_stack_serves_and_leaves_nothing,
         two_stacks_live_side_by_side_and_a_dropped_one_is_gone,
-        a_kept_directory_keeps_ports_and_credentials_and_has_one_owner,
+        kept_directory_has_one_owner_and_keeps_ports_and_credentials,
         killed_servers_come_back_on_their_ports,
         a_port_that_was_asked_for_and_is_taken_is_an_error,
         a_server_that_ends_by_itself_is_reported_with_its_log,
@@ -125,7 +125,7 @@ async fn two_stacks_live_side_by_side_and_a_dropped_one_is_gone() {
     assert_serves(&two);
 }
 
-async fn a_kept_directory_keeps_ports_and_credentials_and_has_one_owner() {
+async fn kept_directory_has_one_owner_and_keeps_ports_and_credentials() {
     let dir = kept_dir();
     let stack = Stack::start(kept_in(dir.path())).await.unwrap();
     let (brokers, url) = (stack.brokers().to_owned(), stack.postgres_url("postgres"));

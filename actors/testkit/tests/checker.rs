@@ -359,7 +359,7 @@ async fn i7_a_dead_letter_without_its_record_or_with_other_bytes() {
 }
 
 #[tokio::test]
-async fn i7_another_body_under_a_known_id_is_no_repeat_and_what_waits_is_no_loss() {
+async fn i7_known_id_with_other_body_is_no_repeat_and_mail_is_no_loss() {
     let (world, _) = World::run().await;
     let record = world.log.all_records("t.commands").into_iter().find(|record| record.offset == 3).unwrap();
     let id = Message::decode(&record).unwrap().id;
@@ -383,7 +383,7 @@ async fn i7_another_body_under_a_known_id_is_no_repeat_and_what_waits_is_no_loss
 }
 
 #[tokio::test]
-async fn i7_events_of_another_context_count_as_applied_by_their_sequence() {
+async fn i7_foreign_events_count_as_applied_by_their_sequence() {
     let (world, _) = World::run().await;
     world.log.create_topic("other.events", PARTITIONS);
     world.append("other.events", "a", headers(Uuid::now_v7(), "a", Some(7), None));

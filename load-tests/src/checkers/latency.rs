@@ -95,7 +95,7 @@ mod tests {
     use super::percentiles;
 
     #[test]
-    fn the_hundredth_slowest_of_a_hundred_is_beyond_p99_and_is_the_maximum() {
+    fn slowest_of_a_hundred_is_beyond_p99_and_is_the_maximum() {
         let found = percentiles((1..=99).chain([5_000]));
         assert_eq!((found.count, found.p50_ms, found.p99_ms), (100, 50, 99));
         assert!((5_000..5_010).contains(&found.max_ms), "{}", found.max_ms);

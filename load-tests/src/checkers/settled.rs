@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_not_published_not_answered_or_cannot_be_seen_is_left_over() {
+    fn unpublished_waiting_unanswered_or_unseen_work_is_left_over() {
         assert!(!Backlog { unpublished: 1, ..Backlog::default() }.is_empty());
         assert!(!Backlog { waiting: 1, ..Backlog::default() }.is_empty());
         assert!(!Backlog { calls: 1, ..Backlog::default() }.is_empty());

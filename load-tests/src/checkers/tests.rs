@@ -297,7 +297,7 @@ fn two_claims_of_one_message_double_it() {
 }
 
 #[test]
-fn two_dead_letters_of_one_record_double_it_and_the_same_letter_twice_does_not() {
+fn two_dead_letters_double_a_record_and_one_read_twice_does_not() {
     let again = found(|world| {
         let letter = world.evidence.orders.dead[0].clone();
         world.evidence.orders.dead.push(letter);
@@ -397,7 +397,7 @@ fn events_of_one_order_in_two_partitions_are_out_of_order() {
 }
 
 #[test]
-fn where_partitions_have_grown_an_order_may_move_to_one_that_its_own_was_split_into() {
+fn order_moves_after_growth_only_to_a_split_of_its_partition() {
     let moved = |to: i32| {
         found(|world| {
             world.evidence.orders.grown_from = Some(4);
@@ -468,7 +468,7 @@ fn a_cursor_behind_its_head_is_undrained() {
 }
 
 #[test]
-fn an_offset_behind_the_end_is_unconsumed_and_so_is_one_beyond_it() {
+fn offset_behind_or_beyond_the_end_is_unconsumed() {
     for end in [8, 10] {
         let unread = found(|world| {
             let ends = world.evidence.orders.ends.get_mut("inventory.events").expect("read");
@@ -485,13 +485,13 @@ fn a_message_in_a_mailbox_is_waiting() {
 }
 
 #[test]
-fn a_stored_version_other_than_the_last_published_one_is_not_the_fold() {
+fn stored_version_other_than_last_published_is_not_the_fold() {
     assert_eq!(found(|world| world.evidence.orders.aggregates[0].version = 3), [(Breach::NotTheFold, 1)]);
     assert_eq!(found(|world| world.evidence.orders.aggregates[0].version = 5), [(Breach::NotTheFold, 1)]);
 }
 
 #[test]
-fn a_published_aggregate_that_is_not_stored_is_not_the_fold_and_neither_is_the_reverse() {
+fn aggregate_only_published_or_only_stored_is_not_the_fold() {
     let gone = found(|world| {
         world.evidence.orders.aggregates.remove(0);
     });

@@ -276,7 +276,7 @@ fn an_order_charged_twice_does_not_balance() {
 }
 
 #[test]
-fn a_cancelled_order_charged_twice_does_not_balance_even_if_all_of_it_was_given_back() {
+fn cancelled_order_charged_twice_is_unbalanced_even_if_refunded() {
     let twice = found(|shop| {
         let again = Charge { id: "pi_again".into(), ..shop.provider().charges[1].clone() };
         shop.provider().refunds.push(Refund { charge: again.id.clone(), amount: PRICE });
@@ -315,7 +315,7 @@ fn a_delivered_order_that_nobody_paid_for_does_not_balance() {
 }
 
 #[test]
-fn a_delivered_order_whose_money_was_given_back_does_not_balance() {
+fn refunded_delivered_order_does_not_balance() {
     let given_back = found(|shop| {
         shop.provider().charges[0].refunded = 300;
         let charge = shop.provider().charges[0].id.clone();
@@ -331,7 +331,7 @@ fn a_cent_too_much_does_not_balance() {
 }
 
 #[test]
-fn refunds_that_do_not_add_up_to_what_their_charge_says_do_not_balance() {
+fn refunds_not_adding_up_to_their_charge_do_not_balance() {
     let short = found(|shop| shop.provider().refunds[0].amount -= 1);
     assert_eq!(short, [(Breach::MoneyAdrift, 1)]);
     let orphan = found(|shop| shop.provider().refunds.push(Refund { charge: "pi_none".into(), amount: 1 }));
@@ -349,7 +349,7 @@ fn a_charge_for_an_order_that_is_none_does_not_balance() {
 }
 
 #[test]
-fn an_authorization_that_was_neither_taken_nor_let_go_does_not_balance() {
+fn authorization_neither_captured_nor_voided_does_not_balance() {
     let open = found(|shop| {
         let open =
             Charge { id: "pi_open".into(), status: "requires_capture".into(), ..shop.provider().charges[0].clone() };
@@ -401,7 +401,7 @@ fn an_order_that_never_ends_is_named() {
 }
 
 #[test]
-fn a_delivered_order_without_a_delivered_shipment_is_a_disagreement() {
+fn delivered_order_without_delivered_shipment_is_disagreement() {
     let undelivered = found(|shop| {
         let events = &mut shop.context("fulfillment").events;
         let last = events.iter_mut().rfind(|event| event.key == GOOD).expect("there");
@@ -426,7 +426,7 @@ fn a_shipment_without_an_order_is_a_disagreement() {
 }
 
 #[test]
-fn a_payment_or_a_shipment_stored_otherwise_than_told_is_not_the_fold() {
+fn payment_or_shipment_stored_unlike_its_events_is_not_the_fold() {
     let payment = found(|shop| {
         let status = payments::PaymentStatus::Declined.into();
         let state = payments::PaymentState { status, ..Default::default() };
@@ -469,7 +469,7 @@ fn what_one_aggregate_has_to_tell_another_is_published_too() {
 }
 
 #[test]
-fn a_command_of_the_warehouse_without_an_effect_is_lost_and_one_that_had_none_to_have_is_not() {
+fn unclaimed_warehouse_command_is_lost_and_extra_event_is_found() {
     let lost = found(|shop| shop.warehouse.note(&planned(id(1_234), GOOD, Expect::Event)));
     assert_eq!(lost, [(Breach::Lost, 1)]);
     let unheard = found(|shop| shop.warehouse.note(&planned(id(1_234), GOOD, Expect::Nothing)));

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_rejections_and_every_order_with_a_line_is_placed_once() {
+    fn load_has_rejections_and_places_every_order_with_a_line_once() {
         let records = CROWD.records();
         let firsts = || records.iter().filter(|record| !record.is_repeat);
         let placed: Vec<Uuid> =

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_node_that_does_not_start_or_does_not_leave_is_an_error_that_names_it() {
+    async fn node_that_fails_to_start_or_leave_is_an_error_naming_it() {
         let dir = tempfile::tempdir().unwrap();
         let error = Node::start(launch(dir.path(), "echo no idea")).await.unwrap_err().to_string();
         assert!(error.contains("node 1") && error.contains("no idea") && error.contains("node-1.log"), "{error}");

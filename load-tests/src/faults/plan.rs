@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn every_round_has_every_fault_once_and_every_node_has_its_share() {
+    fn every_round_has_each_fault_once_and_every_node_its_share() {
         let all = steps(3);
         for round in all.chunks(Plan::round_len()) {
             assert_eq!(round.iter().map(|step| step.fault).collect::<BTreeSet<_>>(), Fault::ALL.into());

@@ -211,14 +211,14 @@ mod tests {
     }
 
     #[test]
-    fn there_is_one_bystander_among_so_many_that_all_others_are_the_hot_orders() {
+    fn default_sale_has_10000_hot_orders_besides_its_bystanders() {
         let options = Options::new(Target::new("", "postgres://localhost"));
         let (every, bystanders) = (options.every(), options.bystanders);
         assert_eq!((every * bystanders, every * bystanders - bystanders), (12_000, 10_000));
     }
 
     #[test]
-    fn waiting_for_stock_runs_from_the_last_command_and_only_for_those_who_got_it() {
+    fn stock_wait_runs_from_last_command_for_reserved_orders_only() {
         let records: Vec<Planned> = Mix::flash_sale(2, 1, 1).windows().flatten().collect();
         let mut ledger = Ledger::default();
         for record in &records {

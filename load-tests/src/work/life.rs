@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shop_has_some_of_every_fate_and_who_knows_the_seed_knows_them() {
+    fn shop_has_some_of_every_fate_and_the_seed_determines_them() {
         let mix = Mix::shop(10_000, 3);
         let places =
             mix.windows().flatten().filter(|record| record.r#type.ends_with("PlaceOrder") && !record.is_repeat);

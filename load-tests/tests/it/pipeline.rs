@@ -8,7 +8,7 @@ use holdfast_load_tests::scenarios::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_command_of_the_benchmark_has_its_one_event_and_each_contender_a_rate() {
+async fn each_benchmark_command_has_one_event_each_contender_a_rate() {
     let options = Options {
         commands: 8_000,
         baseline_commands: 1_600,

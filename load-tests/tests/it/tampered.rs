@@ -44,7 +44,7 @@ async fn found_after(target: &Target, ledger: &Ledger, tamper: &'static str, und
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sound_run_is_found_sound_and_whatever_is_tampered_with_is_found() {
+async fn sound_run_is_clean_and_every_tampering_is_found() {
     let stack = Stack::shared_for_tests().await;
     let target = Target::new(stack.brokers(), &stack.postgres_url("postgres")).orders_only();
     let mut ledger = run(&target).await;

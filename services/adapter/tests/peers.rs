@@ -132,7 +132,7 @@ async fn forward_without_the_seal_is_permission_denied() {
 }
 
 #[tokio::test]
-async fn the_callers_remaining_time_goes_along_and_its_end_is_told_as_such() {
+async fn callers_deadline_goes_along_and_its_end_is_reported_as_late() {
     let node = Node::serve(anybody, None).await;
     let (peers, address) = (orders(None), node.address.to_string());
     let deadline = Instant::now() + Duration::from_millis(400);
@@ -147,7 +147,7 @@ async fn the_callers_remaining_time_goes_along_and_its_end_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn whoever_is_away_is_not_waited_for_and_nothing_from_inside_leaves() {
+async fn absent_peer_is_not_waited_for_and_no_internal_text_leaves() {
     let node = Node::serve(anybody, None).await;
     let (peers, address) = (orders(None), node.address.to_string());
     let panicked = peers.command(&address, 1, &forward("panic")).await.unwrap_err();
@@ -227,7 +227,7 @@ fn files(directory: &tempfile::TempDir, name: &str, issuer: &CertifiedIssuer<'st
 }
 
 #[tokio::test]
-async fn with_certificates_nodes_call_one_another_under_tls_and_strangers_are_turned_away() {
+async fn nodes_call_each_other_under_tls_and_refuse_strangers() {
     let directory = tempfile::tempdir().unwrap();
     let ours = issuer();
     let node = Node::serve(anybody, Some(files(&directory, "server", &ours))).await;

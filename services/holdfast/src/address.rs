@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_nobody_can_call_is_a_usage_error_that_names_the_key() {
+    async fn uncallable_address_is_a_usage_error_that_names_the_key() {
         for (flags, brokers) in
             [(&[("advertised_addr", "0.0.0.0:9090")][..], "127.0.0.1:1"), (&[], "no port"), (&[], "")]
         {

@@ -229,7 +229,7 @@ fn json_means_what_its_binary_twin_means() {
 }
 
 #[test]
-fn an_order_that_was_placed_means_its_lines_whatever_else_it_says() {
+fn placed_order_decodes_to_its_lines_despite_unknown_fields() {
     let line = |sku: &str, quantity| Line { sku: Sku::new(sku).unwrap(), quantity };
     let meant = reservation::Command::OrderPlaced { lines: vec![line("B", 2), line("A", 1)], hold_for: HOLD };
     let mut message = placed(ORDER, ORDER, &[("B", 2), ("A", 1)]);

@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn units_left_over_go_to_the_largest_remainders_then_to_the_first() {
+    fn leftover_units_go_to_largest_remainders_then_to_the_first() {
         assert_eq!(parts(100, &[1, 1, 1]), [34, 33, 33]);
         assert_eq!(parts(-100, &[1, 1, 1]), [-34, -33, -33]);
         assert_eq!(parts(5, &[3, 7]), [2, 3], "1.5 and 3.5: the first of equals");

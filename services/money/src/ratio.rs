@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_needs_a_positive_denominator_and_is_kept_in_lowest_terms() {
+    fn ratio_needs_positive_denominator_and_keeps_lowest_terms() {
         assert_eq!(Ratio::new(1, 0), Err(Error::InvalidRatio));
         assert_eq!(Ratio::new(1, -2), Err(Error::InvalidRatio));
         assert_eq!(Ratio::percent(25), Ratio::new(1, 4).expect("positive denominator"));

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_that_hangs_is_cut_at_the_deadline_and_telemetry_still_flushed() {
+    async fn hanging_work_is_cut_at_deadline_and_telemetry_still_flushed() {
         let shutdown = Shutdown::new(Health::new());
         let (flushed, flush) = flag();
         let (_keep, signals) = mpsc::channel(1);

@@ -42,7 +42,7 @@ async fn records_come_in_order_from_the_offset_asked_for() {
 /// rust-rdkafka#535: dropping a split queue strands its partition. Here the partition is unassigned with it,
 /// and what was prefetched for one stream never shows up in the next.
 #[tokio::test]
-async fn a_partition_opened_again_yields_exactly_from_the_offset_given() {
+async fn reopened_partition_yields_exactly_from_the_given_offset() {
     let config = context(broker().await.brokers(), 1).await;
     let topic = config.commands_topic();
     fill(&config, &topic, 0, 0..5_000).await;
@@ -61,7 +61,7 @@ async fn a_partition_opened_again_yields_exactly_from_the_offset_given() {
 }
 
 #[tokio::test]
-async fn streams_of_many_partitions_and_topics_do_not_disturb_each_other() {
+async fn streams_of_partitions_and_topics_do_not_disturb_each_other() {
     let config = context(broker().await.brokers(), 8).await;
     let topics = [config.commands_topic(), format!("{}.events", config.context)];
     for topic in &topics {
@@ -101,7 +101,7 @@ async fn a_partition_is_open_once_at_a_time() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_log_is_waited_at_and_a_cancelled_wait_loses_nothing() {
+async fn stream_waits_at_log_end_and_cancelled_wait_loses_nothing() {
     let config = context(broker().await.brokers(), 1).await;
     let topic = config.commands_topic();
     let log = KafkaLog::new(&config).expect("log");

@@ -209,7 +209,7 @@ async fn a_static_classic_member_comes_back_to_its_partitions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_static_member_by_the_consumer_protocol_comes_back_to_its_partitions() {
+async fn a_static_consumer_member_comes_back_to_its_partitions() {
     a_static_member_comes_back_to_its_partitions(GroupProtocol::Consumer).await;
 }
 

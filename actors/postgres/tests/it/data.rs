@@ -15,7 +15,7 @@ use crate::fixture::Fresh;
 
 /// Each names itself as data, so that the committer's bisection ends at it and not at its neighbours.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_row_can_do_wrong_is_data_and_costs_its_neighbours_nothing() {
+async fn bad_row_is_a_data_error_and_its_neighbours_still_commit() {
     let fresh = Fresh::new().await;
     let store = fresh.store().await;
     store.register_partitions(1).await.expect("there");

@@ -111,7 +111,7 @@ async fn a_backend_killed_during_commit_leaves_an_unknown_outcome() {
 
 /// The same for a COMMIT of its own.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backend_killed_during_a_conditional_commit_leaves_an_unknown_outcome() {
+async fn backend_killed_in_conditional_commit_leaves_unknown_outcome() {
     outcome_unknown(vec![conditional(0, vec![PoolChange::supply("sku", 1)])], "pg_terminate_backend").await;
 }
 
@@ -130,7 +130,7 @@ async fn a_retoken_with_a_warning_is_no_answer() {
 
 /// The connection dies before anything is written; the same doubt, the other truth.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backend_killed_while_it_waits_for_its_fence_has_not_committed() {
+async fn backend_killed_while_waiting_for_fence_has_not_committed() {
     let fresh = Fresh::new().await;
     let store = registered(&fresh, 1).await;
     let owner = Owner::take(&store, [0]).await;
@@ -166,7 +166,7 @@ async fn a_backend_killed_before_commit_is_merely_unavailable() {
 
 /// Waiting ends, and says so.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fence_row_held_for_ever_makes_commits_unavailable_and_not_hang() {
+async fn commits_end_as_unavailable_while_a_fence_row_stays_held() {
     let fresh = Fresh::new().await;
     let store = registered(&fresh, 1).await;
     let mut owner = Owner::take(&store, [0]).await;
@@ -182,7 +182,7 @@ async fn a_fence_row_held_for_ever_makes_commits_unavailable_and_not_hang() {
 /// I4: a node that is paused in the middle of a transaction (a conditional commit, the only one that spans
 /// statements) keeps its successor waiting for no longer than the server's patience with it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_zombie_that_holds_the_fence_row_does_not_block_its_successor_for_ever() {
+async fn zombie_holding_fence_row_blocks_successor_for_bounded_time() {
     let fresh = Arc::new(Fresh::new().await);
     let successor = registered(&fresh, 1).await;
     let mut stockist = Owner::take(&successor, [0]).await;

@@ -19,7 +19,7 @@ async fn put(fresh: &Fresh, key: &str, reason: &str, source: &str, age_s: i32) {
 }
 
 #[tokio::test]
-async fn waiting_messages_are_counted_by_home_and_reason_and_strays_by_sender() {
+async fn mail_is_counted_by_home_and_reason_and_strays_by_sender() {
     let fresh = Fresh::new().await;
     let store = PgStore::connect(fresh.config()).await.expect("connected");
     assert_eq!((store.mail(4).await, store.strays().await), (Ok(Vec::new()), Ok(Vec::new())));

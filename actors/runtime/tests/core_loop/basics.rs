@@ -38,7 +38,7 @@ async fn a_repeat_has_no_second_effect_even_within_one_batch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reused_id_with_another_body_is_a_dead_letter_and_a_conflict_for_a_caller() {
+async fn id_reused_with_another_body_is_a_dead_letter_or_a_conflict() {
     let cluster = Cluster::new();
     let member = cluster.start().await;
     let reused = cluster.send("a", "add", "1");
@@ -77,7 +77,7 @@ async fn a_caller_reads_what_it_wrote_and_a_rejection_is_an_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_bad_record_is_one_dead_letter_as_it_came_and_the_partition_goes_on() {
+async fn bad_record_is_one_verbatim_dead_letter_and_partition_goes_on() {
     let cluster = Cluster::new();
     let _member = cluster.start().await;
     let mut garbled = headers(uuid::Uuid::now_v7(), "a", "add", "producer", None);
@@ -100,7 +100,7 @@ async fn each_bad_record_is_one_dead_letter_as_it_came_and_the_partition_goes_on
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_poisoned_command_ends_as_a_dead_letter_after_its_budget_and_what_follows_keeps_its_order() {
+async fn poisoned_command_is_dead_letter_after_budget_and_order_holds() {
     let cluster = Cluster::new();
     let _member = cluster.start().await;
     for n in 0..200 {
@@ -125,7 +125,7 @@ async fn a_poisoned_command_ends_as_a_dead_letter_after_its_budget_and_what_foll
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_of_a_poisoned_command_is_told_and_the_actor_lives_on() {
+async fn poisoned_command_fails_its_caller_and_the_actor_lives_on() {
     let cluster = Cluster::new();
     let member = cluster.start().await;
     eventually("all partitions owned", || member.node.owned_partitions() == 4).await;
@@ -170,7 +170,7 @@ async fn a_timer_fires_once_by_the_stores_clock_also_after_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_look_up_defers_that_message_and_what_follows_for_its_aggregate_only() {
+async fn failed_look_up_defers_its_aggregate_alone_from_that_message() {
     let cluster = Cluster::new();
     let member = cluster.start().await;
     cluster.oracle.is_away.store(true, Ordering::SeqCst);
@@ -204,7 +204,7 @@ async fn look_ups_are_made_once_for_a_batch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_of_another_context_are_applied_once_by_their_sequence_and_foreign_types_are_passed_over() {
+async fn foreign_event_applies_once_by_sequence_or_is_passed_over() {
     let cluster = Cluster::new();
     let _member = cluster.start().await;
     for (sequence, body) in [(1, "1"), (2, "2"), (1, "1"), (5, "5"), (2, "2")] {

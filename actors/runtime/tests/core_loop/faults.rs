@@ -62,7 +62,7 @@ async fn a_lost_transaction_that_still_travels_takes_no_effect_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_commit_of_rejections_and_dead_letters_is_not_done_again() {
+async fn unknown_commit_of_rejections_and_dead_letters_runs_once() {
     let cluster = Cluster::new();
     let member = cluster.start().await;
     member.store.next_commit(CommitFault::UnknownCommitted);
@@ -77,7 +77,7 @@ async fn an_unknown_commit_of_rejections_and_dead_letters_is_not_done_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_whose_commit_is_in_doubt_gets_the_answer_it_was_given() {
+async fn caller_with_commit_in_doubt_gets_the_committed_answer() {
     let cluster = Cluster::new();
     let member = cluster.start().await;
     eventually("all partitions owned", || member.node.owned_partitions() == 4).await;
@@ -113,7 +113,7 @@ async fn a_strong_read_waits_for_the_commit_in_flight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn data_that_the_store_refuses_is_found_and_the_neighbours_go_on_in_order() {
+async fn data_the_store_refuses_is_isolated_and_neighbours_keep_order() {
     let cluster = Cluster::new();
     let member = cluster.start().await;
     member.store.refuse("22003", |writes| {
@@ -135,7 +135,7 @@ async fn data_that_the_store_refuses_is_found_and_the_neighbours_go_on_in_order(
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_of_the_store_is_waited_out_without_counting_against_anything() {
+async fn store_outage_is_waited_out_and_counts_against_no_message() {
     let cluster = Cluster::new();
     let member = cluster.start().await;
     flood(&cluster, 1, 50);
@@ -149,7 +149,7 @@ async fn an_outage_of_the_store_is_waited_out_without_counting_against_anything(
 }
 
 #[tokio::test(start_paused = true)]
-async fn publishing_that_fails_starts_again_at_the_first_unacknowledged_row() {
+async fn failed_publishing_restarts_at_first_unacknowledged_row() {
     let cluster = Cluster::new();
     let member = cluster.start().await;
     for n in 0..10 {

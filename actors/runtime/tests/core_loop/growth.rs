@@ -263,7 +263,7 @@ pub fn way(seed: u64) -> &'static [u32] {
 }
 
 #[test]
-fn whatever_fails_while_partitions_grow_order_holds_and_nothing_is_lost() {
+fn growth_under_faults_keeps_order_and_loses_nothing() {
     let only = std::env::var("HOLDFAST_SEED").ok().map(|seed| seed.parse::<u64>().expect("a number"));
     let (first, last) = only.map_or((0, RUNS), |seed| (seed, seed + 1));
     let mut events = 0;

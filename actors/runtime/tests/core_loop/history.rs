@@ -80,7 +80,7 @@ async fn backed_up(cluster: &Cluster) -> Contents {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_database_put_back_halts_its_context_and_serves_nothing_but_local_reads() {
+async fn restored_database_halts_context_and_serves_only_local_reads() {
     let cluster = Cluster::new();
     let backup = backed_up(&cluster).await;
     cluster.store.restore(backup);
@@ -109,7 +109,7 @@ async fn a_database_put_back_halts_its_context_and_serves_nothing_but_local_read
 /// A commit without an event leaves no trace in the topic; only the node that made it remembers its batch
 /// number.
 #[tokio::test(start_paused = true)]
-async fn a_restore_under_a_running_node_is_noticed_by_its_batch_numbers() {
+async fn running_node_notices_a_restore_by_its_batch_numbers() {
     let cluster = Cluster::new();
     let member = cluster.start().await;
     flood(&cluster, 1, 20);
@@ -187,7 +187,7 @@ async fn the_known_end_is_stored_and_no_more_than_the_tail_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commands_topic_made_again_halts_its_inputs_even_where_offsets_are_in_range() {
+async fn recreated_commands_topic_halts_inputs_even_if_offsets_fit() {
     let cluster = Cluster::new();
     let first = cluster.start().await;
     flood(&cluster, 1, 50);
@@ -261,7 +261,7 @@ async fn an_events_topic_made_again_halts_the_context() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deleted_records_halt_the_input_and_are_passed_over_only_when_accepted() {
+async fn deleted_records_halt_the_input_until_accepted() {
     let cluster = Cluster::new();
     let first = cluster.start().await;
     flood(&cluster, 1, 50);
@@ -283,7 +283,7 @@ async fn deleted_records_halt_the_input_and_are_passed_over_only_when_accepted()
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_published_is_folded_back_and_every_command_has_its_one_effect() {
+async fn recovery_folds_events_back_and_each_command_has_one_effect() {
     let cluster = Cluster::new();
     let backup = backed_up(&cluster).await;
     let published = cluster.log.all_records("counter.events").len();
@@ -307,7 +307,7 @@ async fn what_was_published_is_folded_back_and_every_command_has_its_one_effect(
 
 /// A call is known by its event alone: its body is not, nor what came before it without an event.
 #[tokio::test(start_paused = true)]
-async fn calls_are_answered_again_and_commands_decided_before_stay_without_effect() {
+async fn recovered_calls_answer_again_and_decided_commands_do_nothing() {
     let cluster = Cluster::new();
     let member = cluster.start().await;
     owned(&member).await;
@@ -346,7 +346,7 @@ async fn calls_are_answered_again_and_commands_decided_before_stay_without_effec
 
 /// Pools and timers belong to the effect of an event as its state does.
 #[tokio::test(start_paused = true)]
-async fn shared_quantities_are_recovered_or_the_whole_context_is_refused() {
+async fn pools_are_recovered_or_recovery_of_the_context_is_refused() {
     let cluster = Cluster::new();
     cluster.store.set_pool("stock", Pool { total: 10, held: 0 });
     let member = cluster.start().await;
@@ -441,7 +441,7 @@ fn the_counters_events_are_read_as_they_were_written() {
 /// A call that was intended, and a message to another aggregate: neither is lost with the database, nor made
 /// twice.
 #[tokio::test(start_paused = true)]
-async fn what_lost_events_intended_and_sent_is_intended_and_sent_again() {
+async fn recovery_restores_calls_and_messages_of_lost_events_once() {
     let cluster = Cluster::new();
     let member = cluster.start().await;
     owned(&member).await;

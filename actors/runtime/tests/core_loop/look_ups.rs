@@ -42,7 +42,7 @@ async fn bystanders_go_on_while_a_look_up_takes_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_follows_for_the_same_aggregate_waits_in_its_order_and_not_in_the_mailbox() {
+async fn messages_behind_a_look_up_wait_in_order_not_in_the_mailbox() {
     let (cluster, member) = slow().await;
     for _ in 0..3 {
         cluster.send("a", "add", "1");
@@ -84,7 +84,7 @@ async fn messages_of_different_batches_are_looked_up_at_the_same_time() {
 /// Time stands still while a task is busy, so a lane that went round and round meanwhile would never let it
 /// pass.
 #[tokio::test(start_paused = true)]
-async fn what_must_go_with_its_offset_waits_for_what_is_away_before_it() {
+async fn dead_letter_bound_to_its_offset_waits_for_earlier_look_ups() {
     let (cluster, _member) = slow().await;
     cluster.send("a", "ask", "");
     cluster.send(&neighbour(), "add", "junk");

@@ -21,7 +21,7 @@ fn total(cluster: &Cluster) -> i64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_node_takes_its_share_and_gives_it_back_without_waiting_for_a_lease() {
+async fn second_node_takes_and_returns_its_share_without_lease_wait() {
     let cluster = Cluster::new();
     let first = cluster.start().await;
     flood(&cluster, 1, 50);
@@ -56,7 +56,7 @@ async fn after_a_crash_the_next_owner_waits_out_the_lease_and_goes_on() {
 
 /// Others have heard nothing of it for as long as its leases could last.
 #[tokio::test(start_paused = true)]
-async fn the_lease_of_a_node_that_has_been_silent_for_so_long_is_not_waited_for() {
+async fn taker_does_not_wait_for_the_lease_of_a_long_silent_node() {
     for is_silent in [true, false] {
         let cluster = Cluster::new();
         let first = cluster.start().await;
@@ -115,7 +115,7 @@ async fn a_zombie_commits_nothing_and_answers_no_strong_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_fenced_node_still_publishes_late_repeats_and_never_reorders() {
+async fn late_publish_of_a_fenced_node_repeats_and_never_reorders() {
     let cluster = Cluster::new();
     let first = cluster.start().await;
     let gate = Gate::closed();
@@ -133,7 +133,7 @@ async fn what_a_fenced_node_still_publishes_late_repeats_and_never_reorders() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_lost_its_fence_takes_again_only_after_the_group_confirmed() {
+async fn fenced_node_takes_again_only_after_the_group_confirms() {
     let cluster = Cluster::new();
     let first = cluster.start().await;
     eventually("owned", || first.node.owned_partitions() == 4).await;

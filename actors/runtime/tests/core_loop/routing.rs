@@ -222,7 +222,7 @@ async fn min_version_is_waited_for_at_the_owner() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_that_names_the_new_owner_leads_there_without_a_look_at_the_table() {
+async fn refusal_naming_the_new_owner_leads_there_without_table_read() {
     let world = World::new();
     let third = world.start("third").await;
     let (first, second) = world.pair().await;
@@ -239,7 +239,7 @@ async fn a_refusal_that_names_the_new_owner_leads_there_without_a_look_at_the_ta
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_that_names_nobody_leads_to_the_owner_by_a_look_at_the_table() {
+async fn refusal_naming_no_owner_leads_to_it_by_one_table_read() {
     let world = World::new();
     let third = world.start("third").await;
     let (_first, second) = world.pair().await;
@@ -253,7 +253,7 @@ async fn a_refusal_that_names_nobody_leads_to_the_owner_by_a_look_at_the_table()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_that_names_an_older_owner_or_another_partitions_is_not_followed() {
+async fn refusal_naming_an_older_or_foreign_owner_is_not_followed() {
     let world = World::new();
     let (_owner, other) = world.pair().await;
     other.add("a", 1).await.unwrap();
@@ -331,7 +331,7 @@ async fn stale_tables_on_both_sides_end_at_the_true_owner() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_command_whose_owner_dies_before_answering_takes_effect_once() {
+async fn command_whose_owner_dies_before_answering_has_one_effect() {
     let world = World::new();
     let patient = Limits { patience: Duration::from_secs(30), ..Limits::default() };
     let (owner, other) = (world.start("owner").await, world.start_with("other", patient).await);
@@ -354,7 +354,7 @@ async fn a_command_whose_owner_dies_before_answering_takes_effect_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_nobody_owns_a_partition_local_reads_are_answered_and_strong_ones_refused() {
+async fn ownerless_partition_answers_local_and_refuses_strong_reads() {
     let world = World::new();
     let patience = Duration::from_secs(2);
     let owner = world.start("owner").await;
@@ -384,7 +384,7 @@ async fn while_nobody_owns_a_partition_local_reads_are_answered_and_strong_ones_
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_whose_lease_ended_refuses_the_strong_read_that_another_node_forwards() {
+async fn owner_with_ended_lease_refuses_forwarded_strong_read() {
     let world = World::new();
     let (owner, other) = world.pair().await;
     owner.add("a", 1).await.unwrap();
@@ -443,7 +443,7 @@ async fn a_hand_over_in_good_order_is_no_error_to_any_caller_anywhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_find_their_way_while_partitions_grow_and_take_effect_once() {
+async fn calls_reach_owners_while_partitions_grow_and_apply_once() {
     let world = World::new();
     let nodes = [world.start("first").await, world.start("second").await, world.start("third").await];
     let owned = || nodes.iter().map(|node| node.member.node.owned_partitions()).sum::<usize>();
@@ -488,7 +488,7 @@ async fn calls_find_their_way_while_partitions_grow_and_take_effect_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_calls_that_find_no_owner_read_the_table_a_few_times_a_second() {
+async fn thousand_ownerless_calls_read_table_a_few_times_a_second() {
     let world = World::new();
     let (owner, other) = world.pair().await;
     other.add("a", 1).await.unwrap();
@@ -510,7 +510,7 @@ async fn a_thousand_calls_that_find_no_owner_read_the_table_a_few_times_a_second
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_waits_for_a_paused_node_goes_to_whoever_takes_its_partitions() {
+async fn call_waiting_for_a_paused_node_goes_to_its_successor() {
     let world = World::new();
     let (owner, other) = world.pair().await;
     let third = world.start("third").await;

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_is_kept_as_long_as_any_context_has_an_owner_there() {
+    async fn connection_is_kept_while_any_context_has_an_owner_there() {
         let nodes = PeerNodes::new(None);
         let (orders, inventory) = (nodes.of("orders"), nodes.of("inventory"));
         for address in ["a:1", "b:1", "c:1"] {

@@ -136,7 +136,7 @@ fn an_erased_customer_says_no_to_everything_but_its_erasure() {
 }
 
 #[test]
-fn what_was_lost_with_a_database_is_blank_until_it_is_said_again() {
+fn data_lost_with_a_database_is_blank_until_given_again() {
     let mut customer = given(&[create(), add(1, "Berlin"), set(prefers("de", true))]);
     customer.evolve(&Event::ProfileUpdated { at: NOW, fields: vec![ProfileField::Name], profile: None });
     customer.evolve(&Event::AddressChanged { at: NOW, id: id(1), address: None });

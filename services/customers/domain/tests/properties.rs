@@ -66,7 +66,7 @@ proptest! {
 
     /// After a restore, events come back without the personal data that they brought.
     #[test]
-    fn a_customer_whose_data_was_lost_differs_in_personal_data_alone(commands in commands()) {
+    fn customer_with_lost_data_differs_in_personal_data_alone(commands in commands()) {
         let (mut live, mut recovered) = (Customer::default(), Customer::default());
         for command in &commands {
             for event in handle(&mut live, command).unwrap_or_default() {

@@ -93,7 +93,7 @@ async fn drive(shop: &mut Shop, customer_id: &str, address_id: &str) -> String {
 }
 
 #[tokio::test]
-async fn personal_data_is_in_the_state_and_nowhere_else_and_after_erasure_not_there_either() {
+async fn personal_data_is_only_in_the_state_and_erasure_removes_it() {
     let lines = Lines::default();
     let subscriber =
         tracing_subscriber::fmt().with_writer(lines.clone()).with_env_filter(EnvFilter::new("holdfast=trace"));

@@ -27,7 +27,7 @@ impl Shop {
 }
 
 #[tokio::test]
-async fn accounts_and_addresses_of_many_customers_are_told_without_the_person() {
+async fn check_reports_accounts_and_addresses_without_personal_data() {
     let mut shop = Shop::open().await;
     let ((jane, home), (joan, work)) = (shop.customer().await, shop.customer().await);
     let ((gone, its), (bad, den)) = (shop.customer().await, shop.customer().await);

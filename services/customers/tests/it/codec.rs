@@ -61,7 +61,7 @@ fn suspend(reason: &str) -> Message {
 }
 
 #[test]
-fn every_bad_command_is_refused_and_names_its_field_and_no_value() {
+fn bad_command_is_refused_naming_its_field_and_no_value() {
     let long = |bytes: usize| format!("{CANARY}{}", "x".repeat(bytes - CANARY.len()));
     let rows = [
         (create(|profile| profile.name = " ".into()), "profile.name"),

@@ -113,7 +113,7 @@ fn unhex(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn events_are_written_as_ever_and_read_back_without_what_they_leave_out() {
+fn events_keep_golden_bytes_and_read_back_without_omitted_data() {
     let context = Context { key: CUSTOMER, version: 1, now: AT };
     for (event, r#type, golden) in events() {
         let encoded = CustomerAdapter.encode_event(&event, &context);
@@ -136,7 +136,7 @@ fn states_of_schema_1_are_written_as_ever_and_read_back() {
 }
 
 #[test]
-fn a_state_that_no_build_could_have_written_is_an_error_and_never_a_guess() {
+fn state_no_build_could_have_written_is_an_error() {
     let [(full, _), _, _] = states();
     let good = v1::CustomerState::decode(CustomerAdapter.encode_state(&full)).unwrap();
     assert!(decode_state(2, &good.encode_to_vec()).is_err() && decode_state(1, b"\xff").is_err());

@@ -29,7 +29,7 @@ fn created() -> Event {
 }
 
 #[test]
-fn what_was_said_after_the_backup_is_blank_and_what_was_said_before_it_stays() {
+fn data_after_the_backup_is_blank_and_data_before_it_stays() {
     let mut backup = Customer::default();
     backup.evolve(&created());
     let added = Event::AddressAdded { at: LATER, id: id(), address: Some(address()) };

@@ -122,7 +122,7 @@ async fn a_record_that_may_hold_personal_data_is_of_an_unknown_type() {
 }
 
 #[tokio::test]
-async fn a_strong_read_never_falls_back_silently_and_a_local_one_goes_on() {
+async fn strong_read_never_falls_back_silently_and_local_one_goes_on() {
     let mut shop = Shop::open().await;
     let (customer_id, _) = shop.customer().await;
     shop.node.stop().await;

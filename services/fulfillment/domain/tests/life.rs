@@ -24,7 +24,7 @@ fn open_and_gone() -> ([Shipment; 4], [Shipment; 2]) {
 }
 
 #[test]
-fn a_paid_order_asks_for_a_shipment_to_the_address_that_was_found() {
+fn paid_order_requests_a_shipment_to_the_found_address() {
     let lines = [Line { sku: "A".into(), quantity: 2 }].into();
     let requested = Event::ShipmentRequested {
         at: NOW,
@@ -37,7 +37,7 @@ fn a_paid_order_asks_for_a_shipment_to_the_address_that_was_found() {
 }
 
 #[test]
-fn a_shipment_without_an_address_is_undeliverable_from_the_start() {
+fn shipment_without_an_address_is_undeliverable_from_its_start() {
     for before in [vec![], vec![Command::ReservationConfirmed]] {
         let outcome = when(&given(&before), &paid_to(Lookup::Missing));
         assert_eq!(outcome, Ok(vec![cancelled(CancellationCause::Undeliverable)]));
@@ -45,7 +45,7 @@ fn a_shipment_without_an_address_is_undeliverable_from_the_start() {
 }
 
 #[test]
-fn nothing_is_picked_before_the_order_is_paid_and_its_stock_confirmed_in_whichever_order() {
+fn picking_starts_only_once_paid_and_confirmed_in_either_order() {
     let confirmed = || Command::ReservationConfirmed;
     assert_eq!(when(&Shipment::default(), &Command::StartPicking), Err(Rejection::ShipmentNotFound));
     for half in [paid(), confirmed()] {
@@ -76,7 +76,7 @@ fn a_shipment_goes_through_its_states_in_their_order_alone() {
 }
 
 #[test]
-fn a_shipment_that_was_not_handed_over_is_cancelled_whoever_wants_it() {
+fn shipment_not_handed_over_is_cancelled_on_any_request() {
     let (open, gone) = open_and_gone();
     let news = [
         (Command::CancellationRequested, CancellationCause::CancellationRequested),
@@ -155,7 +155,7 @@ fn a_carrier_may_be_quicker_than_the_warehouse() {
 }
 
 #[test]
-fn an_erased_address_ends_what_was_not_handed_over_and_is_erased_once() {
+fn erased_address_ends_unsent_shipments_and_is_erased_once() {
     let (open, gone) = open_and_gone();
     let erased = Event::AddressErased { at: NOW };
     for mut shipment in open {

@@ -99,7 +99,7 @@ proptest! {
     }
 
     #[test]
-    fn replay_equals_live_and_nothing_without_an_event_leaves_a_trace(commands in commands()) {
+    fn replay_equals_live_and_eventless_commands_leave_no_trace(commands in commands()) {
         let (mut live, mut replayed) = (Shipment::default(), Shipment::default());
         for command in &commands {
             let events: Vec<Event> = apply(&mut live, command).unwrap_or_default();

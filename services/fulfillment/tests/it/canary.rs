@@ -33,7 +33,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 #[tokio::test]
-async fn an_address_is_in_the_state_and_in_get_shipment_and_nowhere_else() {
+async fn address_is_only_in_the_state_and_in_get_shipment() {
     let lines = Lines::default();
     let subscriber =
         tracing_subscriber::fmt().with_writer(lines.clone()).with_env_filter(EnvFilter::new("holdfast=trace"));

@@ -146,7 +146,7 @@ fn json_and_protobuf_are_read_alike() {
 }
 
 #[tokio::test]
-async fn a_parcel_is_booked_for_who_names_no_carrier_and_for_nobody_else() {
+async fn parcel_is_booked_only_for_a_dispatch_without_a_carrier() {
     let mut wanted = decode(&binary(&dispatch("", ""))).unwrap();
     let mut named = decode(&binary(&dispatch("Post", "1"))).unwrap();
     let (mut other, before) = (Command::PackShipment, named.clone());

@@ -7,7 +7,7 @@ use holdfast_proto::fulfillment::v1::ShipmentStatus;
 use crate::shop::{Shop, eventually, id};
 
 #[tokio::test]
-async fn an_erased_customers_addresses_are_erased_and_what_was_not_sent_is_cancelled() {
+async fn customer_erasure_erases_addresses_cancels_unsent_shipments() {
     let mut shop = Shop::in_memory().await;
     let (customer, [sent, open]) = (id(), [id(), id()]);
     for order_id in [&sent, &open] {
@@ -39,7 +39,7 @@ async fn an_erased_customers_addresses_are_erased_and_what_was_not_sent_is_cance
 }
 
 #[tokio::test]
-async fn a_shipment_that_crosses_with_the_erasure_loses_its_address_too() {
+async fn shipment_crossing_with_the_erasure_loses_its_address_too() {
     let mut shop = Shop::in_memory().await;
     let (customer, order_id) = (id(), id());
     // The address was asked for before customers had erased it, and noted after the erasure was heard of.

@@ -108,7 +108,7 @@ fn encoded<A: Adapter>(adapter: &A, event: &<A::Aggregate as Aggregate>::Event, 
 }
 
 #[test]
-fn events_of_a_shipment_are_written_as_ever_and_read_back_without_the_address() {
+fn shipment_events_keep_golden_bytes_and_omit_the_address() {
     for (event, r#type, golden) in events() {
         let (named, bytes) = encoded(&adapter(), &event, ORDER);
         assert_eq!((named, bytes), (r#type.as_str(), format!("{EVENT}{golden}")));
@@ -191,7 +191,7 @@ fn states_of_schema_1_are_written_as_ever_and_read_back() {
 }
 
 #[test]
-fn a_state_that_no_build_could_have_written_is_an_error_and_never_a_guess() {
+fn state_no_build_could_have_written_is_an_error() {
     for schema in [0, 2, u32::MAX] {
         assert!(decode_shipment(schema, &[]).is_err() && decode_recipient(schema, &[]).is_err());
     }

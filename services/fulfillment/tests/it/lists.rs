@@ -42,7 +42,7 @@ async fn walk(shop: &mut Shop, picked: &mut Vec<String>) -> Vec<Shipment> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_warehouse_sees_what_it_can_pick_and_nothing_else_what_waited_longest_first() {
+async fn warehouse_sees_only_pickable_shipments_longest_wait_first() {
     let (mut shop, _) = Shop::on_postgres().await;
     assert_eq!(page(&mut shop, 0, String::new()).await, (vec![], String::new()));
     let [paid, confirmed, cancelled, never] = [id(), id(), id(), id()];
@@ -70,7 +70,7 @@ async fn a_warehouse_sees_what_it_can_pick_and_nothing_else_what_waited_longest_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_are_complete_and_disjoint_while_shipments_come_and_are_picked() {
+async fn pages_stay_complete_and_disjoint_while_shipments_come_and_go() {
     let (mut shop, _) = Shop::on_postgres().await;
     let mut before = Vec::new();
     for _ in 0..12 {
@@ -97,7 +97,7 @@ async fn a_garbled_token_and_a_bad_size_name_their_field() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_question_is_answered_through_an_index_with_all_its_conditions() {
+async fn pickable_query_uses_an_index_with_all_its_conditions() {
     let (mut shop, store) = Shop::on_postgres().await;
     for _ in 0..20 {
         shop.pickable().await;

@@ -72,7 +72,7 @@ async fn nothing_is_picked_before_its_stock_is_confirmed() {
 }
 
 #[tokio::test]
-async fn a_cancellation_stops_what_was_not_handed_over_and_is_too_late_for_the_rest() {
+async fn cancellation_stops_shipments_not_handed_over_and_no_others() {
     let mut shop = Shop::in_memory().await;
     for (event, cause) in [
         ("OrderCancellationRequested", CancellationCause::CancellationRequested),
@@ -98,7 +98,7 @@ async fn a_cancellation_stops_what_was_not_handed_over_and_is_too_late_for_the_r
 }
 
 #[tokio::test]
-async fn a_warehouse_says_why_it_cancels_and_its_repeats_get_the_first_answer() {
+async fn warehouse_cancellation_keeps_its_reason_and_its_first_answer() {
     let mut shop = Shop::in_memory().await;
     let order_id = shop.pickable().await;
     let command = v1::CancelShipment { order_id: order_id.clone(), reason: "water damage".into() };
@@ -143,7 +143,7 @@ async fn with_customers_away_a_payment_waits_and_holds_up_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_strong_read_never_falls_back_silently_and_a_local_one_goes_on() {
+async fn strong_read_never_falls_back_silently_and_local_one_goes_on() {
     let mut shop = Shop::in_memory().await;
     let order_id = shop.pickable().await;
     shop.node.stop().await;

@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_changes_says_where_its_changes_are_and_works_without_scripts() {
+    fn changing_page_names_its_live_url_and_works_without_scripts() {
         let of = |status: wire::OrderStatus| {
             let order = wire::Order { order_id: "o".into(), status: status.into(), ..wire::Order::default() };
             super::order(&Order::from(order)).into_string()

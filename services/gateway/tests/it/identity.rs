@@ -118,7 +118,7 @@ async fn what_is_not_in_force_or_not_for_us_is_refused() {
 }
 
 #[tokio::test]
-async fn a_signature_counts_only_by_the_key_and_the_algorithm_that_are_published() {
+async fn signature_counts_only_by_the_published_key_and_algorithm() {
     let stand = stand().await;
     let good = stand.issuer.sign(&claims()).unwrap();
     let (head, rest) = good.split_once('.').unwrap();
@@ -183,7 +183,7 @@ async fn keys_change_without_anybody_being_locked_out() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_away_locks_out_nobody_who_is_known_and_lets_in_nobody_else() {
+async fn absent_issuer_keeps_known_keys_valid_and_admits_no_others() {
     let stand = stand().await;
     let known = stand.issuer.sign(&claims()).unwrap();
     assert!(stand.identity.verify(&known).await.is_ok() && stand.identity.is_able());

@@ -250,7 +250,7 @@ fn every_fault_of_the_group_is_found_by_its_check() {
 }
 
 #[test]
-fn growth_is_shown_while_it_lasts_and_is_wrong_where_it_does_not_end() {
+fn growth_is_shown_while_it_lasts_and_wrong_if_it_does_not_end() {
     use Level::{Hint, Wrong};
     let check = "growth comes to its end";
     let (minute, all) = (Duration::from_mins(1), [0, 1, 2, 3]);
@@ -345,7 +345,7 @@ fn every_fault_of_the_tables_is_found_by_its_check() {
 }
 
 #[test]
-fn what_waits_for_long_or_lies_astray_is_found_and_its_sender_is_named() {
+fn long_waiting_or_stray_records_are_found_and_senders_named() {
     use Level::{Hint, Wrong};
     let waits = "records lie at home, and none waits for long";
     for (reason, enough, remedy) in [
@@ -390,7 +390,7 @@ fn record(key: &str, partition: u32, source: &str) -> Record {
 }
 
 #[test]
-fn a_record_is_misrouted_where_it_neither_belongs_nor_belonged_before_growth() {
+fn record_is_misrouted_if_not_at_its_home_now_or_before_growth() {
     let home = |key: &str, count| KeyHash::of(key.as_bytes()).home(count).0;
     let moved = |key: &String| home(key, 12) != home(key, 24);
     let key = (0..10_000).map(|n| format!("order-{n}")).find(moved).unwrap();

@@ -133,7 +133,7 @@ fn tests() -> ExitCode {
         Trial::test("a_window_starts_where_the_one_before_it_ended", || {
             linear::laws::a_window_starts_where_the_one_before_it_ended()
         }),
-        Trial::test("every_fault_leaves_every_command_with_one_effect_and_every_answer_true", || {
+        Trial::test("every_fault_leaves_one_effect_a_command_and_true_answers", || {
             run(async {
                 let dir = directory(None)?;
                 let done = scenario::survives(Run::short(any_seed()?, dir.clone())).await;
@@ -168,7 +168,7 @@ fn tests() -> ExitCode {
                 cleared(done, dir)
             })
         }),
-        Trial::test("money_and_stock_add_up_whichever_context_is_killed_and_however_the_provider_fails", || {
+        Trial::test("money_and_stock_add_up_through_kills_and_provider_faults", || {
             run(async {
                 let dir = directory(None)?;
                 let done = life::balances(Life::short(any_seed()?, dir.clone())).await;

@@ -179,7 +179,7 @@ fn every_address_is_a_service_that_listens_there() {
 }
 
 #[test]
-fn nothing_runs_as_root_without_limits_or_on_a_version_of_the_day() {
+fn services_run_without_root_with_limits_and_pinned_versions() {
     let compose = compose();
     let mut ports = BTreeSet::new();
     for (name, service) in services(&compose) {
@@ -210,7 +210,7 @@ fn nothing_runs_as_root_without_limits_or_on_a_version_of_the_day() {
 }
 
 #[test]
-fn the_image_is_built_by_the_pinned_toolchain_and_brokers_are_those_of_the_tests() {
+fn image_uses_the_pinned_toolchain_and_brokers_match_the_tests() {
     let channel = file("rust-toolchain.toml");
     let channel = channel.split('"').nth(1).unwrap();
     assert!(file("deploy/Dockerfile").contains(&format!("ARG RUST_VERSION={channel}\n")));

@@ -258,7 +258,7 @@ fn crates_lean_only_the_way_the_layout_says() {
 }
 
 #[test]
-fn the_log_the_database_and_the_retry_loop_are_named_by_one_crate_each() {
+fn log_database_and_retry_loop_are_each_named_by_one_crate() {
     assert_eq!(names_what_it_may_not(&workspace()), Vec::<String>::new());
 }
 

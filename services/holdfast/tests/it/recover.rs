@@ -211,7 +211,7 @@ impl Served {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restored_database_halts_and_is_recovered_without_a_second_history() {
+async fn restored_database_halts_and_recovers_without_second_history() {
     let mut world = World::start().await;
     let served = world.serve().await;
     world.fill(served.grpc).await;
@@ -285,7 +285,7 @@ fn metric(served: &Served, name: &str, labels: &[&str]) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn topics_made_again_and_records_deleted_halt_and_are_passed_over_only_when_accepted() {
+async fn recreated_topics_and_deleted_records_halt_until_accepted() {
     let mut world = World::start().await;
     let brokers = world.stack.brokers().to_owned();
     let served = world.serve().await;

@@ -133,7 +133,7 @@ fn check(what: &str, sent: &Raw, letter: &Raw, reason: &str) -> Result<(), Faile
     }
 }
 
-pub async fn each_is_a_dead_letter_with_its_bytes_and_its_partition_goes_on(shop: &Shop) -> Result<(), Failed> {
+pub async fn dead_letter_keeps_bad_records_bytes_and_partition_goes_on(shop: &Shop) -> Result<(), Failed> {
     let rows = table();
     let sent: Vec<Raw> = rows.iter().map(|(_, raw, _)| raw.clone()).collect();
     let places = shop.order(&sent).await?;

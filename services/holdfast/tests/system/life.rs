@@ -273,7 +273,7 @@ pub fn money(account: &serde_json::Value, order_id: &str) -> (Vec<i64>, i64) {
     })
 }
 
-pub async fn every_order_ends_and_the_books_of_the_provider_and_the_shelves_balance(_: &Shop) -> Result<(), Failed> {
+pub async fn every_order_ends_and_provider_books_and_shelves_balance(_: &Shop) -> Result<(), Failed> {
     let stack = Stack::start(StackOptions::default()).await?;
     // What hangs does so until the caller has lost its patience.
     let behaviour = Config { plan: Plan::Random { per_mille: 200 }, hang: Duration::from_secs(9), ..Config::default() };

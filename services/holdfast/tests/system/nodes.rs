@@ -177,7 +177,7 @@ async fn leave(mut second: Served) -> Result<(), Failed> {
     if status.success() { Ok(()) } else { Err(format!("it left with {status}:\n{}", second.log()).into()) }
 }
 
-pub async fn a_watch_and_its_orders_survive_a_node_that_leaves_in_good_order(shop: &Shop) -> Result<(), Failed> {
+pub async fn a_watch_and_its_orders_survive_a_node_that_leaves_cleanly(shop: &Shop) -> Result<(), Failed> {
     survive(shop, leave, |_| false).await
 }
 

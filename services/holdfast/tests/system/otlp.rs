@@ -84,9 +84,7 @@ fn service(resource: &ResourceSpans) -> String {
     }
 }
 
-pub async fn one_trace_reaches_the_collector_from_both_contexts_and_carries_no_personal_data(
-    _: &Shop,
-) -> Result<(), Failed> {
+pub async fn collector_gets_one_two_context_trace_without_personal_data(_: &Shop) -> Result<(), Failed> {
     let collector = Collector::default();
     let endpoint = collector.listen().await?;
     let mut shop = Shop::open_with(&[

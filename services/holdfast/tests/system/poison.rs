@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::shop::{Shop, record};
 
-pub async fn a_panicking_command_is_a_dead_letter_and_ten_thousand_others_are_done(_: &Shop) -> Result<(), Failed> {
+pub async fn panicking_command_is_dead_letter_and_10000_others_are_done(_: &Shop) -> Result<(), Failed> {
     let stack = Stack::start(StackOptions::default()).await?;
     let url = stack.postgres_url("postgres");
     let topics = ["orders.commands", "orders.events", "orders.dlq"];

@@ -171,7 +171,7 @@ proptest! {
     }
 
     #[test]
-    fn an_order_ends_the_same_whether_it_is_placed_or_cancelled_first(name in sku(), wanted in 1_i64..20, stock in 0_i64..20) {
+    fn order_ends_the_same_if_placed_or_cancelled_first(name in sku(), wanted in 1_i64..20, stock in 0_i64..20) {
         let place = Step::Order(0, reservation::Command::OrderPlaced { lines: vec![line(name, wanted)], hold_for: HOLD_DEFAULT });
         let cancel = Step::Order(0, reservation::Command::OrderCancelled);
         for steps in [[&place, &cancel], [&cancel, &place]] {

@@ -127,7 +127,7 @@ fn whatever_comes_after_the_end_or_twice_changes_nothing() {
 }
 
 #[test]
-fn what_is_paid_for_is_held_without_end_and_may_still_be_cancelled() {
+fn paid_stock_is_held_without_end_and_may_still_be_cancelled() {
     let (mut reservation, mut stock) = given(pools([("a", 5, 0)]), [placed([("a", 3)])]);
     let outcome = apply(&mut reservation, &mut stock, &Command::OrderPaid);
     assert_eq!(outcome.events, [Event::ReservationConfirmed { at: NOW, lines: [line("a", 3)].into() }]);
@@ -162,7 +162,7 @@ fn a_payment_that_comes_after_the_hold_elapsed_confirms_nothing() {
 }
 
 #[test]
-fn a_reservation_whose_stock_is_gone_says_so_and_takes_from_nobody() {
+fn reservation_whose_stock_is_gone_rejects_and_changes_no_pool() {
     let (mut reservation, _) = given(pools([("a", 5, 0)]), [placed([("a", 3)])]);
     let mut broken = pools([("a", 5, 2)]);
     for command in [Command::OrderCancelled, Command::HoldElapsed, Command::OrderShipped] {

@@ -69,7 +69,7 @@ fn a_price_is_set_once_for_each_change_and_is_never_negative() {
 }
 
 #[test]
-fn a_reorder_point_is_set_once_for_each_change_and_is_never_negative() {
+fn reorder_point_is_set_once_per_change_and_is_never_negative() {
     let mut item = StockItem::default();
     let mut set = |reorder_point| {
         handle(&mut item, &mut Pools::new(), "a", &Command::SetReorderPoint { reorder_point }).map(|o| o.events)

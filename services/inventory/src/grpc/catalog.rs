@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_question_costs_one_round_trip_for_prices_and_two_for_stock_however_many_skus() {
+    async fn prices_cost_one_round_trip_and_stock_two_for_any_sku_count() {
         let skus = skus(SKUS_MAX);
         let store = store(&skus, &priced());
         store.set_latency(Duration::from_millis(100));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_of_questions_waits_for_its_turns_rather_than_take_every_connection() {
+    async fn burst_of_queries_waits_rather_than_takes_every_connection() {
         let skus = skus(1);
         let store = store(&skus, &priced());
         store.set_latency(Duration::from_millis(100));

@@ -32,7 +32,7 @@ impl Shop {
 }
 
 #[tokio::test]
-async fn prices_are_those_that_were_set_and_a_sku_without_one_is_unknown() {
+async fn prices_are_those_set_and_a_sku_without_one_is_unknown() {
     let shop = Shop::open().await;
     shop.stocked("A", 5, 100).await;
     shop.stock().set_price(price(&new_id(), "B", 7, "JPY")).await.unwrap();
@@ -100,7 +100,7 @@ async fn the_catalog_needs_no_owner() {
 }
 
 #[tokio::test]
-async fn with_the_database_away_or_slow_the_answer_is_a_status_and_in_time() {
+async fn absent_or_slow_database_gives_a_status_in_time() {
     let shop = Shop::open().await;
     shop.stocked("A", 5, 100).await;
     shop.catalog_store.set_unavailable(true);

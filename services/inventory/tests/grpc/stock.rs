@@ -14,7 +14,7 @@ use tonic::Code;
 use crate::shop::{Shop, adjust, counts, invalid, new_id, price, receive, reorder, told};
 
 #[tokio::test]
-async fn what_was_received_and_priced_is_read_back_at_once_with_its_version() {
+async fn received_and_priced_stock_reads_back_at_once_with_version() {
     let shop = Shop::open().await;
     let answer = shop.stock().receive_stock(receive(&new_id(), "A", 7)).await.unwrap().into_inner();
     assert_eq!((answer.sku.as_str(), answer.version), ("A", 1));
@@ -49,7 +49,7 @@ async fn a_price_that_is_set_again_is_no_event() {
 }
 
 #[tokio::test]
-async fn a_reorder_point_is_kept_for_its_sku_and_one_that_is_set_again_is_no_event() {
+async fn reorder_point_is_kept_per_sku_and_the_same_one_is_no_event() {
     let shop = Shop::open().await;
     shop.stocked("A", 5, 100).await;
     let before = shop.item("A").await;
@@ -107,7 +107,7 @@ async fn of_many_who_take_at_once_exactly_as_many_succeed_as_there_is() {
 }
 
 #[tokio::test]
-async fn the_same_request_again_gets_the_first_answer_and_has_no_second_effect() {
+async fn repeated_request_gets_first_answer_and_has_no_second_effect() {
     let shop = Shop::open().await;
     let (uuid, text) = (new_id(), "delivery 4711, first attempt");
     for request_id in [uuid.as_str(), text] {
@@ -126,7 +126,7 @@ async fn the_same_request_again_gets_the_first_answer_and_has_no_second_effect()
 }
 
 #[tokio::test]
-async fn a_rejection_is_kept_and_given_again_even_when_it_would_be_granted_now() {
+async fn rejection_is_repeated_even_if_the_request_would_now_succeed() {
     let shop = Shop::open().await;
     let id = new_id();
     let first = shop.stock().adjust_stock(adjust(&id, "A", -1)).await.unwrap_err();
@@ -138,7 +138,7 @@ async fn a_rejection_is_kept_and_given_again_even_when_it_would_be_granted_now()
 }
 
 #[tokio::test]
-async fn a_request_id_that_was_used_with_another_command_is_a_conflict() {
+async fn request_id_used_with_another_command_is_a_conflict() {
     let shop = Shop::open().await;
     let id = new_id();
     let conflict = (Code::AlreadyExists, "REQUEST_ID_REUSED".to_owned(), vec!["request_id".to_owned()]);
@@ -204,7 +204,7 @@ async fn a_version_is_waited_for_until_it_comes_or_the_deadline_does() {
 }
 
 #[tokio::test]
-async fn without_an_owner_commands_and_strong_reads_are_told_when_to_come_again() {
+async fn ownerless_commands_and_strong_reads_get_a_retry_delay() {
     let shop = Shop::open().await;
     shop.stocked("A", 1, 1).await;
     shop.node.stop().await;

@@ -225,7 +225,7 @@ fn out_of_stock_and_expiry_cancel_a_placed_order() {
 }
 
 #[test]
-fn news_that_crosses_a_cancellation_or_finds_no_order_changes_nothing() {
+fn news_crossing_a_cancellation_or_without_order_does_nothing() {
     let news = [reserved(), Command::ReservationRefused, Command::ReservationExpired];
     let cancelled = [create(), add("a", 1, eur(1)), place(), cancel()];
     for news in news {

@@ -77,7 +77,7 @@ fn every_news_has_a_row_and_comes_twice_without_harm() {
 }
 
 #[test]
-fn payment_is_pinned_with_its_rate_and_tells_others_what_to_ship() {
+fn payment_is_pinned_with_its_rate_and_names_what_to_ship() {
     let order = given(&[create(), add("a", 1, eur(1)), place(), reserved()]);
     let line = Line::new(sku("a"), 1, eur(1)).expect("fits");
     let (customer, address_id) = (given::CUSTOMER, Some("home".into()));
@@ -107,7 +107,7 @@ fn payment_over_another_amount_is_an_event_and_no_payment() {
 }
 
 #[test]
-fn a_customer_may_cancel_until_the_goods_have_left_and_fulfillment_says_when_that_was() {
+fn customer_may_cancel_until_fulfillment_says_goods_have_left() {
     for stage in [Stage::Draft, Stage::Placed] {
         assert_eq!(after(&at(stage), cancel()), Stage::Cancelled);
     }

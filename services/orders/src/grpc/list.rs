@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_state_of_the_wire_can_be_asked_for_by_the_read_models_name() {
+    fn every_wire_state_can_be_queried_by_its_read_model_name() {
         let names: Vec<_> = statuses(&[]).unwrap().into_iter().map(name).collect();
         assert_eq!(names, ["DRAFT", "PLACED", "PAID", "SHIPPED", "DELIVERED", "CANCELLED"]);
         let twice = [i32::from(v1::OrderStatus::Draft); 2];
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_within_a_millisecond_leaves_out_what_happened_before_it() {
+    fn bound_within_a_millisecond_omits_what_happened_before_it() {
         let at = |nanos| bound("created_from", Some(&Timestamp { seconds: 1, nanos })).unwrap();
         assert_eq!((at(0), at(1), at(1_000_000)), (Some(1_000), Some(1_001), Some(1_001)));
         let refused = bound("created_from", Some(&Timestamp { seconds: i64::MAX, nanos: 0 })).unwrap_err();

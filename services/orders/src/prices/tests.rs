@@ -90,7 +90,7 @@ async fn an_answer_is_remembered_until_it_expires_and_no_longer() {
 }
 
 #[tokio::test]
-async fn with_the_source_away_only_those_wait_whose_price_is_not_remembered() {
+async fn absent_source_delays_only_skus_without_a_remembered_price() {
     let shop = Shop::open();
     shop.quote(0, &["A"]).await;
     shop.fake.away.store(true, SeqCst);
@@ -110,7 +110,7 @@ async fn a_failure_is_not_remembered() {
 }
 
 #[tokio::test]
-async fn the_memory_is_bounded_and_what_does_not_fit_is_answered_all_the_same() {
+async fn memory_is_bounded_and_overflowing_prices_are_still_answered() {
     let shop = Shop::open();
     let skus: Vec<String> = (0..20).map(|n| format!("S{n}")).collect();
     let skus: Vec<&str> = skus.iter().map(String::as_str).collect();

@@ -96,7 +96,7 @@ fn reserved() -> StockReserved {
 type Bad = (&'static str, Record, DeadLetterReason, Option<&'static str>);
 
 #[test]
-fn each_bad_record_is_refused_for_its_reason_and_names_its_field() {
+fn bad_record_is_refused_for_its_reason_and_names_its_field() {
     use DeadLetterReason::{Invalid, TooLarge, Undecodable, UnknownType};
     let rows: Vec<Bad> = vec![
         (

@@ -234,7 +234,7 @@ fn state_with_a_mismatched_payment_is_read_back() {
 }
 
 #[test]
-fn a_state_that_no_build_could_have_written_is_an_error_and_no_guess() {
+fn state_no_build_could_have_written_is_an_error() {
     let [draft, .., cancelled] = states().map(|(_, golden)| format!("{STATE}{golden}"));
     assert!(adapter().decode_state(2, &unhex(&draft)).is_err(), "a later schema");
     assert!(adapter().decode_state(1, &unhex(&draft[..draft.len() - 2])).is_err(), "cut short");

@@ -66,7 +66,7 @@ fn created_ms(order: &Order) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_are_complete_disjoint_and_newest_first_while_orders_are_created_and_changed() {
+async fn pages_stay_complete_disjoint_newest_first_as_orders_change() {
     let shop = Shop::on_postgres().await;
     let (mine, other) = (id(), id());
     let before: BTreeSet<String> = drafts(&shop, &mine, 60).await.into_iter().collect();
@@ -184,7 +184,7 @@ async fn a_page_token_serves_its_own_listing_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_of_large_orders_ends_before_the_message_would_be_too_large() {
+async fn page_of_large_orders_ends_before_the_message_size_limit() {
     let mut shop = Shop::on_postgres().await;
     let customer = id();
     let all = drafts(&shop, &customer, 300).await;
@@ -208,7 +208,7 @@ async fn a_page_of_large_orders_ends_before_the_message_would_be_too_large() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_question_is_answered_through_an_index_with_all_its_conditions() {
+async fn every_query_uses_an_index_with_all_its_conditions() {
     let shop = Shop::on_postgres().await;
     let customers: Vec<String> = (0..10).map(|_| id()).collect();
     for customer in &customers {

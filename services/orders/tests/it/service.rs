@@ -25,7 +25,7 @@ fn answer<T: std::fmt::Debug>(result: Result<T, Status>) -> (Code, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_lives_from_draft_to_reserved_and_each_answer_carries_it() {
+async fn each_answer_carries_the_order_from_draft_to_reserved() {
     let mut shop = Shop::in_memory().await;
     let (order_id, customer_id) = (id(), id());
     let command =
@@ -87,7 +87,7 @@ async fn each_rejection_has_its_status_and_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_request_is_answered_the_same_and_another_under_its_id_is_a_conflict() {
+async fn same_request_gets_same_answer_and_reused_id_is_a_conflict() {
     let mut shop = Shop::in_memory().await;
     let draft = shop.draft().await;
     for request_id in [id(), "my own words".to_owned()] {
@@ -151,7 +151,7 @@ async fn malformed_input_names_its_field() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_says_how_it_was_made_and_an_order_that_is_not_there_is_not_found() {
+async fn read_names_its_consistency_and_missing_order_is_not_found() {
     let mut shop = Shop::in_memory().await;
     let draft = shop.draft().await;
     for (consistency, made) in [
@@ -174,7 +174,7 @@ async fn a_read_says_how_it_was_made_and_an_order_that_is_not_there_is_not_found
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_version_that_does_not_come_within_the_deadline_is_deadline_exceeded() {
+async fn version_not_reached_by_the_deadline_is_deadline_exceeded() {
     let mut shop = Shop::in_memory().await;
     let order_id = shop.draft().await;
     let mut request =
@@ -185,7 +185,7 @@ async fn a_version_that_does_not_come_within_the_deadline_is_deadline_exceeded()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_inventory_is_away_a_caller_is_told_when_to_come_again_and_nothing_happened() {
+async fn absent_inventory_gives_callers_a_retry_delay_and_no_effect() {
     let mut shop = Shop::in_memory().await;
     let draft = shop.draft().await;
     shop.prices.away.store(true, Ordering::SeqCst);
@@ -199,7 +199,7 @@ async fn while_inventory_is_away_a_caller_is_told_when_to_come_again_and_nothing
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_sent_or_charged_is_rejected_and_changes_nothing() {
+async fn order_that_cannot_be_sent_or_charged_is_rejected_unchanged() {
     let mut shop = Shop::in_memory().await;
     let rejected = |name: &str| (Code::FailedPrecondition, name.to_owned());
     let strange = |prefix: &str| format!("{prefix}{}", &id()[4..]);
@@ -279,7 +279,7 @@ async fn a_command_by_kafka_and_one_by_grpc_meet_in_the_same_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_orders_come_in_the_order_asked_for_and_the_missing_are_named() {
+async fn batch_keeps_the_requested_order_and_names_missing_orders() {
     for mut shop in [Shop::in_memory().await, Shop::on_postgres().await] {
         let (first, second, nobodys) = (shop.draft().await, shop.draft().await, id());
         shop.add(&first, "A", 1).await.unwrap();

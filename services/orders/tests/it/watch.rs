@@ -29,7 +29,7 @@ async fn next(stream: &mut Streaming<v1::WatchOrderResponse>) -> Result<Option<v
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watcher_sees_the_order_as_it_is_then_each_state_it_came_to_then_the_end() {
+async fn watcher_sees_the_current_order_then_each_state_then_the_end() {
     for mut shop in [Shop::in_memory().await, Shop::on_postgres().await] {
         let order_id = shop.draft().await;
         let mut changes = watch(&mut shop, &order_id, 0).await;

@@ -83,7 +83,7 @@ fn stopped_payment_begins_no_call_and_takes_no_news() {
 }
 
 #[test]
-fn cancelled_order_of_a_stopped_payment_is_noted_once_and_moves_nothing() {
+fn stopped_payment_notes_cancelled_order_once_and_moves_nothing() {
     let mut payment = given(&[asked(), captured(), contradicted()]);
     let noted = Event::PaymentCancellationNoted { at: NOW, voids: None };
     assert_eq!(handle(&mut payment, &Command::OrderCancelled), Ok(vec![noted.clone()]));

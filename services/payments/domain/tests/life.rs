@@ -60,7 +60,7 @@ fn a_reserved_order_is_asked_to_be_paid_once() {
 }
 
 #[test]
-fn a_charge_that_succeeds_is_captured_at_the_rate_of_that_moment() {
+fn successful_charge_is_captured_at_the_rate_of_that_moment() {
     assert_eq!(when(&given(&[asked()]), captured()), Ok(vec![captured_event()]));
     let ended = [CHARGE, CAPTURE, VOID].map(|name| EffectChange::End { name: name.into() });
     assert_eq!(captured_event().effects(), ended);
@@ -91,7 +91,7 @@ fn a_declined_payment_stays_declined_with_its_code() {
 }
 
 #[test]
-fn what_can_never_be_charged_is_declined_by_name_and_nobody_is_asked() {
+fn unchargeable_payment_is_declined_by_name_without_a_call() {
     let of = |amount, payment_method, quote| Command::OrderReserved {
         amount,
         payment_method,
@@ -159,7 +159,7 @@ fn a_cancellation_waits_for_an_outcome_that_is_not_known() {
 }
 
 #[test]
-fn an_authorization_of_a_cancelled_order_is_voided_and_never_captured() {
+fn authorization_of_cancelled_order_is_voided_never_captured() {
     let before = given(&[authorize(usd(AMOUNT)), Command::OrderCancelled]);
     let events = when(&before, authorized()).expect("accepted");
     assert!(matches!(&events[..], [Event::PaymentAuthorized { then: Then::Void, .. }]));
@@ -222,7 +222,7 @@ fn a_refund_is_never_more_than_what_is_left() {
 }
 
 #[test]
-fn the_same_refund_again_is_harmless_and_another_under_its_id_is_not() {
+fn repeated_refund_changes_nothing_and_a_reused_id_is_rejected() {
     for commands in [vec![], vec![returned(1)], vec![refused(1)], vec![Command::OrderCancelled]] {
         let payment = given(&[vec![asked(), captured(), refund("a", usd(400))], commands].concat());
         assert_eq!(when(&payment, refund("a", usd(400))), Ok(vec![]));
@@ -231,7 +231,7 @@ fn the_same_refund_again_is_harmless_and_another_under_its_id_is_not() {
 }
 
 #[test]
-fn a_payment_has_a_bounded_number_of_refunds_and_a_cancellation_still_gives_back_the_rest() {
+fn refund_count_is_bounded_and_cancellation_refunds_the_rest() {
     let mut commands = vec![asked(), captured()];
     commands.extend((0..REFUNDS_MAX).map(|at| refund(&format!("r{at}"), usd(1))));
     let payment = given(&commands);
@@ -241,7 +241,7 @@ fn a_payment_has_a_bounded_number_of_refunds_and_a_cancellation_still_gives_back
 }
 
 #[test]
-fn a_cancellation_also_gives_back_what_an_operators_refund_failed_to() {
+fn cancellation_also_refunds_what_an_operator_refund_failed_to() {
     let payment = given(&[asked(), captured(), refund("a", usd(400)), Command::OrderCancelled]);
     let failed =
         |number, minor| Event::RefundFailed { at: NOW, number, amount: usd(minor), code: "charge_disputed".into() };
@@ -298,7 +298,7 @@ fn the_providers_own_reports_never_undo_what_is_further() {
 }
 
 #[test]
-fn a_report_that_comes_before_the_answer_counts_and_the_answer_then_changes_nothing() {
+fn report_before_the_answer_counts_and_answer_changes_nothing() {
     let quote = Quote::Rate(rate());
     let report = reported(News::Captured { amount: usd(AMOUNT), quote });
     assert_eq!(when(&given(&[asked()]), report.clone()), Ok(vec![captured_event()]));
@@ -328,7 +328,7 @@ fn captured_report_without_a_rate_is_rejected_by_name() {
 }
 
 #[test]
-fn amounts_without_and_with_three_decimals_settle_by_their_exponents() {
+fn amounts_of_zero_or_three_decimals_settle_by_their_exponents() {
     let bhd: Currency = "BHD".parse().expect("known");
     for (amount, numerator, denominator, settled) in
         [(Money::new(1_000, Currency::JPY), 6, 1_000, 600), (Money::new(1_500, bhd), 245, 100, 368)]

@@ -207,7 +207,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_cancelled_order_keeps_no_money_and_nothing_is_given_back_twice(plan in plan()) {
+    fn cancelled_order_keeps_no_money_and_refunds_nothing_twice(plan in plan()) {
         let world = run(&plan)?;
         let details = world.payment.details().expect("something happened");
         let (captured, refunded) = (world.provider.captured, world.provider.refunded);

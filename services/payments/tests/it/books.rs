@@ -226,7 +226,7 @@ async fn until(what: impl Fn() -> bool) {
 }
 
 #[tokio::test]
-async fn webhook_that_was_not_taken_is_sent_again_after_a_restart_and_then_no_more() {
+async fn refused_webhook_is_sent_again_after_a_restart_then_no_more() {
     let (dir, receiver) = (Dir::new(), Receiver::default());
     let webhooks = |url: String| {
         let (secret, delay_max) = (SECRET.to_owned(), Duration::ZERO);

@@ -127,7 +127,7 @@ fn every_bad_message_is_refused_by_reason_and_field() {
 }
 
 #[test]
-fn an_order_that_is_reserved_means_its_total_and_its_method_whatever_else_it_says() {
+fn reserved_order_decodes_to_its_total_and_payment_method() {
     let amount = Money::new(500, Currency::USD);
     let meant = |payment_method: Option<&str>| Command::OrderReserved {
         amount,
@@ -144,7 +144,7 @@ fn an_order_that_is_reserved_means_its_total_and_its_method_whatever_else_it_say
 }
 
 #[tokio::test]
-async fn each_currency_of_a_batch_gets_its_rate_and_one_without_is_no_failure() {
+async fn batch_currency_gets_its_rate_and_missing_rate_is_no_failure() {
     let reserved = |currency: &str| Command::OrderReserved {
         amount: Money::new(1, currency.parse().unwrap()),
         payment_method: None,
@@ -164,7 +164,7 @@ async fn each_currency_of_a_batch_gets_its_rate_and_one_without_is_no_failure() 
 }
 
 #[test]
-fn a_call_is_stored_as_it_will_be_made_and_nothing_else_is_read_as_one() {
+fn call_is_stored_as_it_will_be_made_and_nothing_else_decodes() {
     let at = holdfast_core::Timestamp::default();
     let (amount, reference) = (Money::new(5, Currency::EUR), || Arc::<str>::from("pi_1"));
     let events = [

@@ -120,7 +120,7 @@ fn expect(outcome: &Result<Command, Again>, source: &str, subject: Subject, aske
 }
 
 #[tokio::test]
-async fn charge_answered_for_another_order_or_amount_is_a_contradiction() {
+async fn charge_answer_for_another_order_or_amount_contradicts() {
     let (liar, call) = (Liar::open().await, charge());
     let sound = liar.does(&call, 200, intent("succeeded")).await;
     assert!(matches!(sound, Ok(Command::ChargeSucceeded { outcome: Outcome::Captured { .. }, .. })), "{sound:?}");
@@ -151,7 +151,7 @@ async fn charge_answered_for_another_order_or_amount_is_a_contradiction() {
 }
 
 #[tokio::test]
-async fn authorization_answered_for_another_order_or_charge_is_a_contradiction() {
+async fn authorization_answer_for_another_order_or_charge_contradicts() {
     let liar = Liar::open().await;
     for (then, source) in [(Then::Capture, "capture"), (Then::Void, "void")] {
         let call = capture(then);
@@ -175,7 +175,7 @@ async fn authorization_answered_for_another_order_or_charge_is_a_contradiction()
 }
 
 #[tokio::test]
-async fn refund_answered_for_another_order_charge_number_or_amount_is_a_contradiction() {
+async fn refund_with_other_order_charge_number_or_amount_contradicts() {
     let (liar, call) = (Liar::open().await, refund());
     let sound = Ok(Command::RefundSucceeded { number: 2, reference: "re_1".into() });
     assert_eq!(liar.does(&call, 200, given_back()).await, sound);

@@ -75,7 +75,7 @@ async fn a_declined_card_has_the_providers_code() {
 }
 
 #[tokio::test]
-async fn what_the_provider_cannot_take_is_declined_by_name_before_any_call() {
+async fn unacceptable_payment_is_declined_by_name_before_any_call() {
     let till = Till::open(Plan::None).await;
     let bhd: Currency = "BHD".parse().unwrap();
     for (amount, code) in [
@@ -93,7 +93,7 @@ async fn what_the_provider_cannot_take_is_declined_by_name_before_any_call() {
 }
 
 #[tokio::test]
-async fn currencies_without_and_with_three_decimals_are_charged_in_the_providers_units() {
+async fn zero_and_three_decimal_currencies_charge_in_provider_units() {
     let till = Till::open(Plan::None).await;
     for (minor, code, units, settled) in [(500, "JPY", 500, 300), (1_250, "BHD", 1_250, 306)] {
         let order = till.reserve(Money::new(minor, code.parse().unwrap()), CARD).await;
@@ -105,7 +105,7 @@ async fn currencies_without_and_with_three_decimals_are_charged_in_the_providers
 }
 
 #[tokio::test]
-async fn a_cancellation_while_the_outcome_is_unknown_waits_for_it_and_gives_back() {
+async fn cancellation_amid_unknown_outcome_waits_for_it_and_refunds() {
     for fault in [Fault::TimeoutAfter, Fault::FailsAfter, Fault::Late, Fault::Malformed, Fault::TimeoutBefore] {
         let till = Till::open(Plan::First { fault, times: 1 }).await;
         let order = till.reserve(usd(700), CARD).await;

@@ -250,7 +250,7 @@ fn stored_states_of_schema_1_keep_their_bytes_and_are_read_back() {
 }
 
 #[test]
-fn a_state_that_this_build_could_not_have_written_is_an_error_and_never_a_guess() {
+fn state_this_build_could_not_have_written_is_an_error() {
     for schema in [0, 2, u32::MAX] {
         assert_eq!(decode_state(schema, &[]).unwrap_err().schema, schema);
     }

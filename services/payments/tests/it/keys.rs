@@ -39,7 +39,7 @@ fn is_captured(outcome: &Result<Command, Again>) -> bool {
 }
 
 #[tokio::test]
-async fn once_keys_may_be_forgotten_the_provider_is_asked_before_anything_is_sent() {
+async fn provider_is_asked_before_sending_once_keys_may_be_forgotten() {
     let till = Till::open(Plan::First { fault: Fault::TimeoutAfter, times: 1 }).await;
     let effect = charge(ORDER);
     let lost = perform(&till.stripe, &rates(), &effect).await;
@@ -57,7 +57,7 @@ async fn once_keys_may_be_forgotten_the_provider_is_asked_before_anything_is_sen
 }
 
 #[tokio::test]
-async fn where_nothing_happened_a_new_key_is_used_after_a_while_in_which_nothing_is_sent() {
+async fn charge_that_never_happened_gets_new_key_after_quiet_period() {
     let till = Till::open(Plan::First { fault: Fault::TimeoutBefore, times: 1 }).await;
     let effect = charge(ORDER);
     assert!(perform(&till.stripe, &rates(), &effect).await.is_err());
@@ -90,7 +90,7 @@ async fn a_stored_failure_ends_a_key_only_when_it_is_repeated() {
 }
 
 #[tokio::test]
-async fn a_key_that_was_used_with_other_parameters_is_a_failure_with_a_name_and_charges_nobody() {
+async fn key_reused_with_other_parameters_fails_by_name_uncharged() {
     let till = Till::open(Plan::None).await;
     let first = charge(ORDER);
     assert!(is_captured(&perform(&till.stripe, &rates(), &first).await));

@@ -297,7 +297,7 @@ async fn each_refusal_has_its_code_its_reason_and_its_field() {
 }
 
 #[tokio::test]
-async fn a_cancelled_order_is_given_back_in_full_and_one_never_reserved_is_voided() {
+async fn cancelled_order_is_refunded_in_full_or_voided_if_unreserved() {
     let office = Office::open().await;
     let order = office.captured(10_00).await;
     let cancel = |order_id: &str| {

@@ -34,7 +34,7 @@ fn defaults_are_whole() {
 }
 
 #[test]
-fn flags_beat_the_environment_which_beats_the_file_which_beats_defaults() {
+fn flags_override_environment_file_and_defaults_in_that_order() {
     let file = file("lease = \"9s\"\nlanes = 7\n[kafka]\nbrokers = [\"a:1\", \"b:2\"]\n");
     let mut sources = with_environment(&[("HOLDFAST_LANES", "5"), ("HOLDFAST_BATCH_MAX", "33")]);
     sources.file = Some(file.path().to_owned());

@@ -34,7 +34,7 @@ async fn single(harness: &dyn StoreHarness) -> (Arc<dyn Store>, Owner) {
 }
 
 /// The owner that intends an effect makes the first attempt; a node that finds it due makes the next.
-pub async fn an_effect_is_due_for_others_once_its_hold_is_over_and_counts_each_attempt(harness: &dyn StoreHarness) {
+pub async fn effect_is_due_for_others_after_its_hold_and_counts_attempts(harness: &dyn StoreHarness) {
     let (store, mut owner) = single(harness).await;
     owner.write(0, effects(&[("a", "e", NOW), ("a", "f", Some(SOON)), ("a", "g", Some(HOUR))])).await;
     let found = due(&store, HOUR).await;

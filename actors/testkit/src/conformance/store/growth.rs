@@ -50,7 +50,7 @@ pub async fn a_count_that_is_not_above_the_newest_changes_nothing(harness: &dyn 
 }
 
 /// Without a row nothing is read, so the row comes with what makes its readers wait.
-pub async fn a_new_partition_gets_its_row_with_the_transition_and_the_generation_in_force(harness: &dyn StoreHarness) {
+pub async fn new_partition_gets_row_with_transition_in_current_generation(harness: &dyn StoreHarness) {
     let store = registered(harness, 2).await;
     note(&store, 2).await;
     store.bump(Generation(1), 2).await.expect("there");
@@ -78,7 +78,7 @@ pub async fn a_generation_is_put_on_all_rows_at_once_and_only_once(harness: &dyn
 }
 
 /// The head is where the older generation's rows end; what other contexts wait for stands there.
-pub async fn a_generation_is_acknowledged_once_with_its_mark_as_the_last_row(harness: &dyn StoreHarness) {
+pub async fn generation_is_acknowledged_once_with_its_mark_as_last_row(harness: &dyn StoreHarness) {
     let store = registered(harness, 2).await;
     let mut owner = Owner::take(&store, [0]).await;
     let writes = holdfast_core::batch::Writes { outbox: vec![draft("t.events", "a", "event")], ..Default::default() };

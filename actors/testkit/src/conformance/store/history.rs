@@ -63,7 +63,7 @@ pub async fn a_halt_takes_every_partition_from_its_owner(harness: &dyn StoreHarn
 }
 
 /// The first caller that notes a topic fixes its mark.
-pub async fn the_first_mark_of_a_topic_stays_until_an_operator_says_otherwise(harness: &dyn StoreHarness) {
+pub async fn first_topic_mark_stays_until_an_operator_accepts_another(harness: &dyn StoreHarness) {
     let store = registered(harness, 2).await;
     let pair = |topic: &str, mark: &str| (topic.to_owned(), mark.to_owned());
     let noted = store.incarnations(&[pair("a", "1"), pair("b", "2")]).await.expect("there");

@@ -145,7 +145,7 @@ macro_rules! store_conformance {
     (#[$test:meta] $fresh:expr) => {
         $crate::conformance_laws! { #[$test] $crate::conformance::store, $fresh;
             a_fresh_partition_was_never_owned_and_needs_no_waiting
-            registering_again_adds_what_is_missing_and_changes_nothing_else
+            registering_again_adds_missing_rows_and_changes_no_others
             take_is_conditional_on_the_epoch
             of_concurrent_takers_exactly_one_wins
             a_take_over_keeps_progress
@@ -169,9 +169,9 @@ macro_rules! store_conformance {
 
             a_first_count_opens_no_transition_and_each_larger_one_does
             a_count_that_is_not_above_the_newest_changes_nothing
-            a_new_partition_gets_its_row_with_the_transition_and_the_generation_in_force
+            new_partition_gets_row_with_transition_in_current_generation
             a_generation_is_put_on_all_rows_at_once_and_only_once
-            a_generation_is_acknowledged_once_with_its_mark_as_the_last_row
+            generation_is_acknowledged_once_with_its_mark_as_last_row
             an_acknowledgement_needs_the_current_token_and_generation
             a_mark_counts_for_every_step_up_to_it_noticed_or_not
             ends_noted_first_stand_and_an_ended_transition_stays_ended
@@ -204,7 +204,7 @@ macro_rules! store_conformance {
 
             the_known_end_of_the_events_topic_is_stored_with_the_cursor
             a_halt_takes_every_partition_from_its_owner
-            the_first_mark_of_a_topic_stays_until_an_operator_says_otherwise
+            first_topic_mark_stays_until_an_operator_accepts_another
             accepted_offsets_replace_those_of_one_topic
 
             grants_are_made_in_batch_order
@@ -223,7 +223,7 @@ macro_rules! store_conformance {
             timer_changes_of_one_batch_take_effect_in_order
             due_timers_come_oldest_first_up_to_a_limit
             timers_are_found_by_the_home_of_their_key
-            an_effect_is_due_for_others_once_its_hold_is_over_and_counts_each_attempt
+            effect_is_due_for_others_after_its_hold_and_counts_attempts
             an_effect_that_is_intended_again_stays_as_it_is
             an_effect_that_has_ended_is_gone_and_stays_so
             an_effect_that_was_put_off_is_due_later_with_its_error

@@ -46,7 +46,7 @@ pub async fn a_fresh_partition_was_never_owned_and_needs_no_waiting(harness: &dy
 }
 
 /// Every node registers at its start.
-pub async fn registering_again_adds_what_is_missing_and_changes_nothing_else(harness: &dyn StoreHarness) {
+pub async fn registering_again_adds_missing_rows_and_changes_no_others(harness: &dyn StoreHarness) {
     let store = registered(harness, 2).await;
     let mut owner = Owner::take(&store, [1]).await;
     owner.write(1, something("a")).await;

@@ -415,7 +415,7 @@ impl World {
 }
 
 #[test]
-fn in_whatever_order_things_happen_every_order_ends_and_money_and_stock_are_accounted_for() {
+fn interleavings_end_every_order_and_account_money_and_stock() {
     let only = std::env::var("HOLDFAST_SEED").ok().map(|seed| seed.parse::<u64>().expect("a number"));
     let mut ends: BTreeMap<String, u32> = BTreeMap::new();
     for seed in only.map_or(0..RUNS, |seed| seed..seed + 1) {

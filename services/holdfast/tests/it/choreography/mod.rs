@@ -43,7 +43,7 @@ fn status(world: &World, order_id: &str) -> Option<reservation::Status> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_order_is_placed_when_there_is_stock_and_cancelled_when_there_is_not() {
+async fn order_is_placed_with_stock_and_cancelled_without() {
     let world = World::new(HOLD);
     let (_orders, _inventory) = (world.start_orders(one_euro()).await, world.start_inventory().await);
     world.receive("A", 5);
@@ -66,7 +66,7 @@ async fn an_order_is_placed_when_there_is_stock_and_cancelled_when_there_is_not(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hold_that_runs_out_is_given_back_and_its_order_is_cancelled() {
+async fn expired_hold_is_given_back_and_its_order_is_cancelled() {
     let world = World::new(HOLD);
     let (_orders, inventory) = (world.start_orders(one_euro()).await, world.start_inventory().await);
     world.receive("A", 5);

@@ -294,7 +294,7 @@ async fn a_thousand_orders_and_both_contexts_agree_on_each() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_orders_through_crashes_and_both_contexts_agree_on_each() {
+async fn both_contexts_agree_on_a_thousand_orders_through_crashes() {
     for seed in [4, 5, 6] {
         rush(seed, true).await;
     }

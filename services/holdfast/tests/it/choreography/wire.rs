@@ -43,7 +43,7 @@ fn add(order_id: &str, sku: &str, quantity: i64) -> orders::AddItem {
 }
 
 #[tokio::test]
-async fn prices_come_from_inventory_over_the_wire_and_without_it_no_old_one_is_taken() {
+async fn prices_come_from_inventory_and_without_it_no_old_one_is_used() {
     let world = World::new(HOLD);
     let inventory = world.start_inventory().await;
     let (address, shutdown, serving) = serve(&inventory).await;

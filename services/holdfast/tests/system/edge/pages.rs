@@ -35,7 +35,7 @@ async fn sign_in(browser: &Browser, base: &str, client: &Client) -> Result<(), F
     Ok(())
 }
 
-pub async fn people_see_their_orders_change_in_a_browser_with_and_without_scripts(_: &Shop) -> Result<(), Failed> {
+pub async fn browser_shows_order_changes_with_and_without_scripts(_: &Shop) -> Result<(), Failed> {
     let mut stand = Stand::open().await?;
     let driver = Driver::start().await?;
     if let Err(failed) = people(&stand, &driver).await {
