@@ -42,9 +42,9 @@ use holdfast_machine::Rules;
 
 use self::world::World;
 pub use self::{
-    coverage::{Coverage, Death, INPUTS, STATES},
+    coverage::{Coverage, Death},
     faults::Fault,
-    mutants::{Caught, LEFT_OUT, LeftOut, UNSEEN, catch, catch_all, mutants},
+    mutants::{Caught, UNSEEN, catch_all, mutants},
     sabotage::Sabotage,
     shrink::shrink,
 };

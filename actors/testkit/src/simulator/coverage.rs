@@ -16,10 +16,10 @@ use holdfast_machine::{
 };
 
 /// The states of a message, as in the diagram of `actors/README.md`.
-pub const STATES: [&str; 7] = ["Ready", "LookingUp", "Asking", "Deciding", "Committing", "Late", "Held"];
+pub(super) const STATES: [&str; 7] = ["Ready", "LookingUp", "Asking", "Deciding", "Committing", "Late", "Held"];
 
 /// The kinds of input that a lane's machine knows; a commit by how it ended.
-pub const INPUTS: [&str; 22] = [
+pub(super) const INPUTS: [&str; 22] = [
     "arrived",
     "turn",
     "found",

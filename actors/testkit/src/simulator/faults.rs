@@ -1,7 +1,7 @@
 //! The faults that a run injects, each of which can be left out by name.
 //!
-//! Invariant: the dice are thrown whether or not a fault is left out. Deliberately absent: when a fault is
-//! tried, which the world and its nodes say.
+//! A fault that is left out is one that the dice do not call for; each step throws dice of its own, so the
+//! next is the same. Deliberately absent: when a fault is tried, which the world and its nodes say.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,7 @@ pub enum Fault {
     Expelled,
     /// A node's machine is suspended for a while, and one of its clocks with it.
     Suspended,
-    /// The store's clock jumps.
+    /// The store's clock jumps, but not the ages of counts: `producers_max_age` takes it that they don't.
     ClockJumped,
     /// The store is away for a while.
     Away,

@@ -13,8 +13,8 @@ use crate::Dice;
 pub(super) struct Group {
     members: BTreeSet<usize>,
     owners: BTreeMap<PartitionId, usize>,
-    /// What each member was told last.
-    told: BTreeMap<usize, BTreeSet<PartitionId>>,
+    /// The assignment that each member has heard of last.
+    heard: BTreeMap<usize, BTreeSet<PartitionId>>,
 }
 
 impl Group {
@@ -52,16 +52,16 @@ impl Group {
         self.owners.insert(partition, node);
     }
 
-    /// What a node has, if it has not been told.
+    /// The assignment of a node, if it has not heard of it.
     pub fn news(&self, node: usize) -> Option<BTreeSet<PartitionId>> {
         let has = |(partition, owner): (&PartitionId, &usize)| (*owner == node).then_some(*partition);
         let assigned: BTreeSet<PartitionId> = self.owners.iter().filter_map(has).collect();
-        let is_known = self.told.get(&node).map_or(assigned.is_empty(), |told| *told == assigned);
+        let is_known = self.heard.get(&node).map_or(assigned.is_empty(), |heard| *heard == assigned);
         (!is_known).then_some(assigned)
     }
 
-    /// A node is told what it has.
-    pub fn told(&mut self, node: usize, assigned: BTreeSet<PartitionId>) {
-        self.told.insert(node, assigned);
+    /// A node has heard of its assignment.
+    pub fn heard(&mut self, node: usize, assigned: BTreeSet<PartitionId>) {
+        self.heard.insert(node, assigned);
     }
 }

@@ -18,7 +18,7 @@ use super::{Sabotage, Setup, Violation, on_all_cores, run};
 
 /// One rule that is left out.
 #[derive(Clone, Copy, Debug)]
-pub struct LeftOut {
+pub(super) struct LeftOut {
     /// The rule's name.
     pub rule: &'static str,
     /// All rules but this one.
@@ -33,7 +33,7 @@ macro_rules! without {
 }
 
 /// Rules whose absence a run notices.
-pub const LEFT_OUT: [LeftOut; 22] = without![
+pub(super) const LEFT_OUT: [LeftOut; 22] = without![
     raises_before_waiting,
     lease_counts_from_sending,
     beats_before_looking,
@@ -76,7 +76,7 @@ pub struct Caught {
 }
 
 /// The first of `seeds` that breaks a promise with `setup`, and none without.
-pub fn catch(seeds: Range<u64>, setup: &Setup) -> Option<Caught> {
+pub(super) fn catch(seeds: Range<u64>, setup: &Setup) -> Option<Caught> {
     seeds.into_iter().find_map(|seed| {
         let (outcome, _) = run(seed, setup, false);
         let violation = outcome.violation?;

@@ -69,7 +69,7 @@ pub(super) struct Node {
     owned: BTreeMap<PartitionId, Owned>,
     /// The last batch that was committed to each partition.
     remembered: BTreeMap<PartitionId, u64>,
-    /// What the takers have told the lane, and what they will hear of.
+    /// Orders of the takers that the lane has not heard, and losses and ends that the takers have not.
     to_lane: VecDeque<Order>,
     to_takers: VecDeque<ownership::Input>,
     memory: Memory,
@@ -77,7 +77,7 @@ pub(super) struct Node {
     bodies: BTreeMap<Number, Body>,
     numbers: u64,
     states: States,
-    /// The lane has been told something since its last turn.
+    /// The lane has heard of something since its last turn.
     has_heard: bool,
 }
 
@@ -171,7 +171,7 @@ impl Node {
         }
     }
 
-    /// Whether the lane has been told something since its last turn.
+    /// Whether the lane has heard of something since its last turn.
     pub const fn wants_turn(&self) -> bool {
         self.has_heard
     }
@@ -185,7 +185,7 @@ impl Node {
         }
     }
 
-    /// Is told something.
+    /// Takes in an answer.
     pub fn hear(&mut self, answer: Answer, around: &mut Surroundings) {
         match answer {
             Answer::Lane(mut input) => {
@@ -303,7 +303,7 @@ impl Node {
         self.held.iter().map(|(partition, held)| (*partition, held.term)).collect()
     }
 
-    /// A part of it tells the takers that an ownership has ended.
+    /// An ownership ends without an order of the takers.
     pub fn lose(&mut self, partition: PartitionId, term: u64, cause: ownership::Loss) {
         self.to_takers.push_back(ownership::Input::Lost { partition, term, cause });
     }

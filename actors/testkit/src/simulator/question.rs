@@ -1,4 +1,4 @@
-//! What a node asks, and what it is told.
+//! Questions of a node, and their answers.
 //!
 //! Deliberately absent: when a question takes effect, and when its answer comes.
 
@@ -90,7 +90,7 @@ pub(super) enum Question {
     Act(Act),
 }
 
-/// What a node is told.
+/// An answer.
 #[derive(Clone, Debug)]
 pub(super) enum Answer {
     Lane(lane::Input),

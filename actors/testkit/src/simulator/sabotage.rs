@@ -8,9 +8,9 @@ use holdfast_machine::lane::{Action, Branch};
 /// One wrong thing that a node's shell does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
-    /// An actor is not told that its delivery did not happen.
+    /// An actor hears nothing of a delivery that did not happen.
     ForgetsUndo,
-    /// An actor is not told that its delivery is committed.
+    /// An actor hears nothing of a delivery that is committed.
     ForgetsAdvance,
     /// An actor advances as the store did not grant it.
     AdvancesOtherBranch,

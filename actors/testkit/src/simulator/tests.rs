@@ -8,8 +8,11 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 use holdfast_machine::Rules;
 
 use super::{
-    Coverage, Death, Fault, INPUTS, LEFT_OUT, STATES, Setup, Survey, UNSEEN, catch, catch_all, mutants, run, shrink,
-    survey,
+    Coverage, Death, Fault, Setup, Survey, UNSEEN, catch_all,
+    coverage::{INPUTS, STATES},
+    mutants,
+    mutants::{LEFT_OUT, catch},
+    run, shrink, survey,
 };
 
 /// Seeds in a test run.
@@ -218,7 +221,7 @@ fn what_is_left_out_breaks_a_promise() {
 #[test]
 fn shorter_run_breaks_the_same_promise() {
     let rules = ["settles_unknown_commits", "reads_wait_for_commits", "claims_count_within_batch"];
-    for (name, setup) in mutants().filter(|(name, _)| rules.contains(&name.as_str())) {
+    for (name, setup) in mutants::mutants().filter(|(name, _)| rules.contains(&name.as_str())) {
         let caught = catch(0..SEEDS_OF_A_MUTANT, &setup).expect("it is noticed");
         let shorter = shrink(caught.seed, &setup).expect("it breaks a promise");
         let (outcome, trace) = run(caught.seed, &shorter, true);

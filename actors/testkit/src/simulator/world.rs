@@ -38,7 +38,7 @@ pub(super) struct World {
     /// What a topic is to grow to.
     grows_to: u32,
     lease: Duration,
-    /// Commits and rows of which nobody hears any more, and which may still take effect.
+    /// Commits and rows whose ends no node hears of any more, and which may still take effect.
     lost_commits: Vec<Question>,
     lost_rows: Vec<Flight>,
     calls: Vec<Letter>,
@@ -103,7 +103,7 @@ impl World {
         (outcome, journal.lines.unwrap_or_default())
     }
 
-    /// Those that live.
+    /// Nodes that are alive.
     pub fn alive(&self) -> Vec<usize> {
         (0..self.nodes.len()).filter(|at| self.nodes[*at].is_alive).collect()
     }
@@ -194,9 +194,9 @@ impl World {
 
     /// A part of a node hears what another part has said; or the node reads the counts, since it wants them.
     fn pass_on(&mut self) -> bool {
-        let is_told = |node: &Node| node.has_news() || node.wants_counts;
-        let told = self.of_awake(|node| is_told(node).then_some(()).into_iter().collect());
-        let Some((node, ())) = self.any_of(&told) else { return false };
+        let has_news = |node: &Node| node.has_news() || node.wants_counts;
+        let waiting = self.of_awake(|node| has_news(node).then_some(()).into_iter().collect());
+        let Some((node, ())) = self.any_of(&waiting) else { return false };
         if self.nodes[node].has_news() {
             self.nodes[node].pass_on(&mut self.around);
             self.turn_mostly(node);

@@ -20,7 +20,7 @@ use crate::simulator::{
     store::{Source, Write},
 };
 
-/// What a caller is told once its message is committed.
+/// The answer to a caller once its message is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said {
     Applied,

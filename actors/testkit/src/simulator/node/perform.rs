@@ -24,7 +24,7 @@ use crate::simulator::{
 impl Node {
     /// Hands an input to the lane's machine, and does what it says.
     pub fn tell_lane(&mut self, input: Input, around: &mut Surroundings) {
-        // What began while the lane was busy was told of before this came in.
+        // Orders that were given before this came in are heard first.
         while matches!(input, Input::Arrived(_)) && self.is_alive && !self.to_lane.is_empty() {
             self.obey(around);
         }
@@ -59,7 +59,7 @@ impl Node {
         self.check_denied(denied, &lost, around);
     }
 
-    /// The lane does the next of what the takers have told it.
+    /// The lane obeys the next order of the takers.
     pub(super) fn obey(&mut self, around: &mut Surroundings) {
         match self.to_lane.pop_front() {
             Some(Order::Own(own)) => {
@@ -157,7 +157,7 @@ impl Node {
                     let place = (term, id.key);
                     self.memory.actors.remove(&place);
                     self.memory.busy.remove(&place);
-                    self.memory.awaiting.remove(&place); // they are told that the partition moved
+                    self.memory.awaiting.remove(&place); // their readers hear that the partition moved
                 }
             }
             Action::Stop { partition, term } => self.stop(partition, term),
@@ -369,7 +369,7 @@ impl Node {
         Some(body)
     }
 
-    /// I1: what a caller is told is what is stored.
+    /// I1: the answer of a caller is what is stored.
     fn check_answer(&mut self, number: Number, is_applied: bool, around: &mut Surroundings) {
         let Some(body) = self.answered(number, around).cloned() else { return };
         let id = body.letter.as_ref().map_or(0, |letter| letter.id);

@@ -1,6 +1,6 @@
 //! Partition rows: who owns what, and the beats of nodes.
 //!
-//! Deliberately absent: waiting for a lock; whatever is asked happens at one moment.
+//! Deliberately absent: waiting for a lock; each question takes effect at one moment.
 
 use std::collections::BTreeMap;
 

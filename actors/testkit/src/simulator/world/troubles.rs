@@ -27,7 +27,7 @@ impl World {
         let is_awake = self.nodes[node].is_awake(now);
         let around = &mut self.around;
         let what = around.dice.below(16);
-        // A move, a stop or a cut in place of everything else.
+        // A move, a join, a stop or a cut in place of everything else.
         let what = if self.habits.is_contended { [0, 0, 0, 6, 8, 9, 10, 10][(what % 8) as usize] } else { what };
         match what {
             0..=3 => {
@@ -90,7 +90,8 @@ impl World {
         true
     }
 
-    /// The group notices who is gone, gives what is free to its members, and tells a node what it has.
+    /// The group notices which members are gone, gives free partitions to the others, and one node hears of its
+    /// assignment.
     pub(super) fn assign(&mut self) -> bool {
         for node in 0..self.nodes.len() {
             let is_member = self.around.group.has(node);
@@ -106,9 +107,9 @@ impl World {
         }
         let count = self.around.log.count(COMMANDS);
         self.around.group.assign(count, &mut self.around.dice);
-        let told = self.of_connected(|node| self.around.group.news(node.number).into_iter().collect());
-        let Some((node, assigned)) = self.any_of(&told) else { return false };
-        self.around.group.told(node, assigned.clone());
+        let news = self.of_connected(|node| self.around.group.news(node.number).into_iter().collect());
+        let Some((node, assigned)) = self.any_of(&news) else { return false };
+        self.around.group.heard(node, assigned.clone());
         self.nodes[node].tell_takers(Input::Assigned(assigned), &mut self.around);
         true
     }
