@@ -130,8 +130,9 @@ pub struct Machine {
     /// What is to be committed, one after the other; the first may be in flight.
     plans: VecDeque<Plan>,
     deliveries: u64,
-    /// Records of homes that do not serve yet, and what is of partitions that are paused.
-    held: BTreeSet<Number>,
+    /// Records of homes that do not serve yet, and what is of partitions that are paused; by partition, and by
+    /// whether it is a record.
+    held: BTreeMap<(PartitionId, bool), BTreeSet<Number>>,
     /// What becomes of records that wait for their offset's turn, and whether it may have come.
     late: BTreeMap<Number, Disposal>,
     is_late_due: bool,
@@ -166,7 +167,7 @@ impl Machine {
             questions: BTreeMap::new(),
             plans: VecDeque::new(),
             deliveries: 0,
-            held: BTreeSet::new(),
+            held: BTreeMap::new(),
             late: BTreeMap::new(),
             is_late_due: false,
             recent: BTreeSet::new(),

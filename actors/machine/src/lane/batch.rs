@@ -130,7 +130,7 @@ impl Machine {
         let is_paused =
             |entry: &Entry| partitions.get(&entry.partition).is_some_and(|owned| owned.is_paused(growth.current().0));
         let (messages, held) = self.backlog.take(self.settings.batch_items_max, is_paused);
-        self.held.extend(held);
+        held.into_iter().for_each(|number| self.hold(number));
         if !messages.is_empty() {
             self.recent.clear();
             self.batch = Some(Batch::new(messages, now));

@@ -103,7 +103,7 @@ impl Machine {
         // All of them, in order: what is not at home here may not pass what is, or it would wait for it in
         // vain.
         if !owned.is_serving && entry.place.is_some() {
-            self.held.insert(number);
+            self.hold(number);
             self.backlog.set(number, State::Held);
             return false;
         }

@@ -111,18 +111,19 @@ impl Machine {
     /// What was held is ready once its partition is not paused any more, and records once it serves.
     fn wake_held(&mut self) {
         let current = self.growth.current().0;
-        let woken: Vec<Number> = self.held.iter().copied().filter(|number| self.may_go_on(*number, current)).collect();
-        for number in &woken {
-            self.held.remove(number);
-        }
+        let partitions = &self.partitions;
+        let may_go_on = |(partition, is_record): &(PartitionId, bool)| {
+            partitions.get(partition).is_none_or(|owned| !owned.is_paused(current) && (owned.is_serving || !is_record))
+        };
+        let woken: Vec<Number> = self.held.extract_if(.., |of, _| may_go_on(of)).flat_map(|(_, held)| held).collect();
         self.backlog.set_all(&woken, State::Ready);
     }
 
-    fn may_go_on(&self, number: Number, current: Generation) -> bool {
-        let Some(entry) = self.backlog.get(number) else { return true };
-        self.partitions
-            .get(&entry.partition)
-            .is_none_or(|owned| !owned.is_paused(current) && (owned.is_serving || entry.place.is_none()))
+    /// Holds a message until its partition is not paused, and a record until it serves besides.
+    pub(super) fn hold(&mut self, number: Number) {
+        if let Some(entry) = self.backlog.get(number) {
+            self.held.entry((entry.partition, entry.place.is_some())).or_default().insert(number);
+        }
     }
 
     /// Stops the actors of keys whose home is elsewhere now, and acknowledges. From here on nothing for them

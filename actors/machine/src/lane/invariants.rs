@@ -64,7 +64,7 @@ impl Machine {
             places.insert(*number, "Asking");
         }
         places.extend(self.late.keys().map(|number| (*number, "Late")));
-        places.extend(self.held.iter().map(|number| (*number, "Held")));
+        places.extend(self.held.values().flatten().map(|number| (*number, "Held")));
         for (number, entry) in self.backlog.entries() {
             let state = entry.state.name();
             if entry.state != State::Ready && places.get(&number) != Some(&state) {
