@@ -319,7 +319,7 @@ case $verb in
   explore)
     ensure_build_tools
     [[ ${1:-} == --faults && ${2:-} =~ ^[0-9]$ ]] || die 2 "usage: deploy/dev.sh explore --faults N, with N below 10"
-    HOLDFAST_LANE_FAULTS=$2 exec cargo test --release --locked --package holdfast-machine --lib lane_keeps_every_promise -- --nocapture
+    HOLDFAST_LANE_FAULTS=$2 exec cargo test --release --locked --package holdfast-machine --lib -- --nocapture lane_keeps_every_promise while_homes_move
     ;;
   faults)
     ensure_build_tools

@@ -130,8 +130,8 @@ pub struct Machine {
     /// What is to be committed, one after the other; the first may be in flight.
     plans: VecDeque<Plan>,
     deliveries: u64,
-    /// Records of homes that do not serve yet, and what is of partitions that are paused; by partition, and by
-    /// whether it is a record.
+    /// Records of homes that do not serve yet, and what is of partitions that are paused; by partition, and
+    /// by whether it is a record.
     held: BTreeMap<(PartitionId, bool), BTreeSet<Number>>,
     /// What becomes of records that wait for their offset's turn, and whether it may have come.
     late: BTreeMap<Number, Disposal>,

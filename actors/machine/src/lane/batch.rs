@@ -130,7 +130,9 @@ impl Machine {
         let is_paused =
             |entry: &Entry| partitions.get(&entry.partition).is_some_and(|owned| owned.is_paused(growth.current().0));
         let (messages, held) = self.backlog.take(self.settings.batch_items_max, is_paused);
-        held.into_iter().for_each(|number| self.hold(number));
+        for number in held {
+            self.hold(number);
+        }
         if !messages.is_empty() {
             self.recent.clear();
             self.batch = Some(Batch::new(messages, now));

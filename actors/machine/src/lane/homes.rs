@@ -7,6 +7,9 @@
 //! [`holdfast_core::growth`]); what came for it before that is held, in order. Deliberately absent: when a
 //! count is put in force.
 
+#[cfg(test)]
+mod model;
+
 use std::time::Duration;
 
 use holdfast_core::{

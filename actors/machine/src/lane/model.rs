@@ -20,6 +20,7 @@ use std::{
 use holdfast_core::{PartitionId, epoch::Generation, growth::Growth, retry::RetryPolicy};
 use stateright::{Checker as _, Model, Property};
 
+pub(super) use self::digest::renamed;
 use self::world::{How, Pending, State, Store};
 use super::{Input, Machine, Origin, Settings};
 use crate::Rules;

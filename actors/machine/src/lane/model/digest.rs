@@ -11,10 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    P,
-    world::{Pending, State},
-};
+use super::world::{Pending, State};
 use crate::{
     Ask,
     lane::{Batch, Entry, Input, Machine, Number, Slot, plan::InFlight},
@@ -62,7 +59,7 @@ impl State {
 }
 
 /// The text with each `Number(n)` by its rank among those in it, and no number of a question or a delivery.
-fn renamed(text: &str) -> String {
+pub(in crate::lane) fn renamed(text: &str) -> String {
     let digits = |after: &str| after.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(after.len());
     let numbers = text.split("Number(").skip(1).filter_map(|after| after[..digits(after)].parse::<u64>().ok());
     let numbers: BTreeSet<u64> = numbers.collect();
@@ -98,7 +95,7 @@ impl Machine {
     }
 
     /// What a later input can meet, as text. Aggregates stand in it by their keys, whatever their slots are.
-    fn describe(&self, now: Duration, to: &mut String) {
+    pub(in crate::lane) fn describe(&self, now: Duration, to: &mut String) {
         let in_time = |due: Duration| due.saturating_sub(now);
         let key = |slot: Slot| self.backlog.holds(slot).map(|aggregate| &aggregate.id.key);
         for (number, entry) in self.backlog.entries() {
@@ -111,7 +108,8 @@ impl Machine {
                 "\n{number:?} {key:?} {state} {remains:?} {mail:?} {need:?} {claimed:?} {failure:?} {is_held}"
             );
         }
-        let aggregates: BTreeMap<_, _> = self.backlog.slots_of(P).into_iter().map(|slot| (key(slot), slot)).collect();
+        let slots = self.partitions.keys().flat_map(|partition| self.backlog.slots_of(*partition));
+        let aggregates: BTreeMap<_, _> = slots.map(|slot| (key(slot), slot)).collect();
         for (key, slot) in aggregates {
             let queue: Vec<Number> = self.backlog.queue(slot).map(|(number, _)| number).collect();
             let _ = write!(to, "\n{key:?} {:?} {queue:?}", self.backlog.live.waiting(slot));
@@ -135,11 +133,18 @@ impl Machine {
         }
         for owned in self.partitions.values() {
             let _ = write!(to, "\n{} {} {:?} {}", owned.batch, owned.outbox_head, owned.marks, owned.is_closing);
+            let (moving, outdated) = (owned.moving.is_some(), owned.outdated_until.map(in_time));
+            let _ = write!(to, " {:?} {} {} {moving} {outdated:?}", owned.generation, owned.count, owned.is_serving);
         }
         let questions: Vec<_> = self.questions.values().collect();
         let (late, recent, parts) = (&self.late, &self.recent, self.backlog.parts());
         let look = (self.looks.len(), in_time(self.look_due), self.has_decided, self.is_late_due);
-        let _ = write!(to, "\n{questions:?} {late:?} {recent:?} {parts:?} {:?} {look:?}", self.held);
+        let _ = write!(
+            to,
+            "\n{questions:?} {late:?} {recent:?} {parts:?} {:?} {look:?} {}",
+            self.held,
+            self.lingering.len()
+        );
     }
 }
 

@@ -90,8 +90,8 @@ impl World {
         true
     }
 
-    /// The group notices which members are gone, gives free partitions to the others, and one node hears of its
-    /// assignment.
+    /// The group notices which members are gone, gives free partitions to the others, and one node hears of
+    /// its assignment.
     pub(super) fn assign(&mut self) -> bool {
         for node in 0..self.nodes.len() {
             let is_member = self.around.group.has(node);
