@@ -81,7 +81,9 @@ impl Surroundings {
 
     /// Whether a node dies before something that a machine, one `of` these, says is to be done, or after it.
     pub fn death(&mut self, node: usize, of: &'static str, action: &impl Debug) -> Option<Death> {
-        let (dies, is_before) = (self.dice.one_in(2_000), self.dice.one_in(2));
+        // A gate says little.
+        let rarely = if of == "gate" { 100 } else { 2_000 };
+        let (dies, is_before) = (self.dice.one_in(rarely), self.dice.one_in(2));
         if !self.faults.inject(Fault::DiedWithin, dies) {
             return None;
         }
