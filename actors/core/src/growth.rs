@@ -145,6 +145,11 @@ impl Growth {
         self.topics.values().any(|counts| counts.oldest_in_transition().is_some())
     }
 
+    /// The number of growths that are over.
+    pub fn ended(&self) -> usize {
+        self.topics.values().flat_map(|counts| &counts.steps).filter(|step| step.ended).count()
+    }
+
     fn row(&self, partition: PartitionId) -> Option<&PartitionRow> {
         self.rows.iter().find(|row| row.partition == partition)
     }

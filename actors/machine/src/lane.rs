@@ -311,7 +311,7 @@ impl Machine {
         let Own { partition, term, token, generation, count, is_serving, batch, outbox_head } = own;
         for (hash, id, waiting) in self.kept.remove(&partition).unwrap_or_default() {
             let slot = self.backlog.slot(partition, hash, id);
-            self.backlog.live.touch(slot, Duration::MAX, || waiting);
+            self.backlog.live.touch(slot, Duration::MAX, 0, || waiting);
         }
         let owned = Owned {
             term,

@@ -60,6 +60,8 @@ pub(super) struct Batch {
     pub messages: Vec<Number>,
     pub phase: Phase,
     pub step: Step,
+    /// The number of growths that were known to be over when it was looked up.
+    pub as_of: usize,
     /// The aggregates that the look-up asks for, in its order.
     asked: Vec<Option<Slot>>,
     pub cold: BTreeMap<Slot, Cold>,
@@ -78,6 +80,7 @@ impl Batch {
             messages,
             phase: Phase::LookingUp,
             step: Step::due(now.awake),
+            as_of: 0,
             asked: Vec::new(),
             cold: BTreeMap::new(),
             stale: BTreeSet::new(),
@@ -141,7 +144,13 @@ impl Machine {
 
     /// Looks a batch up, for the first time or again.
     pub(super) fn look_up(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let is_growing = self.growth.is_in_transition() && self.settings.rules.reads_mail_after_wait;
+        // While counts grow, others put mail of keys that are at home here, and all of it is there once they
+        // have: what an actor knew of its mailbox before says nothing to a record.
+        let (is_growing, as_of) = if self.settings.rules.reads_mail_after_wait {
+            (self.growth.is_in_transition(), self.growth.ended())
+        } else {
+            (false, 0)
+        };
         let Some(batch) = self.batch.as_mut().filter(|batch| batch.phase == Phase::LookingUp) else { return };
         if !batch.step.is_due(now) {
             return;
@@ -149,6 +158,7 @@ impl Machine {
         let (mut wanted, mut seen) = (Wanted::default(), BTreeSet::new());
         let (mut claimants, mut unprepared) = (Vec::new(), Vec::new());
         batch.asked.clear();
+        batch.as_of = as_of;
         for number in &batch.messages {
             let Some(entry) = self.backlog.get(*number) else { continue };
             if let Some(claim) = entry.message.as_ref().and_then(|message| message.claim) {
@@ -159,7 +169,11 @@ impl Machine {
             if entry.need != Need::Nothing {
                 unprepared.push(*number);
             }
-            let is_live = self.backlog.live.contains(slot) && !(is_growing && entry.place.is_some());
+            let is_live = if entry.place.is_some() {
+                !is_growing && self.backlog.live.is_known(slot, as_of)
+            } else {
+                self.backlog.live.contains(slot)
+            };
             if !is_live && seen.insert(slot) {
                 wanted.aggregates.push(self.backlog.aggregate(slot).id.clone());
                 batch.asked.push(Some(slot));
@@ -192,6 +206,9 @@ impl Machine {
         batch.phase = Phase::LookedUp;
         let Found { aggregates, claims, needs } = found;
         for (slot, (state, waiting)) in std::mem::take(&mut batch.asked).into_iter().zip(aggregates) {
+            if let Some(slot) = slot.filter(|_| waiting == 0) {
+                self.backlog.live.know(slot, batch.as_of);
+            }
             batch.cold.extend(slot.map(|slot| (slot, Cold { unusable: state.err(), waiting })));
         }
         for number in &batch.messages {

@@ -40,7 +40,7 @@ impl Machine {
                 if !is_done {
                     sorting.back.push(number);
                 }
-                let keeps_back = |entry: &Entry| matches!(entry.state, State::Late { keeps_back: true });
+                let keeps_back = |entry: &Entry| !entry.state.is_taken();
                 if !is_done || self.backlog.get(number).is_some_and(keeps_back) {
                     sorting.blocked.extend(slot);
                 }
@@ -163,7 +163,7 @@ impl Machine {
             if let Some(failure) = unusable {
                 self.finish(number, Some(Reply::Failed(failure)), actions);
             } else {
-                self.backlog.live.touch(slot, now.boot, || stored);
+                self.backlog.live.touch(slot, now.boot, batch.as_of, || stored);
                 self.delivery(slot, count, sorting).readers.push(number);
             }
             return true;
@@ -176,34 +176,34 @@ impl Machine {
             return true;
         }
         let Some(entry) = self.backlog.get(number) else { return true };
+        let claim = entry.message.as_ref().and_then(|message| message.claim);
+        let claim = claim.filter(|_| self.settings.rules.claims_count_within_batch);
+        if claim.is_some_and(|claim| self.recent.contains(&claim)) {
+            return false; // the next batch knows the answer
+        }
+        match entry.claimed.clone() {
+            Claimed::Nothing => {}
+            Claimed::Repeat(answer) => {
+                actions.push(Action::Answer { message: number, reply: Reply::Known(answer) }); // committed long since
+                if entry.place.is_some() || entry.mail.is_some() {
+                    batch.plain.dispose(number, Disposal::Repeat, &mut self.backlog);
+                } else {
+                    self.finish(number, None, actions);
+                }
+                return true;
+            }
+            Claimed::Failed(failure) => {
+                self.fail(number, failure, batch, actions);
+                return true;
+            }
+        }
+        // After the claims: what was applied before its aggregate became unreadable is a repeat.
         if let Some(failure) = unusable {
             self.fail(number, failure, batch, actions);
             return true;
         }
-        if let Some(claim) = entry.message.as_ref().and_then(|message| message.claim) {
-            let is_blind = !self.settings.rules.claims_count_within_batch;
-            if self.recent.contains(&claim) && !is_blind {
-                return false; // the next batch knows the answer
-            }
-            match entry.claimed.clone() {
-                Claimed::Nothing => {}
-                Claimed::Repeat(answer) => {
-                    actions.push(Action::Answer { message: number, reply: Reply::Known(answer) }); // committed long since
-                    if entry.place.is_some() || entry.mail.is_some() {
-                        batch.plain.dispose(number, Disposal::Repeat, &mut self.backlog);
-                    } else {
-                        self.finish(number, None, actions);
-                    }
-                    return true;
-                }
-                Claimed::Failed(failure) => {
-                    self.fail(number, failure, batch, actions);
-                    return true;
-                }
-            }
-            if !sorting.claimed.insert(claim) && !is_blind {
-                return false; // its twin is in this batch
-            }
+        if claim.is_some_and(|claim| !sorting.claimed.insert(claim)) {
+            return false; // its twin is in this batch
         }
         if let Some(failure) = entry.message.as_ref().and_then(|message| message.failure.clone()) {
             if sorting.places.contains_key(&slot) {
@@ -215,7 +215,7 @@ impl Machine {
         if entry.need != Need::Nothing {
             return false; // it was about to queue behind mail, which is gone by now
         }
-        self.backlog.live.touch(slot, now.boot, || stored);
+        self.backlog.live.touch(slot, now.boot, batch.as_of, || stored);
         self.delivery(slot, count, sorting).messages.push(number);
         true
     }

@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(twice, ["I2"].into());
         let strayed = audited(|machine| {
             let slot = slot(machine);
-            machine.backlog.live.touch(slot, Duration::ZERO, || 0);
+            machine.backlog.live.touch(slot, Duration::ZERO, 0, || 0);
             let hash = machine.backlog.aggregate(slot).hash;
             machine.partitions.get_mut(&P).unwrap().count = (2..100).find(|count| hash.home(*count) != P).unwrap();
         });

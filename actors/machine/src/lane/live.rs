@@ -20,6 +20,8 @@ struct Actor {
     at: Duration,
     /// Messages in its durable mailbox.
     waiting: u64,
+    /// The number of growths that were known to be over when the store was asked for that.
+    as_of: usize,
 }
 
 /// The actors in memory, by the slot of their aggregate.
@@ -46,8 +48,9 @@ impl Live {
         self.get(slot).is_some()
     }
 
-    /// Notes a use; a new one comes with its number of waiting messages.
-    pub fn touch(&mut self, slot: Slot, at: Duration, waiting: impl FnOnce() -> u64) {
+    /// Notes a use; a new one comes with its number of waiting messages, and the number of growths that were
+    /// known to be over when the store was asked.
+    pub fn touch(&mut self, slot: Slot, at: Duration, as_of: usize, waiting: impl FnOnce() -> u64) {
         self.clock += 1;
         let (used, use_number) = (self.clock, slot.use_number);
         if self.actors.len() <= slot.at {
@@ -59,7 +62,7 @@ impl Live {
                 (actor.used, actor.at) = (used, at);
             }
             none => {
-                *none = Some(Actor { use_number, used, at, waiting: waiting() });
+                *none = Some(Actor { use_number, used, at, waiting: waiting(), as_of });
                 self.len += 1;
             }
         }
@@ -80,6 +83,20 @@ impl Live {
             && actor.use_number == slot.use_number
         {
             actor.waiting = waiting;
+        }
+    }
+
+    /// Whether the actor is in memory, and the store was asked for its mail since that number of growths were over.
+    pub fn is_known(&self, slot: Slot, as_of: usize) -> bool {
+        self.get(slot).is_some_and(|actor| actor.as_of >= as_of)
+    }
+
+    /// The store has no mail that this node does not know of.
+    pub fn know(&mut self, slot: Slot, as_of: usize) {
+        if let Some(Some(actor)) = self.actors.get_mut(slot.at)
+            && actor.use_number == slot.use_number
+        {
+            actor.as_of = actor.as_of.max(as_of);
         }
     }
 
@@ -129,16 +146,16 @@ mod tests {
     fn idlest_goes_first_and_busy_stays() {
         let mut live = Live::default();
         for n in 0..5 {
-            live.touch(slot(n), Duration::from_secs(n as u64), || 0);
+            live.touch(slot(n), Duration::from_secs(n as u64), 0, || 0);
         }
-        live.touch(slot(0), Duration::from_secs(9), || 0);
+        live.touch(slot(0), Duration::from_secs(9), 0, || 0);
         let gone = live.passivate(Duration::from_secs(3), 100, |of| of == slot(1));
         assert_eq!(gone, [slot(2)], "0 was used again, 1 is busy, 3 and 4 are not idle");
         let gone = live.passivate(Duration::ZERO, 2, |_| false);
         assert_eq!(gone, [slot(1), slot(3)]);
         assert_eq!(live.len(), 2);
         assert!((0..10_000).all(|_| {
-            live.touch(slot(0), Duration::from_secs(10), || 0);
+            live.touch(slot(0), Duration::from_secs(10), 0, || 0);
             live.uses.len() <= 2 * live.len() + OUTDATED_MAX
         }));
         assert_eq!(

@@ -94,12 +94,13 @@ async fn unreadable_claim_fails_its_message_alone() {
 async fn unreadable_state_fails_its_aggregate_alone() {
     let cluster = Cluster::new();
     let first = cluster.start().await;
-    cluster.send("a", "add", "1");
+    let applied = cluster.send("a", "add", "1");
     cluster.assert_converged().await;
     first.node.stop().await;
     cluster.store.spoil(&id("a"));
     let member = cluster.start().await;
     eventually("all partitions owned", || member.node.owned_partitions() == 4).await;
+    cluster.send_as(applied, "a", "add", "1"); // a repeat, and no dead letter
     for _ in 0..3 {
         cluster.send("a", "add", "2");
     }
@@ -112,6 +113,7 @@ async fn unreadable_state_fails_its_aggregate_alone() {
     eventually("the letters are written", || cluster.dead_letters().len() == 3).await;
     assert!(cluster.dead_letters().iter().all(|letter| text(letter, "dlt-error").contains("unreadable")));
     eventually("at rest", || cluster.is_at_rest()).await;
+    assert_eq!(cluster.dead_letters().len(), 3);
 }
 
 /// A row as another build, or a damaged table, may hold it.
