@@ -9,6 +9,8 @@
 //! whichever node asked, tells of the other nodes). Deliberately absent: IO, and retries of its own IO: a
 //! failure is an input like another.
 
+#[cfg(test)]
+mod explore;
 pub mod gate;
 pub mod lane;
 pub mod ownership;

@@ -20,10 +20,10 @@ use holdfast_core::{
     epoch::{Generation, PartitionRow},
     growth::{Counts, Growth, Step as GrowthStep},
 };
-use stateright::{Checker as _, Model, Property};
+use stateright::{Model, Property};
 
 use super::{Action, Input, Machine, Phase};
-use crate::{Ask, Now, Rules};
+use crate::{Ask, Now, Rules, explore::explore};
 
 const TOPIC: &str = "t.commands";
 /// All keys' hash: they move at each growth that the configurations know.
@@ -270,15 +270,6 @@ impl PartialEq for State {
     }
 }
 
-fn explore(growths: &Growths) -> (usize, Option<String>) {
-    let checker = growths.clone().checker().threads(2).spawn_bfs().join();
-    let found = checker.discovery(IN_ORDER);
-    if found.is_none() {
-        checker.assert_properties();
-    }
-    (checker.unique_state_count(), found.map(|path| format!("{:?}", path.into_actions())))
-}
-
 const ONCE: Growths = Growths { counts: &[2, 4], records: &[3], rules: Rules::SOUND };
 const TWICE: Growths = Growths { counts: &[1, 2, 4], records: &[2], ..ONCE };
 const BOTH: Growths = Growths { records: &[2, 1], ..ONCE };
@@ -286,7 +277,7 @@ const BOTH: Growths = Growths { records: &[2, 1], ..ONCE };
 #[test]
 fn key_keeps_its_order_while_topic_grows() {
     for growths in [ONCE, TWICE, BOTH, Growths { counts: &[2, 6], records: &[2], ..ONCE }] {
-        let (states, found) = explore(&growths);
+        let (states, found) = explore(&growths, &[IN_ORDER], |_| String::new());
         println!("{:?}, {:?}: {states} states", growths.counts, growths.records);
         assert_eq!(found, None);
     }
@@ -310,7 +301,7 @@ fn rule_left_out_lets_record_overtake() {
         ),
     ];
     for (name, growths) in broken {
-        let (states, found) = explore(&growths);
+        let (states, found) = explore(&growths, &[IN_ORDER], |_| String::new());
         println!("{name}: {states} states, {found:?}");
         assert!(found.is_some(), "{name} is harmless");
     }

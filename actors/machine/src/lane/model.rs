@@ -18,12 +18,12 @@ use std::{
 };
 
 use holdfast_core::{PartitionId, epoch::Generation, growth::Growth, retry::RetryPolicy};
-use stateright::{Checker as _, Model, Property};
+use stateright::{Model, Property};
 
-pub(super) use self::digest::renamed;
+pub(super) use self::digest::{renamed, same_by_digest};
 use self::world::{How, Pending, State, Store};
 use super::{Input, Machine, Origin, Settings};
-use crate::Rules;
+use crate::{Rules, explore};
 
 const P: PartitionId = PartitionId(0);
 const TOPIC: &str = "t.commands";
@@ -196,16 +196,7 @@ impl Model for Lane {
 }
 
 fn explore(lane: &Lane) -> (usize, Option<String>) {
-    let checker = lane.clone().checker().threads(2).spawn_bfs().join();
-    let found = [SOUND, ENDS].into_iter().find_map(|property| checker.discovery(property));
-    let found = found.map(|path| {
-        let wrong = path.last_state().wrong.join("; ");
-        format!("{wrong}: {:?}", path.into_actions())
-    });
-    if found.is_none() {
-        checker.assert_properties();
-    }
-    (checker.unique_state_count(), found)
+    explore::explore(lane, &[SOUND, ENDS], |state| format!("{}: ", state.wrong.join("; ")))
 }
 
 const A: &str = "a";
@@ -218,7 +209,7 @@ const LACKING: &[Letter] = &[letter(A, 0, Kind::Lacking), letter(A, 1, Kind::Pla
 const CALLS: &[Letter] = &[letter(A, 0, Kind::Plain), letter(A, 1, Kind::Call), letter(A, 1, Kind::Call)];
 const BASE: Lane = Lane { letters: MIXED, batch: 4, faults: 1, rules: Rules::SOUND };
 
-/// Explores with one fault, or with as many as `deploy/dev.sh explore` was told.
+/// Explores with one fault, or with as many as `deploy/dev.sh explore` is given.
 #[test]
 fn lane_keeps_every_promise_in_bounds() {
     let faults = std::env::var("HOLDFAST_LANE_FAULTS").map_or(BASE.faults, |faults| faults.parse().expect("a number"));

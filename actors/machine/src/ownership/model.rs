@@ -26,7 +26,7 @@ use stateright::{Checker as _, Model, Property};
 use uuid::Uuid;
 
 use super::{Action, Input, Loss, Machine, Renewal, Settings, Unsound, edges, taker::Phase};
-use crate::{Now, Rules};
+use crate::{Now, Rules, explore::explore};
 
 const P: PartitionId = PartitionId(0);
 const TOPIC: &str = "t.commands";
@@ -515,22 +515,13 @@ impl PartialEq for State {
     }
 }
 
-fn explore(leases: &Leases) -> (usize, Option<String>) {
-    let checker = leases.clone().checker().threads(2).spawn_bfs().join();
-    let found = checker.discovery(SERVES_ALONE);
-    if found.is_none() {
-        checker.assert_properties();
-    }
-    (checker.unique_state_count(), found.map(|path| format!("{:?}", path.into_actions())))
-}
-
 const SOUND: Leases =
     Leases { nodes: 2, lease: 2, rules: Rules::SOUND, store: Store::Sound, answers_late: false, is_troubled: false };
 
 #[test]
 fn owner_that_serves_is_the_only_one_to_answer() {
     let began = std::time::Instant::now();
-    let (states, found) = explore(&SOUND);
+    let (states, found) = explore(&SOUND, &[SERVES_ALONE], |_| String::new());
     println!("{states} states in {:?}", began.elapsed());
     assert_eq!(found, None);
 }
@@ -554,7 +545,7 @@ fn rule_left_out_lets_two_nodes_answer() {
     ];
     let mut harmless = Vec::new();
     for (name, leases) in broken {
-        let (states, found) = explore(&leases);
+        let (states, found) = explore(&leases, &[SERVES_ALONE], |_| String::new());
         println!("{name}: {states} states, {found:?}");
         if found.is_none() {
             harmless.push(name);

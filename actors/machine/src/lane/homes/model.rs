@@ -8,13 +8,7 @@
 //! the generation in force. Deliberately absent: records and mail (see the simulator), two owners of one
 //! partition (see `ownership/model.rs`), time.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    hash::{Hash, Hasher},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
 
 use holdfast_core::{
     AggregateId, KeyHash, PartitionId,
@@ -24,15 +18,15 @@ use holdfast_core::{
     port::store::Committed,
     retry::RetryPolicy,
 };
-use stateright::{Checker as _, Model, Property};
+use stateright::{Model, Property};
 use uuid::Uuid;
 
 use super::serves;
 use crate::{
-    Ask, Now, Rules,
+    Ask, Now, Rules, explore,
     lane::{
         Action, Arrival, Content, Found, Input, Machine, Message, Number, Origin, Own, Part, Report, Settings, Verdict,
-        model::renamed,
+        model::{renamed, same_by_digest},
     },
 };
 
@@ -82,7 +76,6 @@ struct Lane {
     term: u64,
     number: u64,
     is_serving: bool,
-    heard: Arc<Growth>,
     pending: Vec<Pending>,
     /// The aggregate's version in memory; the one that was looked up; what is decided on it.
     actor: Option<u8>,
@@ -152,7 +145,6 @@ impl State {
             batch: row.batch,
             outbox_head: row.outbox_head,
         };
-        lane.heard = growth.clone();
         self.tell(homes, at, Input::Counted(growth));
         self.tell(homes, at, Input::Own(own));
     }
@@ -315,7 +307,6 @@ impl Model for Homes {
             term: 0,
             number: 0,
             is_serving: false,
-            heard: Arc::default(),
             pending: Vec::new(),
             actor: None,
             cold: None,
@@ -350,8 +341,8 @@ impl Model for Homes {
             moves.extend((0..lane.pending.len()).map(|pending| Move::GoOn(at, pending)));
             moves.extend((state.calls > 0 && lane.is_serving).then_some(Move::Call(at)));
             moves.extend((state.losses > 0).then_some(Move::Lose(at)));
-            let is_news =
-                lane.heard.generations != growth.generations || lane.heard.acknowledged != growth.acknowledged;
+            let heard = &lane.machine.growth;
+            let is_news = heard.generations != growth.generations || heard.acknowledged != growth.acknowledged;
             moves.extend(is_news.then_some(Move::Hear(at)));
         }
     }
@@ -382,7 +373,6 @@ impl Model for Homes {
             },
             Move::Hear(at) => {
                 let growth = Arc::new(state.growth(self));
-                state.lanes[at].heard = growth.clone();
                 state.tell(self, at, Input::Counted(growth));
             }
             Move::Lose(at) => {
@@ -420,9 +410,9 @@ impl State {
             let _ = write!(text, "\n{:?} {} {}", row.generation, row.batch, row.outbox_head);
         }
         for lane in lanes {
-            let Lane { machine, is_serving, heard, pending, actor, cold, deciding, partition, .. } = lane;
+            let Lane { machine, is_serving, pending, actor, cold, deciding, partition, .. } = lane;
             let token = self.rows[partition].token;
-            let heard = (heard.generations.len(), &heard.acknowledged);
+            let heard = (machine.growth.generations.len(), &machine.growth.acknowledged);
             let deciding = deciding.map(|(_, base)| base);
             let _ = write!(text, "\n{is_serving} {heard:?} {actor:?} {cold:?} {deciding:?}");
             for pending in pending {
@@ -443,28 +433,10 @@ impl State {
     }
 }
 
-impl Hash for State {
-    fn hash<H: Hasher>(&self, to: &mut H) {
-        self.digest().hash(to);
-    }
-}
-
-impl PartialEq for State {
-    fn eq(&self, other: &Self) -> bool {
-        self.digest() == other.digest()
-    }
-}
+same_by_digest!(State);
 
 fn explore(homes: &Homes) -> (usize, Option<String>) {
-    let checker = homes.clone().checker().threads(2).spawn_bfs().join();
-    let found = checker.discovery(SOUND).map(|path| {
-        let wrong = path.last_state().wrong.join("; ");
-        format!("{wrong}: {:?}", path.into_actions())
-    });
-    if found.is_none() {
-        checker.assert_properties();
-    }
-    (checker.unique_state_count(), found)
+    explore::explore(homes, &[SOUND], |state| format!("{}: ", state.wrong.join("; ")))
 }
 
 /// Explores one growth; two, which takes minutes, if `deploy/dev.sh explore` was asked for more than the

@@ -7,7 +7,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    hash::{Hash, Hasher},
     time::Duration,
 };
 
@@ -148,14 +147,22 @@ impl Machine {
     }
 }
 
-impl Hash for State {
-    fn hash<H: Hasher>(&self, to: &mut H) {
-        self.digest().hash(to);
-    }
-}
+/// Two states are one if their digests are.
+macro_rules! same_by_digest {
+    ($state:ty) => {
+        impl std::hash::Hash for $state {
+            fn hash<H: std::hash::Hasher>(&self, to: &mut H) {
+                self.digest().hash(to);
+            }
+        }
 
-impl PartialEq for State {
-    fn eq(&self, other: &Self) -> bool {
-        self.digest() == other.digest()
-    }
+        impl PartialEq for $state {
+            fn eq(&self, other: &Self) -> bool {
+                self.digest() == other.digest()
+            }
+        }
+    };
 }
+pub(in crate::lane) use same_by_digest;
+
+same_by_digest!(State);
