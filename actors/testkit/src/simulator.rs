@@ -50,7 +50,7 @@ pub use self::{
 };
 
 /// For this long a producer may go on sending by a count that has changed.
-const PRODUCERS_MAX_AGE: Duration = Duration::from_secs(3);
+const PRODUCERS_MAX_AGE: Duration = Duration::from_secs(10);
 
 /// What a message does when it is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -86,7 +86,8 @@ impl Live {
         }
     }
 
-    /// Whether the actor is in memory, and the store was asked for its mail since that number of growths were over.
+    /// Whether the actor is in memory, and the store was asked for its mail since that number of growths were
+    /// over.
     pub fn is_known(&self, slot: Slot, as_of: usize) -> bool {
         self.get(slot).is_some_and(|actor| actor.as_of >= as_of)
     }

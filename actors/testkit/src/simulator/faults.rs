@@ -52,6 +52,8 @@ pub enum Fault {
     PublishFailed,
     /// An attempt at an effect has no outcome.
     AttemptFailed,
+    /// A partition of an input can't be read for a while.
+    ReadLate,
     /// A reader dies.
     ReaderDied,
     /// A look-up in the store fails.
@@ -96,7 +98,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::Moved,
         Self::Died,
         Self::DiedWithin,
@@ -119,6 +121,7 @@ impl Fault {
         Self::CountFailed,
         Self::PublishFailed,
         Self::AttemptFailed,
+        Self::ReadLate,
         Self::ReaderDied,
         Self::FindFailed,
         Self::AskFailed,

@@ -36,13 +36,15 @@ pub(super) struct Log {
     pub outputs: u32,
     /// The version up to which each aggregate's events are published.
     published: BTreeMap<Arc<str>, usize>,
+    /// Until when a partition can't be read.
+    pub unread_until: BTreeMap<Input, Duration>,
 }
 
 impl Log {
     pub fn new(count: u32) -> Self {
         let topic = || Topic { records: vec![Vec::new(); count as usize], grown_at: Duration::ZERO };
         let topics = BTreeMap::from([(COMMANDS, topic()), (SALES, topic())]);
-        Self { topics, outputs: count, published: BTreeMap::new() }
+        Self { topics, outputs: count, published: BTreeMap::new(), unread_until: BTreeMap::new() }
     }
 
     pub fn count(&self, topic: &str) -> u32 {

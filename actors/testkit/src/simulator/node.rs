@@ -14,6 +14,7 @@ mod takers;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt::Debug,
     sync::Arc,
     time::Duration,
 };
@@ -30,7 +31,7 @@ use self::kept::{Body, Clock, Held, InFlight, Listener, Memory, Order, Owned, Re
 pub(super) use self::relay::{Flight, Relay};
 use super::{
     Letter, Setup,
-    coverage::States,
+    coverage::{Death, States},
     log::{COMMANDS, Input},
     question::{Answer, Question},
     store::Store,
@@ -306,6 +307,23 @@ impl Node {
     /// An ownership ends without an order of the takers.
     pub fn lose(&mut self, partition: PartitionId, term: u64, cause: ownership::Loss) {
         self.to_takers.push_back(ownership::Input::Lost { partition, term, cause });
+    }
+
+    /// Does what a machine, one `of` these, says, unless the node dies before it. Returns whether it lives
+    /// on.
+    fn lives_through<A: Debug>(
+        &mut self,
+        of: &'static str,
+        action: A,
+        around: &mut Surroundings,
+        perform: impl FnOnce(&mut Self, A, &mut Surroundings),
+    ) -> bool {
+        let death = around.death(self.number, of, &action);
+        if death != Some(Death::Before) {
+            perform(self, action, around);
+        }
+        self.is_alive &= death.is_none();
+        death.is_none()
     }
 
     fn keep(&mut self, partition: PartitionId, term: u64, letter: Option<Letter>) -> (Number, &mut Body) {

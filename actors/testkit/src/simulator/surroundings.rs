@@ -3,7 +3,13 @@
 //!
 //! Deliberately absent: nodes.
 
-use std::{collections::BTreeMap, fmt::Debug, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    mem::discriminant,
+    time::Duration,
+};
 
 use holdfast_core::PartitionId;
 
@@ -19,6 +25,11 @@ use super::{
 };
 use crate::Dice;
 
+/// A node dies of the first thing of a kind once in this many runs, of the second once in twice as many, and
+/// so on, and of any once in [`DEADLY_AT_LEAST_ONCE_IN`].
+const DEADLY_ONCE_IN: u64 = 100;
+const DEADLY_AT_LEAST_ONCE_IN: u64 = 2_000;
+
 #[derive(Debug)]
 pub(super) struct Surroundings {
     pub now: Duration,
@@ -30,6 +41,8 @@ pub(super) struct Surroundings {
     pub faults: Faults,
     pub coverage: Coverage,
     pub journal: Journal,
+    /// How often the machines have said each kind of thing that is to be done.
+    said: BTreeMap<(&'static str, u64), u64>,
     /// Strong reads that were answered with a state.
     pub reads: u64,
     /// The first broken promise.
@@ -48,6 +61,7 @@ impl Surroundings {
             faults: Faults { are_on: true, without: setup.without.clone(), seen: BTreeMap::new() },
             coverage: Coverage::default(),
             journal,
+            said: BTreeMap::new(),
             reads: 0,
             violation: None,
         }
@@ -80,9 +94,13 @@ impl Surroundings {
     }
 
     /// Whether a node dies before something that a machine, one `of` these, says is to be done, or after it.
-    pub fn death(&mut self, node: usize, of: &'static str, action: &impl Debug) -> Option<Death> {
-        // A gate says little.
-        let rarely = if of == "gate" { 100 } else { 2_000 };
+    /// What is to be done for the first time is likelier to be its last, or what is rare would end no node.
+    pub fn death<A: Debug>(&mut self, node: usize, of: &'static str, action: &A) -> Option<Death> {
+        let mut kind = DefaultHasher::new();
+        discriminant(action).hash(&mut kind);
+        let times = self.said.entry((of, kind.finish())).or_insert(0);
+        *times += 1;
+        let rarely = DEADLY_ONCE_IN.saturating_mul(*times).min(DEADLY_AT_LEAST_ONCE_IN);
         let (dies, is_before) = (self.dice.one_in(rarely), self.dice.one_in(2));
         if !self.faults.inject(Fault::DiedWithin, dies) {
             return None;

@@ -170,6 +170,12 @@ impl World {
         self.nodes.iter().filter(is_awake).flat_map(of).collect()
     }
 
+    /// Any node that is meant, and whose process is not stopped.
+    fn any_awake(&mut self, is_meant: impl Fn(&Node) -> bool) -> Option<usize> {
+        let meant = self.of_awake(|node| is_meant(node).then_some(()).into_iter().collect());
+        self.any_of(&meant).map(|(node, ())| node)
+    }
+
     /// What those of them have that are not cut off.
     fn of_connected<T>(&self, of: impl Fn(&Node) -> Vec<T>) -> Vec<(usize, T)> {
         self.of_awake(|node| if node.is_connected(self.around.now) { of(node) } else { Vec::new() })
@@ -177,7 +183,7 @@ impl World {
 
     /// A reader of a node reads on.
     fn fetch(&mut self) -> bool {
-        let readable = self.of_connected(|node| node.readable(&self.around.log));
+        let readable = self.of_connected(|node| node.readable(&self.around));
         let Some((node, input)) = self.any_of(&readable) else { return false };
         self.nodes[node].fetch(input, &mut self.around);
         self.turn_mostly(node);
@@ -194,9 +200,7 @@ impl World {
 
     /// A part of a node hears what another part has said; or the node reads the counts, since it wants them.
     fn pass_on(&mut self) -> bool {
-        let has_news = |node: &Node| node.has_news() || node.wants_counts;
-        let waiting = self.of_awake(|node| has_news(node).then_some(()).into_iter().collect());
-        let Some((node, ())) = self.any_of(&waiting) else { return false };
+        let Some(node) = self.any_awake(|node| node.has_news() || node.wants_counts) else { return false };
         if self.nodes[node].has_news() {
             self.nodes[node].pass_on(&mut self.around);
             self.turn_mostly(node);

@@ -8,6 +8,7 @@ use holdfast_core::{
     AggregateId, KeyHash, PartitionId,
     dedup::Answer as Known,
     disposition::DeadLetterReason,
+    epoch::Token,
     growth::{Act, Topics},
     port::store::{CommitError, StoreError},
 };
@@ -29,7 +30,7 @@ use crate::simulator::{
     surroundings::Surroundings,
 };
 
-fn away() -> StoreError {
+pub(super) fn away() -> StoreError {
     StoreError::Unavailable("away".into())
 }
 
@@ -98,7 +99,7 @@ impl Node {
     }
 
     /// A token is known here before the store knows it.
-    fn add_token(&mut self, partition: PartitionId, token: Option<holdfast_core::epoch::Token>) {
+    fn add_token(&mut self, partition: PartitionId, token: Option<Token>) {
         let Some(owned) = self.owned.get_mut(&partition) else { return };
         owned.tokens.extend(token);
         if let Some(held) = self.held.get_mut(&partition).filter(|held| held.term == owned.term) {

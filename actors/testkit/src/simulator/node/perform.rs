@@ -4,8 +4,9 @@
 //! next delivery, callers are answered after that and as the store granted it, and rows go to the relay last.
 //! Deliberately absent: what questions are answered.
 
-use holdfast_core::{PartitionId, dedup::Answer};
+use holdfast_core::{PartitionId, batch::Fence, dedup::Answer};
 use holdfast_machine::{
+    Ask,
     lane::{Action, Branch, Delivery, Input, Number, Part, Reply, Report},
     ownership,
 };
@@ -14,12 +15,7 @@ use super::{
     Node,
     kept::{ActorPlace, Body, Held, InFlight, Order, Owned, Said},
 };
-use crate::simulator::{
-    Sabotage,
-    coverage::{Death, States},
-    question::Question,
-    surroundings::Surroundings,
-};
+use crate::simulator::{Sabotage, coverage::States, question::Question, surroundings::Surroundings};
 
 impl Node {
     /// Hands an input to the lane's machine, and does what it says.
@@ -47,12 +43,10 @@ impl Node {
         }
         let (mut denied, mut lost) = (Vec::new(), Vec::new());
         for action in actions {
-            let death = around.death(self.number, "lane", &action);
-            if death != Some(Death::Before) {
-                self.perform(action, &mut denied, &mut lost, around);
-            }
-            if death.is_some() {
-                self.is_alive = false;
+            let perform = |node: &mut Self, action, around: &mut Surroundings| {
+                node.perform(action, &mut denied, &mut lost, around);
+            };
+            if !self.lives_through("lane", action, around, perform) {
                 return;
             }
         }
@@ -224,12 +218,7 @@ impl Node {
     }
 
     /// Sends the commit, with the relay's cursors.
-    fn commit(
-        &mut self,
-        ask: holdfast_machine::Ask,
-        mut fences: Vec<holdfast_core::batch::Fence>,
-        around: &mut Surroundings,
-    ) {
+    fn commit(&mut self, ask: Ask, mut fences: Vec<Fence>, around: &mut Surroundings) {
         for fence in &mut fences {
             fence.cursor = self.relay.cursor(fence.partition);
         }

@@ -18,8 +18,7 @@ use super::{
 };
 use crate::simulator::{
     Fault, Nature,
-    coverage::Death,
-    log::{Input, Log, SALES},
+    log::{COMMANDS, Input, SALES},
     question::{Answer, Question},
     surroundings::Surroundings,
 };
@@ -31,10 +30,23 @@ impl Node {
     }
 
     /// What can be read on: there is a record, and room for it.
-    pub fn readable(&self, log: &Log) -> Vec<Input> {
-        let is_readable = |(input, reader): &(&Input, &Reader)| !reader.waits && reader.next < log.end(**input);
+    pub fn readable(&self, around: &Surroundings) -> Vec<Input> {
+        let log = &around.log;
+        let is_unread = |input: Input| {
+            around.faults.are_on && log.unread_until.get(&input).is_some_and(|until| *until > around.now)
+        };
+        let is_readable = |(input, reader): &(&Input, &Reader)| {
+            !reader.waits && reader.next < log.end(**input) && !is_unread(**input)
+        };
         let readable = self.readers.iter().filter(|_| self.lane.takes_more()).filter(is_readable);
         readable.map(|(input, _)| *input).collect()
+    }
+
+    /// The partitions of commands before which a record waits for end offsets.
+    pub fn asked_for_ends(&self) -> Vec<PartitionId> {
+        let is_asked =
+            |((topic, _), reader): &(&Input, &Reader)| *topic == COMMANDS && reader.gate.state() == "Measuring";
+        self.readers.iter().filter(is_asked).map(|((_, partition), _)| *partition).collect()
     }
 
     /// The next record of an input is read.
@@ -70,21 +82,15 @@ impl Node {
         reader.gate.handle(happened, now, &mut actions);
         around.journal.note(format_args!("-> {actions:?}"));
         for action in actions {
-            let death = around.death(self.number, "gate", &action);
-            if death == Some(Death::Before) {
-                self.is_alive = false;
-                return;
-            }
-            match action {
+            let perform = |node: &mut Self, action, around: &mut Surroundings| match action {
                 Action::Measure { ask, partitions } => {
-                    around.ask(self.number, Question::Measure { input, term, ask, partitions });
+                    around.ask(node.number, Question::Measure { input, term, ask, partitions });
                 }
-                Action::HurryCounts => self.wants_counts = true,
-                Action::Pass => self.hand_on(input, around),
+                Action::HurryCounts => node.wants_counts = true,
+                Action::Pass => node.hand_on(input, around),
                 Action::Report(_) => {}
-            }
-            if death.is_some() {
-                self.is_alive = false;
+            };
+            if !self.lives_through("gate", action, around, perform) {
                 return;
             }
         }

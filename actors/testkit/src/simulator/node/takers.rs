@@ -3,7 +3,7 @@
 //! Deliberately absent: a tail of the events topic that is read, since no history is lost here; that a node
 //! remembers a batch which the store does not have is a broken promise (I10).
 
-use holdfast_core::{PartitionId, port::store::StoreError};
+use holdfast_core::{PartitionId, epoch::Token};
 use holdfast_machine::{
     lane::{Own, serves},
     ownership::{Action, Input, Unsound},
@@ -12,12 +12,11 @@ use uuid::Uuid;
 
 use super::{
     Node,
+    answers::away,
     kept::{Held, Order},
 };
 use crate::simulator::{
-    Fault,
-    coverage::Death,
-    log,
+    Fault, log,
     question::{Answer, Question},
     store::draw,
     surroundings::Surroundings,
@@ -40,12 +39,7 @@ impl Node {
         self.takers.handle(input, now, &mut actions);
         around.journal.note(format_args!("-> {actions:?}"));
         for action in actions {
-            let death = around.death(self.number, "takers", &action);
-            if death != Some(Death::Before) {
-                self.perform_taking(action, around);
-            }
-            if death.is_some() {
-                self.is_alive = false;
+            if !self.lives_through("takers", action, around, Self::perform_taking) {
                 return;
             }
         }
@@ -174,11 +168,8 @@ impl Node {
 
 /// The answer to what failed, or whose answer was lost.
 fn failure(action: &Action) -> Input {
-    let away = || StoreError::Unavailable("away".to_owned());
     match *action {
-        Action::Raise { ask, .. } => {
-            Input::Raised { ask, token: holdfast_core::epoch::Token(Uuid::nil()), taken: Err(away()) }
-        }
+        Action::Raise { ask, .. } => Input::Raised { ask, token: Token(Uuid::nil()), taken: Err(away()) },
         Action::Beat { ask, .. } => Input::Beaten { ask, said: Err(away()) },
         Action::ReadRows { ask } => Input::RowsRead { ask, rows: Err(away()) },
         Action::Acknowledge { ask, .. } => Input::Acknowledged { ask, row: Err(away()) },

@@ -11,7 +11,8 @@ use crate::{
     Dice,
     simulator::{
         EVENT, Fault, Letter, Nature,
-        log::{COMMANDS, SALES},
+        log::{COMMANDS, Input, SALES},
+        node::Node,
     },
 };
 
@@ -33,32 +34,62 @@ impl World {
         self.around.dice.index(self.keys.len())
     }
 
+    /// A key whose home is this one by the newest count of the topic, which its producer does not know yet;
+    /// or any if there is none.
+    fn any_key_of(&mut self, home: PartitionId) -> usize {
+        let count = self.around.log.count(COMMANDS);
+        let is_there = |at: &usize| {
+            let is_home = KeyHash::of(self.keys[*at].as_bytes()).home(count) == home;
+            is_home && self.producers[*at % self.producers.len()] < count
+        };
+        let there: Vec<usize> = (0..self.keys.len()).filter(is_there).collect();
+        self.any_of(&there).unwrap_or_else(|| self.any_key())
+    }
+
     /// A producer sends a record, or one that it has sent before. It may learn of a count then, and the next
-    /// record of the same key goes elsewhere.
+    /// record of the same key goes elsewhere: rather to where a reader is just asking for ends.
     pub(super) fn send(&mut self) -> bool {
-        let (at, learns) = (self.any_key(), self.around.dice.one_in(4));
+        let asked = self.of_awake(Node::asked_for_ends);
+        let (at, learns) = match self.any_of(&asked) {
+            Some((_, home)) if self.around.dice.one_in(2) => (self.any_key_of(home), true),
+            _ => {
+                // The first to learn of a count does so soon, and the other later.
+                let seldom = if self.producers[0] == self.producers[1] { 2 } else { 16 };
+                (self.any_key(), self.around.dice.one_in(seldom))
+            }
+        };
         let producer = at % self.producers.len();
         let count = self.around.log.count(COMMANDS);
         let is_news = self.known_count(producer) < count;
-        self.send_of(at);
+        let older = self.send_of(at);
         if is_news && learns {
+            // The older record is read late, if the dice have it so.
+            let is_late = self.around.dice.one_in(2);
+            self.read_late(older, is_late);
             self.producers[producer] = count;
             self.send_of(at);
         }
         true
     }
 
-    pub(super) fn send_of(&mut self, at: usize) {
+    /// Sends a record of a key by the count that its producer knows; returns where to.
+    pub(super) fn send_of(&mut self, at: usize) -> Input {
         let key = self.keys[at].clone();
         let count = self.known_count(at % self.producers.len());
         let input = (COMMANDS, KeyHash::of(key.as_bytes()).home(count));
+        self.append(input, |dice, number| Letter { id: number, key, nature: any_nature(dice) });
+        input
+    }
+
+    /// A record is appended: a new one, by its number, or one that was before.
+    fn append(&mut self, input: Input, new: impl FnOnce(&mut Dice, u64) -> Letter) {
         let records = self.around.log.records(input);
         let is_repeat = !records.is_empty() && self.around.dice.one_in(10);
         let repeat = self.around.faults.inject(Fault::SentTwice, is_repeat);
         let repeat = repeat.then(|| records[self.around.dice.index(records.len())].clone());
-        let letter = repeat.unwrap_or_else(|| {
+        let letter = repeat.filter(|letter| !letter.nature.is_ignored()).unwrap_or_else(|| {
             self.letters += 1;
-            Letter { id: self.letters, key, nature: any_nature(&mut self.around.dice) }
+            new(&mut self.around.dice, self.letters)
         });
         self.around.journal.note(format_args!("sent to {input:?}: {letter:?}"));
         self.around.log.append(input, letter);
@@ -70,21 +101,13 @@ impl World {
         let key = self.keys[at].clone();
         let hash = KeyHash::of(key.as_bytes());
         let input = (SALES, hash.home(self.theirs[&hash.home(FIRST)]));
-        let records = self.around.log.records(input);
-        let is_repeat = !records.is_empty() && self.around.dice.one_in(10);
-        let repeat = self.around.faults.inject(Fault::SentTwice, is_repeat);
-        let repeat = repeat.then(|| records[self.around.dice.index(records.len())].clone());
-        let repeat = repeat.filter(|letter| !letter.nature.is_ignored());
-        let letter = repeat.unwrap_or_else(|| {
-            self.letters += 1;
-            let nature = match any_nature(&mut self.around.dice) {
+        self.append(input, |dice, number| {
+            let nature = match any_nature(dice) {
                 Nature::Rejected | Nature::Conditional => Nature::Plain,
                 nature => nature,
             };
-            Letter { id: EVENT | self.letters, key, nature }
+            Letter { id: EVENT | number, key, nature }
         });
-        self.around.journal.note(format_args!("sent to {input:?}: {letter:?}"));
-        self.around.log.append(input, letter);
         true
     }
 
@@ -143,8 +166,7 @@ impl World {
 
     /// Any node that holds a partition, or believes so, and whose process is not stopped.
     fn any_holder(&mut self, partition: PartitionId) -> Option<usize> {
-        let holders = self.of_awake(|node| node.holds(partition).then_some(()).into_iter().collect());
-        self.any_of(&holders).map(|(node, ())| node)
+        self.any_awake(|node| node.holds(partition))
     }
 }
 

@@ -78,7 +78,7 @@ impl Habits {
         let weights = vec![
             (Happening::Send, dice.pick(&[1, 3])),
             (Happening::Call, dice.pick(&[6, 15])),
-            (Happening::Grow, dice.pick(&[0, 2])),
+            (Happening::Grow, dice.pick(&[0, 12])),
             (Happening::Read, dice.pick(&[15, 40])),
             (Happening::Trouble, dice.pick(&[2, 5])),
             (Happening::Assign, dice.pick(&[4, 12])),

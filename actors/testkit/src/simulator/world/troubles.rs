@@ -11,7 +11,7 @@ use holdfast_machine::ownership::{Input, Loss};
 use super::{FIRST, World};
 use crate::simulator::{
     Fault, Letter, Nature, PRODUCERS_MAX_AGE,
-    log::{COMMANDS, SALES},
+    log::{self, COMMANDS, SALES},
 };
 
 /// Nodes that live, at most.
@@ -26,7 +26,7 @@ impl World {
         let now = self.around.now;
         let is_awake = self.nodes[node].is_awake(now);
         let around = &mut self.around;
-        let what = around.dice.below(16);
+        let what = around.dice.below(18);
         // A move, a join, a stop or a cut in place of everything else.
         let what = if self.habits.is_contended { [0, 0, 0, 6, 8, 9, 10, 10][(what % 8) as usize] } else { what };
         match what {
@@ -74,7 +74,12 @@ impl World {
                     self.nodes[node].lose(partition, term, Loss::ReaderDied);
                 }
             }
-            14 => {
+            14 | 15 => {
+                let inputs: Vec<_> = around.log.inputs().collect();
+                let input = inputs[around.dice.index(inputs.len())];
+                self.read_late(input, true);
+            }
+            16 => {
                 if around.faults.inject(Fault::ClockJumped, true) {
                     around.store.is_ahead = time * 4;
                     around.journal.note(format_args!("the store's clock is ahead by {:?}", time * 4));
@@ -88,6 +93,16 @@ impl World {
             }
         }
         true
+    }
+
+    /// A partition can't be read for a while.
+    pub(super) fn read_late(&mut self, input: log::Input, is_so: bool) {
+        let around = &mut self.around;
+        let time = around.dice.millis(4_000);
+        if around.faults.inject(Fault::ReadLate, is_so) {
+            around.log.unread_until.insert(input, around.now + time);
+            around.journal.note(format_args!("{input:?} can't be read for {time:?}"));
+        }
     }
 
     /// The group notices which members are gone, gives free partitions to the others, and one node hears of
