@@ -227,7 +227,7 @@ impl KafkaConfig {
         config
             .set("queued.max.messages.kbytes", "64")
             .set("fetch.message.max.bytes", "65536")
-            // Whether an empty-handed member has joined is only told by the statistics.
+            // The statistics alone show whether a member without partitions has joined.
             .set("statistics.interval.ms", "1000");
         match self.group_protocol {
             GroupProtocol::Classic => {

@@ -131,7 +131,7 @@ impl KafkaMembership {
     }
 }
 
-/// Polls until told to leave.
+/// The member polls until it is to leave (`Shared::leaving`).
 fn serve(shared: &Shared, mut consumer: Arc<Member>) {
     let mut pace = Pace::new();
     let mut pause = REPLACE_PAUSE_MIN;
@@ -182,7 +182,7 @@ fn is_twin(code: RDKafkaErrorCode) -> bool {
     matches!(code, RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::UnreleasedInstanceId)
 }
 
-/// Makes the next consumer, again and again; `None` if told to leave meanwhile.
+/// The next consumer, after as many attempts as it takes; `None` if the member is to leave meanwhile.
 fn replace(shared: &Shared, pause: &mut Duration) -> Option<Arc<Member>> {
     loop {
         let until = Instant::now() + *pause;
@@ -217,8 +217,8 @@ fn abandon(shared: &Shared, consumer: Arc<Member>) -> mpsc::Receiver<()> {
     closed
 }
 
-/// Gives everything back and leaves, within the deadline. A static member only goes away: the group keeps its
-/// partitions for it until its session runs out, and would be told that it left for good if it unsubscribed.
+/// The member gives everything back and leaves, within the deadline. A static member only goes away: the
+/// group keeps its partitions for it until its session runs out; by unsubscribing it would leave for good.
 ///
 /// librdkafka tells the group once it has stopped all partitions. If it is closed before that, it forgets to
 /// (an incremental unassign that ends while the client is terminating only unassigns again), and the group

@@ -1,8 +1,8 @@
 //! The one consumer that a log and its streams share, and what is known beside it.
 //!
 //! Invariant: a partition has at most one open stream, which holds its slot; a record that reaches the main
-//! queue all the same is known to be astray, and its stream is told. Deliberately absent: reading, which is
-//! [`crate::stream`]'s, and serving the main queue, which is [`crate::log`]'s.
+//! queue all the same is known to be astray, and its stream is notified. Deliberately absent: reading, which
+//! is [`crate::stream`]'s, and serving the main queue, which is [`crate::log`]'s.
 
 use std::{
     collections::HashMap,

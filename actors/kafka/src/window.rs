@@ -28,7 +28,8 @@ pub(crate) type Answer = Result<Landed, PublishError>;
 pub(crate) struct Call {
     /// Rows not acknowledged yet, and one for the enqueuing itself.
     remaining: AtomicUsize,
-    /// The call's targets, and the offset after the highest acknowledged one in each; 0 if none was told.
+    /// The call's targets, and the offset after the highest acknowledged one in each; 0 if librdkafka
+    /// reported none.
     targets: Vec<Target>,
 }
 
@@ -83,7 +84,7 @@ pub(crate) struct Window {
     has_lone_row: AtomicBool,
 }
 
-/// A call just opened, and where its end will be told.
+/// A call just opened, and the receiver of its answer.
 pub(crate) type Opened = (Arc<Call>, oneshot::Receiver<Answer>);
 
 type Open = (Arc<Call>, oneshot::Sender<Answer>);
@@ -172,7 +173,8 @@ impl Window {
         self.break_with(refused);
     }
 
-    /// The first error counts. Only the first open call is told of a refused row: it is that one's.
+    /// The first error counts. Only the first open call gets [`PublishError::Refused`]: the refused row is
+    /// its own.
     fn break_with(&self, error: PublishError) {
         let mut state = self.lock();
         let is_first = state.broken.is_none();
@@ -218,7 +220,7 @@ mod tests {
 
     /// As librdkafka reports: in any order, and without an offset where it does not know it.
     #[test]
-    fn the_highest_offset_of_each_target_is_told() {
+    fn call_returns_the_highest_offset_of_each_target() {
         let window = Window::default();
         let (call, mut answer) = window.open(&rows(3)).expect("open");
         for (partition, offset) in [(1, 9), (1, 8), (0, -1001), (7, 5)] {

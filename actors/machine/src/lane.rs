@@ -380,7 +380,7 @@ impl Machine {
     }
 
     /// Abandons everything of a partition that no commit has begun with. The next owner reads it again;
-    /// callers are told that it moved.
+    /// callers and readers get [`Reply::NotOwner`].
     fn abandon_all(&mut self, partition: PartitionId, actions: &mut Vec<Action>) {
         if let Some(batch) = &mut self.batch {
             batch.abandon(partition, &self.backlog);

@@ -1,6 +1,6 @@
 //! The runtime's logic as pure state machines.
 //!
-//! A machine is told what happened (an *input*) and says what to do (*actions*); the shell,
+//! A machine gets what happened (an *input*) and answers with what to do (*actions*); the shell,
 //! `holdfast-runtime`, turns actions into IO and the ends of IO into inputs. A machine never waits, and its
 //! work per input is bounded. It holds no channel and no clock, draws nothing at random, and writes no log:
 //! time comes with each input, and what a log is to say is an action. So a model checker and a simulator can

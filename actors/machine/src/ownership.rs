@@ -8,7 +8,7 @@
 //! raised before the last owner's lease is waited out, and the lease ends before anything of a release
 //! follows (I5); a partition lost to a fence is taken again only once the group has confirmed the assignment,
 //! or two nodes would take it from each other without end. Deliberately absent: supervisors, readers and the
-//! router, which the shell begins and ends when told.
+//! router, which the shell begins and ends on the machine's actions.
 
 mod beats;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A hash map that never shows its order, so that a machine that is told the same does the same.
+//! A hash map that never shows its order, so that a machine that gets the same inputs does the same.
 //!
 //! Invariant: whatever is walked is walked in the order of the keys. Deliberately absent: iterators of the
 //! map itself.

@@ -4,7 +4,8 @@
 //! is 54 (a limit of the server: an index row, a number of columns): a batch that is refused for one is split
 //! until its culprit stands alone. 57014 (a statement ended for its time) and silence before COMMIT are
 //! `Slow`: they split a batch too, but are never held against a message alone, since a slow server can't be
-//! told from a slow message. Everything else that may pass is an outage. Deliberately absent: retrying.
+//! distinguished from a slow message. Everything else that may pass is an outage. Deliberately absent:
+//! retrying.
 
 use holdfast_core::port::store::{CommitError, StoreError};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};

@@ -1,7 +1,7 @@
 //! One look-up per batch: states of aggregates that aren't in memory, and claims.
 //!
 //! Upholds I6: a question that the store refuses for a value in it is split until that value stands alone,
-//! and a row that can't be read is told in its own place. So a look-up fails whole only where the store
+//! and a row that can't be read is an error in its own place. So a look-up fails whole only where the store
 //! itself is away or broken. Deliberately absent: waiting and trying again, which is the lane's.
 
 use std::sync::Arc;

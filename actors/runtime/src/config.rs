@@ -16,7 +16,7 @@ pub struct Config {
     pub lanes: usize,
     /// Bytes of records held in memory by this node and context, at most (I11).
     pub memory_bytes_max: usize,
-    /// Callers' commands and reads in flight, at most; further ones are told `RESOURCE_EXHAUSTED`.
+    /// Callers' commands and reads in flight, at most; further ones get `RESOURCE_EXHAUSTED`.
     pub calls_max: usize,
     /// Bytes of callers' commands and reads in flight, at most; beyond them as beyond `calls_max` (I11).
     pub calls_bytes_max: usize,

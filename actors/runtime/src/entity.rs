@@ -1,8 +1,9 @@
 //! The actor of one live aggregate.
 //!
-//! It holds the committed snapshot, decides deliveries on it, and advances only when told that a delivery is
-//! committed. A strong read waits for the commit in flight (I5). Deliberately absent: any I/O, and catching a
-//! panic of `decide`: dying is how an actor fails, and its supervisor restarts it.
+//! The actor holds the committed snapshot, decides deliveries on it, and advances only once a message brings
+//! it the snapshot of a committed delivery. A strong read waits for the commit in flight (I5). Deliberately
+//! absent: any I/O, and catching a panic of `decide`: dying is how an actor fails, and its supervisor
+//! restarts it.
 
 use std::sync::Arc;
 
@@ -28,8 +29,8 @@ pub(crate) enum EntityMessage {
     Read { settled: Settled, reply: Option<ReadReply> },
 }
 
-/// The committed state, if the last delivery has ended and the actor has not heard of it. Told with whatever
-/// is sent next, because a message of its own costs as much as deciding does.
+/// The committed state, if the last delivery has ended and the actor has not heard of it. The next message to
+/// the actor carries it, because a message of its own costs as much as deciding does.
 pub(crate) type Settled = Option<Arc<Snapshot>>;
 
 /// What every actor of a partition shares.

@@ -87,8 +87,8 @@ enum Ended {
 }
 
 impl Fetcher {
-    /// Reads from `from` on until told to stop. An offset that is not in the log halts this input with an
-    /// error, and skips nothing.
+    /// The reader goes on from `from` until `stop` is cancelled or the lane is gone. An offset that is not in
+    /// the log halts this input with an error, and skips nothing.
     pub async fn run(
         self,
         topic: Arc<str>,
@@ -182,7 +182,7 @@ impl Fetcher {
     async fn halted(&self, topic: &Arc<str>, partition: PartitionId, from: Option<u64>, detail: &str) {
         tracing::error!(context = self.context.name(), %topic, partition = partition.0, offset = from, detail, runbook = OFFSETS_RUNBOOK,
             "input halted: records are lost; nothing is skipped, and nothing of this input goes on until an operator has spoken");
-        let _told = Told::begin(self.context.name(), topic, partition);
+        let _gauge = HaltGauge::begin(self.context.name(), topic, partition);
         tokio::time::sleep(RETRY_EVERY).await;
     }
 
@@ -360,9 +360,9 @@ fn doing_after(offset: u64, end: Option<u64>) -> Doing {
 }
 
 /// Shows an input as halted for as long as it lives.
-struct Told(metrics::Gauge);
+struct HaltGauge(metrics::Gauge);
 
-impl Told {
+impl HaltGauge {
     fn begin(context: &'static str, topic: &Arc<str>, partition: PartitionId) -> Self {
         let labels =
             [("context", context.to_owned()), ("topic", topic.to_string()), ("partition", partition.to_string())];
@@ -372,7 +372,7 @@ impl Told {
     }
 }
 
-impl Drop for Told {
+impl Drop for HaltGauge {
     fn drop(&mut self) {
         self.0.set(0.0);
     }

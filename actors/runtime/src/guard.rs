@@ -1,5 +1,5 @@
-//! Panics of an adapter's code outside `decide`: caught here, counted, and told to the one for whose message
-//! the code ran.
+//! Panics of an adapter's code outside `decide`: caught here, counted, and returned as an error to the code
+//! that called the adapter.
 //!
 //! Inside `decide` an actor dies, and its supervisor restarts it ([`crate::partition`]); everywhere else the
 //! task that runs the code serves others as well, so the panic becomes a value (I6). Its text goes to the log

@@ -8,8 +8,8 @@
 //!   then, and every event must be of a version that the store has. One it has not was published from a
 //!   history that this database lost. The mark is stored with the relay's cursor, so the tail is a fraction
 //!   of a second's worth of events, or nothing. What a fenced owner's producer repeats later is of a version
-//!   that the store has, whatever its age, and is told from news by that; outbox rows may be long gone by
-//!   then, states stay.
+//!   that the store has, whatever its age, which distinguishes it from an event of a lost history; outbox
+//!   rows may be long gone by then, states stay.
 //! - *Batch numbers.* A node remembers the last one it committed in each partition; a row that is behind it
 //!   was put back.
 //! - *The marks of topics* (Kafka's topic ids), noted when a topic is first seen. Offsets mean nothing in a
@@ -77,8 +77,8 @@ impl From<StoreError> for Trouble {
     }
 }
 
-/// An event of ours, as its record names it.
-pub(crate) struct Told {
+/// The aggregate and the version by which a record identifies an event of this context.
+pub(crate) struct EventIdentity {
     pub aggregate: AggregateId,
     pub version: u64,
 }
@@ -196,9 +196,9 @@ impl History {
         let topic = &self.emit.events_topic;
         let mut tail = Stretch::open(&*self.log, topic, partition, from..end, TAIL_PATIENCE).await?;
         while let Some(record) = tail.next().await? {
-            if let Some(told) = told(&self.context, &self.emit, &record) {
-                let newest = newest.entry(told.aggregate).or_default();
-                *newest = (*newest).max((told.version, record.offset));
+            if let Some(event) = identify(&self.context, &self.emit, &record) {
+                let newest = newest.entry(event.aggregate).or_default();
+                *newest = (*newest).max((event.version, record.offset));
             }
             if newest.len() >= CHUNK {
                 self.find(partition, &mut newest).await?;
@@ -301,12 +301,12 @@ impl History {
     }
 }
 
-/// What a record of the events topic says, if it is an event of this context.
-pub(crate) fn told(context: &BoundedContext, emit: &Emit, record: &Record) -> Option<Told> {
+/// The event that a record of the events topic holds; `None` if it is no event of this context.
+pub(crate) fn identify(context: &BoundedContext, emit: &Emit, record: &Record) -> Option<EventIdentity> {
     let text = |name: &str| record.headers.get(name).and_then(|value| std::str::from_utf8(value).ok());
     let source = text(header::SOURCE)?;
     let kind = context.kinds().iter().find(|kind| emit.source_of(kind.name()) == source)?;
     let version = text(header::SEQUENCE)?.parse().ok()?;
     let key = std::str::from_utf8(record.key.as_deref()?).ok()?;
-    Some(Told { aggregate: AggregateId { kind: kind.name(), key: key.into() }, version })
+    Some(EventIdentity { aggregate: AggregateId { kind: kind.name(), key: key.into() }, version })
 }

@@ -129,15 +129,15 @@ pub(crate) struct Lane {
     in_flight: InFlight,
     /// What has ended at once.
     ended: VecDeque<Ended>,
-    /// How deliveries have ended, until the actors are told, all of a partition at once.
+    /// The ends of deliveries that the actors have not been sent yet, all of a partition at once.
     settled: BTreeMap<PartitionId, Vec<Settled>>,
     tasks: Chores<Ended, Option<Ended>>,
     is_putting_off: bool,
-    /// Messages by outcome, since the meter was told.
+    /// Messages by outcome that the meter has not counted yet.
     counts: BTreeMap<&'static str, u64>,
-    /// Live actors as last told to the gauge, and progress as last told to the board.
-    live_told: usize,
-    moved_told: u64,
+    /// Live actors as the gauge shows them, and the progress that the board heard of last.
+    live_shown: usize,
+    moved_shown: u64,
     /// For [`Rules::drops_actors_when_fenced`] left out; empty otherwise.
     kept: HashMap<PartitionId, ActorRef<PartitionMessage>>,
 }
@@ -196,8 +196,8 @@ impl Lane {
             tasks: Chores::new(),
             is_putting_off: false,
             counts: BTreeMap::new(),
-            live_told: 0,
-            moved_told: 0,
+            live_shown: 0,
+            moved_shown: 0,
             kept: HashMap::new(),
         }
     }
@@ -237,8 +237,8 @@ impl Lane {
         }
     }
 
-    /// What has happened besides. An ownership was told of before anything came in under it, so that is heard
-    /// first.
+    /// The next event that is there without waiting. The ownership loop sends an ownership before any input
+    /// comes in under it, so controls are taken before inputs.
     fn at_hand(&mut self) -> Option<Event> {
         if let Some(ended) = self.ended.pop_front() {
             return Some(Event::Ended(ended));
@@ -276,7 +276,7 @@ impl Lane {
                 None
             }
             Event::Arrived(input) => {
-                // What began while the lane was busy was told of before this came in.
+                // An ownership that began while the lane was busy was sent before this input came in.
                 while let Ok(control) = self.control.try_recv() {
                     self.control(control, actions).await;
                 }
@@ -404,7 +404,7 @@ impl Lane {
 
     /// Shows what the lane does.
     fn show(&mut self) {
-        if std::mem::replace(&mut self.moved_told, self.machine.moved()) != self.machine.moved() {
+        if std::mem::replace(&mut self.moved_shown, self.machine.moved()) != self.machine.moved() {
             self.pulse.moved();
         }
         match self.machine.doing() {
@@ -420,7 +420,7 @@ impl Lane {
     /// How many actors are in memory. The gauge is moved by the difference, because all lanes of the context
     /// share it.
     fn tell_live(&mut self, live: usize) {
-        let before = std::mem::replace(&mut self.live_told, live);
+        let before = std::mem::replace(&mut self.live_shown, live);
         if live != before {
             metrics::gauge!(telemetry::LIVE_ACTORS, "context" => self.env.context.name())
                 .increment(size(live) - size(before));

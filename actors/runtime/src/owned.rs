@@ -16,7 +16,7 @@ use crate::partition::PartitionMessage;
 
 /// See the module.
 pub(crate) struct Owned {
-    /// What the machine is told of it.
+    /// The part of this ownership that the machine gets.
     pub own: Own,
     /// Every token this ownership was ever held under, shared with the ownership loop.
     pub tokens: Tokens,

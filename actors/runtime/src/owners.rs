@@ -127,7 +127,7 @@ impl Owners {
             if known.place == new.place {
                 new.refused = known.refused;
             }
-            // A redirection may have told of a take-over that came after the rows were read.
+            // A redirection may have named the owner of a take-over that came after the rows were read.
             if new.place.epoch >= known.place.epoch {
                 *known = new;
             }

@@ -58,7 +58,7 @@ struct Child {
     committed: Arc<Snapshot>,
     /// The delivery in work.
     delivery: Option<Arc<Delivery>>,
-    /// What it ended with, as long as the actor has not been told.
+    /// The committed state at the end of the last delivery, until the actor is sent it.
     settled: Settled,
     /// Whether a read waits in the actor for the delivery in work to end.
     is_awaited: bool,

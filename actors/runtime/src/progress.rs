@@ -278,8 +278,8 @@ mod tests {
         relay.waits("the broker");
         clock.0.store(10, Ordering::SeqCst);
         let stalled = board.stalled();
-        let told: Vec<_> = stalled.iter().map(|one| (one.class, one.doing.as_str(), one.is_stuck())).collect();
-        assert_eq!(told, [("lane", "deciding", true), ("relay", "the broker", false)]);
+        let shown: Vec<_> = stalled.iter().map(|one| (one.class, one.doing.as_str(), one.is_stuck())).collect();
+        assert_eq!(shown, [("lane", "deciding", true), ("relay", "the broker", false)]);
         lane.moved();
         assert_eq!(board.by_class()["lane"], Duration::ZERO);
         assert_eq!(board.by_class()["relay"], Duration::from_secs(10));
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn loop_that_ended_is_told_with_its_name() {
+    async fn loop_that_ended_is_listed_with_its_name() {
         let (_, board) = board();
         board.watch("reader", "orders.commands-3", async { panic!("a bug") }).await;
         let stalled = board.stalled();

@@ -130,7 +130,7 @@ impl Item {
     }
 }
 
-/// What the caller of a failed command, or of a read, is told.
+/// The error that the caller of a failed command or of a failed read receives.
 pub(crate) fn to_caller(failure: &Failure) -> RouteError {
     match failure {
         Failure::Reused => RouteError::Reused,

@@ -23,7 +23,7 @@ pub fn cache_dir() -> Result<PathBuf, Error> {
     below_home("the cache", "XDG_CACHE_HOME", ".cache")
 }
 
-/// Where `holdfast dev` keeps its data unless told otherwise: `$XDG_DATA_HOME/holdfast` or
+/// The directory in which `holdfast dev` keeps its data unless another is given: `$XDG_DATA_HOME/holdfast` or
 /// `~/.local/share/holdfast`; for root `/var/lib/holdfast`, because Postgres, which then runs unprivileged,
 /// couldn't pass through root's home.
 pub fn default_data_dir() -> Result<PathBuf, Error> {

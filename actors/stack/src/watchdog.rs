@@ -1,8 +1,8 @@
 //! Children never outlive their owner, not even one that was killed with SIGKILL.
 //!
 //! One small shell per stack holds the reading end of a pipe whose writing end only this process has. When
-//! this process ends, in whatever way, the kernel closes the pipe, and the shell ends what it was told to
-//! guard, removes a temporary data directory, and only then lets go of the data directory's lock (which it
+//! this process ends, in whatever way, the kernel closes the pipe, and the shell ends the processes that it
+//! guards, removes a temporary data directory, and only then lets go of the data directory's lock (which it
 //! inherited), so that a successor never meets a server that is still dying.
 //!
 //! A server is started through a gate: its process exists and is guarded before it may exec. There is no

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_closed_gate_lets_through_as_many_as_it_is_told() {
+    async fn closed_gate_lets_through_as_many_as_the_test_sets() {
         let gate = Gate::closed();
         let passing: Vec<_> = (0..3)
             .map(|_| {

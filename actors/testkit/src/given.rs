@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_story_is_told_step_by_step() {
+    fn story_is_checked_step_by_step() {
         let rich = Given::<Account>::nothing()
             .when(Command::Draw(1))
             .then_rejected(TooLittle)

@@ -320,7 +320,7 @@ impl Log for MemoryLog {
             partition,
             position: from.unwrap_or(start),
             dead: false,
-            told: false,
+            is_reported: false,
             stranded,
             changes: self.broker.changes.subscribe(),
         }))
@@ -357,7 +357,7 @@ struct Stream {
     dead: bool,
     /// Whether this outage was reported; one report an outage, so that a caller that asks again at once does
     /// not spin.
-    told: bool,
+    is_reported: bool,
     stranded: Arc<AtomicBool>,
     changes: watch::Receiver<()>,
 }
@@ -393,13 +393,13 @@ impl RecordStream for Stream {
                 return std::future::pending().await;
             }
             match self.log.reach() {
-                Err(error) if !self.told => {
-                    self.told = true;
+                Err(error) if !self.is_reported => {
+                    self.is_reported = true;
                     return Err(error);
                 }
                 Err(_) => {}
                 Ok(()) => {
-                    self.told = false;
+                    self.is_reported = false;
                     match self.fetch() {
                         Ok(Some(record)) => {
                             let fewer = |left: usize| left.checked_sub(1);
@@ -457,7 +457,7 @@ mod tests {
     const V: Option<Bytes> = Some(Bytes::from_static(b"v"));
 
     #[tokio::test(start_paused = true)]
-    async fn an_outage_is_told_once_and_nothing_is_lost_over_it() {
+    async fn stream_reports_an_outage_once_and_loses_nothing() {
         let log = MemoryLog::new();
         log.create_topic("t", 1);
         let (node, p) = (log.node(), PartitionId(0));

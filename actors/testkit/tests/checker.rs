@@ -166,13 +166,13 @@ impl World {
         ids
     }
 
-    /// Plants `change`, and expects to be told of it.
+    /// The test plants `change`, and expects the checker to report it.
     #[track_caller]
-    fn plant(&self, expected: Invariant, told: &str, change: impl FnOnce(&mut Contents)) {
+    fn plant(&self, expected: Invariant, detail: &str, change: impl FnOnce(&mut Contents)) {
         self.tamper(change);
         let (_, found) = self.checker().check();
-        let hit = |violation: &&Violation| violation.invariant == expected && violation.detail.contains(told);
-        assert!(found.iter().any(|violation| hit(&violation)), "{expected} ({told}) is not among {found:?}");
+        let hit = |violation: &&Violation| violation.invariant == expected && violation.detail.contains(detail);
+        assert!(found.iter().any(|violation| hit(&violation)), "{expected} ({detail}) is not among {found:?}");
     }
 
     fn tamper(&self, change: impl FnOnce(&mut Contents)) {

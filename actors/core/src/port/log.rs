@@ -114,7 +114,7 @@ pub trait Membership: Send + Sync + 'static {
     async fn leave(&self);
 }
 
-/// Where the rows of one call landed: for each target the highest offset, as far as the brokers told it.
+/// Where the rows of one call landed: for each target the highest offset, as far as the brokers returned it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Landed(pub Vec<Landing>);
 

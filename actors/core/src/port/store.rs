@@ -326,8 +326,8 @@ pub trait Store: Send + Sync + 'static {
     /// the old token. A later commit with the old token finds no row, so the answer is final.
     async fn retoken(&self, changes: &[(PartitionId, Token, Token)]) -> Result<BTreeMap<PartitionId, u64>, StoreError>;
 
-    /// Reads states, mailbox counts and claims in one round trip. A row that can't be read is told in its own
-    /// place; a value that can't be asked for fails the question with [`StoreError::Data`].
+    /// Reads states, mailbox counts and claims in one round trip. A row that can't be read is an error in its
+    /// own place; a value that can't be asked for fails the question with [`StoreError::Data`].
     async fn find(&self, wanted: &Wanted) -> Result<Found, StoreError>;
 
     /// Commits a batch.

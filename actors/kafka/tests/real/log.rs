@@ -162,7 +162,7 @@ async fn a_deleted_or_future_offset_halts_the_stream() {
 }
 
 #[tokio::test]
-async fn missing_topics_and_partitions_are_told_apart() {
+async fn missing_topic_and_missing_partition_give_distinct_errors() {
     let config = context(broker().await.brokers(), 1).await;
     let log = KafkaLog::new(&config).expect("log");
     let missing = "nowhere.commands";

@@ -15,7 +15,7 @@ use crate::{
 
 /// Follows a member's assignment, as the runtime does.
 fn follow(member: Arc<KafkaMembership>) -> tokio::sync::watch::Receiver<BTreeSet<PartitionId>> {
-    let (tell, told) = tokio::sync::watch::channel(BTreeSet::new());
+    let (tell, assignment) = tokio::sync::watch::channel(BTreeSet::new());
     tokio::spawn(async move {
         while let Ok(now) = member.changed().await {
             if tell.send(now).is_err() {
@@ -23,7 +23,7 @@ fn follow(member: Arc<KafkaMembership>) -> tokio::sync::watch::Receiver<BTreeSet
             }
         }
     });
-    told
+    assignment
 }
 
 fn partitions(count: u32) -> BTreeSet<PartitionId> {

@@ -103,8 +103,8 @@ impl Growths {
     }
 
     fn news(state: &State) -> (usize, Vec<u64>) {
-        let told = state.grown * 10 + state.ended;
-        (told, state.readers.iter().map(|reader| reader.committed).collect())
+        let steps = state.grown * 10 + state.ended;
+        (steps, state.readers.iter().map(|reader| reader.committed).collect())
     }
 
     fn tell(state: &mut State, at: usize, input: Input) {
@@ -238,7 +238,8 @@ impl Model for Growths {
     }
 }
 
-/// What is left out: the numbers of questions, and what a gate has been told, but for which news that was.
+/// The hash leaves out the numbers of questions and the growth that a gate has heard of; which news that was
+/// (`heard`) is in it.
 impl Hash for State {
     fn hash<H: Hasher>(&self, to: &mut H) {
         (self.grown, &self.known, self.ended, &self.ends, &self.sent, &self.done).hash(to);

@@ -193,7 +193,7 @@ impl Machine {
                 batch.step = batch.step.after_failure(first.map_or(PartitionId(0), |entry| entry.partition), now);
                 batch.asked.clear();
                 actions.push(Action::Report(Report::NotFound(error.clone())));
-                // Callers and readers are told: nothing of theirs has begun.
+                // Callers and readers get an answer: nothing of theirs has begun.
                 for number in batch.messages.clone() {
                     if self.backlog.get(number).is_some_and(|entry| entry.is_call() || entry.is_read()) {
                         self.finish(number, Some(Reply::Unavailable(error.to_string())), actions);

@@ -273,7 +273,7 @@ impl Machine {
         }
     }
 
-    /// I7: an offset is told to the log only if all before it is done.
+    /// I7: the log gets an offset to note only if all before it is done.
     pub(super) fn check_note(
         &self,
         plan: &Plan,

@@ -160,7 +160,7 @@ pub enum Input {
     },
 }
 
-/// What a caller or a reader is told.
+/// The reply that a caller or a reader receives.
 #[derive(Clone, Debug)]
 pub enum Reply {
     /// The answer that was given before.
@@ -389,7 +389,7 @@ pub enum Action {
     Report(Report),
 }
 
-/// What people are told.
+/// A report for operators, which the shell logs or passes on.
 #[derive(Clone, Debug)]
 pub enum Report {
     /// A look-up failed, and is made again.

@@ -120,8 +120,8 @@ pub enum Failure {
     Refused(String),
     /// What is stored for its key can't be read by this build.
     Unreadable(String),
-    /// Its commit alone took the store too long. That is never counted: a slow store can't be told from a
-    /// slow message.
+    /// Its commit alone took the store too long. That is never counted: a slow store can't be distinguished
+    /// from a slow message.
     Slow(String),
 }
 

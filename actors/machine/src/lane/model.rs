@@ -249,7 +249,7 @@ fn states_that_count_as_one_go_on_alike() {
             let after = moves.into_iter().filter_map(|way| Some((way, lane.next_state(state, way)?)));
             after.map(|(way, state)| (way, state.digest(), state)).collect()
         };
-        let told = |after: &[(Move, String, State)]| -> Vec<(Move, String)> {
+        let digests = |after: &[(Move, String, State)]| -> Vec<(Move, String)> {
             after.iter().map(|(way, digest, _)| (*way, digest.clone())).collect()
         };
         let mut seen: BTreeMap<String, Vec<(Move, String)>> = BTreeMap::new();
@@ -258,9 +258,9 @@ fn states_that_count_as_one_go_on_alike() {
         while let Some((digest, state)) = left.pop() {
             let after = next(&state);
             if let Some(before) = seen.get(&digest) {
-                assert_eq!(*before, told(&after), "{digest}");
+                assert_eq!(*before, digests(&after), "{digest}");
             } else {
-                seen.insert(digest, told(&after));
+                seen.insert(digest, digests(&after));
                 left.extend(after.into_iter().map(|(_, digest, state)| (digest, state)));
             }
         }

@@ -20,8 +20,8 @@ use crate::Ask;
 
 /// Why an ownership has ended without an order.
 ///
-/// The causes are told apart because they call for different people: another owner is ordinary, a supervisor
-/// or a reader that died is a bug, an outcome that could not be found out is the database.
+/// The causes are distinguished because they call for different people: another owner is ordinary, a
+/// supervisor or a reader that died is a bug, an outcome that could not be found out is the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
     /// The store refused its fence: another owner has taken the partition, or an operator has halted the
@@ -276,7 +276,7 @@ pub struct Grant {
     pub lease_until: Duration,
 }
 
-/// What people are told.
+/// A report for operators, which the shell logs or passes on.
 #[derive(Clone, Debug)]
 pub enum Report {
     /// An assigned partition has no row yet.

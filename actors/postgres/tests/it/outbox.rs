@@ -1,4 +1,4 @@
-//! What operators are told of the outbox, and what they order.
+//! The outbox as operators see it, and the orders that they give.
 
 use std::sync::Arc;
 
@@ -45,14 +45,14 @@ async fn orders_are_given_to_refused_heads_and_are_on_record() {
     assert_eq!(store.set_aside(P, owner.token(0), &aside).await, Ok(true));
     let pending = store.outbox_pending(1).await.expect("pending").remove(0);
     assert_eq!((pending.rows, pending.stuck), (1, 3));
-    let told = |records: &[holdfast_postgres::outbox::StuckRecord]| {
+    let summary = |records: &[holdfast_postgres::outbox::StuckRecord]| {
         records.iter().map(|record| (record.sequence, record.place, record.attempts)).collect::<Vec<_>>()
     };
     let all = store.stuck_records(&Which::default(), 1, 100).await.expect("stuck");
-    assert_eq!(told(&all), [(1, 1, 1), (2, 2, 0), (3, 1, 1)]);
+    assert_eq!(summary(&all), [(1, 1, 1), (2, 2, 0), (3, 1, 1)]);
     assert_eq!((all[0].key.as_deref(), all[0].error.as_str()), (Some("a"), "too large"));
     let dlq = Which { topic: Some("t.dlq".to_owned()), ..Which::default() };
-    assert_eq!(told(&store.stuck_records(&dlq, 1, 100).await.expect("stuck")), [(3, 1, 1)]);
+    assert_eq!(summary(&store.stuck_records(&dlq, 1, 100).await.expect("stuck")), [(3, 1, 1)]);
 
     // Not one that only queues, nor one that nobody knows.
     for id in [rows[1].draft.id, Uuid::now_v7()] {

@@ -89,7 +89,7 @@ async fn an_edited_migration_is_refused() {
     migrate(&fresh.url, &fresh.schema, None, &more).await.expect("adding is fine");
 }
 
-/// A schema nobody migrated is told apart from a server that is away.
+/// A schema without migrations gives another error than a server that is away.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unmigrated_schema_and_a_server_away_are_two_things() {
     let url = server().await.postgres_url("postgres");

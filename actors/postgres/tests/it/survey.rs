@@ -1,4 +1,4 @@
-//! What operators are told of the runtime's tables.
+//! The operators' survey of the runtime's tables.
 
 use holdfast_core::{Headers, KeyHash, PartitionId, envelope::header};
 use holdfast_postgres::PgStore;
@@ -37,11 +37,11 @@ async fn mail_is_counted_by_home_and_reason_and_strays_by_sender() {
     let home = |key: &str| KeyHash::of(key.as_bytes()).home(1_000_003);
     let age_s = |since: holdfast_core::Timestamp| (now - since.unix_ms()) / 1000;
     let mail = store.mail(1_000_003).await.expect("mail");
-    let told = |mail: &[holdfast_postgres::survey::Mail]| {
-        let mut told: Vec<(PartitionId, String, u64, u64)> =
+    let rows = |mail: &[holdfast_postgres::survey::Mail]| {
+        let mut rows: Vec<(PartitionId, String, u64, u64)> =
             mail.iter().map(|mail| (mail.partition, mail.reason.clone(), mail.messages, mail.aggregates)).collect();
-        told.sort();
-        told
+        rows.sort();
+        rows
     };
     let mut expected = vec![
         (home("a"), "retrying".to_owned(), 2, 1),
@@ -50,15 +50,15 @@ async fn mail_is_counted_by_home_and_reason_and_strays_by_sender() {
         (home("b"), "transferred".to_owned(), 2, 1),
     ];
     expected.sort();
-    assert_eq!(told(&mail), expected);
+    assert_eq!(rows(&mail), expected);
     // In one partition they add up.
     let mail = store.mail(1).await.expect("mail");
-    assert_eq!(told(&mail), [(PartitionId(0), "retrying".into(), 3, 2), (PartitionId(0), "transferred".into(), 3, 2)]);
+    assert_eq!(rows(&mail), [(PartitionId(0), "retrying".into(), 3, 2), (PartitionId(0), "transferred".into(), 3, 2)]);
     assert!(age_s(mail[0].since) >= 60 && age_s(mail[1].since) >= 90, "the oldest counts: {mail:?}");
 
     let of_a = store.mail_of("sample", "a", 1_000_003).await.expect("mail");
     let expected: Vec<_> = expected.into_iter().filter(|(partition, ..)| *partition == home("a")).collect();
-    assert_eq!(told(&of_a), expected);
+    assert_eq!(rows(&of_a), expected);
     assert_eq!(store.mail_of("other", "a", 4).await, Ok(Vec::new()));
 
     let strays = store.strays().await.expect("strays");
@@ -68,7 +68,7 @@ async fn mail_is_counted_by_home_and_reason_and_strays_by_sender() {
 }
 
 #[tokio::test]
-async fn timers_and_schema_versions_are_told() {
+async fn timers_and_schema_versions_are_listed() {
     let fresh = Fresh::new().await;
     let store = PgStore::connect(fresh.config()).await.expect("connected");
     let mut admin = fresh.admin().await;

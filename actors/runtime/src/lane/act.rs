@@ -141,7 +141,7 @@ impl Lane {
         }
     }
 
-    /// Counts a message; told to the meter with all others of its turn.
+    /// The message is counted under its outcome; the meter gets the counts of a turn at its end.
     pub(super) fn count(&mut self, outcome: &'static str) {
         *self.counts.entry(outcome).or_default() += 1;
     }

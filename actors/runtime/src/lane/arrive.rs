@@ -1,4 +1,4 @@
-//! What a lane's machine is told of what arrives.
+//! The lane turns what arrives into the input of its machine.
 //!
 //! Deliberately absent: bodies, which stay in the shell under the number that each gets here.
 

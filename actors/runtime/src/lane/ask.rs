@@ -50,7 +50,7 @@ pub(super) enum Ended {
     Due { ask: Ask, partitions: Vec<(PartitionId, u64)>, count: u32, found: waiting::Found },
     /// A commit.
     Committed { ask: Ask, result: Result<Committed, CommitError> },
-    /// Anything that the machine is told as it is.
+    /// An input that the machine gets unchanged.
     Happened(Happened),
     /// What could not be done by this build was put off.
     PutOff,

@@ -45,11 +45,11 @@ fn forgotten(version: u64) -> Answer {
 
 /// The aggregates whose stored version is behind the topic. Takes the events out of `tail`.
 pub(super) async fn lost(recovery: &Recovery, tail: &mut Tail) -> Result<BTreeMap<AggregateId, Lost>, Error> {
-    let mut told: BTreeMap<AggregateId, Vec<Event>> = BTreeMap::new();
+    let mut by_aggregate: BTreeMap<AggregateId, Vec<Event>> = BTreeMap::new();
     for event in tail.events.drain(..) {
-        told.entry(event.told.aggregate.clone()).or_default().push(event);
+        by_aggregate.entry(event.identity.aggregate.clone()).or_default().push(event);
     }
-    let ids: Vec<AggregateId> = told.keys().cloned().collect();
+    let ids: Vec<AggregateId> = by_aggregate.keys().cloned().collect();
     let mut states: HashMap<AggregateId, StateRow> = HashMap::new();
     for chunk in ids.chunks(1024) {
         let wanted = Wanted { aggregates: chunk.to_vec(), claims: Vec::new() };
@@ -57,17 +57,17 @@ pub(super) async fn lost(recovery: &Recovery, tail: &mut Tail) -> Result<BTreeMa
         states.extend(chunk.iter().cloned().zip(found.states()?).filter_map(|(id, row)| Some((id, row?))));
     }
     let mut lost = BTreeMap::new();
-    for (id, events) in told {
+    for (id, events) in by_aggregate {
         let row = states.remove(&id);
         let known = row.as_ref().map_or(0, |row| row.version);
         let mut following: BTreeMap<u64, Event> = BTreeMap::new();
-        for event in events.into_iter().filter(|event| event.told.version > known) {
-            match following.entry(event.told.version) {
+        for event in events.into_iter().filter(|event| event.identity.version > known) {
+            match following.entry(event.identity.version) {
                 btree_map::Entry::Vacant(free) => _ = free.insert(event),
                 // Published twice.
                 btree_map::Entry::Occupied(first) if first.get().message.id == event.message.id => {}
                 btree_map::Entry::Occupied(_) => {
-                    let reason = format!("a second event at version {} of {id}", event.told.version);
+                    let reason = format!("a second event at version {} of {id}", event.identity.version);
                     return Err(Error::Broken { place: place(&event.record), reason });
                 }
             }

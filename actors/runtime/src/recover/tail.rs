@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{Error, Recovery};
 use crate::{
-    history::{Told, told},
+    history::{EventIdentity, identify},
     stretch::Stretch,
 };
 
@@ -31,7 +31,7 @@ pub(super) struct Accept {
 
 /// An event of this context in its topic.
 pub(super) struct Event {
-    pub told: Told,
+    pub identity: EventIdentity,
     pub message: Message,
     pub record: Record,
 }
@@ -108,15 +108,16 @@ pub(super) async fn read(recovery: &Recovery, rows: &[PartitionRow], accepts: &[
         let row = rows.iter().find(|row| row.partition == partition);
         let (start, end) = recovery.ports.log.bounds(topic, partition).await?;
         let accepted = accept.and_then(|accept| accept.places.iter().find(|(accepted, _)| *accepted == partition));
-        // A row that never noted it knows nothing of the topic; what is there is told by its versions.
+        // The topic is read from its start where no row has noted an offset of it: the versions of the events
+        // show which of them the database lacks.
         let from = accepted.map(|(_, next)| *next).or(row.and_then(|row| row.published)).unwrap_or(start).max(start);
         tail.ends.insert(partition, end);
         let events = &mut tail.events;
         each(recovery, topic, partition, from, end, |record| {
-            let Some(told) = told(&recovery.context, &recovery.emit, &record) else { return Ok(()) };
+            let Some(identity) = identify(&recovery.context, &recovery.emit, &record) else { return Ok(()) };
             let message = Message::decode(&record)
                 .map_err(|refused| Error::Unreadable { place: place(&record), reason: refused.to_string() })?;
-            events.push(Event { told, message, record });
+            events.push(Event { identity, message, record });
             Ok(())
         })
         .await?;

@@ -67,7 +67,7 @@ pub enum Event {
     Charging(i64),
     /// The bank has given so much.
     Charged(i64),
-    /// Another is told of so much. Adds nothing.
+    /// Another counter is sent so much. Adds nothing.
     Told(i64),
 }
 

@@ -451,7 +451,7 @@ async fn recovery_restores_calls_and_messages_of_lost_events_once() {
     cluster.oracle.is_away.store(true, std::sync::atomic::Ordering::SeqCst);
     cluster.send("abc", "charge", "10");
     cluster.send("abc", "tell", "100");
-    eventually("told", || cluster.sum("ABC") == Some(100)).await;
+    eventually("the message arrived", || cluster.sum("ABC") == Some(100)).await;
     eventually("published", || cluster.log.all_records("counter.events").len() == 4).await;
     member.node.stop().await;
     cluster.store.restore(backup);

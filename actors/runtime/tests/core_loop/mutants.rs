@@ -38,7 +38,7 @@ fn growing(rules: Rules, by: &[&str], sabotage: impl Fn(&Cluster)) {
 struct Lost {
     rules: Rules,
     /// It hears of its successor, and hands over.
-    is_told: bool,
+    is_notified: bool,
     /// The first node can't reach the store.
     is_cut_off: bool,
     /// Its questions for tokens are answered so much later than they were read.
@@ -55,9 +55,9 @@ async fn stale_read(lost: Lost) -> Option<String> {
     first.node.command(call("a", "add", "1")).await.expect("applied");
     first.store.set_answer_latency(lost.answers_after);
     tokio::time::sleep(lost.answers_after + Duration::from_millis(1_500)).await;
-    first.membership.set_deaf(!lost.is_told);
+    first.membership.set_deaf(!lost.is_notified);
     first.store.set_unavailable(lost.is_cut_off);
-    if !lost.is_told {
+    if !lost.is_notified {
         cluster.group.expel(&first.membership);
     }
     let second = cluster.start_with(change).await;
@@ -256,7 +256,7 @@ fn a_read_back_without_the_rows_lock_is_caught() {
 async fn a_row_released_before_reads_end_is_caught() {
     reads_find(Lost {
         rules: Rules { ends_lease_before_releasing: false, ..Rules::SOUND },
-        is_told: true,
+        is_notified: true,
         ..Lost::default()
     })
     .await;

@@ -45,9 +45,9 @@ enum Standing {
     Dead,
 }
 
-/// What callers were told, for I1 and I5.
+/// The answers and versions that callers received, for I1 and I5.
 #[derive(Default)]
-struct Told {
+struct Received {
     answers: BTreeMap<Uuid, Answer>,
     versions: BTreeMap<String, u64>,
     stale_reads: Vec<String>,
@@ -61,7 +61,7 @@ pub struct Run {
     gates: Vec<Gate>,
     sent: Vec<(Uuid, String, &'static str, String)>,
     sequence: u64,
-    told: Arc<Mutex<Told>>,
+    received: Arc<Mutex<Received>>,
     tasks: JoinSet<()>,
     /// Whether and how partitions grow meanwhile.
     pub growing: Option<Growing>,
@@ -83,7 +83,7 @@ impl Run {
             gates: Vec::new(),
             sent: Vec::new(),
             sequence: 0,
-            told: Arc::default(),
+            received: Arc::default(),
             tasks: JoinSet::new(),
             growing: how.grows.map(Growing::new),
             rules: how.rules,
@@ -160,7 +160,7 @@ impl Run {
 
     fn call(&mut self) {
         let Some(member) = self.someone() else { return };
-        let (key, told) = (any_key(&mut self.dice), self.told.clone());
+        let (key, received) = (any_key(&mut self.dice), self.received.clone());
         let message = match self.dice.below(8) {
             0 => call(&key, "panic", ""),
             1 => call(&key, "ask", ""),
@@ -178,26 +178,26 @@ impl Run {
                 answer.await
             };
             if let Ok(answer) = answer {
-                let mut told = told.lock().expect("nobody panics with it");
-                let version = told.versions.entry(key).or_default();
+                let mut received = received.lock().expect("nobody panics with it");
+                let version = received.versions.entry(key).or_default();
                 *version = (*version).max(answer.version());
-                told.answers.insert(message.id, answer);
+                received.answers.insert(message.id, answer);
             }
         });
     }
 
-    /// A strong read sees at least what anybody was told before it began (I5).
+    /// A strong read sees at least the newest version that a caller received before the read began (I5).
     fn read(&mut self) {
         let Some(member) = self.someone() else { return };
-        let (key, told) = (any_key(&mut self.dice), self.told.clone());
+        let (key, received) = (any_key(&mut self.dice), self.received.clone());
         self.tasks.spawn(async move {
-            let known = told.lock().expect("nobody panics with it").versions.get(&key).copied().unwrap_or(0);
+            let known = received.lock().expect("nobody panics with it").versions.get(&key).copied().unwrap_or(0);
             if let Ok(read) = member.node.read("counter", &key, Consistency::Strong, 0).await {
-                let mut told = told.lock().expect("nobody panics with it");
+                let mut received = received.lock().expect("nobody panics with it");
                 if read.version < known {
-                    told.stale_reads.push(format!("I5: {key} was read at {}, told {known}", read.version));
+                    received.stale_reads.push(format!("I5: {key} was read at {}, a caller knew {known}", read.version));
                 }
-                let version = told.versions.entry(key).or_default();
+                let version = received.versions.entry(key).or_default();
                 *version = (*version).max(read.version);
             }
         });
@@ -381,10 +381,10 @@ impl Run {
         if held != granted {
             wrong.push(format!("I2: {held} are held, {granted} were granted"));
         }
-        for (id, answer) in &self.told.lock().expect("nobody panics with it").answers {
+        for (id, answer) in &self.received.lock().expect("nobody panics with it").answers {
             let n = of(id).len();
             if n != usize::from(matches!(answer, Answer::Applied { .. })) {
-                wrong.push(format!("I1: {n} effects of {id}, whose caller was told {answer:?}"));
+                wrong.push(format!("I1: {n} effects of {id}, whose caller received {answer:?}"));
             }
         }
         wrong
@@ -405,16 +405,16 @@ impl Run {
     /// I2 at the edge: what the bank has given was asked for, and taken in once.
     fn check_bank(&self) -> Vec<String> {
         let given = self.cluster.oracle.bank.lock().expect("nobody panics with it").clone();
-        let mut told: Vec<(String, i64)> = self.charges("charged").into_iter().map(|(key, n, _)| (key, n)).collect();
+        let mut taken: Vec<(String, i64)> = self.charges("charged").into_iter().map(|(key, n, _)| (key, n)).collect();
         let mut given: Vec<(String, i64)> = given.into_iter().map(|((key, _), n)| (key, n)).collect();
-        told.sort();
+        taken.sort();
         given.sort();
         let begun = self.charges("charging").len();
-        let is_right = told == given && begun == given.len();
+        let is_right = taken == given && begun == given.len();
         if is_right {
             Vec::new()
         } else {
-            vec![format!("I2: {begun} charges were begun; the bank gave {given:?}; taken in: {told:?}")]
+            vec![format!("I2: {begun} charges were begun; the bank gave {given:?}; taken in: {taken:?}")]
         }
     }
 
@@ -439,12 +439,12 @@ impl Run {
         tokio::time::sleep(Duration::from_secs(70)).await;
         comes_to_rest(&self.cluster).await?;
         let acknowledged: Vec<Uuid> =
-            self.told.lock().expect("nobody panics with it").answers.keys().copied().collect();
+            self.received.lock().expect("nobody panics with it").answers.keys().copied().collect();
         let checker = Checker::new(&self.cluster.log, &self.cluster.store, "counter", &["counter"]);
         let checker = checker.reading("other.events", &["other.added"]).acknowledged(acknowledged);
         let (counts, found) = checker.settled().watched(&self.watch).check();
         let mut wrong: Vec<String> = found.iter().map(ToString::to_string).collect();
-        wrong.append(&mut self.told.lock().expect("nobody panics with it").stale_reads);
+        wrong.append(&mut self.received.lock().expect("nobody panics with it").stale_reads);
         wrong.extend(self.check_effects());
         wrong.extend(self.check_bank());
         wrong.extend(self.check_folds());

@@ -152,10 +152,10 @@ async fn discarded_event_leaves_no_hole() {
     cluster.store.order_stuck(&Order::Discard("nobody needs it".into()));
     eventually("all released", || stuck(&cluster) == 0).await;
     let records = cluster.log.records("counter.events", home("a"));
-    let told: Vec<(String, String)> =
+    let published: Vec<(String, String)> =
         records.iter().map(|record| (text(record, "ce_sequence"), text(record, "ce_type"))).collect();
     let of = |sequence: &str, r#type: &str| (sequence.to_owned(), r#type.to_owned());
-    assert_eq!(told, [of("1", "added"), of("2", DISCARDED_TYPE), of("3", "added")]);
+    assert_eq!(published, [of("1", "added"), of("2", DISCARDED_TYPE), of("3", "added")]);
     assert_eq!(cluster.sum("a"), Some(19), "the effect stands");
 }
 

@@ -177,7 +177,7 @@ fn stale(partition: PartitionId) -> Fence {
     Fence { partition, token, generation, number: 1, outbox_head: 0, consumed, cursor: None }
 }
 
-/// rust-rdkafka#638, #665: a lost wake-up. No error is told, and nothing comes.
+/// rust-rdkafka#638, #665: a lost wake-up. The stream reports no error, and no record comes.
 #[tokio::test(start_paused = true)]
 async fn an_input_that_fell_silent_is_opened_again() {
     let cluster = Cluster::new();

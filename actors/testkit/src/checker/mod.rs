@@ -274,9 +274,9 @@ impl<'a> Checker<'a> {
         }
         for topic in self.inputs() {
             for (partition, next) in self.consumed(&topic) {
-                let told = self.log.stored_offset(&topic, partition).unwrap_or(0);
-                if told > next {
-                    let detail = format!("{topic}-{partition}: offset {told} was stored, {next} is committed");
+                let stored = self.log.stored_offset(&topic, partition).unwrap_or(0);
+                if stored > next {
+                    let detail = format!("{topic}-{partition}: offset {stored} was stored, {next} is committed");
                     self.report(Invariant::Durable, detail);
                 }
             }

@@ -82,7 +82,7 @@ async fn open(log: &Arc<dyn Log>, topic: &str, partition: PartitionId, from: Opt
     log.open(topic, partition, from).await.expect("the log is there")
 }
 
-/// The next record; an outage that is told of is waited out.
+/// The next record; an outage that the stream reports is waited out.
 async fn next(stream: &mut Box<dyn RecordStream>) -> Result<Record, LogError> {
     let patient = async {
         loop {

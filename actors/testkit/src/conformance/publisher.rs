@@ -103,7 +103,7 @@ pub async fn an_acknowledged_row_can_be_read(harness: &dyn PublisherHarness) {
     publish(&publisher, Arc::from([])).await.expect("nothing is acknowledged at once");
 }
 
-/// What is below the offset told is known; so the offset must be exact.
+/// Offsets below the one that a call returns are taken as known; so it must be exact.
 pub async fn a_call_tells_where_its_rows_landed(harness: &dyn PublisherHarness) {
     let (publisher, topic) = (harness.connect().await, harness.create_topic(3).await);
     let other = harness.create_topic(1).await;
@@ -112,9 +112,9 @@ pub async fn a_call_tells_where_its_rows_landed(harness: &dyn PublisherHarness) 
     for round in 1..=3_u64 {
         let mut landed = publish(&publisher, all.clone().into()).await.expect("published").0;
         landed.sort_by_key(|landing| (landing.topic != topic, landing.partition));
-        let told: Vec<_> =
+        let ends: Vec<_> =
             landed.iter().map(|landing| (&*landing.topic, landing.partition.0, landing.offset + 1)).collect();
-        assert_eq!(told, [(&*topic, 0, 50 * round), (&*topic, 1, 50 * round), (&*other, 0, 7 * round)]);
+        assert_eq!(ends, [(&*topic, 0, 50 * round), (&*topic, 1, 50 * round), (&*other, 0, 7 * round)]);
     }
     assert_eq!(publish(&publisher, Arc::from([])).await, Ok(Landed::default()));
 }

@@ -30,7 +30,7 @@ pub enum Stage {
 /// How the next commit goes.
 #[derive(Clone, Debug)]
 pub enum CommitFault {
-    /// Nothing is written, and the caller is told so.
+    /// Nothing is written, and the caller gets `CommitError::Unavailable`.
     Unavailable,
     /// The connection is lost; it was not committed.
     UnknownNotCommitted,

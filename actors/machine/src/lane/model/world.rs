@@ -1,4 +1,4 @@
-//! What a lane is told and does in the model: the store, what is asked, and the promises.
+//! The world of a lane in the model: the store, the questions and their answers, and the promises.
 //!
 //! Deliberately absent: which comes next.
 
@@ -62,12 +62,12 @@ pub(super) enum Pending {
         fences: Vec<Fence>,
         effects: Vec<Effect>,
     },
-    /// A commit that its lane was told nothing of, and that may happen still.
+    /// A commit that was answered with `CommitError::Unknown`, and may still happen.
     Ghost {
         fences: Vec<Fence>,
         effects: Vec<Effect>,
     },
-    /// What a question was answered with, and its lane has not been told.
+    /// The answer to a question, which its lane has not received.
     Answered(Input),
     Retoken {
         ask: Ask,
@@ -85,7 +85,7 @@ pub(super) enum Pending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum How {
     Well,
-    /// It is done now, and its lane is told later.
+    /// The question is carried out now, and its lane gets the answer later.
     Quietly,
     Away,
     Refused,
@@ -124,7 +124,7 @@ pub(super) struct State {
     pub bodies: BTreeMap<Number, Body>,
     /// What the commit in flight does.
     pub effects: Vec<Effect>,
-    /// Calls that were told that they are not done.
+    /// Calls that were answered as not done.
     pub refused: BTreeSet<Number>,
     pub number: u64,
     /// The ownership under which the lane serves the partition.
@@ -134,7 +134,7 @@ pub(super) struct State {
     /// Calls that have an answer.
     pub answered: BTreeSet<Number>,
     pub wrong: Vec<String>,
-    /// Its supervisor was stopped, and the lane has to be told that it owns the partition again.
+    /// The supervisor was stopped, and the lane has to get `Input::Own` again.
     pub is_stopped: bool,
 }
 
@@ -212,7 +212,7 @@ impl State {
                 let letter = self.bodies.remove(&message).map(|body| lane.letters[body.letter]);
                 let is_answered = self.answered.remove(&message);
                 if letter.is_some_and(|letter| letter.kind == Kind::Call) && !is_answered {
-                    self.wrong.push(format!("I1: {letter:?} is done with, and its caller was told nothing"));
+                    self.wrong.push(format!("I1: {letter:?} is done with, and its caller got no answer"));
                 }
             }
             Action::Undo { delivery } => _ = self.decided.remove(&delivery),
@@ -320,7 +320,7 @@ impl State {
             self.wrong.push(format!("I3: {letter:?} is applied after a later one"));
         }
         if self.refused.contains(&number) {
-            self.wrong.push(format!("I1: {letter:?} is done, and its caller was told that it is not"));
+            self.wrong.push(format!("I1: {letter:?} is done, and its caller was answered that it is not"));
         }
         self.store.applied.push(at);
     }
@@ -463,7 +463,7 @@ impl State {
     }
 
     pub fn is_done(&self, lane: &Lane) -> bool {
-        let is_told = self.bodies.is_empty() && self.pending.is_empty();
-        self.read == lane.letters.len() && is_told && self.store.mail.is_empty()
+        let is_settled = self.bodies.is_empty() && self.pending.is_empty();
+        self.read == lane.letters.len() && is_settled && self.store.mail.is_empty()
     }
 }

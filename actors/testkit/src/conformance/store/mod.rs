@@ -149,11 +149,11 @@ macro_rules! store_conformance {
             take_is_conditional_on_the_epoch
             of_concurrent_takers_exactly_one_wins
             a_take_over_keeps_progress
-            a_release_is_told_to_the_next_taker_and_to_no_later_one
+            release_is_seen_by_the_next_taker_and_by_no_later_one
             release_needs_the_current_token
-            a_taker_is_told_the_last_beat_of_an_owner_that_had_begun
+            taker_gets_the_last_beat_of_an_owner_that_had_begun
             a_beat_is_answered_with_the_last_of_each_node
-            a_beat_that_a_taker_was_not_told_of_finds_the_new_token
+            owner_with_a_beat_unknown_to_its_taker_finds_the_new_token
             tokens_are_those_of_the_last_takers
             stale_token_commits_nothing
             stale_generation_commits_nothing
@@ -239,9 +239,9 @@ macro_rules! store_conformance {
             mail_is_found_by_the_home_of_its_key
 
             key_that_cannot_be_asked_is_named_as_data
-            unreadable_claim_is_told_in_its_place
-            unreadable_state_is_told_in_its_place
-            unreadable_mail_is_told_in_its_place
+            unreadable_claim_is_an_error_in_its_place
+            unreadable_state_is_an_error_in_its_place
+            unreadable_mail_is_an_error_in_its_place
             due_mail_keeps_its_bytes
             timers_put_off_are_due_later
             unfiled_record_is_kept_whatever_it_holds

@@ -38,7 +38,7 @@ pub async fn key_that_cannot_be_asked_is_named_as_data(harness: &dyn StoreHarnes
 }
 
 /// A claim written by a newer build, or damaged.
-pub async fn unreadable_claim_is_told_in_its_place(harness: &dyn StoreHarness) {
+pub async fn unreadable_claim_is_an_error_in_its_place(harness: &dyn StoreHarness) {
     let (store, mut owner) = single(harness).await;
     let claims = [claim(1), claim(2), claim(3)];
     owner.write(0, Writes { state: Some(state("a", 0, 1)), claims: claims.to_vec(), ..Writes::default() }).await;
@@ -51,7 +51,7 @@ pub async fn unreadable_claim_is_told_in_its_place(harness: &dyn StoreHarness) {
 }
 
 /// And how many messages wait for it is known all the same.
-pub async fn unreadable_state_is_told_in_its_place(harness: &dyn StoreHarness) {
+pub async fn unreadable_state_is_an_error_in_its_place(harness: &dyn StoreHarness) {
     let (store, mut owner) = single(harness).await;
     for key in ["a", "b"] {
         let mailbox = vec![mail(key, "m", None)];
@@ -64,7 +64,7 @@ pub async fn unreadable_state_is_told_in_its_place(harness: &dyn StoreHarness) {
 }
 
 /// With all that its row holds, so that it can become a dead letter in its turn.
-pub async fn unreadable_mail_is_told_in_its_place(harness: &dyn StoreHarness) {
+pub async fn unreadable_mail_is_an_error_in_its_place(harness: &dyn StoreHarness) {
     let (store, mut owner) = single(harness).await;
     let letters = vec![mail("a", "a1", None), mail("a", "a2", None), mail("b", "b1", None)];
     owner.write(0, Writes { mailbox: letters, ..Writes::default() }).await;

@@ -108,7 +108,7 @@ pub async fn a_take_over_keeps_progress(harness: &dyn StoreHarness) {
 }
 
 /// `released` in the answer is what it was before; in the row it is gone.
-pub async fn a_release_is_told_to_the_next_taker_and_to_no_later_one(harness: &dyn StoreHarness) {
+pub async fn release_is_seen_by_the_next_taker_and_by_no_later_one(harness: &dyn StoreHarness) {
     let store = registered(harness, 1).await;
     let (p, token) = (PartitionId(0), Token::draw());
     let first = store.take(p, Epoch(0), token, "a").await.expect("there").expect("free").row;
@@ -132,7 +132,7 @@ pub async fn release_needs_the_current_token(harness: &dyn StoreHarness) {
 }
 
 /// Whose lease a taker has to wait out: that of the last owner, if nobody raised the epoch after it began.
-pub async fn a_taker_is_told_the_last_beat_of_an_owner_that_had_begun(harness: &dyn StoreHarness) {
+pub async fn taker_gets_the_last_beat_of_an_owner_that_had_begun(harness: &dyn StoreHarness) {
     let store = registered(harness, 1).await;
     let (p, run) = (PartitionId(0), Uuid::new_v4());
     let beat = |count| Beat { run, count };
@@ -170,9 +170,9 @@ pub async fn a_beat_is_answered_with_the_last_of_each_node(harness: &dyn StoreHa
     assert_eq!((said.get("a"), said.get("b")), (Some(&beat(2)), Some(&beat(3))));
 }
 
-/// I5: of a take-over and a beat at the same time one is first, and the other knows of it. Nobody who has
-/// said a beat that the taker was not told of may still find its old token.
-pub async fn a_beat_that_a_taker_was_not_told_of_finds_the_new_token(harness: &dyn StoreHarness) {
+/// I5: of a take-over and a beat at the same time one is first, and the other knows of it. An owner whose
+/// last beat the taker did not get may no longer find its old token.
+pub async fn owner_with_a_beat_unknown_to_its_taker_finds_the_new_token(harness: &dyn StoreHarness) {
     let (store, other) = (registered(harness, 1).await, harness.connect().await);
     let (p, run, mut races) = (PartitionId(0), Uuid::new_v4(), [0, 0]);
     for round in 0..100_u64 {
@@ -189,9 +189,9 @@ pub async fn a_beat_that_a_taker_was_not_told_of_finds_the_new_token(harness: &d
         tokio::time::sleep(Duration::from_millis(2)).await;
         let taken = other.take(p, Epoch(2 * round + 1), Token::draw(), "taker").await.expect("there").expect("free");
         let still_owned = renewing.await.expect("no panic") == [(p, Some(token))];
-        let was_told = taken.beat == Some(last);
-        assert!(was_told || !still_owned, "round {round}: renewed behind the taker's back");
-        races[usize::from(was_told)] += 1;
+        let is_heard = taken.beat == Some(last);
+        assert!(is_heard || !still_owned, "round {round}: renewed behind the taker's back");
+        races[usize::from(is_heard)] += 1;
     }
     assert!(races.iter().all(|times| *times > 0), "no race: {races:?}");
 }
@@ -390,18 +390,19 @@ pub async fn plain_reads_and_beats_wait_for_no_lock(harness: &dyn StoreHarness) 
     taker.await.expect("no panic").expect("there").expect("free");
 }
 
-/// I2, I3: what the old owner was told is there, what it wasn't told isn't, and the numbers have no gap.
+/// I2, I3: rows of the old owner are there if it saw their commit acknowledged, else not, and the numbers
+/// have no gap.
 pub async fn a_take_over_amid_commits_loses_and_doubles_nothing(harness: &dyn StoreHarness) {
     let store = registered(harness, 1).await;
     let mut old = Owner::take(&store, [0]).await;
     let committing = tokio::spawn(async move {
-        let mut told = Vec::new();
+        let mut acknowledged = Vec::new();
         for n in 1..10_000 {
             let text = format!("old-{n}");
             let writes = Writes { outbox: vec![draft("t", "k", &text)], ..Writes::default() };
             match old.commit(vec![entry(0, writes)]).await {
-                Ok(committed) if committed.stale.is_empty() => told.push(text),
-                Ok(_) => return told,
+                Ok(committed) if committed.stale.is_empty() => acknowledged.push(text),
+                Ok(_) => return acknowledged,
                 Err(CommitError::Unknown(_)) => panic!("nobody loses connections here"),
                 Err(error) => panic!("{error}"),
             }
