@@ -73,7 +73,7 @@ pub struct Done {
     pub warehouse: Ledger,
 }
 
-/// People at work, until they are told to go home.
+/// The warehouse, its carrier and the customers at work, until the floor is closed or dropped.
 pub struct Floor {
     tally: Arc<Tally>,
     closing: Arc<AtomicBool>,

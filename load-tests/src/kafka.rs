@@ -86,7 +86,7 @@ pub async fn create_topics_with(
     Ok(())
 }
 
-/// Grows a topic by Kafka's own means. Who uses it is not told.
+/// Adds partitions to a topic by Kafka's own means. Producers and consumers of the topic get no notice.
 pub async fn grow_topic(brokers: &str, name: &str, partitions: usize) -> Result<(), Error> {
     let failed = |source| Error::Kafka { what: format!("growing {name}"), source };
     let admin: AdminClient<DefaultClientContext> = client(brokers, "holdfast-load").create().map_err(failed)?;

@@ -230,8 +230,8 @@ pub async fn produce_records(brokers: &str, topic: &str, records: Vec<Planned>) 
     tokio::task::spawn_blocking(move || send_all(&brokers, &mut std::iter::once(records), &options, &|_| {})).await?
 }
 
-/// Sends these records at the pace of `options`. `progress` is told the number of records sent so far, about
-/// every thousand. Fails if one isn't acknowledged.
+/// Sends these records at the pace of `options`. `progress` is called with the number of records sent so far,
+/// after every thousand and at the end. Fails if one isn't acknowledged.
 pub async fn produce_at_pace(
     brokers: &str,
     records: Vec<Planned>,
@@ -242,8 +242,8 @@ pub async fn produce_at_pace(
     tokio::task::spawn_blocking(move || send_all(&brokers, &mut std::iter::once(records), &options, &progress)).await?
 }
 
-/// Sends everything of `mix`. `progress` is told the number of records sent so far, about every thousand.
-/// Fails if a record isn't acknowledged.
+/// Sends everything of `mix`. `progress` is called with the number of records sent so far, after every
+/// thousand and at the end. Fails if a record isn't acknowledged.
 pub async fn produce(
     brokers: &str,
     mix: &Mix,

@@ -42,7 +42,7 @@ pub struct ContextEvidence {
     /// Records of its events topic that are no events: where, and why.
     pub unreadable: Vec<(String, String)>,
     /// The ids of records in its commands topic, where it sends some itself.
-    pub told: HashSet<Uuid>,
+    pub command_ids: HashSet<Uuid>,
     /// Its dead-letter topic.
     pub dead: Vec<DeadRecord>,
     /// The ends of the topics it reads: topic, partition, offset after the last record.

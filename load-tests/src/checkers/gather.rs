@@ -84,7 +84,7 @@ async fn topics(target: &Target, context: &str, evidence: &mut ContextEvidence) 
     if target.fulfillment.as_ref().is_some_and(|schema| schema.name == context) {
         let id = |seen: &Seen| Uuid::try_parse(seen.header("ce_id")).ok();
         let found = all(&target.brokers, &format!("{context}.commands"), target.patience, id).await?;
-        evidence.told = found.into_iter().flatten().collect();
+        evidence.command_ids = found.into_iter().flatten().collect();
     }
     evidence.dead = all(&target.brokers, &format!("{context}.dlq"), target.patience, DeadRecord::read).await?;
     Ok(())

@@ -26,9 +26,9 @@ struct Drawer<'a> {
     back: i64,
 }
 
-/// What payments believes of one order.
+/// What payments' events say of one order.
 #[derive(Clone, Copy, Default)]
-struct Told {
+struct Booked {
     captured: i64,
     refunded: i64,
     contradicted: bool,
@@ -64,11 +64,11 @@ pub(super) fn check(
     for key in keys {
         let drawer = drawers.get(key).unwrap_or(&nothing);
         let order = orders.get("order", key).map(Order::fold);
-        let told = payments.get("payment", key).map(|events| told(events.values().map(|event| &event.news)));
+        let booked = payments.get("payment", key).map(|events| booked(events.values().map(|event| &event.news)));
         if let Some(events) = payments.get("payment", key) {
             count(&mut report.payments, payment(events));
         }
-        for what in wrong(order.as_ref(), costs.get(key).copied(), drawer, told.unwrap_or_default()) {
+        for what in wrong(order.as_ref(), costs.get(key).copied(), drawer, booked.unwrap_or_default()) {
             report.breach(Breach::MoneyAdrift, key, what);
         }
         if let Some(order) = order.filter(|order| order.status == "DELIVERED") {
@@ -84,7 +84,7 @@ pub(super) fn check(
 }
 
 /// Everything that is wrong about the money of one order.
-fn wrong(order: Option<&Order<'_>>, cost: Option<i64>, drawer: &Drawer<'_>, told: Told) -> Vec<String> {
+fn wrong(order: Option<&Order<'_>>, cost: Option<i64>, drawer: &Drawer<'_>, booked: Booked) -> Vec<String> {
     let Some(order) = order else { return vec!["money for an order that is none".to_owned()] };
     let taken: i64 = drawer.taken.iter().map(|charge| charge.amount).sum();
     let (status, total, back) = (order.status, order.total, drawer.back);
@@ -102,9 +102,9 @@ fn wrong(order: Option<&Order<'_>>, cost: Option<i64>, drawer: &Drawer<'_>, told
     check(is_paid || status == "PLACED" || taken == back, format!("{taken} taken, {back} given back"));
     check(status != "DRAFT" || drawer.taken.is_empty(), "a draft was charged".to_owned());
     check(!is_paid || order.paid == Some(total), format!("it costs {total}, it says that {:?} was paid", order.paid));
-    check(told.captured == taken, format!("payments tells of {} taken, the provider of {taken}", told.captured));
-    check(told.refunded == back, format!("payments tells of {} given back, the provider of {back}", told.refunded));
-    check(!told.contradicted, "the provider contradicted what was asked of it".to_owned());
+    check(booked.captured == taken, format!("payments tells of {} taken, the provider of {taken}", booked.captured));
+    check(booked.refunded == back, format!("payments tells of {} given back, the provider of {back}", booked.refunded));
+    check(!booked.contradicted, "the provider contradicted what was asked of it".to_owned());
     check(!is_paid || cost == Some(total), format!("its lines cost {cost:?}, {total} was to pay"));
     wrong
 }
@@ -127,15 +127,15 @@ fn refunds(account: &Account, report: &mut Report) {
     }
 }
 
-fn told<'a>(news: impl Iterator<Item = &'a News>) -> Told {
-    news.fold(Told::default(), |mut told, news| {
+fn booked<'a>(news: impl Iterator<Item = &'a News>) -> Booked {
+    news.fold(Booked::default(), |mut booked, news| {
         match news {
-            News::Payment(Till::Captured(amount)) => told.captured += amount,
-            News::Payment(Till::Refunded(amount)) => told.refunded += amount,
-            News::Payment(Till::Contradicted) => told.contradicted = true,
+            News::Payment(Till::Captured(amount)) => booked.captured += amount,
+            News::Payment(Till::Refunded(amount)) => booked.refunded += amount,
+            News::Payment(Till::Contradicted) => booked.contradicted = true,
             _ => {}
         }
-        told
+        booked
     })
 }
 

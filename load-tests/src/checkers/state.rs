@@ -56,7 +56,7 @@ fn outbox(context: &str, evidence: &ContextEvidence, report: &mut Report) {
         if !numbers.insert((row.partition, row.sequence)) {
             report.breach(Breach::TwoHistories, at(), "two outbox rows of one number");
         }
-        if !published.contains(&row.id) && !evidence.told.contains(&row.id) {
+        if !published.contains(&row.id) && !evidence.command_ids.contains(&row.id) {
             report.breach(Breach::Unpublished, row.id, format!("{} is not in {}", at(), row.topic));
         }
     }
@@ -171,11 +171,11 @@ pub(super) fn payment(events: &BTreeMap<u64, &EventRecord>) -> &'static str {
 
 /// The state of a shipment by its events.
 pub(super) fn parcel(events: &BTreeMap<u64, &EventRecord>) -> &'static str {
-    let told = events.values().rev().find_map(|event| match event.news {
+    let last = events.values().rev().find_map(|event| match event.news {
         News::Parcel(status) => status,
         _ => None,
     });
-    told.unwrap_or("PENDING")
+    last.unwrap_or("PENDING")
 }
 
 /// An order as far as it is compared.

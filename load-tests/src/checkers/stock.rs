@@ -19,7 +19,7 @@ struct Sku {
     /// By the events of reservations.
     shipped: i64,
     /// By the events of reservations.
-    held_told: i64,
+    held_by_events: i64,
     /// By the stored reservations.
     held_stored: i64,
 }
@@ -31,19 +31,19 @@ pub(super) fn check(evidence: &ContextEvidence, orders: &History<'_>, inventory:
             News::Stock((sku, units)) => skus.entry(sku).or_default().received += units,
             News::Held(lines) => {
                 for (sku, units) in lines {
-                    skus.entry(sku).or_default().held_told += units;
+                    skus.entry(sku).or_default().held_by_events += units;
                 }
             }
             News::Gone(lines) => {
                 for (sku, units) in lines {
                     let sku = skus.entry(sku).or_default();
-                    sku.held_told -= units;
+                    sku.held_by_events -= units;
                     sku.shipped += units;
                 }
             }
             News::Released(lines) | News::Expired(lines) => {
                 for (sku, units) in lines {
-                    skus.entry(sku).or_default().held_told -= units;
+                    skus.entry(sku).or_default().held_by_events -= units;
                 }
             }
             _ => {}
@@ -101,7 +101,7 @@ fn pools(evidence: &ContextEvidence, skus: &BTreeMap<&str, Sku>, report: &mut Re
         };
         let left = due.received - due.shipped;
         adrift(on_hand != left, format!("{on_hand} on hand, {} received, {} shipped", due.received, due.shipped));
-        adrift(held != due.held_told, format!("{held} reserved, {} by the events", due.held_told));
+        adrift(held != due.held_by_events, format!("{held} reserved, {} by the events", due.held_by_events));
         adrift(held != due.held_stored, format!("{held} reserved, {} by the reservations", due.held_stored));
         adrift(held < 0 || held > on_hand, format!("{held} of {on_hand} reserved"));
     }

@@ -492,15 +492,15 @@ fn stored_version_other_than_last_published_is_not_the_fold() {
 
 #[test]
 fn aggregate_only_published_or_only_stored_is_not_the_fold() {
-    let gone = found(|world| {
+    let only_published = found(|world| {
         world.evidence.orders.aggregates.remove(0);
     });
-    assert_eq!(gone, [(Breach::NotTheFold, 1)]);
-    let never_told = found(|world| {
+    assert_eq!(only_published, [(Breach::NotTheFold, 1)]);
+    let only_stored = found(|world| {
         let row = AggregateRow { key: "x".into(), ..world.evidence.orders.aggregates[0].clone() };
         world.evidence.orders.aggregates.push(row);
     });
-    assert_eq!(never_told, [(Breach::NotTheFold, 1)]);
+    assert_eq!(only_stored, [(Breach::NotTheFold, 1)]);
 }
 
 #[test]

@@ -461,15 +461,15 @@ fn what_one_aggregate_has_to_tell_another_is_published_too() {
         shop.settle();
     };
     assert_eq!(found(tell), [(Breach::Unpublished, 1)]);
-    let told = found(|shop| {
+    let published = found(|shop| {
         tell(shop);
-        shop.context("fulfillment").told.insert(id(6_001));
+        shop.context("fulfillment").command_ids.insert(id(6_001));
     });
-    assert_eq!(told, []);
+    assert_eq!(published, []);
 }
 
 #[test]
-fn unclaimed_warehouse_command_is_lost_and_extra_event_is_found() {
+fn warehouse_command_without_claim_or_with_undue_event_is_found() {
     let lost = found(|shop| shop.warehouse.note(&planned(id(1_234), GOOD, Expect::Event)));
     assert_eq!(lost, [(Breach::Lost, 1)]);
     let unheard = found(|shop| shop.warehouse.note(&planned(id(1_234), GOOD, Expect::Nothing)));

@@ -1,5 +1,6 @@
-//! Whether what callers were told is what was published (I1, I2): an answered command has its one event, at
-//! the version that the answer named; a rejected one has none; one whose outcome is unknown has at most one.
+//! Answers to callers, compared with the published events (I1, I2): an answered command has its one event, at
+//! the version that the answer named; a rejected one has none; a command with an unknown outcome has at most
+//! one.
 //!
 //! Pure. Call it when the run has settled. Deliberately absent: the order of operations, which a
 //! linearizability checker judges.
@@ -38,7 +39,7 @@ fn judge(call: &Call, effects: &BTreeSet<(&str, u64)>) -> Option<String> {
         Outcome::Wrong(_) => true,
     };
     (!is_right).then(|| {
-        format!("request {} of order {key} was told {:?}, its events: {effects:?}", call.request, call.outcome)
+        format!("request {} of order {key} ended as {:?}, its events: {effects:?}", call.request, call.outcome)
     })
 }
 

@@ -1,4 +1,4 @@
-//! Callers over gRPC, and the history of what they asked and were told.
+//! Callers over gRPC, and the history of their requests and of the answers that they got.
 //!
 //! Each order is worked on by a few callers at once, in *bursts*: every caller does some operations one after
 //! the other, then all wait for each other. So between two bursts nothing of that order is under way, and its
@@ -94,7 +94,7 @@ pub enum Op {
     Get,
 }
 
-/// An order as a caller was told it is.
+/// An order as an answer shows it to a caller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Seen {
     /// Its version.
@@ -353,7 +353,7 @@ fn judge(answer: Result<(Option<Order>, bool), Status>) -> Result<Outcome, Strin
                 Code::InvalidArgument | Code::Unknown | Code::Internal | Code::Unimplemented if !reason.is_empty() => {
                     Ok(Outcome::Wrong(format!("{:?} {reason}: {}", status.code(), status.message())))
                 }
-                // Whether it happened can't be told from any of these. The transport's own have no reason.
+                // None of these codes says whether the call took effect. The transport's own have no reason.
                 code => Err(format!("{code:?} {reason} {}", status.message())),
             }
         }

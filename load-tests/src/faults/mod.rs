@@ -3,9 +3,9 @@
 //!
 //! [`node`] has the processes, [`proxy`] the connections, [`plan`] what is done when, [`load`] what goes on
 //! meanwhile through Kafka, [`calls`] what goes on through gRPC, [`java`] by which client besides ours,
-//! [`answers`] whether what callers were told is what was published, [`diary`] the history. Knows no runtime:
-//! a node is a command line and an address. Deliberately absent: waiting for a system to settle and the
-//! account of it, which are [`crate::checkers`]'; and root's means (network namespaces, `tc`): everything
+//! [`answers`] the comparison of callers' answers with the published events, [`diary`] the history. Knows no
+//! runtime: a node is a command line and an address. Deliberately absent: waiting for a system to settle and
+//! the account of it, which are [`crate::checkers`]'; and root's means (network namespaces, `tc`): everything
 //! here works for anybody.
 
 pub mod answers;

@@ -77,7 +77,7 @@ pub struct Progress {
     pub of: u64,
 }
 
-/// Told about progress.
+/// A callback that gets each [`Progress`] of a run.
 pub type Watcher = Arc<dyn Fn(Progress) + Send + Sync>;
 
 /// Runs everything on a fresh embedded stack, which is gone afterwards.

@@ -70,8 +70,8 @@ fn page(status: StatusCode, markup: Markup) -> Response {
     response
 }
 
-/// A problem, in words.
-fn told(problem: &Problem) -> Response {
+/// The page of a problem, in words.
+fn problem_page(problem: &Problem) -> Response {
     page(problem.status(), view::problem(problem))
 }
 
@@ -86,10 +86,10 @@ async fn signed_in(State(edge): State<Edge>, request: Request, next: Next) -> Re
     let caller = match caller {
         Ok(caller) => caller,
         Err(problem) if problem.status() == StatusCode::UNAUTHORIZED => return to_sign_in(&parts),
-        Err(problem) => return told(&problem),
+        Err(problem) => return problem_page(&problem),
     };
     if let Err(problem) = edge.limit.admit(&caller) {
-        return told(&problem);
+        return problem_page(&problem);
     }
     parts.extensions.insert(caller);
     next.run(Request::from_parts(parts, body)).await
@@ -114,12 +114,12 @@ async fn orders(
     // What the form's `any` sends.
     let wanted = filter.status.filter(|word| !word.is_empty());
     let Ok(status) = wanted.map(|word| serde_json::from_value::<OrderStatus>(word.into())).transpose() else {
-        return told(&Problem::malformed("INVALID", "status", "is none that an order can have"));
+        return problem_page(&Problem::malformed("INVALID", "status", "is none that an order can have"));
     };
     let listing = Listing { status, page_token: filter.page_token, page_size: Some(PAGE_SIZE), ..Listing::default() };
     match listed(&edge, &caller, listing).await {
         Ok(found) => page(StatusCode::OK, view::orders(&found, status)),
-        Err(problem) => told(&problem),
+        Err(problem) => problem_page(&problem),
     }
 }
 
@@ -135,7 +135,7 @@ async fn order(
     };
     match found.await {
         Ok(found) => page(StatusCode::OK, view::order(&Order::from(found))),
-        Err(problem) => told(&problem),
+        Err(problem) => problem_page(&problem),
     }
 }
 

@@ -22,7 +22,7 @@ pub async fn advertised(config: &Config, brokers: &str, bound: SocketAddr) -> Re
         return Ok(bound.to_string());
     }
     if config.tls.is_some() {
-        return Err(unset(bound, "a certificate is of a name, which has to be told"));
+        return Err(unset(bound, "a certificate is of a name, which has to be configured"));
     }
     let first = brokers.split(',').next().unwrap_or_default().trim();
     let own = match on_the_way_to(first).await {

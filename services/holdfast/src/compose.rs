@@ -345,8 +345,8 @@ impl App {
         Ok(())
     }
 
-    /// Where the payment provider reports by itself, if payments is served and a secret is known by which its
-    /// reports are told from others'.
+    /// The webhook of the payment provider, if payments is served and a secret is configured that its reports
+    /// are signed with.
     fn webhooks(&self, config: &Config) -> axum::Router {
         match (self.routers.get(&Context::Payments), &config.payments.webhook_secrets) {
             (Some(router), Some(secrets)) => {

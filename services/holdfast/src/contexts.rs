@@ -70,8 +70,8 @@ pub fn about(context: Context) -> About {
     }
 }
 
-/// `context` as it serves. `own` is where this process's gRPC is, for peers that are not told to be
-/// elsewhere.
+/// `context` with its look-ups in other contexts and its calls outside. `own` is where this process's gRPC
+/// listens: a context without a configured address is called there.
 pub fn serving(config: &Config, context: Context, own: SocketAddr) -> Result<BoundedContext, Failure> {
     Ok(match context {
         Context::Orders => {

@@ -10,17 +10,17 @@ use holdfast_runtime::Stalled;
 
 /// Liveness by the stalled loops.
 pub fn live(stalled: &[Stalled]) -> Verdict {
-    told(stalled.iter().filter(|stalled| stalled.is_stuck()), "restart the process")
+    verdict(stalled.iter().filter(|stalled| stalled.is_stuck()), "restart the process")
 }
 
 /// Readiness by the stalled loops.
 pub fn ready(stalled: &[Stalled]) -> Verdict {
-    told(stalled.iter().filter(|stalled| stalled.class == "lane"), "commands and first reads wait")
+    verdict(stalled.iter().filter(|stalled| stalled.class == "lane"), "commands and first reads wait")
 }
 
-fn told<'a>(stalled: impl Iterator<Item = &'a Stalled>, consequence: &str) -> Verdict {
-    let told: Vec<String> = stalled.map(ToString::to_string).collect();
-    Verdict::when(told.is_empty(), format!("{}; {consequence}", told.join("; ")))
+fn verdict<'a>(stalled: impl Iterator<Item = &'a Stalled>, consequence: &str) -> Verdict {
+    let stalls: Vec<String> = stalled.map(ToString::to_string).collect();
+    Verdict::when(stalls.is_empty(), format!("{}; {consequence}", stalls.join("; ")))
 }
 
 #[cfg(test)]

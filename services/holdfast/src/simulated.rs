@@ -1,8 +1,8 @@
 //! What stands outside of the shop, for trying things out: a payment provider with Stripe's API and an issuer
 //! of tokens, behind real HTTP, in this process.
 //!
-//! Invariant: payments and the gateway know no difference; they are told an address. Deliberately absent: use
-//! in production, where both are configured.
+//! Invariant: payments and the gateway know no difference; the configuration gives them an address.
+//! Deliberately absent: use in production, where the addresses of real ones are configured.
 
 use std::{
     net::SocketAddr,

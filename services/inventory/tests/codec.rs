@@ -283,7 +283,7 @@ fn each_handled_type_is_the_full_name_of_its_message() {
 }
 
 #[test]
-fn keys_of_skus_and_of_reservations_are_told_apart() {
+fn adapters_accept_only_well_formed_keys_of_their_kind() {
     let (item, reservation) = (StockItemAdapter, ReservationAdapter::new(HOLD));
     assert_eq!((item.check_key("A.b_c-1"), reservation.check_key(ORDER)), (Ok(()), Ok(())));
     for key in ["", "\0x", "a b", &"x".repeat(65)] {

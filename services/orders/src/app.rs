@@ -41,7 +41,7 @@ pub fn context(prices: impl PriceSource, customers: impl CustomerSource) -> Boun
     context_keeping(prices, Keep::default(), customers)
 }
 
-/// The same, remembering prices as told.
+/// The same, remembering prices as `keep` says.
 pub fn context_keeping(prices: impl PriceSource, keep: Keep, customers: impl CustomerSource) -> BoundedContext {
     let prices = Prices::keeping(Arc::new(prices), keep);
     let adapter = OrderAdapter::new(prices, Customers::new(Arc::new(customers)));

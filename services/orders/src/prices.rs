@@ -81,7 +81,7 @@ impl Prices {
         Self::keeping(source, Keep::default())
     }
 
-    /// From `source`, remembered as told.
+    /// From `source`, remembered as `keep` says.
     pub fn keeping(source: Arc<dyn PriceSource>, keep: Keep) -> Self {
         Self { source, keep, remembered: Mutex::default() }
     }

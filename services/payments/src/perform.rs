@@ -160,7 +160,7 @@ impl Attempt<'_> {
         if let Err(code) = self.provider.accepts(charge.amount) {
             return Ok(Command::ChargeDeclined { code: code.into() });
         }
-        // Before the call: what could not be told to the books had better not happen.
+        // Before the call: a charge without a rate could not be entered in the books.
         let rate = self.rate(charge.amount.currency).await?;
         if self.keys.period > 0 {
             if let Some(outcome) = self.found_charge(charge, rate).await? {

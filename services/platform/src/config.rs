@@ -30,7 +30,8 @@ pub use keys::{KEYS, Key, find};
 pub use parse::{DatabaseUrl, MASK, Properties, Secret};
 pub use render::Rendered;
 
-/// How group members are told apart from the dead, and by whom partitions are assigned.
+/// The protocol of the consumer group: it decides by whom partitions are assigned, and which session timeout
+/// finds a dead member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GroupProtocol {
     /// Assignment by the clients, session timeout ours.
@@ -81,8 +82,8 @@ pub struct Payments {
     pub provider_url: String,
     /// The provider's secret key. Needed where payments is served.
     pub api_key: Option<Secret>,
-    /// By which the provider's own reports are told from others', separated by commas; none means that they
-    /// are not taken.
+    /// The secrets that the provider signs its reports with, separated by commas; none means that reports are
+    /// not taken.
     pub webhook_secrets: Option<Secret>,
     /// Whether an amount is authorized first and captured by a call of its own.
     pub authorize_first: bool,

@@ -9,7 +9,7 @@ use holdfast_proto::{
 };
 use tonic::{Code, Status};
 
-use crate::shop::{Shop, address, erase, id, remove, told};
+use crate::shop::{Shop, address, erase, id, refusal, remove};
 
 fn of(customer_id: &str, address_id: &str) -> AddressReference {
     AddressReference { customer_id: customer_id.into(), address_id: address_id.into() }
@@ -52,7 +52,7 @@ async fn addresses_are_answered_while_no_actor_is_there() {
     shop.node.stop().await;
     assert_eq!(shop.addresses(vec![of(&jane, &home)]).await.unwrap().addresses.len(), 1);
     shop.service_store.set_unavailable(true);
-    let (code, reason, _) = told(shop.addresses(vec![of(&jane, &home)]).await);
+    let (code, reason, _) = refusal(shop.addresses(vec![of(&jane, &home)]).await);
     assert_eq!((code, reason.as_str()), (Code::Unavailable, "UNAVAILABLE"), "never missing because nobody could look");
 }
 
@@ -82,7 +82,7 @@ async fn a_question_that_is_none_names_the_place_at_fault() {
         (vec![good.clone(), of(&id(), "home")], "addresses[1].address_id"),
     ] {
         let expected = (Code::InvalidArgument, "INVALID".to_owned(), vec![field.to_owned()]);
-        assert_eq!(told(shop.addresses(asked).await), expected);
+        assert_eq!(refusal(shop.addresses(asked).await), expected);
     }
     assert!(shop.addresses(vec![good; ADDRESSES_MAX]).await.is_ok());
 }

@@ -84,7 +84,7 @@ async fn drive(shop: &mut Shop, customer_id: &str, address_id: &str) -> String {
     let command = v1::SetPreferences { customer_id: customer.clone(), preferences };
     let request = v1::SetPreferencesRequest { request_id: id(), command: Some(command) };
     answers.push(format!("{:?}", shop.client.set_preferences(request).await.unwrap()));
-    // Refused: nothing of it may be told.
+    // A refused command: the refusal may quote nothing of it.
     let bad = Some(v1::Profile { email: format!("{CANARY} "), ..profile() });
     let command = v1::UpdateProfile { customer_id: customer, profile: bad };
     let request = v1::UpdateProfileRequest { request_id: id(), command: Some(command) };

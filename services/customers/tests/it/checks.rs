@@ -13,7 +13,7 @@ use holdfast_proto::{
 use prost::Message as _;
 use tonic::{Code, Status};
 
-use crate::shop::{Shop, erase, id, remove, told};
+use crate::shop::{Shop, erase, id, refusal, remove};
 
 fn about(customer_id: &str, address_ids: &[&str]) -> CustomerQuestion {
     let address_ids = address_ids.iter().map(|id| (*id).to_owned()).collect();
@@ -80,7 +80,7 @@ async fn customers_are_checked_while_no_actor_is_there() {
         std::slice::from_ref(&home)
     );
     shop.service_store.set_unavailable(true);
-    let (code, reason, _) = told(shop.check(vec![about(&jane, &[&home])]).await);
+    let (code, reason, _) = refusal(shop.check(vec![about(&jane, &[&home])]).await);
     assert_eq!((code, reason.as_str()), (Code::Unavailable, "UNAVAILABLE"), "never unknown because nobody could look");
 }
 
@@ -115,7 +115,7 @@ async fn malformed_question_names_the_place_at_fault() {
         (vec![good.clone(), about(&id(), &[&address, "home"])], "customers[1].address_ids[1]"),
     ] {
         let expected = (Code::InvalidArgument, "INVALID".to_owned(), vec![field.to_owned()]);
-        assert_eq!(told(shop.check(asked).await), expected);
+        assert_eq!(refusal(shop.check(asked).await), expected);
     }
     assert!(shop.check(vec![good; CUSTOMERS_MAX]).await.is_ok());
     assert!(shop.check(vec![many]).await.is_ok());

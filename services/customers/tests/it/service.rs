@@ -6,7 +6,7 @@ use holdfast_proto::{
 };
 use tonic::Code;
 
-use crate::shop::{Shop, add, create, erase, eventually, id, profile, remove, told};
+use crate::shop::{Shop, add, create, erase, eventually, id, profile, refusal, remove};
 
 fn short(event: &str) -> String {
     format!("holdfast.customers.v1.{event}")
@@ -30,7 +30,7 @@ async fn a_mutation_answers_with_a_receipt_and_a_read_with_everything() {
     // Again: the first answer. With another body: a conflict.
     assert_eq!(shop.client.create_customer(request.clone()).await.unwrap().into_inner().customer, Some(receipt));
     let other = v1::CreateCustomerRequest { request_id: request.request_id, ..create(&customer_id, "Joan") };
-    let (code, reason, _) = told(shop.client.create_customer(other).await);
+    let (code, reason, _) = refusal(shop.client.create_customer(other).await);
     assert_eq!((code, reason.as_str()), (Code::AlreadyExists, "REQUEST_ID_REUSED"));
 }
 
@@ -93,7 +93,7 @@ async fn an_erased_customer_is_shown_without_anything_of_the_person() {
     let customer = shop.get(&customer_id, 0).await.unwrap().customer.unwrap();
     assert_eq!((customer.profile.as_ref(), customer.preferences.as_ref(), customer.addresses.len()), (None, None, 0));
     assert!(customer.created_at.is_some() && customer.updated_at.is_some());
-    let (code, reason, _) = told(shop.client.add_address(add(&customer_id, &address_id, "Ulm")).await);
+    let (code, reason, _) = refusal(shop.client.add_address(add(&customer_id, &address_id, "Ulm")).await);
     assert_eq!((code, reason.as_str()), (Code::FailedPrecondition, "CUSTOMER_ERASED"));
 }
 
@@ -117,7 +117,7 @@ async fn a_record_that_may_hold_personal_data_is_of_an_unknown_type() {
     eventually("the record is a dead letter", || !shop.log.all_records("customers.dlq").is_empty()).await;
     let letters = shop.log.all_records("customers.dlq");
     assert_eq!(crate::shop::text(letters[0].headers.get("dlt-reason")), "UNKNOWN_TYPE");
-    let (code, reason, _) = told(shop.get(&customer_id, 0).await);
+    let (code, reason, _) = refusal(shop.get(&customer_id, 0).await);
     assert_eq!((code, reason.as_str()), (Code::NotFound, "CUSTOMER_NOT_FOUND"));
 }
 
@@ -126,7 +126,7 @@ async fn strong_read_never_falls_back_silently_and_local_one_goes_on() {
     let mut shop = Shop::open().await;
     let (customer_id, _) = shop.customer().await;
     shop.node.stop().await;
-    let (code, reason, _) = told(shop.get(&customer_id, 0).await);
+    let (code, reason, _) = refusal(shop.get(&customer_id, 0).await);
     assert_eq!((code, reason.as_str()), (Code::Unavailable, "OWNER_MOVING"));
     let consistency = Consistency::Local.into();
     let request = v1::GetCustomerRequest { customer_id, consistency, min_version: 2 };
@@ -138,9 +138,12 @@ async fn strong_read_never_falls_back_silently_and_local_one_goes_on() {
 #[tokio::test]
 async fn malformed_input_names_its_field() {
     let mut shop = Shop::open().await;
-    assert_eq!(told(shop.get("jane", 0).await), (Code::InvalidArgument, "INVALID".into(), vec!["customer_id".into()]));
+    assert_eq!(
+        refusal(shop.get("jane", 0).await),
+        (Code::InvalidArgument, "INVALID".into(), vec!["customer_id".into()])
+    );
     let mut request = create(&id(), "Jane");
     request.command.as_mut().unwrap().profile = None;
     let expected = (Code::InvalidArgument, "INVALID".into(), vec!["command.profile".into()]);
-    assert_eq!(told(shop.client.create_customer(request).await), expected);
+    assert_eq!(refusal(shop.client.create_customer(request).await), expected);
 }

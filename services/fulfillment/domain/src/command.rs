@@ -1,4 +1,5 @@
-//! What a shipment can be asked, and what it can be told.
+//! Commands to a shipment: requests of the warehouse or an operator, and news of other contexts, of its
+//! recipient or of a carrier.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Addresses from customers' `CustomerService`.
 //!
-//! Through the platform's client stack: deadline, circuit breaker, jittered retries within a budget. A
-//! failure is told by its code alone.
+//! Through the platform's client stack: deadline, circuit breaker, jittered retries within a budget. A failed
+//! look-up names the code and the reason of the status, and nothing of its text.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -44,7 +44,7 @@ async fn address_is_only_in_the_state_and_in_get_shipment() {
     shop.confirm(&order_id);
     let answer = format!("{:?}", shop.get(&order_id, 2).await.unwrap());
     for part in ["recipient", "line-1", "line-2", "city", "zip", "country"] {
-        assert!(answer.contains(&format!("{CANARY}-{part}")), "{part} is told to who asks");
+        assert!(answer.contains(&format!("{CANARY}-{part}")), "GetShipment answers with {part}");
     }
     let listed = shop.client.list_pickable(v1::ListPickableRequest::default()).await.unwrap().into_inner();
     assert_eq!(listed.shipments.len(), 1);

@@ -10,7 +10,7 @@ use holdfast_proto::{
 use tonic::Code;
 use uuid::Uuid;
 
-use crate::shop::{Shop, id, told};
+use crate::shop::{Shop, id, refusal};
 
 async fn page(shop: &mut Shop, page_size: i32, page_token: String) -> (Vec<Shipment>, String) {
     let answer = shop.client.list_pickable(ListPickableRequest { page_size, page_token }).await.unwrap().into_inner();
@@ -92,7 +92,7 @@ async fn a_garbled_token_and_a_bad_size_name_their_field() {
     for (page_size, page_token, field) in [(-1, "", "page_size"), (501, "", "page_size"), (1, "00", "page_token")] {
         let request = ListPickableRequest { page_size, page_token: page_token.into() };
         let expected = (Code::InvalidArgument, "INVALID".to_owned(), vec![field.to_owned()]);
-        assert_eq!(told(shop.client.list_pickable(request).await), expected);
+        assert_eq!(refusal(shop.client.list_pickable(request).await), expected);
     }
 }
 

@@ -10,7 +10,7 @@ use holdfast_proto::{
 };
 use tonic::Code;
 
-use crate::shop::{CANARY, Shop, id, told};
+use crate::shop::{CANARY, Shop, id, refusal};
 
 fn track(order_id: &str, number: &str, status: TrackingStatus) -> v1::RecordTracking {
     let occurred_at = Some(holdfast_proto::time::from_unix_ms(1_795_305_600_000));
@@ -62,12 +62,12 @@ async fn nothing_is_picked_before_its_stock_is_confirmed() {
     let order_id = id();
     shop.pay(&order_id, 4, &id(), &id());
     shop.get(&order_id, 1).await.unwrap();
-    let (code, reason, _) = told(shop.start_picking(&order_id).await);
+    let (code, reason, _) = refusal(shop.start_picking(&order_id).await);
     assert_eq!((code, reason.as_str()), (Code::FailedPrecondition, "NOT_PICKABLE"));
     shop.confirm(&order_id);
     shop.get(&order_id, 2).await.unwrap();
     assert!(shop.start_picking(&order_id).await.is_ok());
-    let (code, reason, _) = told(shop.start_picking(&id()).await);
+    let (code, reason, _) = refusal(shop.start_picking(&id()).await);
     assert_eq!((code, reason.as_str()), (Code::NotFound, "SHIPMENT_NOT_FOUND"));
 }
 
@@ -92,7 +92,7 @@ async fn cancellation_stops_shipments_not_handed_over_and_no_others() {
         // A call after the news shows that the news was heard.
         let command = Some(v1::CancelShipment { order_id: gone.clone(), reason: "late".into() });
         let request = v1::CancelShipmentRequest { request_id: id(), command };
-        assert_eq!(told(shop.client.cancel_shipment(request).await).1, "WRONG_STATE");
+        assert_eq!(refusal(shop.client.cancel_shipment(request).await).1, "WRONG_STATE");
         assert_eq!(shop.get(&gone, 0).await.unwrap().shipment.unwrap().status(), ShipmentStatus::Shipped);
     }
 }
@@ -110,7 +110,7 @@ async fn warehouse_cancellation_keeps_its_reason_and_its_first_answer() {
     }
     let other = v1::CancelShipment { reason: "fire".into(), ..command };
     let request = v1::CancelShipmentRequest { command: Some(other), ..request };
-    assert_eq!(told(shop.client.cancel_shipment(request).await).1, "REQUEST_ID_REUSED");
+    assert_eq!(refusal(shop.client.cancel_shipment(request).await).1, "REQUEST_ID_REUSED");
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn with_customers_away_a_payment_waits_and_holds_up_nobody_else() {
     assert!(shop.start_picking(&other).await.is_ok());
     let memory = shop.memory.node();
     crate::shop::eventually("the payment waits", || !memory.contents().mailbox.is_empty()).await;
-    assert_eq!(told(shop.get(&waits, 0).await).0, Code::NotFound);
+    assert_eq!(refusal(shop.get(&waits, 0).await).0, Code::NotFound);
     shop.customers.away.store(false, Ordering::SeqCst);
     assert_eq!(shop.get(&waits, 1).await.unwrap().shipment.unwrap().status(), ShipmentStatus::Pending);
 }
@@ -147,7 +147,7 @@ async fn strong_read_never_falls_back_silently_and_local_one_goes_on() {
     let mut shop = Shop::in_memory().await;
     let order_id = shop.pickable().await;
     shop.node.stop().await;
-    let (code, reason, _) = told(shop.get(&order_id, 0).await);
+    let (code, reason, _) = refusal(shop.get(&order_id, 0).await);
     assert_eq!((code, reason.as_str()), (Code::Unavailable, "OWNER_MOVING"));
     let request = v1::GetShipmentRequest { order_id, consistency: Consistency::Local.into(), min_version: 2 };
     let answer = shop.client.get_shipment(request).await.unwrap().into_inner();
@@ -159,9 +159,9 @@ async fn strong_read_never_falls_back_silently_and_local_one_goes_on() {
 async fn malformed_input_names_its_field() {
     let mut shop = Shop::in_memory().await;
     let invalid = |field: &str| (Code::InvalidArgument, "INVALID".to_owned(), vec![field.to_owned()]);
-    assert_eq!(told(shop.get("4711", 0).await), invalid("order_id"));
-    assert_eq!(told(shop.start_picking("4711").await), invalid("command.order_id"));
+    assert_eq!(refusal(shop.get("4711", 0).await), invalid("order_id"));
+    assert_eq!(refusal(shop.start_picking("4711").await), invalid("command.order_id"));
     let command = v1::DispatchShipment { order_id: id(), carrier: "Post".into(), tracking_number: String::new() };
     let request = v1::DispatchShipmentRequest { request_id: id(), command: Some(command) };
-    assert_eq!(told(shop.client.dispatch_shipment(request).await), invalid("command.tracking_number"));
+    assert_eq!(refusal(shop.client.dispatch_shipment(request).await), invalid("command.tracking_number"));
 }

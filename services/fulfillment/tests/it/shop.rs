@@ -288,9 +288,9 @@ pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
     tokio::time::timeout(Duration::from_mins(1), wait).await.unwrap_or_else(|_| panic!("not within a minute: {what}"));
 }
 
-/// What `status` tells a program: its code, its reason, the fields at fault.
+/// The refusal that a call ended with: its code, its reason, the fields at fault.
 #[track_caller]
-pub fn told<T: std::fmt::Debug>(result: Result<T, Status>) -> (Code, String, Vec<String>) {
+pub fn refusal<T: std::fmt::Debug>(result: Result<T, Status>) -> (Code, String, Vec<String>) {
     let status = result.unwrap_err();
     let fields = status.get_details_bad_request().map(|request| request.field_violations).unwrap_or_default();
     let reason = errors::reason(&status).unwrap_or_else(|| panic!("no reason: {status:?}"));

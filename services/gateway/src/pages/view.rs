@@ -1,7 +1,7 @@
 //! What the pages look like.
 //!
-//! Invariant: everything that comes from outside is escaped (maud does, unless told otherwise; nothing here
-//! tells it otherwise). Deliberately absent: looks, which are in `assets/style.css`.
+//! Invariant: everything that comes from outside is escaped (maud escapes whatever is not `PreEscaped`, and
+//! nothing here is). Deliberately absent: looks, which are in `assets/style.css`.
 
 use holdfast_proto::Timestamp;
 use maud::{DOCTYPE, Markup, html};

@@ -72,7 +72,7 @@ fn between_contexts(story: &Story, order: &Order) -> Vec<String> {
         check(is_captured, format!("its payment is {}", name(payment.map(|s| s.as_str_name()), "PAYMENT_STATUS_")));
         check(taken == total, format!("{taken} was to be paid of {total}"));
     }
-    let told = name(reservation.map(|s| s.as_str_name()), "RESERVATION_STATUS_");
+    let reservation_status = name(reservation.map(|s| s.as_str_name()), "RESERVATION_STATUS_");
     let is_stock_right = match status {
         OrderStatus::Draft | OrderStatus::Unspecified => reservation.is_none(),
         OrderStatus::Placed => matches!(reservation, Some(ReservationStatus::Held)),
@@ -83,8 +83,8 @@ fn between_contexts(story: &Story, order: &Order) -> Vec<String> {
             Some(ReservationStatus::Held | ReservationStatus::Confirmed | ReservationStatus::Shipped)
         ),
     };
-    check(is_stock_right, format!("its reservation is {told}"));
-    let told = name(shipment.map(|s| s.as_str_name()), "SHIPMENT_STATUS_");
+    check(is_stock_right, format!("its reservation is {reservation_status}"));
+    let shipment_status = name(shipment.map(|s| s.as_str_name()), "SHIPMENT_STATUS_");
     let is_parcel_right = match status {
         OrderStatus::Shipped => matches!(shipment, Some(ShipmentStatus::Shipped)),
         OrderStatus::Delivered => matches!(shipment, Some(ShipmentStatus::Delivered)),
@@ -93,7 +93,7 @@ fn between_contexts(story: &Story, order: &Order) -> Vec<String> {
         }
         _ => matches!(shipment, None | Some(ShipmentStatus::Cancelled)),
     };
-    check(is_parcel_right, format!("its shipment is {told}"));
+    check(is_parcel_right, format!("its shipment is {shipment_status}"));
     found
 }
 

@@ -24,8 +24,8 @@ use crate::{
 /// Those that tell of orders.
 const CONTEXTS: [Context; 4] = [Context::Orders, Context::Inventory, Context::Payments, Context::Fulfillment];
 
-/// Something that happened.
-struct Told {
+/// An event of the order, as the trace prints it.
+struct Traced {
     at: String,
     context: Context,
     version: String,
@@ -39,31 +39,36 @@ pub async fn run(config: &Config, verb: cli::Order) -> Result<u8, Failure> {
     let at = Infrastructure::configured(config)?;
     let tellers = Tellers::find(config, &at).await?;
     let story = tellers.story(&order_id).await?;
-    let mut told = Vec::new();
+    let mut traced = Vec::new();
     for context in CONTEXTS {
-        told.extend(events(config, &at, context, &order_id).await?);
+        traced.extend(events(config, &at, context, &order_id).await?);
     }
-    told.sort_by(|a, b| (&a.at, a.context, &a.version).cmp(&(&b.at, b.context, &b.version)));
+    traced.sort_by(|a, b| (&a.at, a.context, &a.version).cmp(&(&b.at, b.context, &b.version)));
     let found = disagreements(&story);
     if json {
-        print_json(&story, &told, &found);
+        print_json(&story, &traced, &found);
     } else {
-        print(&story, &told, &found);
+        print(&story, &traced, &found);
     }
-    if story.order.is_none() && told.is_empty() {
+    if story.order.is_none() && traced.is_empty() {
         return Err(Failure::Check(anyhow::anyhow!("nobody knows an order {order_id}")));
     }
     Ok(0)
 }
 
 /// The events of `order_id` in every partition that was ever its home.
-async fn events(config: &Config, at: &Infrastructure, context: Context, order_id: &str) -> Result<Vec<Told>, Failure> {
+async fn events(
+    config: &Config,
+    at: &Infrastructure,
+    context: Context,
+    order_id: &str,
+) -> Result<Vec<Traced>, Failure> {
     let growth = compose::store(config, at, context).await?.growth().await.map_err(Failure::unreachable)?;
     let hash = KeyHash::of(order_id.as_bytes());
     let homes: BTreeSet<PartitionId> = growth.generations.values().map(|count| hash.home(*count)).collect();
     let log = KafkaLog::new(&compose::kafka(config, at.brokers(), context)).map_err(Failure::usage)?;
     let topic: Arc<str> = format!("{context}.events").into();
-    let mut told = Vec::new();
+    let mut traced = Vec::new();
     for home in homes {
         let (mut next, end) = log.bounds(&topic, home).await.map_err(Failure::unreachable)?;
         let mut stream = log.open(&topic, home, Some(next)).await.map_err(Failure::unreachable)?;
@@ -76,14 +81,14 @@ async fn events(config: &Config, at: &Infrastructure, context: Context, order_id
             let record = record.map_err(Failure::unreachable)?;
             next = record.offset + 1;
             if record.key.as_deref() == Some(order_id.as_bytes()) {
-                told.push(of(context, &record));
+                traced.push(of(context, &record));
             }
         }
     }
-    Ok(told)
+    Ok(traced)
 }
 
-fn of(context: Context, record: &Record) -> Told {
+fn of(context: Context, record: &Record) -> Traced {
     let text = |name: &str| {
         record.headers.get(name).map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
     };
@@ -91,7 +96,7 @@ fn of(context: Context, record: &Record) -> Told {
     let (at, version) = (text(header::TIME), text(header::SEQUENCE));
     let place = format!("{}-{}@{}", record.topic, record.partition, record.offset);
     let at = if at.is_empty() { record.timestamp.map(Timestamp::rfc3339).unwrap_or_default() } else { at };
-    Told { at, context, version, r#type: r#type.rsplit('.').next().unwrap_or_default().to_owned(), place }
+    Traced { at, context, version, r#type: r#type.rsplit('.').next().unwrap_or_default().to_owned(), place }
 }
 
 /// What each context says, by its name.
@@ -107,8 +112,8 @@ fn parts(story: &Story) -> [(Context, serde_json::Value); 4] {
     ]
 }
 
-fn print_json(story: &Story, told: &[Told], found: &[String]) {
-    for one in told {
+fn print_json(story: &Story, traced: &[Traced], found: &[String]) {
+    for one in traced {
         println!(
             "{}",
             serde_json::json!({
@@ -124,10 +129,10 @@ fn print_json(story: &Story, told: &[Told], found: &[String]) {
     }
 }
 
-fn print(story: &Story, told: &[Told], found: &[String]) {
+fn print(story: &Story, traced: &[Traced], found: &[String]) {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    for one in told {
+    for one in traced {
         table.add_row([&one.at, one.context.as_str(), &one.version, &one.r#type, &one.place]);
     }
     println!("{table}");

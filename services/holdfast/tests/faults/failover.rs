@@ -171,7 +171,7 @@ impl Probing {
     }
 }
 
-/// When it was answered. Told to stop, it still waits for one answer more.
+/// The times of the answers. After `stop` the reader still waits for one answer more.
 async fn read(
     nodes: Vec<SocketAddr>,
     order_id: String,

@@ -219,7 +219,7 @@ impl World {
         compose::prepare(&config, &at, &CONTEXTS).await.map_err(text)
     }
 
-    /// What every process is told.
+    /// The environment of every process.
     fn environment(&self) -> Vec<(String, String)> {
         let address = |context: Context| {
             let place = self.places.iter().find(|place| place.context == context);
@@ -365,9 +365,9 @@ impl World {
 /// Makes the provider forget all keys, over and over.
 fn forget(provider: Simulator) -> CancellationToken {
     let until = CancellationToken::new();
-    let told = until.clone();
+    let stopped = until.clone();
     tokio::spawn(async move {
-        while !told.is_cancelled() {
+        while !stopped.is_cancelled() {
             provider.forget_keys();
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -119,7 +119,7 @@ pub fn check(calls: &[Call]) -> Verdict {
             match explain(state, &window) {
                 Ok(after) => state = after,
                 Err(why) => {
-                    verdict.refused.push(told(number, &window, why));
+                    verdict.refused.push(report(number, &window, why));
                     // What follows can't be judged without a state to start from.
                     break;
                 }
@@ -145,13 +145,13 @@ fn explain(state: Model, window: &[&Call]) -> Result<Model, &'static str> {
         // A caller whose operation stays open goes on as another.
         let incarnation = threads.entry(call.caller).or_default();
         let thread = (call.caller, *incarnation);
-        let told = if is_return {
+        let recorded = if is_return {
             tester.on_return(thread, answer(&call.outcome)).map(|_| ())
         } else {
             *incarnation += u32::from(call.returned.is_none());
             tester.on_invoke(thread, call.op.clone()).map(|_| ())
         };
-        told.map_err(|_| "a caller had two operations under way")?;
+        recorded.map_err(|_| "a caller had two operations under way")?;
     }
     let (done, found) = mpsc::channel();
     let search = move || {
@@ -173,8 +173,8 @@ fn answer(outcome: &Outcome) -> Answer {
     }
 }
 
-/// For people.
-fn told(number: u32, window: &[&Call], why: &str) -> String {
+/// A report of a window that no order of its operations explains, for people.
+fn report(number: u32, window: &[&Call], why: &str) -> String {
     let order = window.first().map(|call| call.order).unwrap_or_default();
     let mut text = format!("order {order}, window {number}: {why}");
     let mut calls: Vec<&&Call> = window.iter().collect();

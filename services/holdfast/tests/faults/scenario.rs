@@ -1,9 +1,10 @@
 //! Everything at once: load through Kafka, callers over gRPC, and faults from a seed; then heal, settle, and
 //! account for all of it.
 //!
-//! Upholds I1–I4, I7, I8 and I10 by the checkers of `load-tests`, I5 by [`linear`], and that callers were
-//! told the truth. Prints its seed; the same seed gives the same steps and the same load (when a step meets
-//! what the nodes do is the machine's). Deliberately absent: knowledge of the runtime.
+//! Upholds I1–I4, I7, I8 and I10 by the checkers of `load-tests`, I5 by [`linear`], and by [`answers`] that
+//! callers' answers agree with the published events. Prints its seed; the same seed gives the same steps and
+//! the same load (when a step meets what the nodes do is the machine's). Deliberately absent: knowledge of
+//! the runtime.
 
 use std::{
     path::PathBuf,
@@ -106,7 +107,7 @@ impl Run {
     }
 }
 
-/// Callers that work until they are told to stop.
+/// Callers that work until [`Working::end`].
 pub struct Working {
     callers: Callers,
     stop: watch::Sender<bool>,

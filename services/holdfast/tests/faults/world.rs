@@ -134,7 +134,7 @@ impl World {
         Ok(Arc::new(world))
     }
 
-    /// What the program is told that is started beside the nodes.
+    /// The environment of a program that runs beside the nodes.
     pub fn beside(&self) -> Vec<(String, String)> {
         self.environment(self.stack.brokers(), &self.stack.postgres_url("postgres"))
     }

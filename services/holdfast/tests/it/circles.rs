@@ -189,14 +189,14 @@ fn components<'a>(arrows: &'a Arrows, all: &BTreeSet<&'a Module>) -> Vec<BTreeSe
 /// The modules that lie on a circle, each with its arrows to others that do.
 fn circles(code: &BTreeMap<Module, String>) -> Vec<String> {
     let arrows = Files::new(code).arrows();
-    let told = |circle: &BTreeSet<&Module>| {
+    let lines = |circle: &BTreeSet<&Module>| {
         let back = |module: &Module| {
             let others = arrows[module].iter().filter(|other| circle.contains(other));
             others.map(|other| other.join("::")).collect::<Vec<_>>().join(", ")
         };
         circle.iter().map(|module| format!("{} -> {}", module.join("::"), back(module))).collect::<Vec<_>>()
     };
-    components(&arrows, &arrows.keys().collect()).iter().flat_map(told).collect()
+    components(&arrows, &arrows.keys().collect()).iter().flat_map(lines).collect()
 }
 
 #[test]

@@ -148,8 +148,8 @@ impl World {
         people::register(&customers, regulars()).await.expect("registered");
     }
 
-    /// A load with rejections and repeats. Bad records have no aggregate, and so nothing by which a second
-    /// dead letter could be told.
+    /// A load with rejections and repeats, and without bad records: those have no aggregate, and so nothing
+    /// that shows that a dead letter is a second one.
     async fn load(&mut self, orders: u32) -> Ledger {
         self.loads += 1;
         let mix =
@@ -266,8 +266,8 @@ async fn restored_database_halts_and_recovers_without_second_history() {
     let answers_lost = report.rejected.get("ANSWER_LOST").copied().unwrap_or(0);
     for (breach, found) in report.violations() {
         // A rejection whose answer was lost with the database stays one, under another name.
-        let is_told = breach == Breach::Unexpected && found.count == answers_lost;
-        assert!(is_told, "{breach:?}: {found:?}\n{report}");
+        let is_lost_answer = breach == Breach::Unexpected && found.count == answers_lost;
+        assert!(is_lost_answer, "{breach:?}: {found:?}\n{report}");
     }
     let (said, _) = world.run(&["recover", ORDERING, "--json"], 0);
     assert!(said.lines().count() == 2 && said.lines().all(|line| line.contains("\"events\":0")), "{said}");
@@ -356,7 +356,7 @@ async fn recreated_topics_and_deleted_records_halt_until_accepted() {
     world.stack.stop().await.expect("stopped");
 }
 
-/// What a call to a halted context is told.
+/// The status that a call to a halted context gets.
 async fn refusal(inventory: &holdfast_platform::grpc::Peer) -> tonic::Status {
     use holdfast_proto::inventory::v1::{GetReservationRequest, reservation_service_client::ReservationServiceClient};
     let asked =

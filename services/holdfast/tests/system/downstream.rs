@@ -238,11 +238,11 @@ pub async fn in_trouble_is_asked_less_and_holds_up_only_who_needs_it(_: &Shop) -
     let variables = [quiet, ("HOLDFAST_INVENTORY_ADDR", catalog.address.as_str()), ("HOLDFAST_PRICE_CACHE_TTL", "0s")];
     let served = Served::launch_serving(&stack, "orders,customers", &variables).await?;
     people::register(&people::customers(&format!("http://{}", served.grpc))?, regulars()).await?;
-    let told = troubles(&stack, &served, &catalog).await;
-    if told.is_err() {
+    let outcome = troubles(&stack, &served, &catalog).await;
+    if outcome.is_err() {
         served.log().lines().rev().take(40).for_each(|line| eprintln!("{line}"));
     }
-    told
+    outcome
 }
 
 async fn troubles(stack: &Stack, served: &Served, catalog: &Catalog) -> Result<(), Failed> {

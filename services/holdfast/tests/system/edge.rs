@@ -256,14 +256,14 @@ pub async fn schemathesis_finds_no_failure_and_no_undeclared_answer(_: &Shop) ->
 
 pub async fn an_order_lives_through_rest_and_only_its_customer_gets_at_it(_: &Shop) -> Result<(), Failed> {
     let mut stand = Stand::open().await?;
-    let told = async {
+    let steps = async {
         life(&stand).await?;
         authorization(&stand).await?;
         idempotency(&stand).await?;
         bad::input(&stand).await?;
         hammering(&stand).await
     };
-    if let Err(failed) = told.await {
+    if let Err(failed) = steps.await {
         stand.served.tell_log();
         return Err(failed);
     }
@@ -309,9 +309,10 @@ async fn life(stand: &Stand) -> Result<(), Failed> {
         .filter(|(name, _)| name == "order")
         .filter_map(|(_, data)| serde_json::from_str::<Value>(data).ok()?["version"].as_u64())
         .collect();
-    let is_told = events.last().is_some_and(|(name, _)| name == "end") && versions.is_sorted() && versions.len() > 1;
+    let is_in_order =
+        events.last().is_some_and(|(name, _)| name == "end") && versions.is_sorted() && versions.len() > 1;
     let ends = events.iter().rev().nth(1).is_some_and(|(_, data)| data.contains("CANCELLED"));
-    if is_told && ends { Ok(()) } else { Err(format!("{events:?}").into()) }
+    if is_in_order && ends { Ok(()) } else { Err(format!("{events:?}").into()) }
 }
 
 async fn authorization(stand: &Stand) -> Result<(), Failed> {
@@ -395,7 +396,7 @@ async fn idempotency(stand: &Stand) -> Result<(), Failed> {
     Ok(())
 }
 
-/// One who hammers is told to wait; another is served meanwhile.
+/// A caller that hammers is refused, with a time to wait; another caller is served meanwhile.
 async fn hammering(stand: &Stand) -> Result<(), Failed> {
     let (mallory, ada) = (stand.customer().await?, stand.customer().await?);
     let knocks = join_all((0..300).map(|_| mallory.get("/v1/prices?skus=lamp")));
@@ -409,5 +410,5 @@ async fn hammering(stand: &Stand) -> Result<(), Failed> {
             refused += usize::from(knock.headers.contains_key(header::RETRY_AFTER));
         }
     }
-    if refused > 50 { Ok(()) } else { Err(format!("{refused} of 300 were told to wait").into()) }
+    if refused > 50 { Ok(()) } else { Err(format!("{refused} of 300 were refused with a time to wait").into()) }
 }

@@ -282,11 +282,11 @@ pub async fn every_order_ends_and_provider_books_and_shelves_balance(_: &Shop) -
     let variables = [("HOLDFAST_PAYMENTS_PROVIDER_URL", url.as_str()), ("HOLDFAST_PAYMENTS_API_KEY", "sk_test")];
     prepare(&stack, ALL)?;
     let mut served = Served::launch_serving(&stack, ALL, &variables).await?;
-    let told = lives(&served, &simulator, &stack).await;
-    if told.is_err() {
+    let outcome = lives(&served, &simulator, &stack).await;
+    if outcome.is_err() {
         served.tell_log();
     }
-    told?;
+    outcome?;
     let left = served.leave().await?;
     if left.success() { Ok(()) } else { Err(format!("it left with {left}").into()) }
 }
@@ -388,7 +388,7 @@ async fn refuses(callers: &mut Callers, simulator: &Simulator, regular: &(String
     Ok(())
 }
 
-/// What operators are told: that the contexts agree, and how one order came to its end.
+/// Operators see that the contexts agree, and by which events one order came to its end.
 async fn operators_see(stack: &Stack, ended: &BTreeMap<String, (Order, Story)>) -> Result<(), Failed> {
     let run = |arguments: &[&str]| holdfast().args(arguments).envs(environment(stack)).output();
     // What the provider has given back payments may yet have to hear of.
@@ -403,7 +403,7 @@ async fn operators_see(stack: &Stack, ended: &BTreeMap<String, (Order, Story)>) 
     let good = ended.iter().find(|(_, (order, _))| order.status() == OrderStatus::Delivered);
     let (order_id, _) = good.ok_or("no order was delivered")?;
     let output = run(&["order", "trace", order_id])?;
-    let told = text(&output.stdout);
+    let trace = text(&output.stdout);
     let way = [
         "OrderPlaced",
         "StockReserved",
@@ -419,8 +419,8 @@ async fn operators_see(stack: &Stack, ended: &BTreeMap<String, (Order, Story)>) 
         "ShipmentDelivered",
         "OrderDelivered",
     ];
-    match way.iter().find(|event| !told.contains(**event)) {
-        Some(missing) => Err(format!("{missing} is not told:\n{told}").into()),
+    match way.iter().find(|event| !trace.contains(**event)) {
+        Some(missing) => Err(format!("{missing} is not in the trace:\n{trace}").into()),
         None => Ok(()),
     }
 }

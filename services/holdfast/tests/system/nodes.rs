@@ -254,7 +254,7 @@ async fn move_on(changed: &[Changed]) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Adds to the order until told to stop.
+/// Adds items to the order until `stopped` is set.
 async fn caller(
     mut orders: Orders,
     order: String,

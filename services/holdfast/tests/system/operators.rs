@@ -53,11 +53,11 @@ fn expect(what: &str, holds: bool, seen: &impl std::fmt::Debug) -> Result<(), Fa
 
 /// A finding of this check, in words that hold each of `words`.
 fn found(findings: &[Value], check: &str, words: &[&str]) -> Result<(), Failed> {
-    let told = |finding: &&Value| {
+    let fits = |finding: &&Value| {
         let what = format!("{} {}", finding["what"], finding["remedy"]);
         finding["check"] == check && finding["level"] == "wrong" && words.iter().all(|word| what.contains(word))
     };
-    expect(&format!("{check} does not tell of {words:?}"), findings.iter().any(|finding| told(&finding)), &findings)
+    expect(&format!("{check} does not tell of {words:?}"), findings.iter().any(|finding| fits(&finding)), &findings)
 }
 
 fn order(id: &str) -> [Raw; 3] {
@@ -129,8 +129,8 @@ fn live_actors(shop: &Shop, id: &str) -> Result<(), Failed> {
     expect("its reservation", reservation[0]["kind"] == "reservation" && timer == "expiry", &reservation)?;
     let sku = get(&["inventory", "sku-2", "--kind", "stock_item"], 0)?;
     expect("a sku", sku[0]["kind"] == "stock_item" && sku[0]["state"]["price"]["minor"] == "1000", &sku)?;
-    let told = text(&run(shop, &["actor", "get", "orders", id], &[])?.stdout);
-    expect("for people", told.contains("ORDER_STATUS_PLACED") && told.contains("lease"), &told)?;
+    let shown = text(&run(shop, &["actor", "get", "orders", id], &[])?.stdout);
+    expect("for people", shown.contains("ORDER_STATUS_PLACED") && shown.contains("lease"), &shown)?;
 
     let get =
         |variables: &[(&str, &str)], arguments: &[&str]| run(shop, &[&["actor", "get"], arguments].concat(), variables);
@@ -170,8 +170,8 @@ async fn faults(shop: &Shop) -> Result<(), Failed> {
     found(&findings, "a context's topics have equal partitions", &["orders.dlq has 24", "orders.events has 12"])?;
     let hint = findings.iter().find(|finding| finding["check"] == "failures are retried");
     expect("a hint alone", hint.is_some_and(|hint| hint["level"] == "hint"), &findings)?;
-    let told = text(&run(shop, &["doctor"], &[])?.stdout);
-    expect("for people", told.contains("ok           brokers answer") && told.contains("►"), &told)
+    let shown = text(&run(shop, &["doctor"], &[])?.stdout);
+    expect("for people", shown.contains("ok           brokers answer") && shown.contains("►"), &shown)
 }
 
 async fn gone(shop: &mut Shop) -> Result<(), Failed> {
@@ -196,8 +196,8 @@ async fn gone(shop: &mut Shop) -> Result<(), Failed> {
     for (check, output) in [("databases answer", without_database), ("brokers answer", without_brokers)] {
         expect("no password is printed", !text(&output.stdout).contains("secret"), &output)?;
         let findings = lines(&output, 3)?;
-        let is_told = findings.iter().any(|finding| finding["check"] == check && finding["level"] == "unreachable");
-        expect(check, is_told, &findings)?;
+        let is_reported = findings.iter().any(|finding| finding["check"] == check && finding["level"] == "unreachable");
+        expect(check, is_reported, &findings)?;
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! What reaches an OpenTelemetry collector: a real OTLP receiver over gRPC, and a shop that is told of it by
-//! the standard variables alone.
+//! Spans that reach an OpenTelemetry collector: a real OTLP receiver over gRPC, and a shop that is given its
+//! address by the standard variables alone.
 //!
 //! The process sends by itself only once an hour here, so whatever is received at the end was flushed when it
 //! left.

@@ -61,7 +61,7 @@ pub async fn one_trace_leads_through_both_contexts(shop: &Shop) -> Result<(), Fa
             return Err(format!("a line of the trace without its ids: {line}").into());
         }
     }
-    // The dead letter, which is worth a line, must be told by it.
+    // One of the trace's lines must report the dead letter.
     if lines.iter().any(|line| line.contains("dead letter")) {
         Ok(())
     } else {

@@ -266,12 +266,13 @@ impl Details {
             let ended = || Decision::event(Event::ReplenishmentEnded { at });
             return if self.is_replenishing { ended() } else { Decision::nothing() };
         }
-        let told = |is_told: bool, event| again(if is_told { Effects::none() } else { Effects::event(event) });
+        let event_unless =
+            |is_known: bool, event| again(if is_known { Effects::none() } else { Effects::event(event) });
         let reorder_point = self.reorder_point;
         Decision::Conditional {
             wants: vec![PoolChange::hold(sku, reorder_point), PoolChange::hold(sku, -reorder_point)],
-            granted: told(!self.is_replenishing, Event::ReplenishmentEnded { at }),
-            refused: Ok(told(self.is_replenishing, Event::ReplenishmentRequested { at, reorder_point })),
+            granted: event_unless(!self.is_replenishing, Event::ReplenishmentEnded { at }),
+            refused: Ok(event_unless(self.is_replenishing, Event::ReplenishmentRequested { at, reorder_point })),
         }
     }
 }

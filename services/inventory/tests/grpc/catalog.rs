@@ -13,7 +13,7 @@ use holdfast_proto::{
 };
 use tonic::{Code, Status};
 
-use crate::shop::{Shop, by_sku, counts, invalid, new_id, price, receive, told};
+use crate::shop::{Shop, by_sku, counts, invalid, new_id, price, receive, refusal};
 
 fn names(skus: &[&str]) -> Vec<String> {
     skus.iter().map(|sku| (*sku).to_owned()).collect()
@@ -83,10 +83,10 @@ async fn a_question_holds_1_to_1000_well_formed_skus() {
     assert_eq!(shop.prices(&many).await.unwrap().unknown_skus.len(), 1000);
     assert_eq!(shop.stocks(&many).await.unwrap().unknown_skus.len(), 1000);
     for wrong in [&[][..], &[&many[..], &["S0"]].concat()] {
-        assert_eq!(told(shop.prices(wrong).await), invalid("skus"));
-        assert_eq!(told(shop.stocks(wrong).await), invalid("skus"));
+        assert_eq!(refusal(shop.prices(wrong).await), invalid("skus"));
+        assert_eq!(refusal(shop.stocks(wrong).await), invalid("skus"));
     }
-    let (code, _, fields) = told(shop.prices(&["A", "no sku", "B", ""]).await);
+    let (code, _, fields) = refusal(shop.prices(&["A", "no sku", "B", ""]).await);
     assert_eq!((code, fields), (Code::InvalidArgument, names(&["skus[1]", "skus[3]"])));
 }
 
@@ -112,6 +112,6 @@ async fn absent_or_slow_database_gives_a_status_in_time() {
     shop.catalog_store.set_unavailable(false);
     shop.catalog_store.set_latency(Duration::from_mins(1));
     let request = GetPricesRequest { skus: names(&["A"]) };
-    let (code, reason, _) = told(CatalogServiceClient::new(shop.impatient()).get_prices(request).await);
+    let (code, reason, _) = refusal(CatalogServiceClient::new(shop.impatient()).get_prices(request).await);
     assert_eq!((code, reason.as_str()), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"));
 }

@@ -6,7 +6,7 @@ use holdfast_proto::{
 };
 use tonic::{Code, Status};
 
-use crate::shop::{Shop, counts, invalid, new_id, told};
+use crate::shop::{Shop, counts, invalid, new_id, refusal};
 
 impl Shop {
     async fn reservation(
@@ -106,8 +106,8 @@ fn same_home(order: &str) -> String {
 async fn a_reservation_that_nobody_asked_for_is_not_found() {
     let shop = Shop::open().await;
     for consistency in [Consistency::Strong, Consistency::Local] {
-        let told = told(shop.reservation(&new_id(), consistency, 0).await);
-        assert_eq!(told, (Code::NotFound, "RESERVATION_NOT_FOUND".to_owned(), vec![]));
+        let refused = refusal(shop.reservation(&new_id(), consistency, 0).await);
+        assert_eq!(refused, (Code::NotFound, "RESERVATION_NOT_FOUND".to_owned(), vec![]));
     }
 }
 
@@ -115,7 +115,7 @@ async fn a_reservation_that_nobody_asked_for_is_not_found() {
 async fn an_order_id_that_is_none_is_an_invalid_argument() {
     let shop = Shop::open().await;
     for id in ["", "4711", "0192F0C1-7B1E-7CC3-8000-00000000000A"] {
-        assert_eq!(told(shop.reservation(id, Consistency::Strong, 0).await), invalid("order_id"));
+        assert_eq!(refusal(shop.reservation(id, Consistency::Strong, 0).await), invalid("order_id"));
     }
 }
 
@@ -126,7 +126,7 @@ async fn a_strong_read_never_falls_back_silently() {
     shop.place(&order, &[("GONE", 1)]);
     shop.reserved(&order).await;
     shop.node.stop().await;
-    let (code, reason, _) = told(shop.reservation(&order, Consistency::Strong, 0).await);
+    let (code, reason, _) = refusal(shop.reservation(&order, Consistency::Strong, 0).await);
     assert_eq!((code, reason.as_str()), (Code::Unavailable, "OWNER_MOVING"));
     assert!(shop.reservation(&order, Consistency::Local, 1).await.is_ok());
 }

@@ -173,16 +173,16 @@ pub fn counts(item: &StockItem) -> (i64, i64, i64) {
     (item.on_hand, item.reserved, item.available)
 }
 
-/// What `status` tells a program: its code, its reason, the fields at fault.
+/// The refusal that a call ended with: its code, its reason, the fields at fault.
 #[track_caller]
-pub fn told<T: std::fmt::Debug>(result: Result<T, Status>) -> (Code, String, Vec<String>) {
+pub fn refusal<T: std::fmt::Debug>(result: Result<T, Status>) -> (Code, String, Vec<String>) {
     let status = result.unwrap_err();
     let fields = status.get_details_bad_request().map(|request| request.field_violations).unwrap_or_default();
     let reason = errors::reason(&status).unwrap_or_else(|| panic!("no reason: {status:?}"));
     (status.code(), reason, fields.into_iter().map(|violation| violation.field).collect())
 }
 
-/// [`told`] of malformed input, with this field at fault.
+/// The [`refusal`] of malformed input, with this field at fault.
 pub fn invalid(field: &str) -> (Code, String, Vec<String>) {
     (Code::InvalidArgument, "INVALID".to_owned(), vec![field.to_owned()])
 }

@@ -11,7 +11,7 @@ use holdfast_proto::{
 };
 use tonic::Code;
 
-use crate::shop::{Shop, adjust, counts, invalid, new_id, price, receive, reorder, told};
+use crate::shop::{Shop, adjust, counts, invalid, new_id, price, receive, refusal, reorder};
 
 #[tokio::test]
 async fn received_and_priced_stock_reads_back_at_once_with_version() {
@@ -59,7 +59,7 @@ async fn reorder_point_is_kept_per_sku_and_the_same_one_is_no_event() {
         assert_eq!((answer.sku.as_str(), answer.version), ("A", before.version + 1));
     }
     let conflict = (Code::AlreadyExists, "REQUEST_ID_REUSED".to_owned(), vec!["request_id".to_owned()]);
-    assert_eq!(told(shop.stock().set_reorder_point(reorder(&id, "A", 41)).await), conflict);
+    assert_eq!(refusal(shop.stock().set_reorder_point(reorder(&id, "A", 41)).await), conflict);
     let item = shop.item("A").await;
     assert_eq!((item.reorder_point, counts(&item), item.price), (40, counts(&before), before.price));
     shop.stock().set_reorder_point(reorder(&new_id(), "A", 0)).await.unwrap();
@@ -71,19 +71,19 @@ async fn stock_never_falls_below_what_is_there_or_reserved() {
     let shop = Shop::open().await;
     shop.stocked("A", 5, 100).await;
     let shortage = (Code::FailedPrecondition, "INSUFFICIENT_STOCK".to_owned(), Vec::<String>::new());
-    assert_eq!(told(shop.stock().adjust_stock(adjust(&new_id(), "A", -6)).await), shortage);
-    assert_eq!(told(shop.stock().adjust_stock(adjust(&new_id(), "NEW", -1)).await), shortage);
+    assert_eq!(refusal(shop.stock().adjust_stock(adjust(&new_id(), "A", -6)).await), shortage);
+    assert_eq!(refusal(shop.stock().adjust_stock(adjust(&new_id(), "NEW", -1)).await), shortage);
 
     let order = new_id();
     shop.place(&order, &[("A", 3)]);
     shop.reserved(&order).await;
-    assert_eq!(told(shop.stock().adjust_stock(adjust(&new_id(), "A", -3)).await), shortage);
+    assert_eq!(refusal(shop.stock().adjust_stock(adjust(&new_id(), "A", -3)).await), shortage);
     assert_eq!(counts(&shop.item("A").await), (5, 3, 2));
     shop.stock().adjust_stock(adjust(&new_id(), "A", -2)).await.unwrap();
     assert_eq!(counts(&shop.item("A").await), (3, 3, 0));
 
     let too_large = (Code::FailedPrecondition, "STOCK_TOO_LARGE".to_owned(), Vec::new());
-    assert_eq!(told(shop.stock().receive_stock(receive(&new_id(), "A", i64::MAX)).await), too_large);
+    assert_eq!(refusal(shop.stock().receive_stock(receive(&new_id(), "A", i64::MAX)).await), too_large);
 }
 
 #[tokio::test]
@@ -143,8 +143,8 @@ async fn request_id_used_with_another_command_is_a_conflict() {
     let id = new_id();
     let conflict = (Code::AlreadyExists, "REQUEST_ID_REUSED".to_owned(), vec!["request_id".to_owned()]);
     shop.stock().receive_stock(receive(&id, "A", 3)).await.unwrap();
-    assert_eq!(told(shop.stock().receive_stock(receive(&id, "A", 4)).await), conflict);
-    assert_eq!(told(shop.stock().adjust_stock(adjust(&id, "A", 3)).await), conflict);
+    assert_eq!(refusal(shop.stock().receive_stock(receive(&id, "A", 4)).await), conflict);
+    assert_eq!(refusal(shop.stock().adjust_stock(adjust(&id, "A", 3)).await), conflict);
     assert_eq!(counts(&shop.item("A").await), (3, 0, 3));
 }
 
@@ -159,32 +159,32 @@ async fn malformed_input_is_an_invalid_argument_that_names_the_field() {
     let priceless =
         SetPriceRequest { request_id: new_id(), command: Some(SetPrice { sku: "A".to_owned(), price: None }) };
     let missing = (Code::InvalidArgument, "REQUEST_ID_MISSING".to_owned(), vec!["request_id".to_owned()]);
-    assert_eq!(told(stock.receive_stock(receive("", "A", 1)).await), missing);
+    assert_eq!(refusal(stock.receive_stock(receive("", "A", 1)).await), missing);
     let rows = [
-        (told(stock.receive_stock(receive(&"x".repeat(129), "A", 1)).await), "request_id"),
-        (told(stock.receive_stock(ReceiveStockRequest { request_id: new_id(), command: None }).await), "command"),
-        (told(stock.receive_stock(receive(&new_id(), "", 1)).await), "command.sku"),
-        (told(stock.receive_stock(receive(&new_id(), "no sku", 1)).await), "command.sku"),
-        (told(stock.receive_stock(receive(&new_id(), "A", 0)).await), "command.quantity"),
-        (told(stock.receive_stock(receive(&new_id(), "A", -1)).await), "command.quantity"),
-        (told(stock.adjust_stock(adjust(&new_id(), "A", 0)).await), "command.delta"),
-        (told(stock.adjust_stock(reasoned("")).await), "command.reason"),
-        (told(stock.adjust_stock(reasoned(&"x".repeat(201))).await), "command.reason"),
-        (told(stock.set_price(priceless).await), "command.price"),
-        (told(stock.set_price(price(&new_id(), "A", 1, "EURO")).await), "command.price.currency"),
-        (told(stock.set_price(price(&new_id(), "A", -1, "EUR")).await), "command.price.minor"),
-        (told(stock.set_reorder_point(reorder(&new_id(), "no sku", 1)).await), "command.sku"),
-        (told(stock.set_reorder_point(reorder(&new_id(), "A", -1)).await), "command.reorder_point"),
-        (told(stock.get_stock(GetStockRequest { sku: "no sku".to_owned(), ..Default::default() }).await), "sku"),
+        (refusal(stock.receive_stock(receive(&"x".repeat(129), "A", 1)).await), "request_id"),
+        (refusal(stock.receive_stock(ReceiveStockRequest { request_id: new_id(), command: None }).await), "command"),
+        (refusal(stock.receive_stock(receive(&new_id(), "", 1)).await), "command.sku"),
+        (refusal(stock.receive_stock(receive(&new_id(), "no sku", 1)).await), "command.sku"),
+        (refusal(stock.receive_stock(receive(&new_id(), "A", 0)).await), "command.quantity"),
+        (refusal(stock.receive_stock(receive(&new_id(), "A", -1)).await), "command.quantity"),
+        (refusal(stock.adjust_stock(adjust(&new_id(), "A", 0)).await), "command.delta"),
+        (refusal(stock.adjust_stock(reasoned("")).await), "command.reason"),
+        (refusal(stock.adjust_stock(reasoned(&"x".repeat(201))).await), "command.reason"),
+        (refusal(stock.set_price(priceless).await), "command.price"),
+        (refusal(stock.set_price(price(&new_id(), "A", 1, "EURO")).await), "command.price.currency"),
+        (refusal(stock.set_price(price(&new_id(), "A", -1, "EUR")).await), "command.price.minor"),
+        (refusal(stock.set_reorder_point(reorder(&new_id(), "no sku", 1)).await), "command.sku"),
+        (refusal(stock.set_reorder_point(reorder(&new_id(), "A", -1)).await), "command.reorder_point"),
+        (refusal(stock.get_stock(GetStockRequest { sku: "no sku".to_owned(), ..Default::default() }).await), "sku"),
         (
-            told(stock.get_stock(GetStockRequest { sku: "A".to_owned(), consistency: 9, min_version: 0 }).await),
+            refusal(stock.get_stock(GetStockRequest { sku: "A".to_owned(), consistency: 9, min_version: 0 }).await),
             "consistency",
         ),
     ];
-    for (told, field) in rows {
-        assert_eq!(told, invalid(field));
+    for (refused, field) in rows {
+        assert_eq!(refused, invalid(field));
     }
-    let nothing = told(stock.get_stock(GetStockRequest { sku: "A".to_owned(), ..Default::default() }).await);
+    let nothing = refusal(stock.get_stock(GetStockRequest { sku: "A".to_owned(), ..Default::default() }).await);
     assert_eq!(nothing, (Code::NotFound, "SKU_NOT_FOUND".to_owned(), vec![]), "nothing of this had an effect");
 }
 
@@ -199,7 +199,7 @@ async fn a_version_is_waited_for_until_it_comes_or_the_deadline_does() {
     let item = coming.await.unwrap().unwrap().into_inner().item.unwrap();
     assert_eq!((item.version, counts(&item)), (3, (9, 0, 9)));
 
-    let (code, reason, _) = told(StockServiceClient::new(shop.impatient()).get_stock(ask(99)).await);
+    let (code, reason, _) = refusal(StockServiceClient::new(shop.impatient()).get_stock(ask(99)).await);
     assert_eq!((code, reason.as_str()), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"));
 }
 

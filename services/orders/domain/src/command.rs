@@ -1,4 +1,4 @@
-//! What an order can be asked, and what it can be told.
+//! Commands to an order: requests of a customer, and news of inventory, payments and fulfillment.
 
 use std::sync::Arc;
 

@@ -121,7 +121,9 @@ impl Order {
             }
             (Reaction::Deliver, _) => Some(Event::OrderDelivered { at }),
             (Reaction::Cancel(cause), _) => Some(cancelled(at, cause)),
-            (Reaction::CancelAsTold, Command::ShipmentCancelled { cause }) => Some(order.cancel_as_told(*cause, at)),
+            (Reaction::CancelWithShipment, Command::ShipmentCancelled { cause }) => {
+                Some(order.cancel_with_shipment(*cause, at))
+            }
             _ => None,
         }
     }
@@ -264,7 +266,7 @@ impl Details {
         self.mismatched_payment.is_none().then_some(Event::OrderPaymentMismatched { at, payment, total })
     }
 
-    fn cancel_as_told(&self, cause: ShipmentCause, at: Timestamp) -> Event {
+    fn cancel_with_shipment(&self, cause: ShipmentCause, at: Timestamp) -> Event {
         let cause = match cause {
             ShipmentCause::CancellationRequested => CancellationCause::Requested,
             ShipmentCause::Undeliverable => CancellationCause::Undeliverable,

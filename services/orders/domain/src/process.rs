@@ -61,7 +61,7 @@ pub enum Reaction {
     /// `OrderCancelled`: what is held is given back, what was paid is refunded, what is packed stays.
     Cancel(CancellationCause),
     /// The same, for the reason that fulfillment gives.
-    CancelAsTold,
+    CancelWithShipment,
 }
 
 /// Every edge of an order's life that news causes. What is not here changes nothing.
@@ -75,7 +75,7 @@ pub const TABLE: &[(News, Stage, Reaction)] = &[
     (News::PaymentDeclined, Stage::Placed, Reaction::Cancel(CancellationCause::PaymentDeclined)),
     (News::ShipmentDispatched, Stage::Paid, Reaction::Ship),
     (News::ShipmentDelivered, Stage::Shipped, Reaction::Deliver),
-    (News::ShipmentCancelled, Stage::Paid, Reaction::CancelAsTold),
+    (News::ShipmentCancelled, Stage::Paid, Reaction::CancelWithShipment),
 ];
 
 /// What an order that is at `stage` makes of `news`.

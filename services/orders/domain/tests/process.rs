@@ -138,7 +138,7 @@ fn every_cause_of_cancellation_has_its_own_name() {
         assert_eq!(reaction(of, Stage::Placed), Some(Reaction::Cancel(cause)));
         assert_eq!(when(&at(Stage::Placed), news(of)), Ok(vec![cancelled(cause)]));
     }
-    let told = |cause| when(&at(Stage::Paid), Command::ShipmentCancelled { cause });
-    assert_eq!(told(ShipmentCause::Undeliverable), Ok(vec![cancelled(CancellationCause::Undeliverable)]));
-    assert_eq!(told(ShipmentCause::Warehouse), Ok(vec![cancelled(CancellationCause::Warehouse)]));
+    let by_shipment = |cause| when(&at(Stage::Paid), Command::ShipmentCancelled { cause });
+    assert_eq!(by_shipment(ShipmentCause::Undeliverable), Ok(vec![cancelled(CancellationCause::Undeliverable)]));
+    assert_eq!(by_shipment(ShipmentCause::Warehouse), Ok(vec![cancelled(CancellationCause::Warehouse)]));
 }

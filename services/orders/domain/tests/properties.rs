@@ -122,7 +122,7 @@ proptest! {
     }
 
     #[test]
-    fn crossing_events_end_in_cancelled_order_or_live_reservation(reserved_first in any::<bool>(), expired in any::<bool>()) {
+    fn order_ends_cancelled_when_cancel_and_reservation_cross(reserved_first in any::<bool>(), expired in any::<bool>()) {
         let mut order = given::given(&[given::create(), given::add("a", 1, given::eur(1)), given::place()]);
         let cancel = given::cancel();
         let reserved = Command::StockReserved { until: NOW };

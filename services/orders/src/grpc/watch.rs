@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use crate::queries::Queries;
 
-/// Watchers of one process at most; further ones are told `RESOURCE_EXHAUSTED`.
+/// Watchers of one process at most; further ones get `RESOURCE_EXHAUSTED`.
 const WATCHERS_MAX: usize = 10_000;
 
 /// Orders of one statement.
@@ -61,8 +61,8 @@ pub(super) struct Hub {
 /// One watcher.
 struct Watcher {
     news: watch::Receiver<Arc<v1::WatchOrderResponse>>,
-    /// The last version it was told, or knew.
-    told: u64,
+    /// The latest version that the watcher has received, or that it knew from the start.
+    known: u64,
     ended: bool,
     _seat: OwnedSemaphorePermit,
 }
@@ -80,7 +80,7 @@ impl Hub {
         })?;
         let id = Uuid::try_parse(&order.order_id).map_err(|error| status::internal(&error))?;
         let news = self.join(id, order);
-        let watcher = Watcher { news, told: known, ended: false, _seat: seat };
+        let watcher = Watcher { news, known, ended: false, _seat: seat };
         Ok(Box::pin(stream::unfold(watcher, Watcher::next)))
     }
 
@@ -162,8 +162,8 @@ impl Watcher {
         while !self.ended {
             let news = self.news.borrow_and_update().clone();
             self.ended = is_final(&news);
-            if version(&news) > self.told {
-                self.told = version(&news);
+            if version(&news) > self.known {
+                self.known = version(&news);
                 return Some((Ok((*news).clone()), self));
             }
             if !self.ended && self.news.changed().await.is_err() {

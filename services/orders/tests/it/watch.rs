@@ -113,7 +113,7 @@ async fn watching_starts_again_after_everybody_had_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watchers_are_told_when_changes_can_not_be_followed_for_long() {
+async fn watchers_get_unavailable_if_look_ups_fail_for_long() {
     let mut shop = Shop::in_memory().await;
     let order_id = shop.draft().await;
     let mut changes = watch(&mut shop, &order_id, 0).await;

@@ -1,4 +1,4 @@
-//! What a payment can be asked, and what it can be told.
+//! Commands to a payment: requests of an operator, news of orders, and answers and reports of the provider.
 
 use std::sync::Arc;
 

@@ -92,7 +92,8 @@ pub enum Event {
         refunded_total: Money,
         /// This refund in the books' currency, at the pinned rate.
         settled: Money,
-        /// The provider's reference of the refund, if it was told.
+        /// The provider's reference of the refund; `None` if the provider reported only how much was given
+        /// back in all.
         reference: Option<Arc<str>>,
     },
     /// A refund was refused for good.

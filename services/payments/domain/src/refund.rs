@@ -44,7 +44,8 @@ pub enum State {
     Done {
         /// The amount in the books' currency.
         settled: Money,
-        /// The provider's reference of the refund, if it was told.
+        /// The provider's reference of the refund; `None` if the provider reported only how much was given
+        /// back in all.
         reference: Option<Arc<str>>,
     },
     /// The provider refused it.

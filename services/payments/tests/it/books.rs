@@ -178,7 +178,7 @@ async fn refund_after_a_restart_goes_to_the_charge_of_its_own_order() {
     assert!(empty.simulator.account()["refunds"].as_array().unwrap().is_empty());
 }
 
-/// A receiver of webhooks that takes none until it is told to.
+/// A receiver of webhooks that takes none until `takes` is set.
 #[derive(Clone, Default)]
 struct Receiver {
     takes: Arc<AtomicBool>,
@@ -199,9 +199,9 @@ impl Receiver {
                     return StatusCode::SERVICE_UNAVAILABLE;
                 }
                 let event: Value = serde_json::from_slice(&body).unwrap();
-                let told =
+                let report =
                     format!("{} {}", event["type"].as_str().unwrap(), event["data"]["object"]["metadata"]["order_id"]);
-                receiver.taken.lock().unwrap().push(told);
+                receiver.taken.lock().unwrap().push(report);
                 StatusCode::OK
             }
         };
@@ -277,8 +277,8 @@ async fn books_of_another_form_or_with_a_hole_are_refused() {
     fs::create_dir_all(&dir.0).unwrap();
     fs::write(dir.0.join(BOOKS_FILE), "{\"charges\":[]}\n").unwrap();
     let refused = Simulator::open(Config::default(), &dir.0).unwrap_err();
-    let told = refused.to_string();
-    assert!(matches!(refused, BooksError::Damaged { line: 1, .. }) && told.contains("--reset"), "{told}");
+    let text = refused.to_string();
+    assert!(matches!(refused, BooksError::Damaged { line: 1, .. }) && text.contains("--reset"), "{text}");
     fs::remove_file(dir.0.join(BOOKS_FILE)).unwrap();
     let run = Run::begin(Config::default(), &dir.0).await;
     run.charge("order-a", "key-a").await.unwrap();

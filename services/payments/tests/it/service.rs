@@ -174,7 +174,7 @@ fn refund(request_id: &str, order_id: &str, id: &str, minor: i64, currency: &str
 }
 
 #[track_caller]
-fn told<T: std::fmt::Debug>(result: Result<T, Status>) -> (Code, String, Option<String>) {
+fn refusal<T: std::fmt::Debug>(result: Result<T, Status>) -> (Code, String, Option<String>) {
     let status = result.unwrap_err();
     let fields = status.get_details_bad_request().map(|request| request.field_violations).unwrap_or_default();
     let reason = errors::reason(&status).unwrap_or_else(|| panic!("no reason: {status:?}"));
@@ -259,9 +259,9 @@ async fn a_refund_is_asked_for_once_whatever_id_it_comes_under() {
     let twin = client.refund_payment(refund("b", &order, "r1", 4_00, "USD")).await.unwrap().into_inner();
     assert_eq!(twin.payment.unwrap().refunds.len(), 1, "another request for the same refund");
     let reused = (Code::AlreadyExists, "REQUEST_ID_REUSED".to_owned(), Some("request_id".to_owned()));
-    assert_eq!(told(client.refund_payment(refund("a", &order, "r1", 5_00, "USD")).await), reused);
+    assert_eq!(refusal(client.refund_payment(refund("a", &order, "r1", 5_00, "USD")).await), reused);
     let reused = (Code::AlreadyExists, "REFUND_ID_REUSED".to_owned(), Some("command.refund_id".to_owned()));
-    assert_eq!(told(client.refund_payment(refund("c", &order, "r1", 5_00, "USD")).await), reused);
+    assert_eq!(refusal(client.refund_payment(refund("c", &order, "r1", 5_00, "USD")).await), reused);
     office.cashier.refunds.send_replace(true);
     let payment = office.payment(&order, 4).await;
     assert_eq!(payment.status(), PaymentStatus::PartiallyRefunded);
@@ -289,11 +289,11 @@ async fn each_refusal_has_its_code_its_reason_and_its_field() {
         (RefundPaymentRequest { request_id: new(), command: None }, invalid("command")),
     ];
     for (request, expected) in rows {
-        assert_eq!(told(client.refund_payment(request.clone()).await), expected, "{request:?}");
+        assert_eq!(refusal(client.refund_payment(request.clone()).await), expected, "{request:?}");
     }
     let ask = |order_id: &str| GetPaymentRequest { order_id: order_id.to_owned(), ..Default::default() };
-    assert_eq!(told(client.get_payment(ask(&none)).await).1, "PAYMENT_NOT_FOUND");
-    assert_eq!(told(client.get_payment(ask("x")).await), invalid("order_id"));
+    assert_eq!(refusal(client.get_payment(ask(&none)).await).1, "PAYMENT_NOT_FOUND");
+    assert_eq!(refusal(client.get_payment(ask("x")).await), invalid("order_id"));
 }
 
 #[tokio::test]

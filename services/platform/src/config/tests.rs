@@ -1,4 +1,4 @@
-//! Each way to get a configuration wrong, and what the person who did is told.
+//! Each way to get a configuration wrong, and the message that names it.
 
 use std::{io::Write as _, time::Duration};
 
@@ -55,8 +55,8 @@ fn static_membership_is_named_by_one_variable() {
     let named = with_environment(&[("HOLDFAST_KAFKA_GROUP_INSTANCE_ID", "node-1.eu_west")]);
     assert_eq!(Config::load(&named).unwrap().kafka.group_instance_id.as_deref(), Some("node-1.eu_west"));
     assert_eq!(Config::load(&Sources::default()).unwrap().kafka.group_instance_id, None);
-    let told = refused(&with_environment(&[("HOLDFAST_KAFKA_GROUP_INSTANCE_ID", "node 1")]));
-    assert!(told.contains("HOLDFAST_KAFKA_GROUP_INSTANCE_ID") && told.contains("node-1"), "{told}");
+    let message = refused(&with_environment(&[("HOLDFAST_KAFKA_GROUP_INSTANCE_ID", "node 1")]));
+    assert!(message.contains("HOLDFAST_KAFKA_GROUP_INSTANCE_ID") && message.contains("node-1"), "{message}");
 }
 
 #[test]
@@ -68,12 +68,12 @@ fn the_variable_names_the_file_too() {
 
 #[test]
 fn an_unknown_variable_names_itself_and_its_neighbour() {
-    let told = refused(&with_environment(&[("HOLDFAST_KAFKA_BROKER", "a:1")]));
-    assert!(told.contains("`HOLDFAST_KAFKA_BROKER` (environment)"), "{told}");
-    assert!(told.contains("did you mean `HOLDFAST_KAFKA_BROKERS`?"), "{told}");
+    let message = refused(&with_environment(&[("HOLDFAST_KAFKA_BROKER", "a:1")]));
+    assert!(message.contains("`HOLDFAST_KAFKA_BROKER` (environment)"), "{message}");
+    assert!(message.contains("did you mean `HOLDFAST_KAFKA_BROKERS`?"), "{message}");
 
-    let told = refused(&with_environment(&[("HOLDFAST_ZZZZZZZZZZZZZZ", "1")]));
-    assert!(told.contains("`holdfast config` lists them all"), "{told}");
+    let message = refused(&with_environment(&[("HOLDFAST_ZZZZZZZZZZZZZZ", "1")]));
+    assert!(message.contains("`holdfast config` lists them all"), "{message}");
 }
 
 #[test]
@@ -98,16 +98,16 @@ fn an_unknown_key_in_the_file_names_itself_and_the_file() {
         ("[kafca]\nbrokers = \"a:1\"", "kafca", ""),
     ] {
         let file = file(text);
-        let told = refused(&Sources { file: Some(file.path().to_owned()), ..Sources::default() });
-        assert!(told.contains(&format!("`{key}` (file {})", file.path().display())), "{told}");
-        assert!(told.contains(meant), "{told}");
+        let message = refused(&Sources { file: Some(file.path().to_owned()), ..Sources::default() });
+        assert!(message.contains(&format!("`{key}` (file {})", file.path().display())), "{message}");
+        assert!(message.contains(meant), "{message}");
     }
 }
 
 #[test]
 fn an_unknown_flag_names_itself() {
-    let told = refused(&Sources { flags: vec![("lane".into(), "1".into())], ..Sources::default() });
-    assert!(told.contains("`lane` (flag); did you mean `lanes`?"), "{told}");
+    let message = refused(&Sources { flags: vec![("lane".into(), "1".into())], ..Sources::default() });
+    assert!(message.contains("`lane` (flag); did you mean `lanes`?"), "{message}");
 }
 
 #[test]
@@ -136,19 +136,19 @@ fn a_bad_value_names_key_value_source_and_what_is_allowed() {
         ("HOLDFAST_LOG_FILTER", "info,,=x=", "a tracing filter"),
         ("HOLDFAST_TRACE_SAMPLE_RATIO", "1.5", "a number from 0 to 1"),
     ] {
-        let told = refused(&with_environment(&[(variable, value)]));
-        assert!(told.starts_with(&format!("bad value `{value}` for `{variable}` (environment)")), "{told}");
-        assert!(told.contains(allowed), "{told}");
+        let message = refused(&with_environment(&[(variable, value)]));
+        assert!(message.starts_with(&format!("bad value `{value}` for `{variable}` (environment)")), "{message}");
+        assert!(message.contains(allowed), "{message}");
     }
 }
 
 #[test]
 fn a_bad_value_is_spelled_as_its_source_spells_it() {
-    let told = refused(&Sources { flags: vec![("log.format".into(), "xml".into())], ..Sources::default() });
-    assert!(told.starts_with("bad value `xml` for `--log-format` (flag)"), "{told}");
+    let message = refused(&Sources { flags: vec![("log.format".into(), "xml".into())], ..Sources::default() });
+    assert!(message.starts_with("bad value `xml` for `--log-format` (flag)"), "{message}");
     let file = file("[log]\nformat = true");
-    let told = refused(&Sources { file: Some(file.path().to_owned()), ..Sources::default() });
-    assert!(told.starts_with("bad value `true` for `log.format` (file "), "{told}");
+    let message = refused(&Sources { file: Some(file.path().to_owned()), ..Sources::default() });
+    assert!(message.starts_with("bad value `true` for `log.format` (file "), "{message}");
 }
 
 #[test]
@@ -161,8 +161,8 @@ fn a_bad_url_or_property_is_named_without_its_secret() {
         ("HOLDFAST_ADMIN_TOKEN", "hunter2"),
         ("HOLDFAST_KAFKA_PROPERTIES", "sasl.password=hunter2,enable.auto.commit=true"),
     ] {
-        let told = refused(&with_environment(&[(variable, value)]));
-        assert!(told.contains(variable) && !told.contains("hunter2"), "{told}");
+        let message = refused(&with_environment(&[(variable, value)]));
+        assert!(message.contains(variable) && !message.contains("hunter2"), "{message}");
     }
 }
 
@@ -170,23 +170,23 @@ fn a_bad_url_or_property_is_named_without_its_secret() {
 fn a_value_that_is_not_utf8_names_its_variable() {
     use std::os::unix::ffi::OsStringExt as _;
     let environment = vec![("HOLDFAST_LANES".into(), OsString::from_vec(vec![0xff]))];
-    let told = refused(&Sources { environment, ..Sources::default() });
-    assert!(told.contains("HOLDFAST_LANES") && told.contains("UTF-8"), "{told}");
+    let message = refused(&Sources { environment, ..Sources::default() });
+    assert!(message.contains("HOLDFAST_LANES") && message.contains("UTF-8"), "{message}");
 }
 
 #[test]
 fn a_file_that_is_away_or_broken_is_named() {
-    let told = refused(&with_environment(&[("HOLDFAST_CONFIG", "/nowhere/holdfast.toml")]));
-    assert!(told.contains("/nowhere/holdfast.toml (named by HOLDFAST_CONFIG)"), "{told}");
+    let message = refused(&with_environment(&[("HOLDFAST_CONFIG", "/nowhere/holdfast.toml")]));
+    assert!(message.contains("/nowhere/holdfast.toml (named by HOLDFAST_CONFIG)"), "{message}");
 
     let broken = file("lanes = 2\ndatabase_url = \"postgres://u:hunter2@h");
-    let told = refused(&Sources { file: Some(broken.path().to_owned()), ..Sources::default() });
-    assert!(told.contains(&broken.path().display().to_string()) && told.contains("line 2"), "{told}");
-    assert!(!told.contains("hunter2"), "{told}");
+    let message = refused(&Sources { file: Some(broken.path().to_owned()), ..Sources::default() });
+    assert!(message.contains(&broken.path().display().to_string()) && message.contains("line 2"), "{message}");
+    assert!(!message.contains("hunter2"), "{message}");
 
     let table = file("[lanes]\nx = 1");
-    let told = refused(&Sources { file: Some(table.path().to_owned()), ..Sources::default() });
-    assert!(told.contains("`lanes`"), "{told}");
+    let message = refused(&Sources { file: Some(table.path().to_owned()), ..Sources::default() });
+    assert!(message.contains("`lanes`"), "{message}");
 }
 
 #[test]
@@ -212,13 +212,13 @@ fn a_context_without_its_own_url_uses_the_one_for_all() {
 #[test]
 fn what_is_missing_says_how_to_give_it() {
     let config = Config::load(&Sources::default()).unwrap();
-    let told = config.require_brokers().unwrap_err().to_string();
-    assert!(told.contains("HOLDFAST_KAFKA_BROKERS") && told.contains("--kafka-brokers"), "{told}");
+    let message = config.require_brokers().unwrap_err().to_string();
+    assert!(message.contains("HOLDFAST_KAFKA_BROKERS") && message.contains("--kafka-brokers"), "{message}");
     assert!(config.require_database_url(Context::Orders).is_err());
 
     let cert = file("x");
-    let told = refused(&with_environment(&[("HOLDFAST_TLS_CERT", cert.path().to_str().unwrap())]));
-    assert!(told.contains("`tls.key` is not set"), "{told}");
+    let message = refused(&with_environment(&[("HOLDFAST_TLS_CERT", cert.path().to_str().unwrap())]));
+    assert!(message.contains("`tls.key` is not set"), "{message}");
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn belongs(span: &SpanData, context: Context) -> bool {
     span.attributes.iter().find(|pair| of_context(pair)).is_some_and(|pair| pair.value.as_str() == context.as_str())
 }
 
-/// All have to be told, whatever the first says.
+/// The first failure of `results`. Each exporter is called, even after one has failed.
 fn each(results: impl Iterator<Item = OTelSdkResult>) -> OTelSdkResult {
     let mut all = Ok(());
     for result in results {

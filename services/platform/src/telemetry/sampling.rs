@@ -137,9 +137,9 @@ mod tests {
 
     #[test]
     fn a_bad_standard_variable_names_itself() {
-        let told = chosen(Some("sometimes"), None, 0.0, &[]).unwrap_err().to_string();
-        assert!(told.contains("`sometimes` for `OTEL_TRACES_SAMPLER`"), "{told}");
-        let told = chosen(Some("traceidratio"), Some("2"), 0.0, &[]).unwrap_err().to_string();
-        assert!(told.contains("`2` for `OTEL_TRACES_SAMPLER_ARG`"), "{told}");
+        let message = chosen(Some("sometimes"), None, 0.0, &[]).unwrap_err().to_string();
+        assert!(message.contains("`sometimes` for `OTEL_TRACES_SAMPLER`"), "{message}");
+        let message = chosen(Some("traceidratio"), Some("2"), 0.0, &[]).unwrap_err().to_string();
+        assert!(message.contains("`2` for `OTEL_TRACES_SAMPLER_ARG`"), "{message}");
     }
 }

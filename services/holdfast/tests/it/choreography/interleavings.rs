@@ -394,7 +394,7 @@ impl World {
         let pool = self.pools["lamp"];
         let held = self.inventory.state.details().map(|reservation| reservation.status);
         let shipment = self.fulfillment.state.details().map(|shipment| shipment.status.name());
-        let told =
+        let outcome =
             format!("{} charged, {refunded} refunded, {pool:?}, {held:?}, {shipment:?}: {:?}", charged, order.status);
         let is_right = match self.stage() {
             Stage::Delivered => {
@@ -410,7 +410,7 @@ impl World {
                     && matches!(shipment, None | Some("CANCELLED"))
             }
         };
-        if is_right && books.charged.len() <= 1 { Ok(()) } else { Err(told) }
+        if is_right && books.charged.len() <= 1 { Ok(()) } else { Err(outcome) }
     }
 }
 

@@ -226,10 +226,10 @@ fn compare(world: &World, ids: &[String]) -> Outcomes {
 
 /// Orders that were cancelled without ever having learned that inventory had reserved for them.
 fn crossed(world: &World) -> usize {
-    let told: Vec<String> =
+    let order_reserved: Vec<String> =
         world.events::<orders::OrderReserved>("orders.events").into_iter().map(|(id, _)| id).collect();
     let reserved = world.events::<inventory::StockReserved>("inventory.events");
-    reserved.iter().filter(|(id, _)| !told.contains(id)).count()
+    reserved.iter().filter(|(id, _)| !order_reserved.contains(id)).count()
 }
 
 async fn rush(seed: u64, crashes: bool) {

@@ -31,8 +31,8 @@ pub(super) async fn input(stand: &Stand) -> Result<(), Failed> {
     for case in cases {
         let request = ada.request(Method::POST, &case.path).header("idempotency-key", Uuid::now_v7().to_string());
         let answer = ada.send(request.header(header::CONTENT_TYPE, case.kind), case.body).await?;
-        let told = answer.refused(StatusCode::from_u16(case.status)?, case.reason);
-        told.map_err(|failed| format!("{}: {}", case.what, failed.message().unwrap_or_default()))?;
+        let refused = answer.refused(StatusCode::from_u16(case.status)?, case.reason);
+        refused.map_err(|failed| format!("{}: {}", case.what, failed.message().unwrap_or_default()))?;
         let fields = answer.json()?["errors"].clone();
         let names =
             |field: &str| fields.as_array().is_some_and(|errors| errors.iter().any(|error| error["field"] == field));
