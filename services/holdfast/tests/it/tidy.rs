@@ -17,7 +17,7 @@ const COLUMNS_MAX: usize = 110;
 const NAME_MAX: usize = 60;
 
 /// Words that stand for a noun which the reader has to guess.
-const NAMELESS: [&str; 4] = ["whoever", "somebody", "anew", "so many"];
+const NAMELESS: [&str; 5] = ["whoever", "somebody", "anew", "so many", "told"];
 
 /// Whether `line` is a comment, and nothing else; `comment` is its part that is one.
 fn is_comment_line(line: &str, comment: &str) -> bool {
@@ -56,7 +56,7 @@ fn nameless(source: &str) -> Vec<(usize, String)> {
             let words = part.split(|c| !is_name(c)).chain(is_expression.then_some("so many"));
             let named = words.filter(|word| NAMELESS.contains(word));
             found.extend(named.map(|word| {
-                let instead = "say owner, taker, producer, caller, reader, record, claim, the number of ..., or again";
+                let instead = "say owner, taker, caller, record, the number of ..., again, hears, gets, or is notified";
                 (number, format!("the comment says `{word}`, which names nothing; {instead}"))
             }));
             before.clear();
