@@ -145,8 +145,8 @@ impl Growth {
         self.topics.values().any(|counts| counts.oldest_in_transition().is_some())
     }
 
-    /// The number of growths that are over.
-    pub fn ended(&self) -> usize {
+    /// The number of steps that have ended. It never falls: a step stays, and does not begin again.
+    pub fn ended_steps(&self) -> usize {
         self.topics.values().flat_map(|counts| &counts.steps).filter(|step| step.ended).count()
     }
 

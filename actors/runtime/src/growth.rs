@@ -52,6 +52,11 @@ impl Homes {
         self.news.borrow().current().1
     }
 
+    /// What the last look at the store brought, if it has not been taken yet.
+    pub fn news(&mut self) -> Option<Arc<Growth>> {
+        self.news.has_changed().unwrap_or(false).then(|| self.news.borrow_and_update().clone())
+    }
+
     /// Waits for the next look at the store, whatever it brings.
     pub async fn changed(&mut self) {
         if self.news.changed().await.is_err() {

@@ -280,6 +280,11 @@ impl Lane {
                 while let Ok(control) = self.control.try_recv() {
                     self.control(control, actions).await;
                 }
+                // So were the counts by which a record's gate let it pass, and its aggregate's mail is asked
+                // for by them.
+                if let Some(growth) = self.env.homes.news() {
+                    self.handle(machine::Input::Counted(growth), actions).await;
+                }
                 let arrival = self.arrive(input);
                 Some(machine::Input::Arrived(arrival))
             }

@@ -31,7 +31,7 @@ pub(super) enum Phase {
     Deciding,
 }
 
-/// What the store knows of an aggregate that is not in memory.
+/// What the store knows of an aggregate that is not in memory, or of the mail of one that is.
 #[derive(Clone, Debug)]
 pub(super) struct Cold {
     pub unusable: Option<Failure>,
@@ -60,7 +60,7 @@ pub(super) struct Batch {
     pub messages: Vec<Number>,
     pub phase: Phase,
     pub step: Step,
-    /// The number of growths that were known to be over when it was looked up.
+    /// The number of steps of growth that had ended when it was looked up.
     pub as_of: usize,
     /// The aggregates that the look-up asks for, in its order.
     asked: Vec<Option<Slot>>,
@@ -144,17 +144,19 @@ impl Machine {
 
     /// Looks a batch up, for the first time or again.
     pub(super) fn look_up(&mut self, now: Now, actions: &mut Vec<Action>) {
-        // While counts grow, others put mail of keys that are at home here, and all of it is there once they
-        // have: what an actor knew of its mailbox before says nothing to a record.
-        let (is_growing, as_of) = if self.settings.rules.reads_mail_after_wait {
-            (self.growth.is_in_transition(), self.growth.ended())
-        } else {
-            (false, 0)
-        };
         let Some(batch) = self.batch.as_mut().filter(|batch| batch.phase == Phase::LookingUp) else { return };
         if !batch.step.is_due(now) {
             return;
         }
+        // Until a transition has ended, owners of other partitions put mail of keys that are at home here,
+        // which a record must not pass: so the mail of an actor in memory is asked for until then, and once
+        // after. A record that has waited at its gate comes with the counts by which the gate let it pass, or
+        // newer ones.
+        let (is_growing, as_of) = if self.settings.rules.reads_mail_after_wait {
+            (self.growth.is_in_transition(), self.growth.ended_steps())
+        } else {
+            (false, 0)
+        };
         let (mut wanted, mut seen) = (Wanted::default(), BTreeSet::new());
         let (mut claimants, mut unprepared) = (Vec::new(), Vec::new());
         batch.asked.clear();
@@ -170,7 +172,7 @@ impl Machine {
                 unprepared.push(*number);
             }
             let is_live = if entry.place.is_some() {
-                !is_growing && self.backlog.live.is_known(slot, as_of)
+                !is_growing && self.backlog.live.knows_mail(slot, as_of)
             } else {
                 self.backlog.live.contains(slot)
             };
@@ -206,10 +208,13 @@ impl Machine {
         batch.phase = Phase::LookedUp;
         let Found { aggregates, claims, needs } = found;
         for (slot, (state, waiting)) in std::mem::take(&mut batch.asked).into_iter().zip(aggregates) {
-            if let Some(slot) = slot.filter(|_| waiting == 0) {
-                self.backlog.live.know(slot, batch.as_of);
+            let Some(slot) = slot else { continue };
+            if waiting == 0 {
+                self.backlog.live.note_no_mail(slot, batch.as_of);
             }
-            batch.cold.extend(slot.map(|slot| (slot, Cold { unusable: state.err(), waiting })));
+            // An actor in memory has its state, whatever has become of the stored one.
+            let unusable = state.err().filter(|_| !self.backlog.live.contains(slot));
+            batch.cold.insert(slot, Cold { unusable, waiting });
         }
         for number in &batch.messages {
             if let Some(entry) = self.backlog.get_mut(*number) {
@@ -302,8 +307,8 @@ impl Machine {
     }
 
     /// How many messages wait in the mailbox of a message's aggregate. What comes from a log goes by the
-    /// store if that knows of more: while counts grow, others may have put mail there for an aggregate that
-    /// is live here.
+    /// store if that knows of more: while counts grow, owners of other partitions put mail there for an
+    /// aggregate that is live here.
     pub(super) fn waiting(&self, entry: &Entry, slot: Slot, batch: &Batch) -> u64 {
         let stored = batch.cold.get(&slot).map_or(0, |cold| cold.waiting);
         match self.backlog.live.waiting(slot) {
@@ -311,5 +316,74 @@ impl Machine {
             Some(waiting) => waiting,
             None => stored,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use holdfast_core::growth::{Counts, Growth, Step};
+
+    use super::*;
+    use crate::lane::{
+        Disposal, Input,
+        invariants::tests::{N, growth, machine},
+        plan::Part,
+    };
+
+    const NOW: Now = Now { boot: Duration::ZERO, awake: Duration::ZERO };
+
+    fn growing(has_ended: bool) -> Input {
+        let step = Step { count: 2, ended: has_ended, ..Step::default() };
+        let counts = Counts { first: 1, steps: vec![step] };
+        Input::Counted(Arc::new(Growth { topics: [("t".to_owned(), counts)].into(), ..growth() }))
+    }
+
+    /// A lane whose record is looked up after a growth. The record's actor is in memory, and had no mail
+    /// before.
+    fn looked_up() -> (Machine, Slot, Ask) {
+        let (mut machine, mut actions) = (machine(), Vec::new());
+        let slot = machine.backlog.get(N).and_then(|entry| entry.slot).expect("of an aggregate");
+        machine.backlog.live.touch(slot, Duration::ZERO, 0, || 0);
+        for input in [growing(false), growing(true), Input::Turn] {
+            machine.handle(input, NOW, &mut actions);
+        }
+        let mut asked = None;
+        for action in actions {
+            match action {
+                Action::Look { ask, .. } => machine.handle(Input::Due { ask, due: Vec::new() }, NOW, &mut Vec::new()),
+                Action::Find { ask, wanted, .. } if wanted.aggregates.len() == 1 => asked = Some(ask),
+                _ => {}
+            }
+        }
+        (machine, slot, asked.expect("its mail is asked for"))
+    }
+
+    fn found(machine: &mut Machine, ask: Ask, waiting: u64) -> Vec<Action> {
+        let found = Found { aggregates: vec![(Ok(()), waiting)], claims: Vec::new(), needs: Vec::new() };
+        let mut actions = Vec::new();
+        for input in [Input::Found { ask, found: Ok(found) }, Input::Turn] {
+            machine.handle(input, NOW, &mut actions);
+        }
+        actions
+    }
+
+    #[test]
+    fn record_queues_behind_mail_that_came_while_counts_grew() {
+        let (mut machine, _, ask) = looked_up();
+        let actions = found(&mut machine, ask, 1);
+        let is_put = |part: &Part| matches!(part, Part::Disposed { disposal: Disposal::Put { .. }, .. });
+        let is_put = |action: &Action| matches!(action, Action::Commit { parts, .. } if parts.iter().any(is_put));
+        assert!(actions.iter().any(is_put), "{actions:?}");
+    }
+
+    #[test]
+    fn mail_is_asked_for_once_after_a_growth() {
+        let (mut machine, slot, ask) = looked_up();
+        assert!(!machine.backlog.live.knows_mail(slot, 1));
+        let actions = found(&mut machine, ask, 0);
+        assert!(actions.iter().any(|action| matches!(action, Action::Decide { .. })), "{actions:?}");
+        assert!(machine.backlog.live.knows_mail(slot, 1));
     }
 }

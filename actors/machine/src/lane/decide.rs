@@ -197,7 +197,8 @@ impl Machine {
                 return true;
             }
         }
-        // After the claims: what was applied before its aggregate became unreadable is a repeat.
+        // After the claims: a command that was applied before its aggregate became unreadable is a repeat. An
+        // event's repeat shows in the state alone.
         if let Some(failure) = unusable {
             self.fail(number, failure, batch, actions);
             return true;

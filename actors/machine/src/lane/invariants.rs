@@ -112,7 +112,7 @@ impl Machine {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{sync::Arc, time::Duration};
 
     use holdfast_core::{
@@ -131,14 +131,14 @@ mod tests {
     };
 
     const P: PartitionId = PartitionId(0);
-    const N: Number = Number(1);
+    pub(in crate::lane) const N: Number = Number(1);
 
-    fn growth() -> Growth {
+    pub(in crate::lane) fn growth() -> Growth {
         Growth { generations: BTreeMap::from([(Generation(1), 1)]), ..Growth::default() }
     }
 
     /// A lane that serves one partition, with one record that is ready.
-    fn machine() -> Machine {
+    pub(in crate::lane) fn machine() -> Machine {
         let settings = Settings {
             batch_items_max: 8,
             retry: RetryPolicy::default(),

@@ -20,7 +20,7 @@ struct Actor {
     at: Duration,
     /// Messages in its durable mailbox.
     waiting: u64,
-    /// The number of growths that were known to be over when the store was asked for that.
+    /// [`Growth::ended_steps`](holdfast_core::growth::Growth::ended_steps) when the store was asked for that.
     as_of: usize,
 }
 
@@ -48,8 +48,8 @@ impl Live {
         self.get(slot).is_some()
     }
 
-    /// Notes a use; a new one comes with its number of waiting messages, and the number of growths that were
-    /// known to be over when the store was asked.
+    /// Notes a use. A new actor comes with its number of waiting messages, and the number of steps of growth
+    /// that had ended when the store was asked for it.
     pub fn touch(&mut self, slot: Slot, at: Duration, as_of: usize, waiting: impl FnOnce() -> u64) {
         self.clock += 1;
         let (used, use_number) = (self.clock, slot.use_number);
@@ -86,14 +86,14 @@ impl Live {
         }
     }
 
-    /// Whether the actor is in memory, and the store was asked for its mail since that number of growths were
-    /// over.
-    pub fn is_known(&self, slot: Slot, as_of: usize) -> bool {
+    /// Whether the actor is in memory, and the store was asked for its mail when that number of steps of
+    /// growth had ended.
+    pub fn knows_mail(&self, slot: Slot, as_of: usize) -> bool {
         self.get(slot).is_some_and(|actor| actor.as_of >= as_of)
     }
 
-    /// The store has no mail that this node does not know of.
-    pub fn know(&mut self, slot: Slot, as_of: usize) {
+    /// The store had no mail of the actor when that number of steps of growth had ended.
+    pub fn note_no_mail(&mut self, slot: Slot, as_of: usize) {
         if let Some(Some(actor)) = self.actors.get_mut(slot.at)
             && actor.use_number == slot.use_number
         {

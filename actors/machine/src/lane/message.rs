@@ -212,7 +212,10 @@ impl State {
 
     /// Whether what is behind it in its queue may go on.
     pub const fn is_taken(self) -> bool {
-        matches!(self, Self::LookingUp | Self::Deciding | Self::Committing | Self::Late { keeps_back: false })
+        match self {
+            Self::LookingUp | Self::Deciding | Self::Committing | Self::Late { keeps_back: false } => true,
+            Self::Ready | Self::Asking(_) | Self::Held | Self::Late { keeps_back: true } => false,
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use holdfast_core::{
 use self::growth::Noticed;
 pub(super) use self::owners::draw;
 use super::{
-    Letter,
+    EVENT, Letter,
     log::{COMMANDS, Events, Input, Log, SALES},
 };
 
@@ -401,7 +401,9 @@ impl Store {
                 times
             });
             for (key, applied) in &self.aggregates {
-                let is_twice = |id: &&u64| times.get(*id) == Some(&1) && self.dead.contains(*id);
+                // That an event was applied shows in the state alone, which can't be read if it is a dead
+                // letter.
+                let is_twice = |id: &&u64| **id < EVENT && times.get(*id) == Some(&1) && self.dead.contains(*id);
                 if let Some(id) = applied.iter().find(is_twice) {
                     return Some(("I2", format!("{id} is applied to {key}, and a dead letter")));
                 }

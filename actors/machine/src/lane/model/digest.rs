@@ -111,17 +111,19 @@ impl Machine {
         let aggregates: BTreeMap<_, _> = slots.map(|slot| (key(slot), slot)).collect();
         for (key, slot) in aggregates {
             let queue: Vec<Number> = self.backlog.queue(slot).map(|(number, _)| number).collect();
-            let _ = write!(to, "\n{key:?} {:?} {queue:?}", self.backlog.live.waiting(slot));
+            let knows_mail = self.backlog.live.knows_mail(slot, self.growth.ended_steps());
+            let _ = write!(to, "\n{key:?} {:?} {knows_mail} {queue:?}", self.backlog.live.waiting(slot));
         }
         if let Some(batch) = &self.batch {
-            let Batch { messages, phase, step, open, plain, .. } = batch;
+            let Batch { messages, phase, step, as_of, open, plain, .. } = batch;
             let cold: BTreeMap<_, _> = batch.cold.iter().map(|(slot, cold)| (key(*slot), cold)).collect();
             let waits: BTreeMap<_, _> = batch.waits.iter().map(|(slot, wait)| (key(*slot), wait)).collect();
             let stale: BTreeSet<_> = batch.stale.iter().map(|slot| key(*slot)).collect();
             let open: Vec<_> = open.values().map(|open| &open.messages).collect();
             let step = (step.ask.is_some(), in_time(step.due));
             let plain = (&plain.parts, &plain.messages, &plain.waiting, &plain.deferred);
-            let _ = write!(to, "\n{messages:?} {phase:?} {step:?} {cold:?} {stale:?} {open:?} {plain:?} {waits:?}");
+            let _ =
+                write!(to, "\n{messages:?} {phase:?} {step:?} {as_of} {cold:?} {stale:?} {open:?} {plain:?} {waits:?}");
         }
         for plan in &self.plans {
             let _ = write!(to, "\n{:?} {:?} {:?} {:?}", plan.messages, plan.waiting, plan.deferred, plan.parts);
