@@ -43,7 +43,8 @@ fn progress(context: &str, evidence: &ContextEvidence, report: &mut Report) {
     }
 }
 
-/// What was committed was published, and nothing else but what others sent to its commands.
+/// Each outbox row has its event, dead letter, mark or command in a topic, and each event, dead letter and
+/// mark has its outbox row.
 fn outbox(context: &str, evidence: &ContextEvidence, report: &mut Report) {
     let letters = evidence.dead.iter().filter_map(|letter| Uuid::try_parse(&letter.letter).ok());
     let marks = evidence.marks.iter().copied();

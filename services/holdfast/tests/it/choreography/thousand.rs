@@ -224,7 +224,8 @@ fn compare(world: &World, ids: &[String]) -> Outcomes {
     outcomes
 }
 
-/// Orders that were cancelled without ever having learned that inventory had reserved for them.
+/// The number of orders that inventory reserved for and that never became reserved: the cancellation of each
+/// crossed its reservation.
 fn crossed(world: &World) -> usize {
     let order_reserved: Vec<String> =
         world.events::<orders::OrderReserved>("orders.events").into_iter().map(|(id, _)| id).collect();
