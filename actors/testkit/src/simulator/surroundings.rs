@@ -19,7 +19,7 @@ use super::{
     faults::Faults,
     group::Group,
     journal::Journal,
-    log::Log,
+    log::{Input, Log},
     question::{Asked, Question},
     store::Store,
 };
@@ -81,6 +81,11 @@ impl Surroundings {
     /// Whether the store is away.
     pub fn is_away(&self) -> bool {
         self.faults.are_on && self.now < self.store.away_until
+    }
+
+    /// Whether a partition can't be read for now.
+    pub fn is_unread(&self, input: Input) -> bool {
+        self.faults.are_on && self.log.unread_until.get(&input).is_some_and(|until| self.now < *until)
     }
 
     /// Whether a question fails, for this reason or because the store is away.

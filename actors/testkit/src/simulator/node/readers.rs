@@ -31,12 +31,8 @@ impl Node {
 
     /// What can be read on: there is a record, and room for it.
     pub fn readable(&self, around: &Surroundings) -> Vec<Input> {
-        let log = &around.log;
-        let is_unread = |input: Input| {
-            around.faults.are_on && log.unread_until.get(&input).is_some_and(|until| *until > around.now)
-        };
         let is_readable = |(input, reader): &(&Input, &Reader)| {
-            !reader.waits && reader.next < log.end(**input) && !is_unread(**input)
+            !reader.waits && reader.next < around.log.end(**input) && !around.is_unread(**input)
         };
         let readable = self.readers.iter().filter(|_| self.lane.takes_more()).filter(is_readable);
         readable.map(|(input, _)| *input).collect()
