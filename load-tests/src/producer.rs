@@ -55,7 +55,9 @@ pub struct Options {
     /// How long it goes by what it knows of the topic.
     pub metadata_max_age: Duration,
     /// Whether a record waits until the one before it of the same key is acknowledged, as those must who want
-    /// order while partitions grow.
+    /// order while partitions grow; and until the request before its own is answered, as those must who use
+    /// librdkafka and want to lose nothing meanwhile: what a partition's first leader refuses it takes for
+    /// delivered, if the next leader takes what was in flight behind it (confluent-kafka-go#921).
     pub awaits: bool,
 }
 
@@ -277,7 +279,8 @@ fn producer(brokers: &str, options: &Options, deliveries: Arc<Deliveries>) -> Re
         .set("batch.size", "1000000")
         .set("message.timeout.ms", "120000")
         .set("statistics.interval.ms", "50")
-        .set("queue.buffering.max.messages", "200000");
+        .set("queue.buffering.max.messages", "200000")
+        .set("max.in.flight.requests.per.connection", if options.awaits { "1" } else { "5" });
     Ok(config.create_with_context(Context(deliveries))?)
 }
 

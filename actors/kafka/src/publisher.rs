@@ -16,11 +16,17 @@
 //! takes, uncompressed, or if a batch with it was refused before (its topic's limit was lowered, or another
 //! row of its batch is at fault). Refused alone, it is at fault itself ([`PublishError::Refused`]).
 //!
+//! *First rows.* For the same reason the first row that a producer sends to a partition is acknowledged
+//! before the next goes there: if the leader of the moment refused it, and the next one took what came behind
+//! it, librdkafka would take the first for delivered (confluent-kafka-go#921). It has no offset for such a
+//! row, and neither has it for any other that it only concludes to be there; none of these counts as
+//! acknowledged.
+//!
 //! Deliberately absent: choosing partitions; Kafka transactions; a timeout for rows (a broker that is away is
 //! waited for).
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -95,7 +101,11 @@ impl ProducerContext<NoCustomPartitioner> for Context {
         let place = (sent.partition, sent.sequence);
         match result {
             Ok(message) => {
-                sent.call.landed(message.topic(), message.partition(), message.offset());
+                let Ok(offset) = u64::try_from(message.offset()) else {
+                    let target = format!("{}-{}", message.topic(), message.partition());
+                    return self.window.fail(format!("{target}: acknowledged without an offset"));
+                };
+                sent.call.landed(message.topic(), message.partition(), offset);
                 if sent.is_alone {
                     suspects(&self.suspects).remove(&place);
                 }
@@ -160,6 +170,8 @@ struct Session {
     limits: Arc<TopicLimits>,
     /// Bytes sent to topics that take less than a batch may hold, since nothing was in flight.
     grouped: Mutex<HashMap<Arc<str>, usize>>,
+    /// The partitions that something was sent to, and whether anything is acknowledged there.
+    begun: Mutex<HashMap<(Arc<str>, PartitionId), bool>>,
 }
 
 impl Session {
@@ -167,7 +179,7 @@ impl Session {
         let window = Arc::<Window>::default();
         let context = Context { window: Arc::clone(&window), suspects: Arc::clone(&suspects) };
         let client = Client::from_config_and_context(config, context)?;
-        Ok(Arc::new(Self { client, window, suspects, limits, grouped: Mutex::default() }))
+        Ok(Arc::new(Self { client, window, suspects, limits, grouped: Mutex::default(), begun: Mutex::default() }))
     }
 
     /// Hands the row to librdkafka; `false` if its queue is full.
@@ -232,6 +244,7 @@ impl Session {
                     if max < BATCH_BYTES {
                         self.make_room(topic, bytes, max).await?;
                     }
+                    self.follow_first(row).await?;
                     self.send_patiently(row, call, false).await?;
                 }
             }
@@ -260,7 +273,22 @@ impl Session {
     async fn settle(&self) -> Result<(), PublishError> {
         self.window.settled().await?;
         self.grouped.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).values_mut().for_each(|is_there| *is_there = true);
         Ok(())
+    }
+
+    /// Waits for the first row that was sent to where `row` goes, if it is not acknowledged.
+    async fn follow_first(&self, row: &OutboxRow) -> Result<(), PublishError> {
+        let target = (Arc::clone(&row.draft.topic), row.draft.target);
+        match self.begun.lock().unwrap_or_else(PoisonError::into_inner).entry(target) {
+            Entry::Vacant(new) => {
+                new.insert(false);
+                return Ok(());
+            }
+            Entry::Occupied(is_there) if *is_there.get() => return Ok(()),
+            Entry::Occupied(_) => {}
+        }
+        self.settle().await
     }
 
     /// No more is in flight than `topic` takes in one batch.

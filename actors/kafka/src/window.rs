@@ -28,8 +28,7 @@ pub(crate) type Answer = Result<Landed, PublishError>;
 pub(crate) struct Call {
     /// Rows not acknowledged yet, and one for the enqueuing itself.
     remaining: AtomicUsize,
-    /// The call's targets, and the offset after the highest acknowledged one in each; 0 if librdkafka
-    /// reported none.
+    /// The call's targets, and the offset after the highest acknowledged one in each.
     targets: Vec<Target>,
 }
 
@@ -54,10 +53,9 @@ impl Call {
         Self { remaining: AtomicUsize::new(rows.len() + 1), targets }
     }
 
-    /// A row lies at `offset`; librdkafka says a negative one where it does not know.
-    pub(crate) fn landed(&self, topic: &str, partition: i32, offset: i64) {
-        let (Ok(partition), Ok(offset)) = (u32::try_from(partition), u64::try_from(offset)) else { return };
-        let is_it = |target: &&Target| target.partition == partition && *target.topic == *topic;
+    /// A row lies at `offset`.
+    pub(crate) fn landed(&self, topic: &str, partition: i32, offset: u64) {
+        let is_it = |target: &&Target| u32::try_from(partition) == Ok(target.partition) && *target.topic == *topic;
         if let Some(target) = self.targets.iter().find(is_it) {
             target.end.fetch_max(offset + 1, Ordering::AcqRel);
         }
@@ -218,18 +216,18 @@ mod tests {
         (1..=count).map(row).collect()
     }
 
-    /// As librdkafka reports: in any order, and without an offset where it does not know it.
+    /// As librdkafka reports: in any order.
     #[test]
     fn call_returns_the_highest_offset_of_each_target() {
         let window = Window::default();
         let (call, mut answer) = window.open(&rows(3)).expect("open");
-        for (partition, offset) in [(1, 9), (1, 8), (0, -1001), (7, 5)] {
+        for (partition, offset) in [(1, 9), (1, 8), (0, 2), (7, 5)] {
             call.landed("t", partition, offset);
         }
         call.landed("other", 0, 3);
         (0..4).for_each(|_| window.count_down(&call));
-        let landed = Landed(vec![Landing { topic: "t".into(), partition: PartitionId(1), offset: 9 }]);
-        assert_eq!(answer.try_recv(), Ok(Ok(landed)));
+        let landing = |(partition, offset)| Landing { topic: "t".into(), partition: PartitionId(partition), offset };
+        assert_eq!(answer.try_recv(), Ok(Ok(Landed([(0, 2), (1, 9)].map(landing).into()))));
     }
 
     #[test]

@@ -8,3 +8,4 @@ mod membership;
 mod publisher;
 mod rig;
 mod topics;
+mod unsteady;

@@ -11,7 +11,10 @@ use holdfast_core::{
 };
 use holdfast_kafka::{KafkaLog, KafkaPublisher, KafkaPublishers};
 
-use crate::rig::{broker, context, number, open, patiently, row, rows, take};
+use crate::{
+    rig::{broker, broker_behind, context, number, open, patiently, row, rows, take},
+    unsteady::Unsteady,
+};
 
 #[tokio::test]
 async fn overlapping_calls_go_out_in_call_order() {
@@ -151,4 +154,30 @@ async fn a_full_window_is_waited_for() {
     let mut stream = open(&log, &topic, 0, Some(0)).await;
     let seen = take(&mut stream, 5_000).await.iter().map(number).collect::<Vec<_>>();
     assert!(seen.iter().copied().eq(0..5_000));
+}
+
+/// A broker that knows nothing of a producer takes any record as its first, and librdkafka then takes the one
+/// before it for delivered, though the broker has refused it (confluent-kafka-go#921).
+#[tokio::test]
+async fn first_record_refused_is_not_lost_behind_the_next() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("its port").port();
+    let (stack, broker) = broker_behind(port).await;
+    let mut config = context(stack.brokers(), 2).await;
+    let topic = config.commands_topic();
+    let unsteady = Unsteady::serve(listener, broker, &topic, 1);
+    let log = KafkaLog::new(&config).expect("log");
+    config.brokers = format!("127.0.0.1:{port}");
+    let publisher = KafkaPublisher::new(&config).expect("publisher");
+    let first = publisher.publish(rows(&topic, 1, 0..1));
+    let next = async {
+        unsteady.held.notified().await;
+        publisher.publish(rows(&topic, 1, 1..2)).await
+    };
+    let (first, next) = patiently(async { tokio::join!(first, next) }).await;
+    first.expect("published");
+    next.expect("published");
+    let mut stream = open(&log, &topic, 1, Some(0)).await;
+    assert!(take(&mut stream, 2).await.iter().map(number).eq(0..2));
+    stack.stop().await.expect("stopped");
 }

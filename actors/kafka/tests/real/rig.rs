@@ -1,6 +1,7 @@
 //! A broker, topics of one's own, rows to publish and streams to read.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -16,7 +17,7 @@ use holdfast_kafka::{
     KafkaConfig, KafkaLog, KafkaPublisher,
     admin::{KafkaAdmin, TopicSpec, plan},
 };
-use holdfast_stack::{Stack, StackOptions};
+use holdfast_stack::{KafkaListener, Stack, StackOptions};
 use rdkafka::{
     admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier},
     client::DefaultClientContext,
@@ -44,6 +45,15 @@ pub async fn broker() -> &'static Stack {
 pub async fn own_broker() -> Stack {
     let options = StackOptions { postgres: false, ..StackOptions::default() };
     Stack::start(options).await.expect("the broker starts")
+}
+
+/// A broker of one's own, and a further way to it that tells its clients to come back through `port`.
+pub async fn broker_behind(port: u16) -> (Stack, SocketAddr) {
+    let listener = KafkaListener { name: "PROXY".to_owned(), advertised_port: port };
+    let options = StackOptions { postgres: false, kafka_listeners: vec![listener], ..StackOptions::default() };
+    let stack = Stack::start(options).await.expect("the broker starts");
+    let broker = stack.kafka_listener("PROXY").expect("the listener");
+    (stack, broker)
 }
 
 /// A context with topics of `partitions` partitions that no other test uses.

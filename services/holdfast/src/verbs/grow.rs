@@ -117,7 +117,8 @@ impl Growing {
             grow,
             &format!(
                 "{context}: {in_force} -> {to} partitions; {moving} of {keys} keys move. Order holds for producers with acks=all that await a \
-                 record's acknowledgement before the next of its key, and whose metadata does not go back; and for all that send ce_sequence."
+                 record's acknowledgement before the next of its key, and whose metadata does not go back; and for all that send ce_sequence. \
+                 A producer made of librdkafka also needs max.in.flight=1, or it may lose a new partition's first records unnoticed."
             ),
             || json!({ "step": "plan", "context": context.as_str(), "from": in_force, "to": to, "keys": keys, "keys_moving": moving }),
         );

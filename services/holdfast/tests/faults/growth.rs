@@ -12,7 +12,7 @@ use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
     process::Stdio,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -119,17 +119,43 @@ pub async fn keeps_order(growth: Growth) -> Result<(), Failed> {
     if report.is_clean() {
         return Ok(());
     }
-    let others = checkers::events(world.stack.brokers(), "inventory.events", world.target.patience).await?;
     for sample in report.violations().flat_map(|(_, found)| &found.samples) {
-        for (topic, event) in
-            events.iter().map(|event| ("orders", event)).chain(others.iter().map(|e| ("inventory", e)))
-        {
-            if event.key == sample.id {
-                eprintln!("{}: {topic}.events {event:?}", sample.id);
-            }
-        }
+        trace(&world, &together(&ledgers), &events, &sample.id).await?;
     }
     Err(report.to_string().into())
+}
+
+/// Prints what there is of a command, or of an order: where its records lie, and what became of them.
+async fn trace(world: &World, ledger: &Ledger, events: &[EventRecord], id: &str) -> Result<(), Failed> {
+    let (brokers, patience) = (world.stack.brokers(), world.target.patience);
+    let sent = id.parse().ok().and_then(|id: Uuid| ledger.commands.get(&id));
+    let order = sent.map_or_else(|| id.to_owned(), |sent| sent.order.to_string());
+    eprintln!("{id}: of order {order}, {sent:?}");
+    let commands = Arc::new(Mutex::new(Vec::new()));
+    let (into, key) = (Arc::clone(&commands), order.clone());
+    let take = move |seen: kafka::Seen| {
+        if seen.key == key {
+            let (r#type, id) = (seen.header("ce_type"), seen.header("ce_id"));
+            let line = format!("orders.commands-{}@{} {type} {id}", seen.partition, seen.offset);
+            into.lock().unwrap_or_else(PoisonError::into_inner).push((seen.time_ms, line));
+        }
+    };
+    kafka::read_all(brokers, "orders.commands", patience, take).await?;
+    let mut lines = std::mem::take(&mut *commands.lock().unwrap_or_else(PoisonError::into_inner));
+    let others = checkers::events(brokers, "inventory.events", patience).await?;
+    for (topic, event) in
+        events.iter().map(|event| ("orders", event)).chain(others.iter().map(|event| ("inventory", event)))
+    {
+        if event.key == order {
+            let EventRecord { partition, offset, time_ms, sequence, causation, .. } = event;
+            lines.push((*time_ms, format!("{topic}.events-{partition}@{offset} {sequence} by {causation:?}")));
+        }
+    }
+    lines.sort_unstable();
+    for (time_ms, line) in lines {
+        eprintln!("    {time_ms} ms: {line}");
+    }
+    Ok(())
 }
 
 /// A build in which records of new partitions wait for nothing.
