@@ -168,14 +168,8 @@ impl Machine {
             }
             return true;
         }
-        let is_ignored = !self.settings.rules.applies_mail_before_records && entry.place.is_some();
-        if entry.queues_behind_mail() && !is_ignored && self.waiting(entry, slot, batch) > 0 {
-            batch.waits.entry(slot).or_insert(Wait { reason: WaitReason::Retrying, is_mail: false });
-        }
-        if !is_ignored && self.queues_behind(number, slot, batch, actions) {
-            return true;
-        }
-        let Some(entry) = self.backlog.get(number) else { return true };
+        // Claims first: what is done is a repeat, though mail waits or its aggregate can't be read by now. An
+        // event's repeat shows in the state alone.
         let claim = entry.message.as_ref().and_then(|message| message.claim);
         let claim = claim.filter(|_| self.settings.rules.claims_count_within_batch);
         if claim.is_some_and(|claim| self.recent.contains(&claim)) {
@@ -197,8 +191,14 @@ impl Machine {
                 return true;
             }
         }
-        // After the claims: a command that was applied before its aggregate became unreadable is a repeat. An
-        // event's repeat shows in the state alone.
+        let is_ignored = !self.settings.rules.applies_mail_before_records && entry.place.is_some();
+        if entry.queues_behind_mail() && !is_ignored && self.waiting(entry, slot, batch) > 0 {
+            batch.waits.entry(slot).or_insert(Wait { reason: WaitReason::Retrying, is_mail: false });
+        }
+        if !is_ignored && self.queues_behind(number, slot, batch, actions) {
+            return true;
+        }
+        let Some(entry) = self.backlog.get(number) else { return true };
         if let Some(failure) = unusable {
             self.fail(number, failure, batch, actions);
             return true;

@@ -193,6 +193,23 @@ async fn failed_look_up_defers_its_aggregate_alone_from_that_message() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_repeat_gets_its_first_answer_though_mail_waits() {
+    let cluster = Cluster::new();
+    let member = cluster.start().await;
+    eventually("all partitions owned", || member.node.owned_partitions() == 4).await;
+    let first = call("a", "add", "9");
+    let answer = member.node.command(first.clone()).await.expect("applied");
+    cluster.oracle.is_away.store(true, Ordering::SeqCst);
+    cluster.send("a", "ask", "");
+    eventually("it waits", || cluster.store.contents().mailbox.len() == 1).await;
+    assert!(matches!(member.node.command(call("a", "add", "1")).await, Err(RouteError::Waiting(_))));
+    assert_eq!(member.node.command(first).await, Ok(answer));
+    cluster.oracle.is_away.store(false, Ordering::SeqCst);
+    cluster.assert_converged().await;
+    assert_eq!(cluster.sum("a"), Some(51), "it had no second effect");
+}
+
+#[tokio::test(start_paused = true)]
 async fn look_ups_are_made_once_for_a_batch() {
     let cluster = Cluster::new();
     for n in 0..100 {

@@ -18,7 +18,7 @@ use super::{
 /// Seeds in a test run.
 const SEEDS: u64 = 10_000;
 /// A rule left out, or a step of the shell done wrong, has to show within this many.
-const SEEDS_OF_A_MUTANT: u64 = 5_000;
+const SEEDS_OF_A_MUTANT: u64 = 20_000;
 const SEED: &str = "HOLDFAST_DIGEST_SEEDS";
 
 /// For each kind of input the states in which a message is to meet it. No commit is in flight while actors
