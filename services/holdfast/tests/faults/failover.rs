@@ -8,7 +8,10 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -16,11 +19,16 @@ use holdfast_load_tests::{
     checkers,
     faults::load::Crowd,
     producer::{self, Ledger},
+    work::Planned,
 };
 use holdfast_proto::orders::v1::{GetOrderRequest, order_service_client::OrderServiceClient};
 use libtest_mimic::Failed;
 use serde_json::json;
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::sleep,
+};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
@@ -49,7 +57,8 @@ pub async fn measure(rounds: u32, session: Duration, lease: Duration, dir: PathB
     })
     .await?;
     let probes = probes(&world).await?;
-    let sending = keep_sending(&world, rounds);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let sending = keep_sending(&world, rounds, is_over.clone());
     let mut pauses: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
     let mut exits = Vec::new();
     for round in 0..rounds {
@@ -76,7 +85,8 @@ pub async fn measure(rounds: u32, session: Duration, lease: Duration, dir: PathB
             world.launch(which).await?;
         }
     }
-    sending.abort();
+    is_over.store(true, Ordering::Release);
+    sending.await??;
     println!("session timeout {:.1} s, lease {:.1} s, {rounds} rounds", session.as_secs_f64(), lease.as_secs_f64());
     println!(
         "killed owner, orders unanswered: {}; aim {:.1} s",
@@ -116,13 +126,16 @@ async fn probes(world: &World) -> Result<BTreeMap<i32, String>, Failed> {
     }
 }
 
-/// Load for as long as it is measured.
-fn keep_sending(world: &World, rounds: u32) -> tokio::task::JoinHandle<Result<Ledger, producer::Error>> {
+/// Load until `is_over`.
+fn keep_sending(world: &World, rounds: u32, is_over: Arc<AtomicBool>) -> JoinHandle<Result<Ledger, producer::Error>> {
     let commands = RATE * 60 * rounds.max(1);
     let crowd = Crowd { commands, orders: 500, hot: 5, repeated: 100, seed: 2, time_ms: 2 };
     let options = producer::Options { rate: RATE, ..producer::Options::to("orders.commands") };
-    let (brokers, records) = (world.stack.brokers().to_owned(), crowd.records());
-    tokio::spawn(async move { producer::produce_at_pace(&brokers, records, options, |_| {}).await })
+    let brokers = world.stack.brokers().to_owned();
+    // A second's worth each.
+    let windows: Vec<Vec<Planned>> = crowd.records().chunks(RATE as usize).map(<[Planned]>::to_vec).collect();
+    let windows = windows.into_iter().take_while(move |_| !is_over.load(Ordering::Acquire));
+    tokio::spawn(async move { producer::produce_windows(&brokers, windows, options, |_| {}).await })
 }
 
 /// Reads that go on.
