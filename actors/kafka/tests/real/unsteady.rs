@@ -73,8 +73,8 @@ impl Unsteady {
             {
                 self.held.notify_one();
                 let mut behind = Vec::new();
-                while let Ok(next) = tokio::time::timeout(HELD, read(from)).await {
-                    let next = next?;
+                while tokio::time::timeout(HELD, from.peek(&mut [0])).await.is_ok() {
+                    let next = read(from).await?;
                     let is_it = self.partition_in(&next).is_some();
                     behind.push(next);
                     if is_it {
