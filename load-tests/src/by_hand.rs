@@ -132,12 +132,8 @@ impl Hand {
 
 /// Everything in `topic` as it is now.
 pub async fn read(brokers: &str, topic: &str) -> Result<Vec<(Place, Raw)>, Error> {
-    let (sender, found) = std::sync::mpsc::channel();
-    let take = move |message: &BorrowedMessage<'_>| {
-        let place = Place { partition: message.partition(), offset: message.offset() };
-        // The receiver is read once this has ended; if it is gone, no caller waits for the record.
-        let _ = sender.send((place, Raw::of(message)));
+    let read = |message: &BorrowedMessage<'_>| {
+        (Place { partition: message.partition(), offset: message.offset() }, Raw::of(message))
     };
-    kafka::read_each(brokers, topic, Duration::from_mins(1), take).await?;
-    Ok(found.into_iter().collect())
+    kafka::read_each(brokers, topic, Duration::from_mins(1), read).await
 }

@@ -256,34 +256,34 @@ impl Seen {
     }
 }
 
-/// Gives every record of `topic`, from its start to its end as of now, to `take`; partition by partition in
+/// Every record of `topic`, from its start to its end as of now, as `read` makes it: each partition's in
 /// offset order, partitions mixed. A topic that isn't there has no records.
-pub async fn read_all(
+pub async fn read_all<T: Send + 'static>(
     brokers: &str,
     topic: &str,
     patience: Duration,
-    mut take: impl FnMut(Seen) + Send + 'static,
-) -> Result<u64, Error> {
-    read_each(brokers, topic, patience, move |message| take(Seen::of(message))).await
+    read: impl Fn(&Seen) -> T + Send + 'static,
+) -> Result<Vec<T>, Error> {
+    read_each(brokers, topic, patience, move |message| read(&Seen::of(message))).await
 }
 
-/// As [`read_all`], with the client's own messages.
-pub(crate) async fn read_each(
+/// The same, of the client's own messages.
+pub(crate) async fn read_each<T: Send + 'static>(
     brokers: &str,
     topic: &str,
     patience: Duration,
-    take: impl FnMut(&BorrowedMessage<'_>) + Send + 'static,
-) -> Result<u64, Error> {
+    read: impl Fn(&BorrowedMessage<'_>) -> T + Send + 'static,
+) -> Result<Vec<T>, Error> {
     let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
-    tokio::task::spawn_blocking(move || read_blocking(&brokers, &topic, patience, take)).await?
+    tokio::task::spawn_blocking(move || read_blocking(&brokers, &topic, patience, read)).await?
 }
 
-fn read_blocking(
+fn read_blocking<T>(
     brokers: &str,
     topic: &str,
     patience: Duration,
-    mut take: impl FnMut(&BorrowedMessage<'_>),
-) -> Result<u64, Error> {
+    read: impl Fn(&BorrowedMessage<'_>) -> T,
+) -> Result<Vec<T>, Error> {
     let consumer = reader(brokers)?;
     let mut left: BTreeMap<i32, i64> = BTreeMap::new();
     let mut assignment = TopicPartitionList::new();
@@ -298,7 +298,7 @@ fn read_blocking(
     }
     consumer.assign(&assignment).map_err(failed("assignment"))?;
     let deadline = Instant::now() + patience;
-    let mut count = 0;
+    let mut all = Vec::new();
     while !left.is_empty() {
         if Instant::now() > deadline {
             return Err(Error::Timeout(patience, format!("reading {topic}, {} partitions left", left.len())));
@@ -309,8 +309,7 @@ fn read_blocking(
             Some(Ok(message)) => {
                 let (partition, next) = (message.partition(), message.offset() + 1);
                 if left.get(&partition).is_some_and(|end| message.offset() < *end) {
-                    count += 1;
-                    take(&message);
+                    all.push(read(&message));
                 }
                 if left.get(&partition).is_some_and(|end| next >= *end) {
                     left.remove(&partition);
@@ -318,5 +317,5 @@ fn read_blocking(
             }
         }
     }
-    Ok(count)
+    Ok(all)
 }

@@ -3,11 +3,7 @@
 //! Topics first, tables after: what is published while this reads may look unpublished, never uncommitted.
 //! Deliberately absent: judging.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use futures::TryStreamExt as _;
 use sqlx::{
@@ -83,10 +79,10 @@ async fn topics(target: &Target, context: &str, evidence: &mut ContextEvidence) 
     // A shipment tells its recipient, and the reverse.
     if target.fulfillment.as_ref().is_some_and(|schema| schema.name == context) {
         let id = |seen: &Seen| Uuid::try_parse(seen.header("ce_id")).ok();
-        let found = all(&target.brokers, &format!("{context}.commands"), target.patience, id).await?;
+        let found = read_all(&target.brokers, &format!("{context}.commands"), target.patience, id).await?;
         evidence.command_ids = found.into_iter().flatten().collect();
     }
-    evidence.dead = all(&target.brokers, &format!("{context}.dlq"), target.patience, DeadRecord::read).await?;
+    evidence.dead = read_all(&target.brokers, &format!("{context}.dlq"), target.patience, DeadRecord::read).await?;
     Ok(())
 }
 
@@ -117,21 +113,7 @@ async fn read_events(brokers: &str, topic: &str, patience: Duration) -> Result<V
         let place = || format!("partition {} offset {}", seen.partition, seen.offset);
         EventRecord::read(seen).map_or_else(|why| Read::Unreadable(place(), why), Read::Event)
     };
-    all(brokers, topic, patience, read).await
-}
-
-/// Everything in `topic`, as `read` makes it.
-async fn all<T: Send + 'static>(
-    brokers: &str,
-    topic: &str,
-    patience: Duration,
-    read: impl Fn(&Seen) -> T + Send + 'static,
-) -> Result<Vec<T>, Error> {
-    let all = Arc::new(Mutex::new(Vec::new()));
-    let into = Arc::clone(&all);
-    let take = move |seen: Seen| into.lock().unwrap_or_else(PoisonError::into_inner).push(read(&seen));
-    read_all(brokers, topic, patience, take).await?;
-    Ok(std::mem::take(&mut *all.lock().unwrap_or_else(PoisonError::into_inner)))
+    Ok(read_all(brokers, topic, patience, read).await?)
 }
 
 /// Connects to a schema, to read.

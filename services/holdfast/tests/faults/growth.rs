@@ -12,7 +12,7 @@ use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
     process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -112,50 +112,44 @@ pub async fn keeps_order(growth: Growth) -> Result<(), Failed> {
     checkers::settled(&world.target, Duration::from_mins(3), |_| {}).await?;
     // All has grown already: this only waits until it is over.
     partitions_grow(&world, 48, &["--wait"]).await?;
-    let report = checkers::account(&world.target, &together(&ledgers)).await?;
-    let events = checkers::events(world.stack.brokers(), "orders.events", world.target.patience).await?;
+    let ledger = together(&ledgers);
+    let report = checkers::account(&world.target, &ledger).await?;
+    let (brokers, patience) = (world.stack.brokers(), world.target.patience);
+    let events = checkers::events(brokers, "orders.events", patience).await?;
     tell(&ledgers, &events, &marks);
     eprintln!("{report}");
     if report.is_clean() {
         return Ok(());
     }
+    let mut lines = kafka::read_all(brokers, "orders.commands", patience, |seen| {
+        let (r#type, id) = (seen.header("ce_type"), seen.header("ce_id"));
+        let line = format!("orders.commands-{}@{} {type} {id}", seen.partition, seen.offset);
+        (seen.key.clone(), seen.time_ms, line)
+    })
+    .await?;
+    let others = checkers::events(brokers, "inventory.events", patience).await?;
+    let of = |topic| move |event| (topic, event);
+    for (topic, event) in events.iter().map(of("orders")).chain(others.iter().map(of("inventory"))) {
+        let EventRecord { partition, offset, time_ms, key, sequence, causation, .. } = event;
+        let line = format!("{topic}.events-{partition}@{offset} {sequence} by {causation:?}");
+        lines.push((key.clone(), *time_ms, line));
+    }
+    lines.sort_unstable();
     for sample in report.violations().flat_map(|(_, found)| &found.samples) {
-        trace(&world, &together(&ledgers), &events, &sample.id).await?;
+        trace(&ledger, &lines, &sample.id);
     }
     Err(report.to_string().into())
 }
 
-/// Prints what there is of a command, or of an order: where its records lie, and what became of them.
-async fn trace(world: &World, ledger: &Ledger, events: &[EventRecord], id: &str) -> Result<(), Failed> {
-    let (brokers, patience) = (world.stack.brokers(), world.target.patience);
+/// Prints what there is of a command, or of an order: what was sent, and where the records of its order lie,
+/// by time. `lines` have the order's key, the time, ms since 1970, and the record.
+fn trace(ledger: &Ledger, lines: &[(String, i64, String)], id: &str) {
     let sent = id.parse().ok().and_then(|id: Uuid| ledger.commands.get(&id));
     let order = sent.map_or_else(|| id.to_owned(), |sent| sent.order.to_string());
     eprintln!("{id}: of order {order}, {sent:?}");
-    let commands = Arc::new(Mutex::new(Vec::new()));
-    let (into, key) = (Arc::clone(&commands), order.clone());
-    let take = move |seen: kafka::Seen| {
-        if seen.key == key {
-            let (r#type, id) = (seen.header("ce_type"), seen.header("ce_id"));
-            let line = format!("orders.commands-{}@{} {type} {id}", seen.partition, seen.offset);
-            into.lock().unwrap_or_else(PoisonError::into_inner).push((seen.time_ms, line));
-        }
-    };
-    kafka::read_all(brokers, "orders.commands", patience, take).await?;
-    let mut lines = std::mem::take(&mut *commands.lock().unwrap_or_else(PoisonError::into_inner));
-    let others = checkers::events(brokers, "inventory.events", patience).await?;
-    for (topic, event) in
-        events.iter().map(|event| ("orders", event)).chain(others.iter().map(|event| ("inventory", event)))
-    {
-        if event.key == order {
-            let EventRecord { partition, offset, time_ms, sequence, causation, .. } = event;
-            lines.push((*time_ms, format!("{topic}.events-{partition}@{offset} {sequence} by {causation:?}")));
-        }
-    }
-    lines.sort_unstable();
-    for (time_ms, line) in lines {
+    for (_, time_ms, line) in lines.iter().filter(|(key, ..)| *key == order) {
         eprintln!("    {time_ms} ms: {line}");
     }
-    Ok(())
 }
 
 /// A build in which records of new partitions wait for nothing.
