@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use holdfast_core::port::log::LogError;
 use rdkafka::config::RDKafkaLogLevel;
+use tokio::sync::oneshot;
 
 /// One of librdkafka's log lines.
 pub(crate) fn log_line(level: RDKafkaLogLevel, facility: &str, line: &str) {
@@ -17,16 +18,47 @@ pub(crate) fn log_line(level: RDKafkaLogLevel, facility: &str, line: &str) {
     }
 }
 
-/// Runs a call that blocks on the network where it may block. librdkafka has its own timeout; ours is the
-/// backstop for one that does not keep it.
+/// Runs a call that blocks on the network, on a thread of its own that is waited for until `deadline` and no
+/// longer. librdkafka has timeouts, but not for everything: a commit waits for the coordinator, and the last
+/// handle of a client, which the call may hold, for the client's end. (A tokio runtime that ends waits for
+/// each thread that it has lent to a call, so that one such call keeps it for ever.)
 pub(crate) async fn blocking<T: Send + 'static>(
     what: &'static str,
     deadline: Duration,
     call: impl FnOnce() -> Result<T, LogError> + Send + 'static,
 ) -> Result<T, LogError> {
-    match tokio::time::timeout(deadline, tokio::task::spawn_blocking(call)).await {
+    let (answer, answered) = oneshot::channel();
+    let run = move || _ = answer.send(call());
+    if let Err(error) = std::thread::Builder::new().name("kafka-call".to_owned()).spawn(run) {
+        return Err(LogError::Unavailable(format!("{what}: no thread: {error}")));
+    }
+    match tokio::time::timeout(deadline, answered).await {
         Ok(Ok(result)) => result,
-        Ok(Err(join)) => Err(LogError::Fatal(format!("{what}: {join}"))),
+        Ok(Err(_)) => Err(LogError::Fatal(format!("{what}: the call panicked"))),
         Err(_) => Err(LogError::Unavailable(format!("{what}: no answer within {deadline:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn call_that_hangs_holds_up_no_runtime() {
+        let (release, released) = mpsc::channel::<()>();
+        let (done, ended) = mpsc::channel();
+        let ending = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
+            let hang = move || Ok(released.recv().is_ok());
+            let answer = runtime.block_on(blocking("a test", Duration::from_millis(10), hang));
+            drop(runtime);
+            done.send(answer).expect("heard");
+        });
+        let answer = ended.recv_timeout(Duration::from_secs(20)).expect("the runtime ends though the call has not");
+        assert!(matches!(&answer, Err(LogError::Unavailable(text)) if text.contains("a test")), "{answer:?}");
+        drop(release);
+        ending.join().expect("no panic");
     }
 }

@@ -34,7 +34,10 @@ pub fn run() -> std::process::ExitCode {
             return ExitCode::from(1);
         }
     };
-    match runtime.block_on(verbs::run(arguments)) {
+    let ended = runtime.block_on(verbs::run(arguments));
+    // A client of Kafka may never come to its end while its broker is away: nobody waits for one.
+    runtime.shutdown_background();
+    match ended {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             eprintln!("error: {failure}");
