@@ -98,9 +98,18 @@ impl Headers {
     /// The form in which they are stored: count, then length-prefixed names and values (little endian `u32`;
     /// a null value has length `u32::MAX`).
     pub fn to_bytes(&self) -> Vec<u8> {
-        let size =
-            self.0.iter().map(|(name, value)| 8 + name.len() + value.as_ref().map_or(0, Bytes::len)).sum::<usize>();
-        let mut out = Vec::with_capacity(4 + size);
+        let mut out = Vec::with_capacity(self.stored_bytes());
+        self.write_to(&mut out);
+        out
+    }
+
+    /// The length of [`Self::to_bytes`].
+    pub fn stored_bytes(&self) -> usize {
+        4 + self.0.iter().map(|(name, value)| 8 + name.len() + value.as_ref().map_or(0, Bytes::len)).sum::<usize>()
+    }
+
+    /// Adds [`Self::to_bytes`] to `out`.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
         let length = |n: usize| u32::try_from(n).expect("the broker's message limit is far below 4 GiB").to_le_bytes();
         out.extend_from_slice(&length(self.0.len()));
         for (name, value) in &self.0 {
@@ -114,7 +123,6 @@ impl Headers {
                 }
             }
         }
-        out
     }
 
     /// Reads [`Self::to_bytes`]; `None` if it is not that.

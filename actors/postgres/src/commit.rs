@@ -31,6 +31,7 @@ use tokio::time::timeout;
 use crate::{
     connections::{Checkout, Connections},
     error::{self, STALE},
+    format::Format,
     maintain, notice,
     rows::Rows,
     statement::{Statement, Statements},
@@ -63,6 +64,7 @@ const UNMAKE_POOLS: &str = "delete from pools where name = any($1)";
 pub(crate) struct Committer {
     pub(crate) connections: Arc<Connections>,
     pub(crate) statements: Arc<Statements>,
+    pub(crate) format: Arc<Format>,
     pub(crate) client_timeout: Duration,
 }
 
@@ -108,7 +110,7 @@ impl Committer {
     }
 
     fn statement(&self, batch: &Batch, settled: &Settled<'_>) -> Result<Statement, CommitError> {
-        let rows = Rows::of(batch, settled, self.statements.views())?;
+        let rows = Rows::of(batch, settled, self.statements.views(), self.format.has_segments())?;
         self.statements.make(&rows).map_err(|error| error::unencodable(&error))
     }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use holdfast_core::port::store::StoreError;
 use sqlx::postgres::PgConnectOptions;
 
+use crate::format;
+
 /// A read model that is written in the commit.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
@@ -95,6 +97,7 @@ impl Config {
             .statement_cache_capacity(256)
             .options([
                 ("search_path", name(&self.schema)?.to_owned()),
+                (format::SAYS.0, format::SAYS.1.to_string()),
                 ("lock_timeout", ms(self.lock_timeout)),
                 ("statement_timeout", ms(self.statement_timeout)),
                 ("idle_in_transaction_session_timeout", ms(self.idle_in_transaction_timeout)),

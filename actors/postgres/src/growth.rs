@@ -18,7 +18,7 @@ use holdfast_core::{
 };
 use sqlx::{PgConnection, Row as _};
 
-use crate::ownership;
+use crate::{format::Format, ownership};
 
 /// The lock under which transactions change counts or generations, one after the other.
 const ALONE: &str = "select pg_advisory_xact_lock(hashtextextended('holdfast growth ' || current_schema(), 0))";
@@ -182,13 +182,13 @@ pub(crate) async fn moving(connection: &mut PgConnection, from: u32, to: u32) ->
 }
 
 /// One snapshot of all of it.
-pub(crate) async fn all(connection: &mut PgConnection) -> Result<Growth, sqlx::Error> {
+pub(crate) async fn all(connection: &mut PgConnection, format: &Format) -> Result<Growth, sqlx::Error> {
     sqlx::query("begin isolation level repeatable read read only").execute(&mut *connection).await?;
-    let work = read(connection).await;
+    let work = read(connection, format).await;
     end(connection, work).await
 }
 
-async fn read(connection: &mut PgConnection) -> Result<Growth, sqlx::Error> {
+async fn read(connection: &mut PgConnection, format: &Format) -> Result<Growth, sqlx::Error> {
     let mut topics: BTreeMap<String, Counts> = BTreeMap::new();
     for row in sqlx::query(COUNTS).fetch_all(&mut *connection).await? {
         let counts = topics.entry(row.try_get(0)?).or_default();
@@ -226,6 +226,6 @@ async fn read(connection: &mut PgConnection) -> Result<Growth, sqlx::Error> {
         let generation = Generation(row.try_get::<i32, _>(1)?.cast_unsigned());
         acknowledged.insert((partition, generation), ownership::unsigned(&row, 2)?);
     }
-    let rows = ownership::all(connection).await?;
+    let rows = ownership::all(connection, format).await?;
     Ok(Growth { topics, generations, acknowledged, rows })
 }

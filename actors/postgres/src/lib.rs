@@ -6,15 +6,16 @@
 //! read models.
 //!
 //! How it upholds the invariants, in one place each: fences and grants in `commit`, the text of a commit in
-//! `statement`, ownership in `ownership`, what the server's words mean in `error` and `notice`, connections
-//! in `connections`. Deliberately absent: sqlx's macros (no database at build time), its pool (see
-//! `connections`), retries, any domain.
+//! `statement`, records to publish in `segment`, ownership in `ownership`, what the server's words mean in
+//! `error` and `notice`, connections in `connections`. Deliberately absent: sqlx's macros (no database at
+//! build time), its pool (see `connections`), retries, any domain.
 
 mod commit;
 mod config;
 mod connections;
 mod days;
 mod error;
+mod format;
 mod growth;
 mod history;
 mod maintain;
@@ -26,13 +27,16 @@ pub mod query;
 mod questions;
 mod read;
 mod rows;
+pub mod segment;
 mod statement;
 mod store;
 mod stuck;
 pub mod survey;
+mod unpublished;
 
 pub use config::{Config, View};
+pub use format::FORMAT;
 pub use maintain::{Maintained, Postponed, Retention, STEP_TIMEOUT};
-pub use migrate::{MigrateError, Role, migrate};
+pub use migrate::{MigrateError, Role, finish, migrate};
 pub use query::Query;
 pub use store::PgStore;

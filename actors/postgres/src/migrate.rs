@@ -11,7 +11,10 @@ use sqlx::{
     migrate::{Migration, MigrationType, Migrator},
 };
 
-use crate::{config, error};
+use crate::{
+    config, error,
+    format::{self, FORMAT},
+};
 
 /// The runtime's own migrations, included by every context.
 const RUNTIME: &[(i64, &str, &str)] = &[
@@ -25,6 +28,7 @@ const RUNTIME: &[(i64, &str, &str)] = &[
     (8, "outbox_stuck", include_str!("../../../migrations/runtime/0008_outbox_stuck.sql")),
     (9, "seal", include_str!("../../../migrations/runtime/0009_seal.sql")),
     (10, "narrowing", include_str!("../../../migrations/runtime/0010_narrowing.sql")),
+    (11, "segments", include_str!("../../../migrations/runtime/0011_segments.sql")),
 ];
 
 /// Versions below are the runtime's; a context's version 1 is stored as 1001.
@@ -48,6 +52,9 @@ pub enum MigrateError {
     /// A statement failed, or an applied migration differs from the one of this build.
     #[error("migration failed")]
     Migration(#[from] sqlx::migrate::MigrateError),
+    /// Nodes of an earlier build are running.
+    #[error("nodes that can't write the new format are running: {}; update or stop them first", .0.join(", "))]
+    Nodes(Vec<String>),
     /// A role is wanted that the connecting user may not make or act as.
     #[error("cannot prepare role {role}: {reason}; let an administrator create it, or migrate without a role")]
     Role {
@@ -70,26 +77,79 @@ pub fn migrate<'a>(
     context: &'a [(i64, &'static str, &'static str)],
 ) -> BoxFuture<'a, Result<(), MigrateError>> {
     Box::pin(async move {
-        let schema = config::name(schema)?;
-        let mut connection = config::plain(url)?
-            .application_name("holdfast migrate")
-            // DDL must not queue for ever before everybody else's statements.
-            .options([("search_path", schema), ("lock_timeout", "60s"), ("client_min_messages", "warning")])
-            .connect()
-            .await
-            .map_err(|error| error::store(&error))?;
-        if let Some(role) = role {
-            let name = config::name(&role.name)?;
-            prepare(&mut connection, name, role.password.as_deref())
-                .await
-                .map_err(|error| MigrateError::Role { role: name.to_owned(), reason: error.to_string() })?;
-        }
-        let role = role.map(|role| role.name.as_str());
-        settle(&mut connection, schema, role).await.map_err(|error| error::store(&error))?;
+        let mut connection = connect(url, schema, role).await?;
         Migrator::with_migrations(migrations(context)).run_direct(None, &mut connection, false).await?;
         connection.close().await.map_err(|error| error::store(&error))?;
         Ok(())
     })
+}
+
+/// Raises the format of `schema` to [`FORMAT`], from which there is no way back to an earlier build; returns
+/// whether it was lower.
+///
+/// # Errors
+/// [`MigrateError::Nodes`] if nodes that can't write it were there within the last minute: nothing is
+/// changed.
+pub async fn finish(url: &str, schema: &str, role: Option<&Role>) -> Result<bool, MigrateError> {
+    let mut connection = connect(url, schema, role).await?;
+    let finished = raise(&mut connection).await;
+    connection.close().await.map_err(|error| error::store(&error))?;
+    match finished.map_err(|error| error::store(&error))? {
+        Ok(is_new) => Ok(is_new),
+        Err(nodes) => Err(MigrateError::Nodes(nodes)),
+    }
+}
+
+/// A node that has said so within this time may be running.
+const ALIVE: &str = "1 minute";
+
+/// By the format and the run that it was written under: an earlier build's beat leaves both as they are.
+const BEHIND: &str = "
+select address from nodes
+where at > now() - $1::interval and (format < $2 or format_run is distinct from run) order by address";
+
+/// Locked in partition order, as commits do; those in flight are waited for.
+const RAISE: &str = "
+with locked as materialized (select partition from partitions order by partition for update)
+update partitions p set format = $1 from locked l where p.partition = l.partition and p.format < $1";
+
+/// The addresses of nodes that stand in the way, or whether anything was raised.
+async fn raise(connection: &mut PgConnection) -> Result<Result<bool, Vec<String>>, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    let format = FORMAT.cast_signed();
+    if sqlx::query_scalar::<_, i32>(format::OF_SCHEMA).fetch_one(&mut *transaction).await? >= format {
+        return Ok(Ok(false));
+    }
+    let behind: Vec<String> = sqlx::query_scalar(BEHIND).bind(ALIVE).bind(format).fetch_all(&mut *transaction).await?;
+    if !behind.is_empty() {
+        return Ok(Err(behind));
+    }
+    sqlx::query(RAISE).bind(format).execute(&mut *transaction).await?;
+    let default = format!("alter table partitions alter column format set default {format}");
+    sqlx::raw_sql(AssertSqlSafe(default)).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(Ok(true))
+}
+
+/// A connection to `schema`, made if there is none, as the role that owns it.
+pub(crate) async fn connect(url: &str, schema: &str, role: Option<&Role>) -> Result<PgConnection, MigrateError> {
+    let schema = config::name(schema)?;
+    let mut connection = config::plain(url)?
+        .application_name("holdfast migrate")
+        // DDL must not queue for ever before everybody else's statements.
+        .options([("search_path", schema), ("lock_timeout", "60s"), ("client_min_messages", "warning")])
+        .connect()
+        .await
+        .map_err(|error| error::store(&error))?;
+    if let Some(role) = role {
+        let name = config::name(&role.name)?;
+        prepare(&mut connection, name, role.password.as_deref())
+            .await
+            .map_err(|error| MigrateError::Role { role: name.to_owned(), reason: error.to_string() })?;
+    }
+    let role = role.map(|role| role.name.as_str());
+    settle(&mut connection, schema, role).await.map_err(|error| error::store(&error))?;
+    Ok(connection)
 }
 
 fn migrations(context: &[(i64, &'static str, &'static str)]) -> Vec<Migration> {

@@ -83,9 +83,10 @@ const PENDING: Query = Query {
 select p.partition, p.outbox_head - p.outbox_cursor, coalesce(o.bytes, 0), o.since, coalesce(s.records, 0)
 from partitions p
 left join lateral (
-    select sum(octet_length(headers) + coalesce(octet_length(key), 0) + coalesce(octet_length(value), 0))::bigint as bytes,
+    select sum(coalesce(bytes, octet_length(headers) + coalesce(octet_length(key), 0)
+        + coalesce(octet_length(value), 0)))::bigint as bytes,
         (extract(epoch from min(uuid_extract_timestamp(id))) * 1000)::bigint as since
-    from (select id, headers, key, value from outbox
+    from (select id, headers, key, value, bytes from outbox
         where partition = p.partition and sequence > p.outbox_cursor order by sequence limit $2) first) o on true
 left join (select (hash % $1)::int as home, count(*) as records from outbox_stuck group by 1) s on s.home = p.partition
 order by p.partition",

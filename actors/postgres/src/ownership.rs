@@ -14,11 +14,14 @@ use holdfast_core::{
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use crate::error;
+use crate::{
+    error,
+    format::{FORMAT, Format},
+};
 
 const ALL: &str = "
 select partition, epoch, token, address, generation, released, batch, outbox_head, outbox_cursor, consumed::text,
-    published, halted, begun = epoch
+    published, halted, begun = epoch, format
 from partitions order by partition";
 
 /// `released` and whether the last taker had begun are answered as they were: they tell whether there is a
@@ -29,19 +32,20 @@ const TAKE: &str = "
 with taken as (
     update partitions set epoch = epoch + 1, token = $3, address = $4, released = false
     where partition = $1 and epoch = $2
-    returning partition, epoch, token, address, generation, old.released as was_released, batch, outbox_head, outbox_cursor,
+    returning partition, epoch, token, address, generation, format, old.released as was_released, batch, outbox_head, outbox_cursor,
         consumed::text as consumed, published, halted, old.begun = old.epoch as had_begun, old.address as last),
 said as materialized (
     select run, beat from nodes where address = (select last from taken where had_begun) for share)
 select partition, epoch, token, address, generation, was_released, batch, outbox_head, outbox_cursor, consumed,
-    published, halted, had_begun, (select run from said), (select beat from said)
+    published, halted, had_begun, (select run from said), (select beat from said), format
 from taken";
 
 /// A statement doesn't see what it writes itself: the answer has the one before.
 const BEAT: &str = "
 with said as (
-    insert into nodes (address, run, beat) values ($1, $2, $3)
-    on conflict (address) do update set run = excluded.run, beat = excluded.beat, at = now())
+    insert into nodes (address, run, beat, format, format_run) values ($1, $2, $3, $4, $2)
+    on conflict (address) do update set run = excluded.run, beat = excluded.beat, format = excluded.format,
+        format_run = excluded.format_run, at = now())
 select address, run, beat from nodes";
 
 const STALLED: &str = "update nodes set stalled = $2, stalled_at = now() where address = $1";
@@ -78,12 +82,19 @@ fn number(partition: PartitionId) -> i32 {
     partition.0.cast_signed()
 }
 
-pub(crate) async fn all(connection: &mut PgConnection) -> Result<Vec<PartitionRow>, sqlx::Error> {
-    sqlx::query(ALL).fetch_all(connection).await?.iter().map(row).collect()
+pub(crate) async fn all(connection: &mut PgConnection, format: &Format) -> Result<Vec<PartitionRow>, sqlx::Error> {
+    let rows = sqlx::query(ALL).fetch_all(connection).await?;
+    rows.iter()
+        .map(|found| {
+            format.note(found, 13)?;
+            row(found)
+        })
+        .collect()
 }
 
 pub(crate) async fn take(
     connection: &mut PgConnection,
+    format: &Format,
     partition: PartitionId,
     expected: Epoch,
     token: Token,
@@ -91,6 +102,7 @@ pub(crate) async fn take(
 ) -> Result<Option<Taken>, sqlx::Error> {
     let taking = sqlx::query(TAKE).bind(number(partition)).bind(expected.0.cast_signed()).bind(token.0).bind(address);
     let Some(found) = taking.fetch_optional(connection).await? else { return Ok(None) };
+    format.note(&found, 15)?;
     let beat = found
         .try_get::<Option<Uuid>, _>(13)?
         .map(|run| Ok::<_, sqlx::Error>(Beat { run, count: unsigned(&found, 14)? }));
@@ -102,7 +114,8 @@ pub(crate) async fn beat(
     address: &str,
     beat: Beat,
 ) -> Result<BTreeMap<String, Beat>, sqlx::Error> {
-    let asked = sqlx::query(BEAT).bind(address).bind(beat.run).bind(beat.count.cast_signed());
+    let asked =
+        sqlx::query(BEAT).bind(address).bind(beat.run).bind(beat.count.cast_signed()).bind(FORMAT.cast_signed());
     let said = |row: &PgRow| Ok((row.try_get(0)?, Beat { run: row.try_get(1)?, count: unsigned(row, 2)? }));
     asked.fetch_all(connection).await?.iter().map(said).collect()
 }

@@ -1,4 +1,4 @@
-//! What the loop reads: states, claims, waiting messages, timers, outbox rows, pools.
+//! What the loop reads: states, claims, waiting messages, timers, pools.
 //!
 //! Each is one statement and one round trip, driven by indexes (`= any($1)`), and waits for no lock. A read
 //! sees what was committed when it started; that nothing changes meanwhile is the owner's business.
@@ -6,14 +6,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, LazyLock},
+    sync::LazyLock,
     time::Duration,
 };
 
 use bytes::Bytes;
 use holdfast_core::{
     Headers, KeyHash, PartitionId, Record, Timestamp,
-    batch::{OutboxDraft, OutboxRow},
     dedup::{Answer, Claim, ClaimKey},
     disposition::WaitReason,
     pool::Pool,
@@ -167,51 +166,6 @@ fn state(row: &PgRow) -> Result<StateRow, sqlx::Error> {
         bytes: Bytes::copy_from_slice(row.try_get(5)?),
         sources,
     })
-}
-
-/// As many rows as fit in `$4` bytes, and one more. Lengths are read without the values.
-const OUTBOX: &str = "
-select sequence, id, topic, target, key, headers, value from (
-    select *, coalesce(sum(octet_length(headers) + coalesce(octet_length(key), 0) + coalesce(octet_length(value), 0))
-        over (order by sequence rows between unbounded preceding and 1 preceding), 0) as before
-    from (select * from outbox where partition = $1 and sequence > $2 order by sequence limit $3) as next) as measured
-where before < $4 order by sequence";
-
-pub(crate) async fn outbox(
-    connection: &mut PgConnection,
-    partition: PartitionId,
-    after: u64,
-    limit: u32,
-    bytes_max: usize,
-) -> Result<Vec<OutboxRow>, sqlx::Error> {
-    let after = i64::try_from(after).unwrap_or(i64::MAX);
-    let bytes_max = i64::try_from(bytes_max.max(1)).unwrap_or(i64::MAX);
-    let asked = sqlx::query(OUTBOX).bind(partition.0.cast_signed()).bind(after).bind(i64::from(limit)).bind(bytes_max);
-    let rows = asked.fetch_all(connection).await?;
-    // A backlog is mostly of one topic.
-    let mut topics: HashMap<String, Arc<str>> = HashMap::new();
-    rows.iter()
-        .map(|row| {
-            let draft = OutboxDraft {
-                id: row.try_get(1)?,
-                topic: shared(&mut topics, row.try_get(2)?),
-                target: PartitionId(row.try_get::<i32, _>(3)?.cast_unsigned()),
-                key: bytes(row, 4)?,
-                headers: headers(row, 5)?,
-                value: bytes(row, 6)?,
-            };
-            Ok(OutboxRow { partition, sequence: unsigned(row, 0)?, draft })
-        })
-        .collect()
-}
-
-fn shared(known: &mut HashMap<String, Arc<str>>, topic: &str) -> Arc<str> {
-    if let Some(known) = known.get(topic) {
-        return Arc::clone(known);
-    }
-    let new: Arc<str> = topic.into();
-    known.insert(topic.to_owned(), Arc::clone(&new));
-    new
 }
 
 pub(crate) fn bytes(row: &PgRow, column: usize) -> Result<Option<Bytes>, sqlx::Error> {

@@ -14,7 +14,11 @@ use holdfast_core::{
     port::store::CommitError,
 };
 
-use crate::{config::View, error};
+use crate::{
+    config::View,
+    error,
+    segment::{self, Segment},
+};
 
 /// All rows of one commit.
 #[derive(Default)]
@@ -22,7 +26,10 @@ pub(crate) struct Rows<'a> {
     pub(crate) fences: Vec<FenceRow<'a>>,
     pub(crate) updates: Vec<&'a StateWrite>,
     pub(crate) inserts: Vec<&'a StateWrite>,
+    /// Records that are rows of their own.
     pub(crate) outbox: &'a [OutboxRow],
+    /// The records instead, where the schema's format has segments.
+    pub(crate) segments: Vec<Segment>,
     pub(crate) claims: Vec<&'a Claim>,
     pub(crate) timers_set: Vec<(&'a TimerWrite, i64)>,
     pub(crate) timers_unset: Vec<&'a TimerWrite>,
@@ -46,9 +53,15 @@ pub(crate) struct FenceRow<'a> {
 
 impl<'a> Rows<'a> {
     /// Sorts what `settled` makes of `batch`.
-    pub(crate) fn of(batch: &'a Batch, settled: &'a Settled<'a>, views: &[View]) -> Result<Self, CommitError> {
+    pub(crate) fn of(
+        batch: &'a Batch,
+        settled: &'a Settled<'a>,
+        views: &[View],
+        has_segments: bool,
+    ) -> Result<Self, CommitError> {
         let mut rows = Self {
-            outbox: &settled.outbox,
+            outbox: if has_segments { &[] } else { &settled.outbox },
+            segments: if has_segments { segment::cut(&settled.outbox) } else { Vec::new() },
             views: vec![Vec::new(); views.len()],
             pools: settled.pools.iter().map(|(name, pool)| (name.as_str(), pool.total, pool.held)).collect(),
             ..Self::default()

@@ -26,11 +26,13 @@ use crate::{
     commit::Committer,
     config::Config,
     connections::{Checkout, Connections},
-    error, growth, history,
+    error,
+    format::Format,
+    growth, history,
     maintain::{self, Maintained, Retention},
     notice, ownership, query, read,
     statement::Statements,
-    stuck,
+    stuck, unpublished,
 };
 
 /// One context's store. Clones share connections.
@@ -68,6 +70,7 @@ impl PgStore {
                 committer: Committer {
                     connections: connections(config.committers),
                     statements: Arc::new(Statements::new(config.views)),
+                    format: Arc::new(Format::new()),
                     client_timeout,
                 },
             };
@@ -158,7 +161,8 @@ async fn fitness(connection: &mut PgConnection) -> Result<(i32, String, bool), s
     sqlx::query_as(
         "select current_setting('server_version_num')::int, current_setting('synchronous_commit'),
             to_regclass('unfiled') is not null and to_regclass('outbox_stuck') is not null and to_regprocedure('early(date)') is not null
-                and exists (select from pg_attribute where attrelid = to_regclass('timers') and attname = 'serial')",
+                and exists (select from pg_attribute where attrelid = to_regclass('timers') and attname = 'serial')
+                and to_regprocedure('refuse_format()') is not null",
     )
     .fetch_one(connection)
     .await
@@ -193,7 +197,7 @@ impl Store for PgStore {
 
     async fn growth(&self) -> Result<Growth, StoreError> {
         let mut checkout = self.leases.check_out().await?;
-        let answer = self.read(growth::all(checkout.connection())).await;
+        let answer = self.read(growth::all(checkout.connection(), &self.committer.format)).await;
         self.leave(checkout, answer)
     }
 
@@ -236,7 +240,7 @@ impl Store for PgStore {
 
     async fn partitions(&self) -> Result<Vec<PartitionRow>, StoreError> {
         let mut checkout = self.leases.check_out().await?;
-        let answer = self.read(ownership::all(checkout.connection())).await;
+        let answer = self.read(ownership::all(checkout.connection(), &self.committer.format)).await;
         self.leave(checkout, answer)
     }
 
@@ -248,7 +252,9 @@ impl Store for PgStore {
         address: &str,
     ) -> Result<Option<Taken>, StoreError> {
         let mut checkout = self.turns.check_out().await?;
-        let answer = self.write(ownership::take(checkout.connection(), partition, expected, token, address)).await;
+        let format = &self.committer.format;
+        let asked = ownership::take(checkout.connection(), format, partition, expected, token, address);
+        let answer = self.write(asked).await;
         self.leave(checkout, answer)
     }
 
@@ -294,7 +300,7 @@ impl Store for PgStore {
         bytes_max: usize,
     ) -> Result<Vec<OutboxRow>, StoreError> {
         let mut checkout = self.reads.check_out().await?;
-        let answer = self.read(read::outbox(checkout.connection(), partition, after, limit, bytes_max)).await;
+        let answer = self.read(unpublished::page(checkout.connection(), partition, after, limit, bytes_max)).await;
         self.leave(checkout, answer)
     }
 

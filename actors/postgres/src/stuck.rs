@@ -19,22 +19,24 @@ use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use crate::{
     ownership::unsigned,
     read::{bytes, headers, numbers},
+    unpublished,
 };
 
-/// `refuse_conflict()` undoes all of it if a row is not in the outbox (any more): a cursor must not pass what
-/// was not copied.
+/// `refuse_conflict()` undoes all of it if a record is not in the outbox (any more), so that its columns are
+/// null: a cursor must not pass what was not copied.
 const SET_ASIDE: &str = "
 with fence as materialized (
     select outbox_cursor from partitions where partition = $1 and token = $2 for update),
 aside as materialized (
-    select a.* from fence f, unnest($3::bigint[], $4::uuid[], $5::int[], $6::int[], $7::text[])
-        as a(sequence, queue, hash, attempts, error)
+    select a.* from fence f, unnest($3::bigint[], $4::uuid[], $5::int[], $6::int[], $7::text[],
+            $8::int[], $9::uuid[], $10::text[], $11::bytea[], $12::bytea[], $13::bytea[])
+        as a(sequence, queue, hash, attempts, error, target, id, topic, key, headers, value)
     where a.sequence > f.outbox_cursor),
 moved as (
     insert into outbox_stuck (queue, hash, partition, sequence, target, id, topic, key, headers, value, attempts, error)
-    select a.queue, a.hash, o.partition, o.sequence, o.target, o.id, o.topic, o.key, o.headers, o.value, a.attempts, a.error
-    from aside a join outbox o on o.partition = $1 and o.sequence = a.sequence
-    order by a.sequence
+    select queue, hash, $1, sequence, target, id, topic, key, headers, value, attempts, error
+    from aside where id is not null
+    order by sequence
     returning sequence),
 counted as materialized (
     select max(sequence) as last, count(*) as rows, (select count(*) from aside) as expected from moved),
@@ -79,6 +81,10 @@ pub(crate) async fn set_aside(
     token: Token,
     rows: &[SetAside],
 ) -> Result<bool, sqlx::Error> {
+    let sequence = |row: Option<&SetAside>| row.map_or(0, |row| row.sequence);
+    // Rows of the outbox are never changed, so it does not matter that this is another statement.
+    let drafts = unpublished::between(connection, partition, sequence(rows.first()), sequence(rows.last())).await?;
+    let drafts: Vec<Option<&OutboxDraft>> = rows.iter().map(|row| drafts.get(&row.sequence)).collect();
     let sequences: Vec<i64> = rows.iter().map(|row| row.sequence.cast_signed()).collect();
     let queues: Vec<uuid::Uuid> = rows.iter().map(|row| row.queue.digest).collect();
     let hashes: Vec<i32> = rows.iter().map(|row| row.hash.get().cast_signed()).collect();
@@ -91,7 +97,13 @@ pub(crate) async fn set_aside(
         .bind(queues)
         .bind(hashes)
         .bind(attempts)
-        .bind(errors);
+        .bind(errors)
+        .bind(drafts.iter().map(|draft| draft.map(|draft| draft.target.0.cast_signed())).collect::<Vec<_>>())
+        .bind(drafts.iter().map(|draft| draft.map(|draft| draft.id)).collect::<Vec<_>>())
+        .bind(drafts.iter().map(|draft| draft.map(|draft| &*draft.topic)).collect::<Vec<_>>())
+        .bind(drafts.iter().map(|draft| draft.and_then(|draft| draft.key.as_deref())).collect::<Vec<_>>())
+        .bind(drafts.iter().map(|draft| draft.map(|draft| draft.headers.to_bytes())).collect::<Vec<_>>())
+        .bind(drafts.iter().map(|draft| draft.and_then(|draft| draft.value.as_deref())).collect::<Vec<_>>());
     Ok(asked.fetch_one(connection).await?.try_get::<i64, _>(0)? > 0)
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use holdfast_core::{Headers, PartitionId, Timestamp, envelope::header, port::store::StoreError};
 
 use crate::{
-    PgStore,
+    PgStore, format,
     migrate::versions,
     query::{Query, Row},
 };
@@ -114,6 +114,8 @@ select address, stalled from nodes where stalled <> '' and stalled_at > now() - 
 const APPLIED: Query =
     Query { name: "survey.applied", sql: "select version from _sqlx_migrations where success order by version" };
 
+const FORMAT: Query = Query { name: "survey.format", sql: format::OF_SCHEMA };
+
 const NOW: Query = Query { name: "survey.now", sql: "select (extract(epoch from clock_timestamp()) * 1000)::bigint" };
 
 fn count(row: &Row, at: usize) -> Result<u64, StoreError> {
@@ -192,6 +194,13 @@ impl PgStore {
         let rows = self.query(APPLIED, Vec::new()).await?;
         let applied = rows.iter().map(|row| row.get::<i64>(0)).collect::<Result<_, _>>()?;
         Ok((applied, versions(context)))
+    }
+
+    /// The format that the schema is written in; see [`crate::FORMAT`].
+    pub async fn format(&self) -> Result<u32, StoreError> {
+        let rows = self.query(FORMAT, Vec::new()).await?;
+        let first = rows.first().ok_or_else(|| StoreError::Broken("the schema has no format".to_owned()))?;
+        Ok(first.get::<i32>(0)?.cast_unsigned())
     }
 
     /// The database's clock.

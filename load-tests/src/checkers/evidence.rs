@@ -204,7 +204,7 @@ pub struct ClaimRow {
     pub answer: Answer,
 }
 
-/// A row of `outbox`.
+/// A record of `outbox`, whether it has a row of its own or is in a segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutboxRow {
     /// The partition whose owner wrote it.

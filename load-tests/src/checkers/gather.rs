@@ -6,6 +6,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use futures::TryStreamExt as _;
+use holdfast_core::PartitionId;
+use holdfast_postgres::segment;
 use sqlx::{
     ConnectOptions as _, Connection as _, PgConnection, Row as _,
     postgres::{PgConnectOptions, PgRow},
@@ -134,7 +136,8 @@ async fn tables(schema: &Schema, evidence: &mut ContextEvidence) -> Result<(), E
     evidence.partitions = rows(at, PARTITIONS, partition).await?;
     evidence.aggregates = rows(at, "select kind, key, version, state from aggregates", aggregate).await?;
     evidence.claims = rows(at, "select id, scope, answer from claims", claim).await?;
-    evidence.outbox = rows(at, "select partition, sequence, id, topic from outbox", outbox).await?;
+    let outbox = rows(at, "select partition, sequence, id, topic, records, value from outbox", outbox).await?;
+    evidence.outbox = outbox.into_iter().flatten().collect();
     evidence.mailbox = rows(at, "select key, reason || ': ' || error from mailbox", mail).await?;
     evidence.pools = rows(at, "select name, total, held from pools", pool).await?;
     evidence.view = view(at).await?;
@@ -172,8 +175,22 @@ fn claim(row: &PgRow) -> Result<ClaimRow, sqlx::Error> {
     Ok(ClaimRow { id: row.try_get(0)?, scope: row.try_get(1)?, answer: Answer::read(row.try_get(2)?) })
 }
 
-fn outbox(row: &PgRow) -> Result<OutboxRow, sqlx::Error> {
-    Ok(OutboxRow { partition: row.try_get(0)?, sequence: row.try_get(1)?, id: row.try_get(2)?, topic: row.try_get(3)? })
+/// The records of a row: its own, or those of a segment.
+fn outbox(row: &PgRow) -> Result<Vec<OutboxRow>, sqlx::Error> {
+    let (partition, sequence) = (row.try_get::<i32, _>(0)?, row.try_get::<i64, _>(1)?);
+    let Some(records) = row.try_get::<Option<i32>, _>(4)? else {
+        return Ok(vec![OutboxRow { partition, sequence, id: row.try_get(2)?, topic: row.try_get(3)? }]);
+    };
+    let (of, last) = (PartitionId(partition.cast_unsigned()), sequence.cast_unsigned());
+    let read = segment::read(of, last, records.cast_unsigned(), row.try_get(5)?);
+    let rows = read.map_err(|bad| sqlx::Error::Decode(bad.into()))?.into_iter();
+    let record = |row: holdfast_core::batch::OutboxRow| OutboxRow {
+        partition,
+        sequence: row.sequence.cast_signed(),
+        id: row.draft.id,
+        topic: (*row.draft.topic).to_owned(),
+    };
+    Ok(rows.map(record).collect())
 }
 
 fn mail(row: &PgRow) -> Result<(String, String), sqlx::Error> {

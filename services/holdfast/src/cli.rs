@@ -37,6 +37,10 @@ pub enum Verb {
     Migrate {
         /// A context such as `orders`, several separated by commas, or `all`.
         context: String,
+        /// Writes from now on what earlier builds can't read, once none of their nodes runs any more. There
+        /// is no way back to them.
+        #[arg(long)]
+        finish: bool,
     },
     /// Shows or makes the topics.
     #[command(subcommand)]

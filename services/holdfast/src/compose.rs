@@ -20,7 +20,7 @@ use holdfast_kafka::{GroupProtocol, KafkaConfig, KafkaLog, KafkaMembership, Kafk
 use holdfast_platform::{
     Config, Context, Health, Shutdown, config, grpc::Server, health, http, metrics::Metrics, telemetry::OtelLink,
 };
-use holdfast_postgres::{PgStore, Role};
+use holdfast_postgres::{MigrateError, PgStore, Role};
 use holdfast_runtime::{Local, Node, Ports, Routed, Router, SystemClock, routing, telemetry::TraceLink};
 use tokio::net::TcpListener;
 use tracing::Span;
@@ -152,6 +152,18 @@ pub async fn migrate(config: &Config, at: &Infrastructure, context: Context) -> 
     let migrations = contexts::about(context).migrations;
     let done = holdfast_postgres::migrate(&url, context.as_str(), role.as_ref(), migrations).await;
     done.with_context(|| format!("schema {context} could not be brought up to date")).map_err(Failure::Unreachable)
+}
+
+/// Raises the format of the schema of `context` to this build's; returns whether it was lower.
+pub async fn finish(config: &Config, at: &Infrastructure, context: Context) -> Result<bool, Failure> {
+    let url = at.database_url(config, context)?;
+    let role = at.role(config, context).map(|name| Role { name, password: None });
+    match holdfast_postgres::finish(&url, context.as_str(), role.as_ref()).await {
+        Err(error @ MigrateError::Nodes(_)) => Err(Failure::Check(anyhow::Error::new(error).context(context))),
+        done => done
+            .with_context(|| format!("the format of schema {context} could not be raised"))
+            .map_err(Failure::Unreachable),
+    }
 }
 
 /// Kafka's settings for `context`.

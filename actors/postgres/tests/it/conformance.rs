@@ -1,8 +1,17 @@
-//! The laws of the port.
+//! The laws of the port, in both formats.
 
 use crate::fixture::Fresh;
 
 holdfast_testkit::store_conformance! {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async || Fresh::new().await
+}
+
+mod format_1 {
+    use super::Fresh;
+
+    holdfast_testkit::store_conformance! {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async || Fresh::of_format_1().await
+    }
 }

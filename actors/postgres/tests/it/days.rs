@@ -105,8 +105,8 @@ async fn old_days_go_but_no_unpublished_row_with_them() {
     }
     days.run("select open_day('outbox', current_date - 20), open_day('outbox', current_date - 30)").await;
     days.run("select open_day('claims', current_date - 20), open_day('claims', current_date - 3)").await;
-    days.run("update outbox set day = current_date - 20 where value = 'old'").await;
-    days.run("update outbox set day = current_date - 30 where value = 'older'").await;
+    days.run("update outbox set day = current_date - 20 where sequence = 1").await;
+    days.run("update outbox set day = current_date - 30 where sequence = 2").await;
     let old = [days.table("outbox", -30).await, days.table("outbox", -20).await];
     let first = days.maintain().await;
     let expected =

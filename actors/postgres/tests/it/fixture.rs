@@ -56,6 +56,14 @@ impl Fresh {
         Self { url, schema }
     }
 
+    /// The same, as an earlier build has left it: of format 1.
+    pub async fn of_format_1() -> Self {
+        let fresh = Self::new().await;
+        let mut admin = fresh.admin().await;
+        fresh.run(&mut admin, "alter table partitions alter column format set default 1").await;
+        fresh
+    }
+
     pub fn config(&self) -> Config {
         let config = Config::new(&self.url, &self.schema).with_role(&self.schema).with_views([VIEW]);
         Config { application: self.schema.clone(), ..config }

@@ -5,6 +5,7 @@ mod conformance;
 mod data;
 mod days;
 mod fixture;
+mod format;
 mod load;
 mod outbox;
 mod outcomes;

@@ -288,7 +288,9 @@ async fn calls_dropped_at_any_moment_leave_no_transaction_open() {
     );
     assert_eq!(fresh.number(&open).await, 0);
     assert!(fresh.backends().await <= 12);
-    let granted = fresh.number("select count(*) from outbox where value = 'granted'").await;
+    let rows = store.outbox(PartitionId(0), 0, u32::MAX >> 1, usize::MAX >> 1).await.expect("there");
+    let granted = rows.iter().filter(|row| row.draft.value.as_deref() == Some(b"granted")).count();
+    let granted = i64::try_from(granted).expect("few");
     assert_eq!(store.pools(&["sku".into()]).await.expect("there").get("sku").map_or(0, |pool| pool.total), granted);
 }
 

@@ -280,6 +280,9 @@ fn every_fault_of_the_tables_is_found_by_its_check() {
     });
     expect("schemas are current", Wrong, &["1001", "holdfast migrate orders"], |facts| stored(facts).applied = vec![1]);
     expect("schemas are current", Hint, &["1002"], |facts| stored(facts).applied.push(1002));
+    expect("schemas are current", Hint, &["format 1", "holdfast migrate orders --finish"], |facts| {
+        stored(facts).format = 1;
+    });
     let owners = "partitions have owners";
     expect(owners, Wrong, &["1 of 2 partitions of orders: 1"], |facts| {
         stored(facts).partitions[1].row.released = true;

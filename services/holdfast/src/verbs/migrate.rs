@@ -1,6 +1,7 @@
 //! `holdfast migrate`: schemas.
 
 use holdfast_platform::{Config, Context};
+use holdfast_postgres::FORMAT;
 
 use crate::{
     compose,
@@ -8,13 +9,19 @@ use crate::{
     infrastructure::{CONTEXTS, Infrastructure},
 };
 
-/// Migrates one context, or all.
-pub async fn run(config: &Config, which: &str) -> Result<u8, Failure> {
+/// Migrates one context, or all; with `finish`, raises the format of each to this build's.
+pub async fn run(config: &Config, which: &str, finish: bool) -> Result<u8, Failure> {
     let contexts: Vec<Context> = contexts(which)?;
     let at = Infrastructure::none();
     for context in contexts {
         compose::migrate(config, &at, context).await?;
-        println!("{context}: up to date");
+        if !finish {
+            println!("{context}: up to date");
+        } else if compose::finish(config, &at, context).await? {
+            println!("{context}: written in format {FORMAT} from now on");
+        } else {
+            println!("{context}: written in format {FORMAT} already");
+        }
     }
     Ok(0)
 }

@@ -64,7 +64,7 @@ pub async fn run(arguments: Arguments) -> Result<u8, Failure> {
         Verb::Demo(demo) => Box::pin(demo::run(config, demo)).await,
         Verb::Stack(stack) => stack::run(stack).await,
         Verb::Serve(serve) => Box::pin(serve::run(config, serve)).await,
-        Verb::Migrate { context } => migrate::run(&config, &context).await,
+        Verb::Migrate { context, finish } => migrate::run(&config, &context, finish).await,
         Verb::Recover(recover) => recover::run(&config, recover).await,
         Verb::Topics(topics) => topics::run(&config, topics).await,
         Verb::Partitions(Partitions::Grow(grow)) => grow::run(&config, grow).await,

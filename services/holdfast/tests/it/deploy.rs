@@ -107,7 +107,7 @@ fn every_command_line_is_one() {
         let arguments = Arguments::try_parse_from(line).unwrap_or_else(|error| panic!("{name}: {error}"));
         verbs.push(match arguments.verb {
             Verb::Serve(serve) => serve.contexts,
-            Verb::Migrate { context } => format!("migrate {context}"),
+            Verb::Migrate { context, finish: false } => format!("migrate {context}"),
             Verb::Topics(_) => "topics".to_owned(),
             other => panic!("{name} runs {other:?}"),
         });

@@ -92,6 +92,8 @@ pub struct Stored {
     pub applied: Vec<i64>,
     /// Migrations of this build.
     pub known: Vec<i64>,
+    /// The format that the schema is written in; 0 if that could not be asked.
+    pub format: u32,
     /// The partition rows and what is around them. Empty while the log can't be asked, or the tables can't be
     /// read.
     pub partitions: Vec<Partition>,
@@ -180,6 +182,7 @@ async fn look(survey: &Survey, brokers_answer: bool) -> Result<Stored, survey::E
     if !stored.is_current() {
         return Ok(stored);
     }
+    stored.format = survey.store.format().await?;
     stored.stalled = survey.store.stalled().await?;
     stored.unfiled = survey.store.unfiled().await?;
     if survey.context == Context::Payments {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use holdfast_core::Timestamp;
-use holdfast_postgres::survey::Unfiled;
+use holdfast_postgres::{FORMAT, survey::Unfiled};
 
 use super::{Facts, Finding, Level, list, stored};
 use crate::operator::survey::Partition;
@@ -54,6 +54,14 @@ pub(super) fn schemas_are_current(facts: &Facts) -> Vec<Finding> {
             findings.push(Finding::hint(
                 format!("{context} has migration {}, which this build does not know", list(ahead)),
                 "a newer build has been here; look with that one",
+            ));
+        }
+        if (1..FORMAT).contains(&stored.format) {
+            findings.push(Finding::hint(
+                format!("{context} is written in format {}, and this build can write format {FORMAT}", stored.format),
+                format!(
+                    "once no node of an earlier build is needed any more, run `holdfast migrate {context} --finish`"
+                ),
             ));
         }
     }

@@ -1,0 +1,109 @@
+//! Records of the outbox, whether each has a row of its own or a segment has them.
+//!
+//! Invariant: what is returned follows one another, from the first one asked for. A segment that can't be
+//! read is an error, and nothing behind it is returned (I3). Deliberately absent: what is done with them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use holdfast_core::{
+    PartitionId,
+    batch::{OutboxDraft, OutboxRow},
+};
+use sqlx::{PgConnection, Row as _, postgres::PgRow};
+
+use crate::{
+    error,
+    ownership::unsigned,
+    read::{bytes, headers},
+    segment,
+};
+
+/// As many rows as hold `$3` records or `$4` bytes, and one more. Lengths are read without the values. The
+/// records of a segment that lie before `$2` count too: the next question gets what is missing.
+const PAGE: &str = "
+select sequence, id, topic, target, key, headers, value, records from (
+    select *, coalesce(sum(size) over before, 0) as bytes_before, coalesce(sum(coalesce(records, 1)) over before, 0) as records_before
+    from (
+        select *, coalesce(bytes, octet_length(headers) + coalesce(octet_length(key), 0) + coalesce(octet_length(value), 0)) as size
+        from outbox where partition = $1 and sequence > $2 order by sequence limit $3) as next
+    window before as (order by sequence rows between unbounded preceding and 1 preceding)) as measured
+where bytes_before < $4 and records_before < $3 order by sequence";
+
+/// The records after the sequence `after`: at most `limit`, and no further ones once those before hold
+/// `bytes_max` bytes.
+pub(crate) async fn page(
+    connection: &mut PgConnection,
+    partition: PartitionId,
+    after: u64,
+    limit: u32,
+    bytes_max: usize,
+) -> Result<Vec<OutboxRow>, sqlx::Error> {
+    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let most = i64::try_from(bytes_max.max(1)).unwrap_or(i64::MAX);
+    let asked = sqlx::query(PAGE).bind(partition.0.cast_signed()).bind(signed(after)).bind(i64::from(limit)).bind(most);
+    let rows = asked.fetch_all(connection).await?;
+    let mut records = records(partition, &rows)?;
+    records.retain(|record| record.sequence > after);
+    let mut held = 0;
+    let fits = |record: &&OutboxRow| {
+        let is_within = held < bytes_max.max(1);
+        held += segment::bytes(&record.draft);
+        is_within
+    };
+    let count = records.iter().take(limit as usize).take_while(fits).count();
+    records.truncate(count);
+    Ok(records)
+}
+
+/// The rows with records from the sequence `$2` to `$3`: the last of them may be a segment that goes on.
+const BETWEEN: &str = "
+select sequence, id, topic, target, key, headers, value, records from outbox
+where partition = $1 and sequence >= $2 and sequence <= coalesce(
+    (select min(sequence) from outbox where partition = $1 and sequence >= $3), $3)
+order by sequence";
+
+/// The records from the sequence `first` to `last`, as far as they are there.
+pub(crate) async fn between(
+    connection: &mut PgConnection,
+    partition: PartitionId,
+    first: u64,
+    last: u64,
+) -> Result<HashMap<u64, OutboxDraft>, sqlx::Error> {
+    let asked = sqlx::query(BETWEEN).bind(partition.0.cast_signed()).bind(first.cast_signed()).bind(last.cast_signed());
+    let rows = asked.fetch_all(connection).await?;
+    let records = records(partition, &rows)?.into_iter();
+    Ok(records.map(|record| (record.sequence, record.draft)).collect())
+}
+
+fn records(partition: PartitionId, rows: &[PgRow]) -> Result<Vec<OutboxRow>, sqlx::Error> {
+    // A backlog is mostly of one topic.
+    let mut topics: HashMap<String, Arc<str>> = HashMap::new();
+    let mut records = Vec::with_capacity(rows.len());
+    for row in rows {
+        let sequence = unsigned(row, 0)?;
+        if let Some(count) = row.try_get::<Option<i32>, _>(7)? {
+            let read = segment::read(partition, sequence, count.cast_unsigned(), row.try_get(6)?);
+            records.extend(error::decoded(read)?);
+            continue;
+        }
+        let draft = OutboxDraft {
+            id: row.try_get(1)?,
+            topic: shared(&mut topics, row.try_get(2)?),
+            target: PartitionId(row.try_get::<i32, _>(3)?.cast_unsigned()),
+            key: bytes(row, 4)?,
+            headers: headers(row, 5)?,
+            value: bytes(row, 6)?,
+        };
+        records.push(OutboxRow { partition, sequence, draft });
+    }
+    Ok(records)
+}
+
+fn shared(known: &mut HashMap<String, Arc<str>>, topic: &str) -> Arc<str> {
+    if let Some(known) = known.get(topic) {
+        return Arc::clone(known);
+    }
+    let new: Arc<str> = topic.into();
+    known.insert(topic.to_owned(), Arc::clone(&new));
+    new
+}

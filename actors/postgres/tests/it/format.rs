@@ -1,0 +1,163 @@
+//! Schemas of both formats, and the way from one to the other.
+
+use std::sync::Arc;
+
+use holdfast_core::{
+    PartitionId,
+    batch::Writes,
+    epoch::Beat,
+    port::store::{Store, StoreError},
+    stuck::{Queue, SetAside, hash_of},
+};
+use holdfast_postgres::{FORMAT, MigrateError, PgStore, Role, finish};
+use holdfast_testkit::sample::{Owner, draft};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::fixture::Fresh;
+
+const P: PartitionId = PartitionId(0);
+
+/// A take-over by a build that knows nothing of formats.
+const OLD_TAKE: &str = "
+update partitions set epoch = epoch + 1, token = gen_random_uuid(), address = 'old:1', released = false where partition = 0";
+
+/// What such a build says of its life.
+const OLD_BEAT: &str = "
+insert into nodes (address, run, beat) values ('old:1', gen_random_uuid(), 1)
+on conflict (address) do update set run = excluded.run, beat = excluded.beat, at = now()";
+
+/// A schema with one partition, and a session of a build that knows nothing of formats.
+async fn of(fresh: &Fresh) -> (PgStore, Arc<dyn Store>, PgConnection) {
+    let store = PgStore::connect(fresh.config()).await.expect("connected");
+    store.register_partitions(1).await.expect("there");
+    let mut old = fresh.admin().await;
+    fresh.run(&mut old, &format!("set role {}", fresh.schema)).await;
+    (store.clone(), Arc::new(store), old)
+}
+
+async fn raise(fresh: &Fresh) -> Result<bool, MigrateError> {
+    finish(&fresh.url, &fresh.schema, Some(&Role { name: fresh.schema.clone(), password: None })).await
+}
+
+async fn write(owner: &mut Owner, texts: &[&str]) {
+    let outbox = texts.iter().map(|text| draft("t.events", "a", text)).collect();
+    owner.write(0, Writes { outbox, ..Writes::default() }).await;
+}
+
+/// Rows, and those of them that are segments.
+async fn rows(fresh: &Fresh) -> (i64, i64) {
+    (fresh.number("select count(*) from outbox").await, fresh.number("select count(records) from outbox").await)
+}
+
+async fn page(store: &dyn Store, after: u64, limit: u32, bytes_max: usize) -> Vec<(u64, String)> {
+    let rows = store.outbox(P, after, limit, bytes_max).await.expect("readable").into_iter();
+    let text = |value: Option<bytes::Bytes>| String::from_utf8(value.expect("a value").to_vec()).expect("UTF-8");
+    rows.map(|row| (row.sequence, text(row.draft.value))).collect()
+}
+
+#[tokio::test]
+async fn new_schema_has_a_row_for_each_commit() {
+    let fresh = Fresh::new().await;
+    let (store, port, _) = of(&fresh).await;
+    let mut owner = Owner::take(&port, [0]).await;
+    write(&mut owner, &["1", "2", "3"]).await;
+    write(&mut owner, &["4"]).await;
+    assert_eq!((rows(&fresh).await, store.format().await), ((2, 2), Ok(FORMAT)));
+    let pending = store.outbox_pending(1).await.expect("pending").remove(0);
+    assert!(pending.rows == 4 && pending.bytes > 4 && pending.since.is_some(), "{pending:?}");
+    let of = |sequence: u64| (sequence, sequence.to_string());
+    assert_eq!(page(&*port, 1, 2, usize::MAX).await, [of(2), of(3)], "from the middle of a segment to its end");
+    assert_eq!(page(&*port, 1, 9, 1).await, [of(2)], "one, however large");
+    assert_eq!(page(&*port, 2, 9, usize::MAX).await, [of(3), of(4)]);
+}
+
+#[tokio::test]
+async fn finished_schema_is_read_across_both_formats() {
+    let fresh = Fresh::of_format_1().await;
+    let (store, port, _) = of(&fresh).await;
+    let mut owner = Owner::take(&port, [0]).await;
+    write(&mut owner, &["1", "2"]).await;
+    assert_eq!((rows(&fresh).await, store.format().await), ((2, 0), Ok(1)));
+    assert!(raise(&fresh).await.expect("no node is in the way"));
+    assert!(!raise(&fresh).await.expect("again"), "it is there already");
+    write(&mut owner, &["3"]).await;
+    assert_eq!(rows(&fresh).await, (3, 0), "a node that has not heard of it goes on as before");
+    port.growth().await.expect("read");
+    write(&mut owner, &["4", "5", "6"]).await;
+    assert_eq!((rows(&fresh).await, store.format().await), ((4, 1), Ok(FORMAT)));
+    let all = page(&*port, 0, 100, usize::MAX).await;
+    assert!(all.iter().map(|(sequence, text)| (*sequence, text.parse())).eq((1..=6).map(|n| (n, Ok(n)))), "{all:?}");
+
+    // Records of rows and of the middle of a segment are set aside alike, and none that isn't there.
+    let aside = |draft: &holdfast_core::batch::OutboxDraft, sequence| SetAside {
+        sequence,
+        queue: Queue::of(draft),
+        hash: hash_of(draft),
+        attempts: 1,
+        error: String::new(),
+    };
+    let drafts = port.outbox(P, 0, 100, usize::MAX).await.expect("there");
+    let mut asides: Vec<SetAside> = drafts[1..5].iter().map(|row| aside(&row.draft, row.sequence)).collect();
+    port.set_aside(P, owner.token(0), &asides).await.expect("all are there");
+    let stuck = "select string_agg(sequence || convert_from(value, 'UTF8'), ' ' order by position) = '22 33 44 55' from outbox_stuck";
+    assert_eq!(fresh.number(&format!("select ({stuck})::int::bigint")).await, 1);
+    asides = vec![aside(&drafts[5].draft, 6), aside(&drafts[5].draft, 7)];
+    port.set_aside(P, owner.token(0), &asides).await.expect_err("7 is not in the outbox");
+    assert_eq!(fresh.number("select outbox_cursor from partitions").await, 5);
+}
+
+#[tokio::test]
+async fn earlier_build_takes_nothing_once_finished() {
+    let fresh = Fresh::of_format_1().await;
+    let (_, port, mut old) = of(&fresh).await;
+    fresh.run(&mut old, OLD_TAKE).await;
+    assert!(raise(&fresh).await.expect("its nodes have stopped"));
+    let refused = sqlx::raw_sql(OLD_TAKE).execute(&mut old).await.expect_err("refused").to_string();
+    assert!(refused.contains("format 2, and this build writes format 1 at most: run a newer build"), "{refused}");
+    // It may go on with what it has, and this build takes it.
+    fresh.run(&mut old, "update partitions set batch = batch + 1, outbox_head = 1").await;
+    fresh
+        .run(
+            &mut old,
+            "insert into outbox (partition, sequence, id, topic, target, headers, value)
+        values (0, 1, gen_random_uuid(), 't', 0, '\\x00000000', 'old')",
+        )
+        .await;
+    let mut owner = Owner::take(&port, [0]).await;
+    write(&mut owner, &["new"]).await;
+    assert_eq!(page(&*port, 0, 9, usize::MAX).await, [(1, "old".to_owned()), (2, "new".to_owned())]);
+    // A partition that a growth brings is of the same format.
+    port.register_partitions(2).await.expect("there");
+    assert_eq!(fresh.number("select min(format)::bigint from partitions").await, i64::from(FORMAT));
+}
+
+#[tokio::test]
+async fn format_is_not_raised_while_a_node_cannot_write_it() {
+    let fresh = Fresh::of_format_1().await;
+    let (store, port, mut old) = of(&fresh).await;
+    let in_the_way = |raised: Result<bool, MigrateError>| match raised {
+        Err(MigrateError::Nodes(nodes)) => nodes == ["old:1"],
+        _ => false,
+    };
+    fresh.run(&mut old, OLD_BEAT).await;
+    assert!(in_the_way(raise(&fresh).await));
+    // Updated, and rolled back: the earlier build leaves what the newer one has said.
+    port.beat("old:1", Beat { run: Uuid::new_v4(), count: 1 }).await.expect("said");
+    fresh.run(&mut old, OLD_BEAT).await;
+    assert!(in_the_way(raise(&fresh).await));
+    assert_eq!(store.format().await, Ok(1));
+    fresh.run(&mut old, "update nodes set at = now() - interval '2 minutes'").await;
+    assert!(raise(&fresh).await.expect("it has gone"));
+}
+
+#[tokio::test]
+async fn segment_that_cannot_be_read_is_named() {
+    let fresh = Fresh::new().await;
+    let (_, port, mut admin) = of(&fresh).await;
+    let mut owner = Owner::take(&port, [0]).await;
+    write(&mut owner, &["1", "2"]).await;
+    fresh.run(&mut admin, "update outbox set value = substr(value, 1, octet_length(value) - 3)").await;
+    let error = port.outbox(P, 0, 9, usize::MAX).await.expect_err("damaged");
+    assert!(matches!(&error, StoreError::Broken(text) if text.contains("segment 2 of partition 0")), "{error}");
+}
