@@ -331,7 +331,7 @@ fn send_all(
             pace(&producer, options.rate, &ledger);
             if options.awaits {
                 while !deliveries.may_send(&record.key) {
-                    producer.poll(Duration::from_millis(1));
+                    rest(&producer, TICK);
                 }
             }
             send(&producer, &options.topic, record, &time)?;
@@ -366,8 +366,18 @@ fn pace(producer: &BaseProducer<Context>, rate: u32, ledger: &Ledger) {
     }
     let due = Duration::from_micros(ledger.records * 1_000_000 / u64::from(rate));
     while let Some(early) = due.checked_sub(ledger.started.elapsed()).filter(|early| !early.is_zero()) {
-        producer.poll(early.min(Duration::from_millis(1)));
+        rest(producer, early.min(TICK));
     }
+}
+
+/// Between two looks at what was delivered.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Serves delivery reports, and sleeps. A poll with a timeout of its own takes no time below a millisecond for
+/// one to wait, and would spin instead, on a core that what is measured needs.
+fn rest(producer: &BaseProducer<Context>, time: Duration) {
+    producer.poll(Duration::ZERO);
+    std::thread::sleep(time);
 }
 
 fn send(producer: &BaseProducer<Context>, topic: &str, record: &Planned, time: &str) -> Result<(), Error> {
