@@ -235,8 +235,25 @@ pub enum MailboxWrite {
 pub struct ViewWrite {
     /// Which aggregate it describes.
     pub id: AggregateId,
-    /// The row as a JSON object.
-    pub row: Arc<serde_json::Value>,
+    /// The row.
+    pub row: ViewRow,
+}
+
+/// A row of a read model as the text of a JSON object: it is kept with each aggregate in memory, where it is
+/// compared with the next one, and a tree of values is several times as large.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViewRow(Bytes);
+
+impl ViewRow {
+    /// The text of `row`.
+    pub fn of(row: &serde_json::Value) -> Self {
+        Self(row.to_string().into())
+    }
+
+    /// The text.
+    pub fn text(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// The index row of a dead letter.

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use holdfast_core::{
     AggregateId, Headers, KeyHash, PartitionId,
-    batch::{Batch, Entry, Fence, OutboxDraft, StateWrite, ViewWrite, Writes},
+    batch::{Batch, Entry, Fence, OutboxDraft, StateWrite, ViewRow, ViewWrite, Writes},
     dedup::{Answer, Claim, ClaimKey},
     epoch::{Generation, Token},
     port::store::{Store, Wanted},
@@ -107,8 +107,8 @@ fn writes(id: &AggregateId, partition: PartitionId, before: u64, work: Work) -> 
         }],
         view: work.view.then(|| ViewWrite {
             id: id.clone(),
-            row: Arc::new(
-                serde_json::json!({"id": &*id.key, "version": before + 1, "status": "PLACED", "total": 12345}),
+            row: ViewRow::of(
+                &serde_json::json!({"id": &*id.key, "version": before + 1, "status": "PLACED", "total": 12345}),
             ),
         }),
         ..Writes::default()

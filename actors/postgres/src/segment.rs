@@ -16,6 +16,7 @@ use holdfast_core::{
     Headers, PartitionId,
     batch::{OutboxDraft, OutboxRow},
 };
+use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
 use uuid::Uuid;
 
 /// Frames of one segment hold so much, or one record.
@@ -64,16 +65,24 @@ struct Open {
     raw: Vec<u8>,
 }
 
-impl Open {
-    fn close(self, partition: PartitionId) -> Segment {
-        let mut data = vec![0; HEADER + lz4_flex::block::get_maximum_output_size(self.raw.len())];
-        data[0] = VERSION;
-        data[1..HEADER].copy_from_slice(&length(self.raw.len()));
-        let packed = lz4_flex::block::compress_into(&self.raw, &mut data[HEADER..])
+/// What compressing needs beside the frames, used for all segments of a commit.
+#[derive(Default)]
+struct Press {
+    table: CompressTable,
+    block: Vec<u8>,
+}
+
+impl Press {
+    fn close(&mut self, partition: PartitionId, open: Open) -> Segment {
+        let Open { first, id, records, bytes, raw } = open;
+        let most = get_maximum_output_size(raw.len());
+        if self.block.len() < most {
+            self.block.resize(most, 0);
+        }
+        let packed = compress_into_with_table(&raw, &mut self.block, &mut self.table)
             .expect("the block has room for what can't be compressed");
-        data.truncate(HEADER + packed);
-        let last = self.first + u64::from(self.records) - 1;
-        Segment { partition, last, id: self.id, records: self.records, bytes: self.bytes, data }
+        let data = [&[VERSION][..], &length(raw.len()), &self.block[..packed]].concat();
+        Segment { partition, last: first + u64::from(records) - 1, id, records, bytes, data }
     }
 }
 
@@ -83,14 +92,14 @@ fn length(n: usize) -> [u8; 4] {
 
 /// The segments of a commit's rows, which of each partition are in order.
 pub(crate) fn cut(rows: &[OutboxRow]) -> Vec<Segment> {
-    let (mut open, mut segments) = (HashMap::<PartitionId, Open>::new(), Vec::new());
+    let (mut open, mut segments, mut press) = (HashMap::<PartitionId, Open>::new(), Vec::new(), Press::default());
     for row in rows {
         let (partition, bytes) = (row.partition, bytes(&row.draft));
         let frame = FRAME + row.draft.topic.len() + bytes;
         if let Some(known) = open.get(&partition)
             && (known.raw.len() + frame > RAW_MAX || known.first + u64::from(known.records) != row.sequence)
         {
-            segments.extend(open.remove(&partition).map(|full| full.close(partition)));
+            segments.extend(open.remove(&partition).map(|full| press.close(partition, full)));
         }
         let begin = || Open { first: row.sequence, id: row.draft.id, records: 0, bytes: 0, raw: Vec::new() };
         let open = open.entry(partition).or_insert_with(begin);
@@ -98,7 +107,7 @@ pub(crate) fn cut(rows: &[OutboxRow]) -> Vec<Segment> {
         open.bytes += bytes;
         write(&row.draft, &mut open.raw);
     }
-    segments.extend(open.into_iter().map(|(partition, open)| open.close(partition)));
+    segments.extend(open.into_iter().map(|(partition, open)| press.close(partition, open)));
     segments
 }
 
@@ -154,7 +163,7 @@ fn unpack(data: &[u8]) -> Result<Bytes, &'static str> {
         return Err("no block of this size holds as much");
     }
     let mut frames = vec![0; raw];
-    match lz4_flex::block::decompress_into(packed, &mut frames) {
+    match decompress_into(packed, &mut frames) {
         Ok(size) if size == raw => Ok(frames.into()),
         Ok(_) => Err("its block is cut off"),
         Err(_) => Err("its block is damaged"),

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_core::{
     Aggregate, Context, Decision, Effects, KeyHash, Message, PartitionId, TimerChange, Timestamp,
-    batch::{EffectWrite, Intent, OutboxDraft, StateWrite, TimerWrite, ViewWrite, Writes},
+    batch::{EffectWrite, Intent, OutboxDraft, StateWrite, TimerWrite, ViewRow, ViewWrite, Writes},
     codec::{Adapter, Again, Attempt, EncodedEffect, LookupFailed, Outgoing, StateError},
     dedup::{Answer, Claim},
     disposition::Refused,
@@ -71,7 +71,7 @@ pub(crate) trait Kind: Send + Sync + 'static {
 pub(crate) struct Refolded {
     pub schema: u32,
     pub bytes: Bytes,
-    pub view: Option<serde_json::Value>,
+    pub view: Option<ViewRow>,
     /// All changes, in order.
     pub pools: Vec<PoolChange>,
     pub timers: Vec<TimerChange>,
@@ -118,7 +118,7 @@ impl<A: Adapter> Kind for Typed<A> {
         // The view does not depend on the time; the context only wants one.
         self.0.observe(key, &state);
         let context = Context { key, version: row.version, now: Timestamp::default() };
-        let view = self.0.view(&state, &context).map(Arc::new);
+        let view = self.0.view(&state, &context).as_ref().map(ViewRow::of);
         Ok(Snapshot { version: row.version, exists: true, sources: row.sources.clone(), state: Box::new(state), view })
     }
 
@@ -245,6 +245,7 @@ impl<A: Adapter> Kind for Typed<A> {
             replies.push(self.0.encode_reply(&state, &context));
         }
         let view = self.0.view(&state, &Context { key, version, now: Timestamp::default() });
+        let view = view.as_ref().map(ViewRow::of);
         let (schema, bytes) = (A::Aggregate::SCHEMA, self.0.encode_state(&state));
         Ok(Refolded { schema, bytes, view, pools, timers, effects, commands, replies })
     }
@@ -487,7 +488,7 @@ impl<'a, A: Adapter> Fold<'a, A> {
         let sources = sources.unwrap_or_else(|| committed.sources.clone());
         let state = state.unwrap_or_else(|| committed.state.downcast_ref::<A::Aggregate>().expect(WRONG_TYPE).clone());
         let context = Context { key: &work.aggregate.key, version, now: Timestamp::default() };
-        let view = adapter.view(&state, &context).map(Arc::new);
+        let view = adapter.view(&state, &context).as_ref().map(ViewRow::of);
         if view != committed.view
             && let Some(row) = &view
         {

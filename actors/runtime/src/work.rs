@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use holdfast_core::{
     AggregateId, KeyHash, Message, PartitionId, Record, Timestamp,
-    batch::Writes,
+    batch::{ViewRow, Writes},
     dedup::{Answer, Claim, ClaimKey, body_digest},
     disposition::{DeadLetterReason, Refused},
 };
@@ -233,7 +233,7 @@ pub(crate) struct Snapshot {
     /// The typed state.
     pub state: Box<dyn Any + Send + Sync>,
     /// The read model row that is stored, if this kind has one.
-    pub view: Option<Arc<serde_json::Value>>,
+    pub view: Option<ViewRow>,
 }
 
 /// A claim together with what to do about it.

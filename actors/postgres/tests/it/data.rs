@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use holdfast_core::{
     PartitionId, Timestamp,
-    batch::{Entry, MailboxWrite, ViewWrite, Writes},
+    batch::{Entry, MailboxWrite, ViewRow, ViewWrite, Writes},
     pool::{Pool, PoolChange},
     port::store::{CommitError, MailLimit, Store},
 };
@@ -20,7 +20,7 @@ async fn bad_row_is_a_data_error_and_its_neighbours_still_commit() {
     let store = fresh.store().await;
     store.register_partitions(1).await.expect("there");
     let mut owner = Owner::take(&store, [0]).await;
-    let view = |row| Writes { view: Some(ViewWrite { id: id("v"), row: Arc::new(row) }), ..Writes::default() };
+    let view = |row| Writes { view: Some(ViewWrite { id: id("v"), row: ViewRow::of(&row) }), ..Writes::default() };
     let mailbox = |change| Writes { mailbox: vec![change], ..Writes::default() };
     let foreign = holdfast_core::AggregateId { kind: "unheard-of", key: "v".into() };
     let mut far = record("a", u64::MAX, "x");
@@ -42,7 +42,7 @@ async fn bad_row_is_a_data_error_and_its_neighbours_still_commit() {
         ("a view that is no object", view(json!([1]))),
         (
             "a view nobody defined",
-            Writes { view: Some(ViewWrite { id: foreign, row: Arc::new(json!({})) }), ..Writes::default() },
+            Writes { view: Some(ViewWrite { id: foreign, row: ViewRow::of(&json!({})) }), ..Writes::default() },
         ),
         ("offset beyond bigint", mailbox(put(u64::MAX))),
         (

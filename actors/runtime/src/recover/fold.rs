@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, btree_map},
-    sync::Arc,
     time::Duration,
 };
 
@@ -158,7 +157,7 @@ fn entry(
         claims,
         timers: timers.into_values().collect(),
         effects: effects.into_values().collect(),
-        view: folded.view.map(|row| ViewWrite { id, row: Arc::new(row) }),
+        view: folded.view.map(|row| ViewWrite { id, row }),
         ..Writes::default()
     };
     let condition = (!wants.is_empty()).then(|| Condition { wants, refused: Writes::default() });

@@ -263,7 +263,8 @@ impl Contents {
             }
         }
         if let Some(view) = &writes.view {
-            self.views.insert(view.id.clone(), Value::clone(&view.row));
+            let row = serde_json::from_slice(view.row.text()).expect("a row is JSON");
+            self.views.insert(view.id.clone(), row);
         }
         self.dead_letters.extend(writes.dead_letters.iter().cloned());
         self.unfiled.extend(writes.unfiled.iter().cloned());

@@ -1,11 +1,11 @@
 //! Laws of what one commit writes, and of what is found afterwards (I1, I2, I10).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use holdfast_core::{
     PartitionId,
-    batch::{DeadLetter, StateWrite, ViewWrite, Writes},
+    batch::{DeadLetter, StateWrite, ViewRow, ViewWrite, Writes},
     dedup::{Answer, Claim, ClaimKey, Rejection},
     disposition::DeadLetterReason,
     port::store::{CommitError, StateRow, Wanted},
@@ -170,7 +170,7 @@ pub async fn views_are_written_and_replaced(harness: &dyn StoreHarness) {
     assert_eq!(harness.view(&id("a")).await, None);
     let first = json!({"status": "DRAFT", "lines": [{"sku": "ä", "n": 1}], "none": null});
     for row in [first, json!({"status": "PLACED"})] {
-        let view = ViewWrite { id: id("a"), row: Arc::new(row.clone()) };
+        let view = ViewWrite { id: id("a"), row: ViewRow::of(&row) };
         owner.write(0, Writes { view: Some(view), ..Writes::default() }).await;
         assert_eq!(harness.view(&id("a")).await, Some(row));
     }
