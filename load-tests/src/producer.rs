@@ -373,8 +373,8 @@ fn pace(producer: &BaseProducer<Context>, rate: u32, ledger: &Ledger) {
 /// Between two looks at what was delivered.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Serves delivery reports, and sleeps. A poll with a timeout of its own takes no time below a millisecond for
-/// one to wait, and would spin instead, on a core that what is measured needs.
+/// Serves delivery reports, and sleeps. A poll with a timeout of its own takes no time below a millisecond
+/// for one to wait, and would spin instead, on a core that what is measured needs.
 fn rest(producer: &BaseProducer<Context>, time: Duration) {
     producer.poll(Duration::ZERO);
     std::thread::sleep(time);

@@ -234,10 +234,36 @@ pub enum Outbox {
         #[arg(long)]
         json: bool,
     },
+    /// Records as they were committed, for as long as their day is kept: those that are unpublished, or all
+    /// after a sequence.
+    Show(OutboxShow),
     /// Records that the brokers refuse for their own sake, and those of their topic and key that queue behind
     /// them.
     #[command(subcommand)]
     Stuck(Stuck),
+}
+
+/// See [`Outbox::Show`].
+#[derive(Debug, clap::Args)]
+pub struct OutboxShow {
+    /// A context such as `orders`, several separated by commas, or `all`.
+    #[arg(default_value = "all")]
+    pub context: String,
+    /// The outbox of this partition alone.
+    #[arg(long, value_name = "P")]
+    pub partition: Option<u32>,
+    /// Records after this sequence, published ones too, instead of those that are unpublished.
+    #[arg(long, value_name = "N")]
+    pub after: Option<u64>,
+    /// Records for this topic alone.
+    #[arg(long, value_name = "TOPIC")]
+    pub topic: Option<String>,
+    /// Show at most N records of each partition.
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub limit: u32,
+    /// One JSON object per line, with headers and body.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// See [`Outbox::Stuck`].

@@ -6,7 +6,13 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use holdfast_core::{Timestamp, port::clock::Clock as _, port::store::Store as _, stuck::Order};
+use holdfast_core::{
+    Timestamp,
+    batch::OutboxRow,
+    envelope::header,
+    port::{clock::Clock as _, store::Store as _},
+    stuck::Order,
+};
 use holdfast_platform::{Config, Context};
 use holdfast_postgres::{
     PgStore,
@@ -15,7 +21,7 @@ use holdfast_postgres::{
 use holdfast_runtime::SystemClock;
 
 use crate::{
-    cli::{Outbox, Stuck, StuckWhich},
+    cli::{Outbox, OutboxShow, Stuck, StuckWhich},
     compose,
     failure::Failure,
     infrastructure::Infrastructure,
@@ -27,6 +33,7 @@ use crate::{
 pub async fn run(config: &Config, verb: Outbox) -> Result<u8, Failure> {
     match verb {
         Outbox::Status { context, json } => status(config, &context, json).await,
+        Outbox::Show(wanted) => show(config, &wanted).await,
         Outbox::Stuck(Stuck::List { which, limit, json }) => {
             let found = find(config, &which, false, limit).await?;
             if found.is_empty() && !json {
@@ -91,6 +98,83 @@ async fn status(config: &Config, which: &str, json: bool) -> Result<u8, Failure>
         println!("{}", status_table(&all, now));
     }
     Ok(0)
+}
+
+/// Records asked of a partition's outbox at once, and their bytes.
+const PAGE: u32 = 1000;
+const PAGE_BYTES: usize = 4 << 20;
+
+async fn show(config: &Config, wanted: &OutboxShow) -> Result<u8, Failure> {
+    let (mut table, mut shown, mut is_more) = (comfy_table::Table::new(), 0_u64, false);
+    let header = ["context", "partition", "sequence", "id", "topic", "key", "type", "bytes", "published"];
+    table.load_style(comfy_table::presets::NOTHING).set_header(header);
+    for (context, store, _) in stores(config, &wanted.context).await? {
+        let rows = store.partitions().await.map_err(survey::Error::from)?;
+        for row in rows.iter().filter(|row| wanted.partition.is_none_or(|partition| row.partition.0 == partition)) {
+            let (mut after, mut left) = (wanted.after.unwrap_or(row.outbox_cursor), wanted.limit);
+            loop {
+                let page = store.outbox(row.partition, after, PAGE, PAGE_BYTES).await.map_err(survey::Error::from)?;
+                let Some(last) = page.last() else { break };
+                after = last.sequence;
+                let is_meant = |record: &&OutboxRow| wanted.topic.as_ref().is_none_or(|it| **it == *record.draft.topic);
+                for record in page.iter().filter(is_meant) {
+                    is_more |= left == 0;
+                    if left == 0 {
+                        break;
+                    }
+                    (left, shown) = (left - 1, shown + 1);
+                    let is_published = record.sequence <= row.outbox_cursor;
+                    if wanted.json {
+                        println!("{}", json_of(context, record, is_published));
+                    } else {
+                        table.add_row(cells_of(context, record, is_published));
+                    }
+                }
+                if left == 0 && is_more {
+                    break;
+                }
+            }
+        }
+    }
+    if shown == 0 && !wanted.json {
+        println!("no such record; with --after 0 published ones are shown too");
+    } else if !wanted.json {
+        println!("{table}");
+    }
+    if is_more {
+        eprintln!("there are more: --limit is {} for each partition, and --after goes on behind one", wanted.limit);
+    }
+    Ok(0)
+}
+
+fn text(bytes: Option<&[u8]>) -> Option<String> {
+    bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+}
+
+fn cells_of(context: Context, record: &OutboxRow, is_published: bool) -> [String; 9] {
+    let draft = &record.draft;
+    [
+        context.to_string(),
+        record.partition.to_string(),
+        record.sequence.to_string(),
+        draft.id.to_string(),
+        draft.topic.to_string(),
+        text(draft.key.as_deref()).unwrap_or_else(|| "-".to_owned()),
+        text(draft.headers.get(header::TYPE)).unwrap_or_else(|| "-".to_owned()),
+        draft.value.as_deref().map_or(0, <[u8]>::len).to_string(),
+        if is_published { "yes" } else { "no" }.to_owned(),
+    ]
+}
+
+fn json_of(context: Context, record: &OutboxRow, is_published: bool) -> serde_json::Value {
+    let draft = &record.draft;
+    let headers = draft.headers.0.iter().map(|(name, value)| serde_json::json!([name, text(value.as_deref())]));
+    serde_json::json!({
+        "context": context.as_str(), "partition": record.partition, "sequence": record.sequence, "id": draft.id,
+        "topic": &*draft.topic, "target": draft.target, "key": text(draft.key.as_deref()),
+        "headers": headers.collect::<Vec<_>>(), "body_hex": draft.value.as_ref().map(hex::encode),
+        "published": is_published,
+    })
 }
 
 fn status_table(all: &[(Context, Pending)], now: Timestamp) -> comfy_table::Table {

@@ -19,8 +19,8 @@ use tokio::{
 
 use crate::world::World;
 
-/// What every commit of orders that emits an event holds: the topic of its outbox rows.
-const COMMIT: &[u8] = b"orders.events";
+/// What every commit of orders that emits an event holds: a row of its read model. (Its records are packed.)
+const COMMIT: &[u8] = b"{\"_key\":";
 /// How long a commit is waited for.
 const TRIP: Duration = Duration::from_secs(5);
 /// How long a node that woke up cut off stays cut off: callers have time to ask it.

@@ -75,6 +75,7 @@ pub async fn see_owners_lag_live_actors_and_what_is_wrong(_: &Shop) -> Result<()
     let findings = lines(&run(&shop, &["doctor", "--json"], &[])?, 0)?;
     expect("a healthy shop", findings.iter().all(|finding| finding["level"] == "ok"), &findings)?;
     owners(&shop)?;
+    outbox(&shop, &id)?;
     live_actors(&shop, &id)?;
     faults(&shop).await?;
     gone(&mut shop).await
@@ -110,6 +111,26 @@ fn owners(shop: &Shop) -> Result<(), Failed> {
     expect("orders alone", of_one.len() == 12 && of_one.iter().all(|p| p["context"] == "orders"), &of_one)?;
     let table = text(&run(shop, &["partitions", "show"], &[])?.stdout);
     expect("the table", table.contains(address) && table.contains("inventory.events "), &table)
+}
+
+/// Single records, whichever rows hold them.
+fn outbox(shop: &Shop, id: &str) -> Result<(), Failed> {
+    let show = |arguments: &[&str]| lines(&run(shop, &[&["outbox", "show"], arguments, &["--json"]].concat(), &[])?, 0);
+    expect("nothing is unpublished", show(&["all"])?.is_empty(), &show(&["all"])?)?;
+    let topic = ["orders", "--after", "0", "--topic", "orders.events"];
+    let events = show(&topic)?;
+    let is_ours = |record: &&Value| record["key"] == id && record["published"] == true;
+    let mut sequences: Vec<u64> = events.iter().filter(is_ours).filter_map(|it| it["sequence"].as_u64()).collect();
+    expect("an order's events", sequences.len() >= 3 && sequences.is_sorted(), &events)?;
+    let body = events.iter().filter(is_ours).all(|it| it["body_hex"].as_str().is_some_and(|hex| !hex.is_empty()));
+    expect("with headers and bodies", body && events[0]["headers"].as_array().is_some_and(|it| it.len() > 5), &events)?;
+    sequences.dedup();
+    let partition = events.iter().find(is_ours).map(|it| it["partition"].to_string()).unwrap_or_default();
+    let (second, one) = (sequences[0].to_string(), ["orders", "--partition", &partition, "--limit", "1"]);
+    let next = show(&[&one[..], &["--after", &second]].concat())?;
+    expect("the next one", next.len() == 1 && next[0]["sequence"].as_u64() > Some(sequences[0]), &next)?;
+    let table = text(&run(shop, &[&["outbox", "show"], &topic[..]].concat(), &[])?.stdout);
+    expect("the table", table.contains(id) && table.contains("orders.v1.OrderPlaced"), &table)
 }
 
 fn live_actors(shop: &Shop, id: &str) -> Result<(), Failed> {
