@@ -53,7 +53,10 @@ pub enum MigrateError {
     #[error("migration failed")]
     Migration(#[from] sqlx::migrate::MigrateError),
     /// Nodes of an earlier build are running.
-    #[error("nodes that can't write the new format are running: {}; update or stop them first", .0.join(", "))]
+    #[error(
+        "nodes that can't write the new format were there within the last minute: {}; update or stop them, and try again a minute later",
+        .0.join(", ")
+    )]
     Nodes(Vec<String>),
     /// A role is wanted that the connecting user may not make or act as.
     #[error("cannot prepare role {role}: {reason}; let an administrator create it, or migrate without a role")]
