@@ -132,6 +132,26 @@ async fn earlier_build_takes_nothing_once_finished() {
     assert_eq!(fresh.number("select min(format)::bigint from partitions").await, i64::from(FORMAT));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn row_that_growth_adds_meanwhile_is_of_the_new_format() {
+    let fresh = Fresh::of_format_1().await;
+    let (_, _, mut old) = of(&fresh).await;
+    fresh.run(&mut old, "begin; insert into partitions (partition) values (1)").await;
+    let (url, schema) = (fresh.url.clone(), fresh.schema.clone());
+    let raising = tokio::spawn(async move {
+        let role = Role { name: schema.clone(), password: None };
+        finish(&url, &schema, Some(&role)).await
+    });
+    let waits = "select count(*) from pg_locks where not granted and relation = to_regclass('partitions')";
+    while fresh.number(waits).await == 0 {
+        assert!(!raising.is_finished(), "it does not wait for the row");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    fresh.run(&mut old, "commit").await;
+    assert!(raising.await.expect("no panic").expect("no node is in the way"));
+    assert_eq!(fresh.number("select min(format)::bigint from partitions").await, i64::from(FORMAT));
+}
+
 #[tokio::test]
 async fn format_is_not_raised_while_a_node_cannot_write_it() {
     let fresh = Fresh::of_format_1().await;

@@ -10,6 +10,7 @@ use holdfast_core::{
     Timestamp,
     batch::OutboxRow,
     envelope::header,
+    epoch::PartitionRow,
     port::{clock::Clock as _, store::Store as _},
     stuck::Order,
 };
@@ -105,34 +106,23 @@ const PAGE: u32 = 1000;
 const PAGE_BYTES: usize = 4 << 20;
 
 async fn show(config: &Config, wanted: &OutboxShow) -> Result<u8, Failure> {
-    let (mut table, mut shown, mut is_more) = (comfy_table::Table::new(), 0_u64, false);
+    let mut table = comfy_table::Table::new();
     let header = ["context", "partition", "sequence", "id", "topic", "key", "type", "bytes", "published"];
     table.load_style(comfy_table::presets::NOTHING).set_header(header);
+    let (mut shown, mut is_more) = (0, false);
     for (context, store, _) in stores(config, &wanted.context).await? {
         let rows = store.partitions().await.map_err(survey::Error::from)?;
         for row in rows.iter().filter(|row| wanted.partition.is_none_or(|partition| row.partition.0 == partition)) {
-            let (mut after, mut left) = (wanted.after.unwrap_or(row.outbox_cursor), wanted.limit);
-            loop {
-                let page = store.outbox(row.partition, after, PAGE, PAGE_BYTES).await.map_err(survey::Error::from)?;
-                let Some(last) = page.last() else { break };
-                after = last.sequence;
-                let is_meant = |record: &&OutboxRow| wanted.topic.as_ref().is_none_or(|it| **it == *record.draft.topic);
-                for record in page.iter().filter(is_meant) {
-                    is_more |= left == 0;
-                    if left == 0 {
-                        break;
-                    }
-                    (left, shown) = (left - 1, shown + 1);
-                    let is_published = record.sequence <= row.outbox_cursor;
-                    if wanted.json {
-                        println!("{}", json_of(context, record, is_published));
-                    } else {
-                        table.add_row(cells_of(context, record, is_published));
-                    }
+            let records = meant(&store, row, wanted).await?;
+            is_more |= records.len() > wanted.limit as usize;
+            for record in records.iter().take(wanted.limit as usize) {
+                let is_published = record.sequence <= row.outbox_cursor;
+                if wanted.json {
+                    println!("{}", json_of(context, record, is_published));
+                } else {
+                    table.add_row(cells_of(context, record, is_published));
                 }
-                if left == 0 && is_more {
-                    break;
-                }
+                shown += 1;
             }
         }
     }
@@ -145,6 +135,19 @@ async fn show(config: &Config, wanted: &OutboxShow) -> Result<u8, Failure> {
         eprintln!("there are more: --limit is {} for each partition, and --after goes on behind one", wanted.limit);
     }
     Ok(0)
+}
+
+/// The records of a partition that are meant, and one more than are to be shown.
+async fn meant(store: &PgStore, row: &PartitionRow, wanted: &OutboxShow) -> Result<Vec<OutboxRow>, Failure> {
+    let (mut records, mut after) = (Vec::new(), wanted.after.unwrap_or(row.outbox_cursor));
+    while records.len() <= wanted.limit as usize {
+        let page = store.outbox(row.partition, after, PAGE, PAGE_BYTES).await.map_err(survey::Error::from)?;
+        let Some(last) = page.last() else { break };
+        after = last.sequence;
+        let is_meant = |record: &OutboxRow| wanted.topic.as_ref().is_none_or(|topic| **topic == *record.draft.topic);
+        records.extend(page.into_iter().filter(is_meant));
+    }
+    Ok(records)
 }
 
 fn text(bytes: Option<&[u8]>) -> Option<String> {
