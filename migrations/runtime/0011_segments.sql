@@ -1,9 +1,12 @@
 -- The format that a schema is written in, and the outbox in segments.
 --
--- Format 1: a row of the outbox for each record. Format 2: a row for the records of one partition and commit, framed and
--- compressed (actors/postgres/src/segment.rs). Builds from here on read both, and write what the schema's format is. A
+-- Format 1: a row of the outbox for each record. Format 2: a row for the records of one partition and commit (several if
+-- they are large), framed and compressed (actors/postgres/src/segment.rs). Builds from here on read both, and write what the schema's format is. A
 -- schema that nobody has served yet is of format 2 at once; others are brought to it by `holdfast migrate --finish`, once
 -- no node of an earlier build is needed any more.
+
+-- In the order in which a commit locks them, as in 0006_retention.sql.
+lock table partitions, nodes, outbox in access exclusive mode;
 
 -- Each partition's row has it: a build that can't write it must not take the partition. The default is the schema's.
 alter table partitions add column format int not null default 1;
@@ -39,7 +42,7 @@ alter table outbox
     alter column target drop not null,
     alter column topic drop not null,
     alter column headers drop not null,
-    alter column value set storage external; -- compressed already
+    alter column value set storage external; -- a segment is compressed already
 
 -- As in 0006_retention.sql, and a segment stays in its row if the row fits in a page.
 create or replace function open_range(parent text, child text, low date, high date) returns boolean language plpgsql as $$
@@ -53,7 +56,8 @@ begin
     if to_regclass(known) is not null then
         return false;
     end if;
-    execute format('create table %I (like %I including all) with (toast_tuple_target = 8160)', child, parent);
+    execute format('create table %I (like %I including all)', child, parent)
+        || case parent when 'outbox' then ' with (toast_tuple_target = 8160)' else '' end;
     execute format('alter table %I attach partition %I for values from (%L) to (%L)', parent, child, low, high);
     return true;
 end $$;

@@ -86,7 +86,7 @@ pub struct KafkaMembership {
     shared: Arc<Shared>,
     /// What [`Membership::changed`] last returned.
     returned: Mutex<BTreeSet<PartitionId>>,
-    /// One confirmation at a time: those that hang must not pile up.
+    /// One confirmation at a time; one that hangs is left behind at its deadline.
     confirming: tokio::sync::Mutex<()>,
     timeout: Duration,
 }

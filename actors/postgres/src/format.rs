@@ -27,9 +27,10 @@ impl Format {
         Self(AtomicI32::new(1))
     }
 
-    /// Notes the format of a partition's row. There is no way back from one.
+    /// Notes the format of a partition's row; all have the same. It may be lower than it was, after a restore
+    /// from a backup.
     pub(crate) fn note(&self, row: &PgRow, column: usize) -> Result<(), sqlx::Error> {
-        self.0.fetch_max(row.try_get(column)?, Ordering::AcqRel);
+        self.0.store(row.try_get(column)?, Ordering::Release);
         Ok(())
     }
 

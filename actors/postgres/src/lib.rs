@@ -6,9 +6,9 @@
 //! read models.
 //!
 //! How it upholds the invariants, in one place each: fences and grants in `commit`, the text of a commit in
-//! `statement`, records to publish in `segment`, ownership in `ownership`, what the server's words mean in
-//! `error` and `notice`, connections in `connections`. Deliberately absent: sqlx's macros (no database at
-//! build time), its pool (see `connections`), retries, any domain.
+//! `statement`, records to publish in `segment` and `unpublished`, ownership in `ownership`, what the
+//! server's words mean in `error` and `notice`, connections in `connections`. Deliberately absent: sqlx's
+//! macros (no database at build time), its pool (see `connections`), retries, any domain.
 
 mod commit;
 mod config;
@@ -27,7 +27,7 @@ pub mod query;
 mod questions;
 mod read;
 mod rows;
-pub mod segment;
+mod segment;
 mod statement;
 mod store;
 mod stuck;

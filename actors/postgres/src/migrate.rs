@@ -111,17 +111,20 @@ const BEHIND: &str = "
 select address from nodes
 where at > now() - $1::interval and (format < $2 or format_run is distinct from run) order by address";
 
-/// Commits in flight, and growth that is adding rows, are waited for, and wait: a row that came meanwhile would
-/// be of the earlier format.
+/// Commits in flight, and growth that is adding rows, are waited for, and wait: a row that came meanwhile
+/// would be of the earlier format.
 const LOCK: &str = "lock table partitions in access exclusive mode";
 
 const RAISE: &str = "update partitions set format = $1 where format < $1";
 
 /// The addresses of nodes that stand in the way, or whether anything was raised.
 async fn raise(connection: &mut PgConnection) -> Result<Result<bool, Vec<String>>, sqlx::Error> {
+    let format = FORMAT.cast_signed();
+    if sqlx::query_scalar::<_, i32>(format::OF_SCHEMA).fetch_one(&mut *connection).await? >= format {
+        return Ok(Ok(false)); // nobody has to wait for it
+    }
     let mut transaction = connection.begin().await?;
     sqlx::query(LOCK).execute(&mut *transaction).await?;
-    let format = FORMAT.cast_signed();
     if sqlx::query_scalar::<_, i32>(format::OF_SCHEMA).fetch_one(&mut *transaction).await? >= format {
         return Ok(Ok(false));
     }

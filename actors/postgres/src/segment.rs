@@ -32,13 +32,13 @@ const RATIO_MAX: usize = 255;
 /// A segment that can't be read: a damaged row, or one of a newer build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("outbox segment {last} of partition {partition} can't be read: {reason}")]
-pub struct BadSegment {
+pub(crate) struct BadSegment {
     /// Whose.
-    pub partition: PartitionId,
+    pub(crate) partition: PartitionId,
     /// The sequence of its last record.
-    pub last: u64,
+    pub(crate) last: u64,
     /// Why.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
 }
 
 /// A segment, as its row has it.
@@ -138,7 +138,7 @@ fn optional(bytes: Option<&[u8]>, raw: &mut Vec<u8>) {
 ///
 /// # Errors
 /// [`BadSegment`] if `data` is not exactly `records` records.
-pub fn read(partition: PartitionId, last: u64, records: u32, data: &[u8]) -> Result<Vec<OutboxRow>, BadSegment> {
+pub(crate) fn read(partition: PartitionId, last: u64, records: u32, data: &[u8]) -> Result<Vec<OutboxRow>, BadSegment> {
     let bad = |reason| BadSegment { partition, last, reason };
     let first = (last + 1).checked_sub(u64::from(records)).ok_or_else(|| bad("it begins before the first sequence"))?;
     let mut frames = Frames(unpack(data).map_err(bad)?);
@@ -187,9 +187,10 @@ impl Frames {
             let new: Arc<str> = std::str::from_utf8(&topic).map_err(|_| NoFrame)?.into();
             Arc::clone(topics.entry(topic).or_insert(new))
         };
-        let key = self.optional()?;
+        // Copied: a record that is kept must not keep the whole segment.
+        let key = self.optional()?.map(|key| Bytes::copy_from_slice(&key));
         let headers = Headers::from_bytes(&self.optional()?.ok_or(NoFrame)?).ok_or(NoFrame)?;
-        let value = self.optional()?;
+        let value = self.optional()?.map(|value| Bytes::copy_from_slice(&value));
         Ok(OutboxDraft { id, topic, target, key, headers, value })
     }
 

@@ -67,7 +67,7 @@ staged as (
     insert into outbox (partition, sequence, id, topic, target, key, headers, value)
     select * from unnest(?::int[], ?::bigint[], ?::uuid[], ?::text[], ?::int[], ?::bytea[], ?::bytea[], ?::bytea[]))";
 
-/// The same records, of each partition in a row.
+/// The same records, of each partition in a row, or in several that are large.
 const SEGMENTS: &str = ",
 staged as (
     insert into outbox (partition, sequence, id, records, bytes, value)

@@ -1,7 +1,7 @@
 //! Records of the outbox, whether each has a row of its own or a segment has them.
 //!
-//! Invariant: what is returned follows one another, from the first one asked for. A segment that can't be
-//! read is an error, and nothing behind it is returned (I3). Deliberately absent: what is done with them.
+//! Invariant: records are returned in order, each once. A segment that can't be read is an error, and nothing
+//! behind it is returned (I3). Deliberately absent: what is done with them.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -18,19 +18,22 @@ use crate::{
     segment,
 };
 
-/// As many rows as hold `$3` records or `$4` bytes, and one more. Lengths are read without the values. The
-/// records of a segment that lie before `$2` count too: the next question gets what is missing.
+/// As many of the next `$3` rows as hold `$4` bytes, and one more. The records of a segment that lie before
+/// `$2` count too.
 const PAGE: &str = "
 select sequence, id, topic, target, key, headers, value, records from (
-    select *, coalesce(sum(size) over before, 0) as bytes_before, coalesce(sum(coalesce(records, 1)) over before, 0) as records_before
+    select *, coalesce(sum(size) over (order by sequence rows between unbounded preceding and 1 preceding), 0) as before
     from (
         select *, coalesce(bytes, octet_length(headers) + coalesce(octet_length(key), 0) + coalesce(octet_length(value), 0)) as size
-        from outbox where partition = $1 and sequence > $2 order by sequence limit $3) as next
-    window before as (order by sequence rows between unbounded preceding and 1 preceding)) as measured
-where bytes_before < $4 and records_before < $3 order by sequence";
+        from outbox where partition = $1 and sequence > $2 order by sequence limit $3) as next) as measured
+where before < $4 order by sequence";
+
+/// Rows that are read at first: few segments hold what is asked for. Each time they don't, it is twice as
+/// many.
+const ROWS: i64 = 64;
 
 /// The records after the sequence `after`: at most `limit`, and no further ones once those before hold
-/// `bytes_max` bytes.
+/// `bytes_max` bytes. There may be more of them than are returned.
 pub(crate) async fn page(
     connection: &mut PgConnection,
     partition: PartitionId,
@@ -38,21 +41,31 @@ pub(crate) async fn page(
     limit: u32,
     bytes_max: usize,
 ) -> Result<Vec<OutboxRow>, sqlx::Error> {
-    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let most = i64::try_from(bytes_max.max(1)).unwrap_or(i64::MAX);
-    let asked = sqlx::query(PAGE).bind(partition.0.cast_signed()).bind(signed(after)).bind(i64::from(limit)).bind(most);
-    let rows = asked.fetch_all(connection).await?;
-    let mut records = records(partition, &rows)?;
-    records.retain(|record| record.sequence > after);
-    let mut held = 0;
-    let fits = |record: &&OutboxRow| {
-        let is_within = held < bytes_max.max(1);
-        held += segment::bytes(&record.draft);
-        is_within
-    };
-    let count = records.iter().take(limit as usize).take_while(fits).count();
-    records.truncate(count);
-    Ok(records)
+    let (mut page, mut held, mut read_to, mut rows_max) = (Vec::new(), 0, after, ROWS);
+    loop {
+        let left = i64::try_from(bytes_max.saturating_sub(held).max(1)).unwrap_or(i64::MAX);
+        let asked = sqlx::query(PAGE)
+            .bind(partition.0.cast_signed())
+            .bind(i64::try_from(read_to).unwrap_or(i64::MAX))
+            .bind(rows_max)
+            .bind(left);
+        let rows = asked.fetch_all(&mut *connection).await?;
+        for record in records(partition, &rows)? {
+            read_to = record.sequence;
+            if record.sequence <= after {
+                continue;
+            }
+            if page.len() == limit as usize || held >= bytes_max.max(1) {
+                return Ok(page);
+            }
+            held += segment::bytes(&record.draft);
+            page.push(record);
+        }
+        if i64::try_from(rows.len()).unwrap_or(i64::MAX) < rows_max {
+            return Ok(page);
+        }
+        rows_max *= 2;
+    }
 }
 
 /// The rows with records from the sequence `$2` to `$3`: the last of them may be a segment that goes on.

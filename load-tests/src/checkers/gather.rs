@@ -6,8 +6,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use futures::TryStreamExt as _;
-use holdfast_core::PartitionId;
-use holdfast_postgres::segment;
 use sqlx::{
     ConnectOptions as _, Connection as _, PgConnection, Row as _,
     postgres::{PgConnectOptions, PgRow},
@@ -181,16 +179,42 @@ fn outbox(row: &PgRow) -> Result<Vec<OutboxRow>, sqlx::Error> {
     let Some(records) = row.try_get::<Option<i32>, _>(4)? else {
         return Ok(vec![OutboxRow { partition, sequence, id: row.try_get(2)?, topic: row.try_get(3)? }]);
     };
-    let (of, last) = (PartitionId(partition.cast_unsigned()), sequence.cast_unsigned());
-    let read = segment::read(of, last, records.cast_unsigned(), row.try_get(5)?);
-    let rows = read.map_err(|bad| sqlx::Error::Decode(bad.into()))?.into_iter();
-    let record = |row: holdfast_core::batch::OutboxRow| OutboxRow {
-        partition,
-        sequence: row.sequence.cast_signed(),
-        id: row.draft.id,
-        topic: (*row.draft.topic).to_owned(),
-    };
-    Ok(rows.map(record).collect())
+    let unreadable =
+        || sqlx::Error::Decode(format!("segment {sequence} of partition {partition} can't be read").into());
+    let found = segment(row.try_get(5)?).ok_or_else(unreadable)?;
+    if i32::try_from(found.len()) != Ok(records) {
+        return Err(unreadable());
+    }
+    let numbered = (sequence - i64::from(records) + 1..).zip(found);
+    Ok(numbered.map(|(sequence, (id, topic))| OutboxRow { partition, sequence, id, topic }).collect())
+}
+
+/// The ids and topics of a segment's records, read by hand: version 1 and the length of the frames, then
+/// these as a block of LZ4. A frame is an id, a target, and topic, key, headers and value behind their
+/// lengths, of which all ones stand for a null.
+fn segment(data: &[u8]) -> Option<Vec<(Uuid, String)>> {
+    let (length, block) = data.strip_prefix(&[1])?.split_at_checked(4)?;
+    let length = u32::from_le_bytes(length.try_into().ok()?) as usize;
+    let frames = lz4_flex::block::decompress(block, length).ok().filter(|frames| frames.len() == length)?;
+    let (mut rest, mut records) = (&frames[..], Vec::new());
+    while !rest.is_empty() {
+        let (id, after) = rest.split_at_checked(16)?;
+        let mut fields = after.get(4..)?;
+        let mut field = || {
+            let (length, after) = fields.split_at_checked(4)?;
+            let length = u32::from_le_bytes(length.try_into().ok()?);
+            let (field, after) = after.split_at_checked(if length == u32::MAX { 0 } else { length as usize })?;
+            fields = after;
+            Some(field)
+        };
+        let topic = String::from_utf8(field()?.to_vec()).ok()?;
+        for _ in ["key", "headers", "value"] {
+            field()?;
+        }
+        records.push((Uuid::from_slice(id).ok()?, topic));
+        rest = fields;
+    }
+    Some(records)
 }
 
 fn mail(row: &PgRow) -> Result<(String, String), sqlx::Error> {

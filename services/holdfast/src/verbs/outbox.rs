@@ -113,17 +113,21 @@ async fn show(config: &Config, wanted: &OutboxShow) -> Result<u8, Failure> {
     for (context, store, _) in stores(config, &wanted.context).await? {
         let rows = store.partitions().await.map_err(survey::Error::from)?;
         for row in rows.iter().filter(|row| wanted.partition.is_none_or(|partition| row.partition.0 == partition)) {
-            let records = meant(&store, row, wanted).await?;
-            is_more |= records.len() > wanted.limit as usize;
-            for record in records.iter().take(wanted.limit as usize) {
+            let mut left = wanted.limit;
+            let show = |record: &OutboxRow| {
+                if left == 0 {
+                    return false;
+                }
+                (left, shown) = (left - 1, shown + 1);
                 let is_published = record.sequence <= row.outbox_cursor;
                 if wanted.json {
                     println!("{}", json_of(context, record, is_published));
                 } else {
                     table.add_row(cells_of(context, record, is_published));
                 }
-                shown += 1;
-            }
+                true
+            };
+            is_more |= !visit(&store, row, wanted, show).await?;
         }
     }
     if shown == 0 && !wanted.json {
@@ -137,17 +141,24 @@ async fn show(config: &Config, wanted: &OutboxShow) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// The records of a partition that are meant, and one more than are to be shown.
-async fn meant(store: &PgStore, row: &PartitionRow, wanted: &OutboxShow) -> Result<Vec<OutboxRow>, Failure> {
-    let (mut records, mut after) = (Vec::new(), wanted.after.unwrap_or(row.outbox_cursor));
-    while records.len() <= wanted.limit as usize {
+/// Calls `show` with each record of a partition that is meant, until it returns `false`. Returns whether it
+/// never did.
+async fn visit(
+    store: &PgStore,
+    row: &PartitionRow,
+    wanted: &OutboxShow,
+    mut show: impl FnMut(&OutboxRow) -> bool,
+) -> Result<bool, Failure> {
+    let mut after = wanted.after.unwrap_or(row.outbox_cursor);
+    loop {
         let page = store.outbox(row.partition, after, PAGE, PAGE_BYTES).await.map_err(survey::Error::from)?;
-        let Some(last) = page.last() else { break };
+        let Some(last) = page.last() else { return Ok(true) };
         after = last.sequence;
-        let is_meant = |record: &OutboxRow| wanted.topic.as_ref().is_none_or(|topic| **topic == *record.draft.topic);
-        records.extend(page.into_iter().filter(is_meant));
+        let is_meant = |record: &&OutboxRow| wanted.topic.as_ref().is_none_or(|topic| **topic == *record.draft.topic);
+        if !page.iter().filter(is_meant).all(&mut show) {
+            return Ok(false);
+        }
     }
-    Ok(records)
 }
 
 fn text(bytes: Option<&[u8]>) -> Option<String> {
