@@ -134,25 +134,46 @@ fn optional(bytes: Option<&[u8]>, raw: &mut Vec<u8>) {
     raw.extend_from_slice(bytes);
 }
 
+/// The names of topics that were read: a backlog is mostly of one.
+#[derive(Default)]
+pub(crate) struct Topics(HashMap<String, Arc<str>>);
+
+impl Topics {
+    pub(crate) fn shared(&mut self, topic: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(topic) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = topic.into();
+        self.0.insert(topic.to_owned(), Arc::clone(&new));
+        new
+    }
+}
+
 /// The records of a segment of `partition` that ends at the sequence `last`, in order.
 ///
 /// # Errors
 /// [`BadSegment`] if `data` is not exactly `records` records.
-pub(crate) fn read(partition: PartitionId, last: u64, records: u32, data: &[u8]) -> Result<Vec<OutboxRow>, BadSegment> {
+pub(crate) fn read(
+    partition: PartitionId,
+    last: u64,
+    records: u32,
+    data: &[u8],
+    topics: &mut Topics,
+) -> Result<Vec<OutboxRow>, BadSegment> {
     let bad = |reason| BadSegment { partition, last, reason };
     let first = (last + 1).checked_sub(u64::from(records)).ok_or_else(|| bad("it begins before the first sequence"))?;
-    let mut frames = Frames(unpack(data).map_err(bad)?);
-    let mut topics: HashMap<Bytes, Arc<str>> = HashMap::new();
+    let raw = unpack(data).map_err(bad)?;
+    let mut frames = Frames(&raw);
     let rows = (first..=last).map(|sequence| {
-        let draft = frames.next(&mut topics)?;
-        Ok(OutboxRow { partition, sequence, draft })
+        let draft = frames.next(topics)?;
+        Some(OutboxRow { partition, sequence, draft })
     });
-    let rows = rows.collect::<Result<Vec<_>, NoFrame>>().map_err(|_| bad("a frame is cut off, or is none"))?;
+    let rows = rows.collect::<Option<Vec<_>>>().ok_or_else(|| bad("a frame is cut off, or is none"))?;
     if frames.0.is_empty() { Ok(rows) } else { Err(bad("more follows its last record")) }
 }
 
 /// The frames of a stored segment.
-fn unpack(data: &[u8]) -> Result<Bytes, &'static str> {
+fn unpack(data: &[u8]) -> Result<Vec<u8>, &'static str> {
     let (header, packed) = data.split_at_checked(HEADER).ok_or("its header is cut off")?;
     let (version, raw) = header.split_at(1);
     if version != [VERSION] {
@@ -164,49 +185,52 @@ fn unpack(data: &[u8]) -> Result<Bytes, &'static str> {
     }
     let mut frames = vec![0; raw];
     match decompress_into(packed, &mut frames) {
-        Ok(size) if size == raw => Ok(frames.into()),
+        Ok(size) if size == raw => Ok(frames),
         Ok(_) => Err("its block is cut off"),
         Err(_) => Err("its block is damaged"),
     }
 }
 
-/// Frames that are left to read.
-struct Frames(Bytes);
+/// Frames that are left to read. What is read of them is copied: a record that is kept must not keep the
+/// whole segment.
+struct Frames<'a>(&'a [u8]);
 
-/// A frame is cut off, or is none.
-struct NoFrame;
-
-impl Frames {
-    fn next(&mut self, topics: &mut HashMap<Bytes, Arc<str>>) -> Result<OutboxDraft, NoFrame> {
-        let id = Uuid::from_slice(&self.take(16)?).map_err(|_| NoFrame)?;
+impl<'a> Frames<'a> {
+    /// `None` if the frame is cut off, or is none.
+    fn next(&mut self, topics: &mut Topics) -> Option<OutboxDraft> {
+        let id = Uuid::from_slice(self.take(16)?).ok()?;
         let target = PartitionId(self.number()?);
-        let topic = self.optional()?.ok_or(NoFrame)?;
-        let topic = if let Some(known) = topics.get(&topic) {
-            Arc::clone(known)
-        } else {
-            let new: Arc<str> = std::str::from_utf8(&topic).map_err(|_| NoFrame)?.into();
-            Arc::clone(topics.entry(topic).or_insert(new))
-        };
-        // Copied: a record that is kept must not keep the whole segment.
-        let key = self.optional()?.map(|key| Bytes::copy_from_slice(&key));
-        let headers = Headers::from_bytes(&self.optional()?.ok_or(NoFrame)?).ok_or(NoFrame)?;
-        let value = self.optional()?.map(|value| Bytes::copy_from_slice(&value));
-        Ok(OutboxDraft { id, topic, target, key, headers, value })
+        let topic = topics.shared(std::str::from_utf8(self.field()?.0?).ok()?);
+        let key = self.field()?.copied();
+        let headers = Headers::from_bytes(self.field()?.0?)?;
+        let value = self.field()?.copied();
+        Some(OutboxDraft { id, topic, target, key, headers, value })
     }
 
-    fn take(&mut self, bytes: usize) -> Result<Bytes, NoFrame> {
-        if bytes <= self.0.len() { Ok(self.0.split_to(bytes)) } else { Err(NoFrame) }
+    fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(bytes)?;
+        self.0 = rest;
+        Some(taken)
     }
 
-    fn number(&mut self) -> Result<u32, NoFrame> {
-        self.take(4)?[..].try_into().map(u32::from_le_bytes).map_err(|_| NoFrame)
+    fn number(&mut self) -> Option<u32> {
+        self.take(4)?.try_into().map(u32::from_le_bytes).ok()
     }
 
-    fn optional(&mut self) -> Result<Option<Bytes>, NoFrame> {
+    fn field(&mut self) -> Option<Field<'a>> {
         match self.number()? {
-            u32::MAX => Ok(None),
-            length => self.take(length as usize).map(Some),
+            u32::MAX => Some(Field(None)),
+            length => self.take(length as usize).map(|bytes| Field(Some(bytes))),
         }
+    }
+}
+
+/// What is behind its length, if it is no null.
+struct Field<'a>(Option<&'a [u8]>);
+
+impl Field<'_> {
+    fn copied(&self) -> Option<Bytes> {
+        self.0.map(Bytes::copy_from_slice)
     }
 }
 
@@ -237,7 +261,8 @@ mod tests {
 
     fn read_all(segments: &[Segment], partition: u32) -> Vec<OutboxRow> {
         let mine = segments.iter().filter(|segment| segment.partition == PartitionId(partition));
-        mine.flat_map(|of| read(of.partition, of.last, of.records, &of.data).expect("sound")).collect()
+        mine.flat_map(|of| read(of.partition, of.last, of.records, &of.data, &mut Topics::default()).expect("sound"))
+            .collect()
     }
 
     #[test]
@@ -289,14 +314,18 @@ mod tests {
         let all = rows(0, 1..=12);
         let Segment { partition, last, records, data, .. } = cut(&all).remove(0);
         for at in 0..data.len() {
-            assert!(read(partition, last, records, &data[..at]).is_err(), "cut at {at} of {}", data.len());
+            assert!(
+                read(partition, last, records, &data[..at], &mut Topics::default()).is_err(),
+                "cut at {at} of {}",
+                data.len()
+            );
         }
         let longer = [&data[..], &[0]].concat();
-        assert!(read(partition, last, records, &longer).is_err(), "more than its block");
+        assert!(read(partition, last, records, &longer, &mut Topics::default()).is_err(), "more than its block");
         for wrong in [records - 1, records + 1] {
-            assert!(read(partition, last, wrong, &data).is_err(), "{wrong} records");
+            assert!(read(partition, last, wrong, &data, &mut Topics::default()).is_err(), "{wrong} records");
         }
-        assert_eq!(read(partition, last, records, &data), Ok(all));
+        assert_eq!(read(partition, last, records, &data, &mut Topics::default()), Ok(all));
     }
 
     #[test]
@@ -306,15 +335,15 @@ mod tests {
             for flip in [1, 0x80, 0xff] {
                 let mut damaged = data.clone();
                 damaged[at] ^= flip;
-                if let Ok(rows) = read(partition, last, records, &damaged) {
+                if let Ok(rows) = read(partition, last, records, &damaged, &mut Topics::default()) {
                     assert_eq!(rows.len(), records as usize);
                 }
             }
         }
         let mut bomb = data;
         bomb[1..HEADER].copy_from_slice(&u32::MAX.to_le_bytes());
-        let error = read(partition, last, records, &bomb).expect_err("too large");
+        let error = read(partition, last, records, &bomb, &mut Topics::default()).expect_err("too large");
         assert_eq!(error.reason, "no block of this size holds as much");
-        assert!(read(partition, 3, 5, &bomb).is_err(), "it would begin before 1");
+        assert!(read(partition, 3, 5, &bomb, &mut Topics::default()).is_err(), "it would begin before 1");
     }
 }

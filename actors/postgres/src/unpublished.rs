@@ -3,7 +3,7 @@
 //! Invariant: records are returned in order, each once. A segment that can't be read is an error, and nothing
 //! behind it is returned (I3). Deliberately absent: what is done with them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use holdfast_core::{
     PartitionId,
@@ -15,7 +15,7 @@ use crate::{
     error,
     ownership::unsigned,
     read::{bytes, headers},
-    segment,
+    segment::{self, Topics},
 };
 
 /// As many of the next `$3` rows as hold `$4` bytes, and one more. The records of a segment that lie before
@@ -89,19 +89,18 @@ pub(crate) async fn between(
 }
 
 fn records(partition: PartitionId, rows: &[PgRow]) -> Result<Vec<OutboxRow>, sqlx::Error> {
-    // A backlog is mostly of one topic.
-    let mut topics: HashMap<String, Arc<str>> = HashMap::new();
+    let mut topics = Topics::default();
     let mut records = Vec::with_capacity(rows.len());
     for row in rows {
         let sequence = unsigned(row, 0)?;
         if let Some(count) = row.try_get::<Option<i32>, _>(7)? {
-            let read = segment::read(partition, sequence, count.cast_unsigned(), row.try_get(6)?);
+            let read = segment::read(partition, sequence, count.cast_unsigned(), row.try_get(6)?, &mut topics);
             records.extend(error::decoded(read)?);
             continue;
         }
         let draft = OutboxDraft {
             id: row.try_get(1)?,
-            topic: shared(&mut topics, row.try_get(2)?),
+            topic: topics.shared(row.try_get(2)?),
             target: PartitionId(row.try_get::<i32, _>(3)?.cast_unsigned()),
             key: bytes(row, 4)?,
             headers: headers(row, 5)?,
@@ -110,13 +109,4 @@ fn records(partition: PartitionId, rows: &[PgRow]) -> Result<Vec<OutboxRow>, sql
         records.push(OutboxRow { partition, sequence, draft });
     }
     Ok(records)
-}
-
-fn shared(known: &mut HashMap<String, Arc<str>>, topic: &str) -> Arc<str> {
-    if let Some(known) = known.get(topic) {
-        return Arc::clone(known);
-    }
-    let new: Arc<str> = topic.into();
-    known.insert(topic.to_owned(), Arc::clone(&new));
-    new
 }
