@@ -21,6 +21,7 @@ use crate::{
     epoch::{Generation, Token},
     partition::{KeyHash, PartitionId},
     pool::{Pool, PoolChange, grant},
+    ring::Ring,
     time::Timestamp,
 };
 
@@ -80,8 +81,10 @@ pub struct Writes {
     pub state: Option<StateWrite>,
     /// Records to publish, in order.
     pub outbox: Vec<OutboxDraft>,
-    /// Claims with their answers.
+    /// Claims with their answers, which the ring of `state` has, or else `pushed_out`.
     pub claims: Vec<Claim>,
+    /// What stands in the tables from now on: see [`crate::ring::Pushed::out`].
+    pub pushed_out: Vec<Claim>,
     /// Timers set or cancelled.
     pub timers: Vec<TimerWrite>,
     /// Effects intended, or done with.
@@ -103,11 +106,12 @@ pub struct StateWrite {
     pub id: AggregateId,
     /// The key's hash.
     pub hash: KeyHash,
-    /// The stored version must be this one; 0 with `exists == false` means there is no row.
+    /// The stored version must be this one. Where it is 0 there may be no row.
     pub expected: u64,
-    /// Whether a row exists.
-    pub exists: bool,
-    /// The version after this batch.
+    /// The stored revision must be this one, if there is a row. Each write raises it by one; a rejection
+    /// keeps the version.
+    pub revision: u64,
+    /// The version after this batch. 0 is that of an aggregate that does not exist, and has only refused.
     pub version: u64,
     /// Schema of `bytes`.
     pub schema: u32,
@@ -115,6 +119,10 @@ pub struct StateWrite {
     pub bytes: Bytes,
     /// Per event source, the last `ce_sequence` applied.
     pub sources: BTreeMap<String, u64>,
+    /// The last claims.
+    pub ring: Ring,
+    /// Whether others were pushed out of the ring.
+    pub spills: bool,
 }
 
 /// A record to publish, before it has a sequence number.

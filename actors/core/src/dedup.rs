@@ -1,10 +1,11 @@
 //! Recognising a message that was seen before (I2).
 //!
 //! A claim is kept for each command: who it was for, who sent it and under which id, a digest of its body,
-//! and the answer it got. Same id and body: the first answer again. Same id, other body: a conflict.
-//! Uniqueness is look-up-then-insert under the owner's fence, so the table needs no unique index and can be
-//! cut by day. Events with a `ce_sequence` need no claim: it is compared with the last one applied from their
-//! source. One without is claimed like a command.
+//! and the answer it got. Same id and body: the first answer again. Same id, other body: a conflict. The last
+//! claims of an aggregate stand in its own row ([`crate::ring`]), older ones in tables that are cut by day.
+//! Uniqueness is look-up-then-insert under the owner's fence, so these need no unique index. Events with a
+//! `ce_sequence` need no claim: it is compared with the last one applied from their source. One without is
+//! claimed like a command.
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -26,6 +27,22 @@ impl ClaimKey {
     pub fn of(aggregate: &AggregateId, message: &Message) -> Self {
         let scope = digest(&[aggregate.kind.as_bytes(), aggregate.key.as_bytes(), message.source.as_bytes()]);
         Self { id: message.id, scope }
+    }
+}
+
+/// What a message is recognised by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// The key of its claim.
+    pub key: ClaimKey,
+    /// [`body_digest`].
+    pub body: Uuid,
+}
+
+impl Fingerprint {
+    /// The fingerprint of `message` at `aggregate`.
+    pub fn of(aggregate: &AggregateId, message: &Message) -> Self {
+        Self { key: ClaimKey::of(aggregate, message), body: body_digest(message) }
     }
 }
 
@@ -74,6 +91,23 @@ pub struct Rejection {
     pub message: String,
 }
 
+/// The code of the rejection that stands for an answer that is lost: what it was given to is decided all the
+/// same, and is not decided again.
+pub const ANSWER_LOST: &str = "ANSWER_LOST";
+
+impl Rejection {
+    /// The stored form: `code NUL message`.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        [self.code.as_bytes(), &[0], self.message.as_bytes()].concat()
+    }
+
+    /// Reads the stored form; `None` if it is none.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (code, message) = std::str::from_utf8(bytes).ok()?.split_once('\0')?;
+        Some(Self { code: code.into(), message: message.into() })
+    }
+}
+
 impl Answer {
     /// The version the answer speaks of.
     pub const fn version(&self) -> u64 {
@@ -82,7 +116,7 @@ impl Answer {
         }
     }
 
-    /// The stored form: a tag, the version, then the reply or `code NUL message`.
+    /// The stored form: a tag, the version, then the reply or the rejection.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(16);
         match self {
@@ -94,9 +128,7 @@ impl Answer {
             Self::Rejected { version, rejection } => {
                 out.push(2);
                 out.extend_from_slice(&version.to_le_bytes());
-                out.extend_from_slice(rejection.code.as_bytes());
-                out.push(0);
-                out.extend_from_slice(rejection.message.as_bytes());
+                out.extend_from_slice(&rejection.to_bytes());
             }
         }
         out
@@ -109,11 +141,7 @@ impl Answer {
         let version = u64::from_le_bytes(version.try_into().ok()?);
         match tag {
             1 => Some(Self::Applied { version, reply: Bytes::copy_from_slice(rest) }),
-            2 => {
-                let text = std::str::from_utf8(rest).ok()?;
-                let (code, message) = text.split_once('\0')?;
-                Some(Self::Rejected { version, rejection: Rejection { code: code.into(), message: message.into() } })
-            }
+            2 => Some(Self::Rejected { version, rejection: Rejection::from_bytes(rest)? }),
             _ => None,
         }
     }
@@ -129,7 +157,8 @@ pub const ANY_BODY: Uuid = Uuid::nil();
 pub struct Claim {
     /// Whose.
     pub key: ClaimKey,
-    /// [`body_digest`] of the first message, or [`ANY_BODY`].
+    /// [`body_digest`] of the first message, or [`ANY_BODY`]. Only the first 8 bytes of one that has been in
+    /// a [`crate::ring::Ring`] are known, and the others are 0.
     pub body: Uuid,
     /// What it was answered.
     pub answer: Answer,
@@ -138,7 +167,8 @@ pub struct Claim {
 impl Claim {
     /// Whether a message with this digest repeats the one that was claimed.
     pub fn is_repeat(&self, body: Uuid) -> bool {
-        self.body == body || self.body == ANY_BODY
+        let half = |digest: &Uuid| digest.as_u64_pair().0;
+        half(&self.body) == half(&body) || self.body == ANY_BODY
     }
 }
 

@@ -20,6 +20,7 @@ pub mod partition;
 pub mod pool;
 pub mod port;
 pub mod retry;
+pub mod ring;
 pub mod seal;
 pub mod size;
 pub mod stuck;

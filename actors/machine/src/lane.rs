@@ -31,7 +31,7 @@ use std::{
 
 use holdfast_core::{
     AggregateId, KeyHash, PartitionId,
-    dedup::ClaimKey,
+    dedup::{Claim, ClaimKey},
     epoch::{Generation, Token},
     growth::Growth,
     invariant::Invariant,
@@ -48,9 +48,10 @@ use self::{
 };
 pub use self::{
     homes::serves,
-    interface::{Action, Branch, Delivery, Found, Input, Own, Reply, Report, Verdict},
+    interface::{Action, Branch, Delivery, Found, Input, Own, Reply, Report, Stored, Verdict},
     invariants::Violations,
-    message::{Arrival, Claimed, Content, Failure, Mail, Message, Number, Origin, Source, TopicOffset},
+    live::Claims,
+    message::{Arrival, Content, Failure, Mail, Message, Number, Origin, Source, TopicOffset},
     plan::{Disposal, Part},
 };
 use crate::{Ask, Asks, Now, Rules, ownership::Loss};
@@ -68,6 +69,9 @@ pub struct Settings {
     pub passivate_after: Duration,
     /// Actors of this lane in memory, at most, about; the idlest go first.
     pub live_max: usize,
+    /// Claims that an aggregate keeps in its ring, at most
+    /// [`Ring::CLAIMS_MAX`](holdfast_core::ring::Ring::CLAIMS_MAX).
+    pub ring_max: usize,
     /// Which rules are kept.
     pub rules: Rules,
 }
@@ -136,8 +140,8 @@ pub struct Machine {
     /// What becomes of records that wait for their offset's turn, and whether it may have come.
     late: BTreeMap<Number, Disposal>,
     is_late_due: bool,
-    /// Claims written since the batch was looked up.
-    recent: BTreeSet<ClaimKey>,
+    /// Claims that commits have pushed out of rings since the batch was gathered.
+    pushed_out: BTreeMap<ClaimKey, Claim>,
     /// Looks at what is due that are under way. Nothing is decided meanwhile, so what they find is not being
     /// done already.
     looks: BTreeSet<Ask>,
@@ -149,7 +153,7 @@ pub struct Machine {
     /// Rises whenever something is done.
     moved: u64,
     /// For [`Rules::drops_actors_when_fenced`] left out; empty otherwise.
-    kept: BTreeMap<PartitionId, Vec<(KeyHash, AggregateId, u64)>>,
+    kept: BTreeMap<PartitionId, Vec<(KeyHash, AggregateId, u64, Claims)>>,
     /// For [`Rules::passivates_before_acknowledging`] left out; empty otherwise.
     lingering: Vec<(Duration, PartitionId, Vec<AggregateId>)>,
 }
@@ -170,7 +174,7 @@ impl Machine {
             held: BTreeMap::new(),
             late: BTreeMap::new(),
             is_late_due: false,
-            recent: BTreeSet::new(),
+            pushed_out: BTreeMap::new(),
             looks: BTreeSet::new(),
             look_due: Duration::ZERO,
             has_decided: false,
@@ -309,9 +313,9 @@ impl Machine {
         // What is left of an earlier ownership says nothing under this one.
         self.remove_partition(own.partition, actions);
         let Own { partition, term, token, generation, count, is_serving, batch, outbox_head } = own;
-        for (hash, id, waiting) in self.kept.remove(&partition).unwrap_or_default() {
+        for (hash, id, waiting, claims) in self.kept.remove(&partition).unwrap_or_default() {
             let slot = self.backlog.slot(partition, hash, id);
-            self.backlog.live.touch(slot, Duration::MAX, 0, || waiting);
+            self.backlog.live.touch(slot, Duration::MAX, 0, || (waiting, claims));
         }
         let owned = Owned {
             term,
@@ -366,7 +370,8 @@ impl Machine {
             let (hash, id) = (aggregate.hash, aggregate.id.clone());
             let waiting = self.backlog.live.waiting(slot);
             if let Some(waiting) = waiting.filter(|_| !self.settings.rules.drops_actors_when_fenced) {
-                self.kept.entry(partition).or_default().push((hash, id, waiting));
+                let claims = self.backlog.live.claims(slot).cloned().unwrap_or_default();
+                self.kept.entry(partition).or_default().push((hash, id, waiting, claims));
             }
             let in_flight: Vec<Number> = self.backlog.queue(slot).map(|(number, _)| number).collect();
             for number in in_flight {

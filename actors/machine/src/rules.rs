@@ -34,8 +34,14 @@ pub struct Rules {
     pub settles_unknown_commits: bool,
     /// A strong read waits for the commit in flight of its aggregate.
     pub reads_wait_for_commits: bool,
+    /// Actors whose commit may have happened are dropped.
+    pub forgets_actors_of_unknown_commits: bool,
     /// A look-up of claims counts the messages of its own batch.
     pub claims_count_within_batch: bool,
+    /// What a commit pushes out of a ring is known to the batch that was looked up before it.
+    pub knows_what_commits_push_out: bool,
+    /// Claims that were pushed out are looked for in the tables, also for an actor in memory.
+    pub looks_for_claims_of_actors: bool,
     /// Records of new partitions wait for the partitions where older ones of their producer may lie.
     pub waits_for_ancestors: bool,
     /// The ends of these partitions are read after the record that waits was fetched.
@@ -75,7 +81,10 @@ impl Rules {
         drops_actors_when_fenced: true,
         settles_unknown_commits: true,
         reads_wait_for_commits: true,
+        forgets_actors_of_unknown_commits: true,
         claims_count_within_batch: true,
+        knows_what_commits_push_out: true,
+        looks_for_claims_of_actors: true,
         waits_for_ancestors: true,
         measures_ends_after_fetch: true,
         waits_for_all_ancestors: true,

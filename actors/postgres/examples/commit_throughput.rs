@@ -18,6 +18,7 @@ use holdfast_core::{
     dedup::{Answer, Claim, ClaimKey},
     epoch::{Generation, Token},
     port::store::{Store, Wanted},
+    ring::Ring,
 };
 use holdfast_postgres::{Config, PgStore, View, migrate};
 use holdfast_stack::{Stack, StackOptions};
@@ -81,16 +82,23 @@ fn writes(id: &AggregateId, partition: PartitionId, before: u64, work: Work) -> 
     headers.push("ce_type", "holdfast.orders.v1.OrderPlaced");
     let hash = KeyHash::of(id.key.as_bytes());
     let claim = if work.v7 { Uuid::now_v7() } else { Uuid::new_v4() };
+    let claims = vec![Claim {
+        key: ClaimKey { id: claim, scope: Uuid::new_v4() },
+        body: Uuid::new_v4(),
+        answer: Answer::Applied { version: before + 1, reply: Bytes::new() },
+    }];
     Writes {
         state: Some(StateWrite {
             id: id.clone(),
             hash,
             expected: before,
-            exists: before > 0,
+            revision: before,
             version: before + 1,
             schema: 1,
             bytes: Bytes::from_static(&[7; 150]),
             sources: BTreeMap::new(),
+            ring: Ring::default().push(&claims, 1).ring,
+            spills: false,
         }),
         outbox: vec![OutboxDraft {
             id: Uuid::now_v7(),
@@ -100,11 +108,7 @@ fn writes(id: &AggregateId, partition: PartitionId, before: u64, work: Work) -> 
             headers,
             value: Some(Bytes::from_static(&[3; 200])),
         }],
-        claims: vec![Claim {
-            key: ClaimKey { id: claim, scope: Uuid::new_v4() },
-            body: Uuid::new_v4(),
-            answer: Answer::Applied { version: before + 1, reply: Bytes::new() },
-        }],
+        claims,
         view: work.view.then(|| ViewWrite {
             id: id.clone(),
             row: ViewRow::of(
@@ -161,10 +165,7 @@ async fn measure(store: &Arc<PgStore>, committers: u32, commands: usize, work: W
             for batch in &batches {
                 if finds {
                     let states = || batch.entries.iter().filter_map(|entry| entry.writes.state.as_ref());
-                    let wanted = Wanted {
-                        aggregates: states().map(|state| state.id.clone()).collect(),
-                        claims: batch.entries.iter().flat_map(|e| &e.writes.claims).map(|claim| claim.key).collect(),
-                    };
+                    let wanted: Vec<Wanted> = states().map(|state| Wanted::state(state.id.clone())).collect();
                     store.find(&wanted).await.expect("find");
                 }
                 let begun = Instant::now();

@@ -110,7 +110,7 @@ impl Committer {
     }
 
     fn statement(&self, batch: &Batch, settled: &Settled<'_>) -> Result<Statement, CommitError> {
-        let rows = Rows::of(batch, settled, self.statements.views(), self.format.has_segments())?;
+        let rows = Rows::of(batch, settled, self.statements.views(), self.format.parts())?;
         self.statements.make(&rows).map_err(|error| error::unencodable(&error))
     }
 

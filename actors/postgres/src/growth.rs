@@ -172,7 +172,8 @@ pub(crate) async fn end_transition(connection: &mut PgConnection, topic: &str, c
 }
 
 /// `hash % count` is the home; the last parameter is the count to come.
-const MOVING: &str = "select count(*) filter (where hash % $1 <> hash % $2), count(*) from aggregates";
+const MOVING: &str =
+    "select count(*) filter (where hash % $1 <> hash % $2), count(*) from aggregates where version > 0";
 
 /// How many keys have another home under `to` than under `from`, and how many there are.
 pub(crate) async fn moving(connection: &mut PgConnection, from: u32, to: u32) -> Result<(u64, u64), sqlx::Error> {

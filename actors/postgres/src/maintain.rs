@@ -125,6 +125,29 @@ const OPEN: &str = "
 select open_day(parent, current_date + ahead), open_early(current_date)
 from unnest(array ['outbox', 'claims']) as parent, generate_series(0, 1) as ahead";
 
+/// The first day whose claims are still there.
+const SINCE: &str = "
+update claims_kept set since = kept.day
+from (select min(to_date(right(c.relname, 8), 'YYYYMMDD')) as day from pg_inherits i join pg_class c on c.oid = i.inhrelid
+    where i.inhparent = to_regclass('claims') and c.relname ~ '^claims_[0-9]{8}$') kept
+where since < kept.day";
+
+/// Aggregates that have only refused, the last time on a day whose claims are gone. In order, so that the
+/// record of an earlier time never outlives the row: a new row counts its revisions from 1 again. One that is
+/// in memory is written again as if it had never had a row.
+const UNBORN: &str = "
+with old as (
+    delete from unborn where ctid = any(array(
+        select ctid from unborn u where day < (select since from claims_kept)
+            and not exists (select from mailbox m where m.key = u.key and m.kind = u.kind)
+            and not exists (select from timers t where t.key = u.key and t.kind = u.kind)
+            and not exists (select from effects e where e.key = u.key and e.kind = u.kind)
+        order by day, revision limit $1)) returning kind, key, revision),
+gone as (
+    delete from aggregates a using old o
+    where a.key = o.key and a.kind = o.kind and a.version = 0 and a.revision = o.revision and a.sources is null)
+select from old";
+
 /// Claims that nodes of an earlier build filed under infinity.
 const REFILE: &str = "
 with moved as (
@@ -165,6 +188,9 @@ pub(crate) async fn run(
     run.tables(retention).await?;
     let dead_letters = run.sweep("dead_letters", DEAD_LETTERS, Some(retention.dead_letters_days)).await?;
     run.done.dead_letters = dead_letters;
+    let since = within(patience, sqlx::query(SINCE).execute(&mut *run.connection)).await;
+    run.note("claims_kept", since)?;
+    run.sweep("unborn", UNBORN, None).await?;
     run.sweep("claims_default", REFILE, None).await?;
     run.sweep("nodes", GONE, Some(1)).await?;
     within(patience, sqlx::query(NOT_ALONE).execute(&mut *run.connection)).await?;

@@ -29,6 +29,7 @@ const RUNTIME: &[(i64, &str, &str)] = &[
     (9, "seal", include_str!("../../../migrations/runtime/0009_seal.sql")),
     (10, "narrowing", include_str!("../../../migrations/runtime/0010_narrowing.sql")),
     (11, "segments", include_str!("../../../migrations/runtime/0011_segments.sql")),
+    (12, "rings", include_str!("../../../migrations/runtime/0012_rings.sql")),
 ];
 
 /// Versions below are the runtime's; a context's version 1 is stored as 1001.
@@ -117,6 +118,9 @@ const LOCK: &str = "lock table partitions in access exclusive mode";
 
 const RAISE: &str = "update partitions set format = $1 where format < $1";
 
+/// Nodes that have not heard of it yet file claims as before, each for at most a month.
+const UNRINGED: &str = "update claims_kept set unringed = current_date + 31 where unringed = 'infinity'";
+
 /// The addresses of nodes that stand in the way, or whether anything was raised.
 async fn raise(connection: &mut PgConnection) -> Result<Result<bool, Vec<String>>, sqlx::Error> {
     let format = FORMAT.cast_signed();
@@ -133,6 +137,7 @@ async fn raise(connection: &mut PgConnection) -> Result<Result<bool, Vec<String>
         return Ok(Err(behind));
     }
     sqlx::query(RAISE).bind(format).execute(&mut *transaction).await?;
+    sqlx::query(UNRINGED).execute(&mut *transaction).await?;
     let default = format!("alter table partitions alter column format set default {format}");
     sqlx::raw_sql(AssertSqlSafe(default)).execute(&mut *transaction).await?;
     transaction.commit().await?;

@@ -102,7 +102,7 @@ pub(crate) async fn take(
 ) -> Result<Option<Taken>, sqlx::Error> {
     let taking = sqlx::query(TAKE).bind(number(partition)).bind(expected.0.cast_signed()).bind(token.0).bind(address);
     let Some(found) = taking.fetch_optional(connection).await? else { return Ok(None) };
-    format.note(&found, 15)?;
+    format.note_taken(&found, 15)?;
     let beat = found
         .try_get::<Option<Uuid>, _>(13)?
         .map(|run| Ok::<_, sqlx::Error>(Beat { run, count: unsigned(&found, 14)? }));

@@ -1,8 +1,9 @@
 //! What the loop reads: states, claims, waiting messages, timers, pools.
 //!
-//! Each is one statement and one round trip, driven by indexes (`= any($1)`), and waits for no lock. A read
-//! sees what was committed when it started; that nothing changes meanwhile is the owner's business.
-//! Deliberately absent: caching.
+//! Each is one statement and one round trip, driven by indexes (`= any($1)`), and waits for no lock; a
+//! look-up makes a second one for claims that turn out to stand outside of rings, which is rare. A read sees
+//! what was committed when it started; that nothing changes meanwhile is the owner's business. Deliberately
+//! absent: caching.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -12,13 +13,14 @@ use std::{
 
 use bytes::Bytes;
 use holdfast_core::{
-    Headers, KeyHash, PartitionId, Record, Timestamp,
+    AggregateId, Headers, KeyHash, PartitionId, Record, Timestamp,
     dedup::{Answer, Claim, ClaimKey},
     disposition::WaitReason,
     pool::Pool,
     port::store::{
         DueEffect, DueTimer, Found, MailLimit, Slice, StateRow, UNREADABLE_HEADERS, Unreadable, Waiting, Wanted,
     },
+    ring::Ring,
     seal::Seal,
 };
 use sqlx::{
@@ -26,27 +28,32 @@ use sqlx::{
     postgres::{PgArguments, PgBindIterExt as _, PgRow},
 };
 
-use crate::{days, error, ownership::unsigned, rows::ms};
+use crate::{days, error, format::Format, ownership::unsigned, rows::ms};
 
-/// States, and how many messages wait. `$k` keys, `$i` kinds.
+/// States, how many messages wait, and whether aggregates without a row may have claims. `$k` keys, `$i`
+/// kinds.
 const FIND_AGGREGATES: &str = "
-select 0 as tag, key, kind, version, schema, state as bytes, sources::text, null::uuid as id, null::uuid as scope, null::uuid as body
+select 0 as tag, key, kind, version, schema, state as bytes, sources::text, null::uuid as id, null::uuid as scope, null::uuid as body,
+    revision, ring, coalesce(spilled, case when ring is null then (select unringed from claims_kept) end)
+        >= (select since from claims_kept) as has_spilled
     from aggregates where key = any($k::text[]) and kind = any($i::text[])
 union all
-select 1, key, kind, count(*), null, null, null, null, null, null
-    from mailbox where key = any($k::text[]) and kind = any($i::text[]) group by key, kind";
+select 1, key, kind, count(*), null, null, null, null, null, null, null, null, null
+    from mailbox where key = any($k::text[]) and kind = any($i::text[]) group by key, kind
+union all
+select 2, null, null, null, null, null, null, null, null, null, null, null, unringed >= since from claims_kept";
 
 /// Claims of ids that tell their day. `$c` ids, `$d` the first of their days: only the tables of that day and
 /// later ones are opened (see [`crate::days`]).
 const FIND_DATED_CLAIMS: &str = "
-select 2 as tag, null::text as key, null::text as kind, null::bigint as version, null::int as schema, answer as bytes, null::text,
-    id, scope, body
+select 3 as tag, null::text as key, null::text as kind, null::bigint as version, null::int as schema, answer as bytes, null::text,
+    id, scope, body, null::bigint as revision, null::bytea as ring, null::bool as has_spilled
     from claims where id = any($c::uuid[]) and day >= date '1970-01-01' + $d::int";
 
 /// Claims of other ids, in all days.
 const FIND_CLAIMS: &str = "
-select 2 as tag, null::text as key, null::text as kind, null::bigint as version, null::int as schema, answer as bytes, null::text,
-    id, scope, body
+select 3 as tag, null::text as key, null::text as kind, null::bigint as version, null::int as schema, answer as bytes, null::text,
+    id, scope, body, null::bigint as revision, null::bytea as ring, null::bool as has_spilled
     from claims where id = any($o::uuid[])";
 
 const HAS_AGGREGATES: usize = 1;
@@ -76,11 +83,14 @@ static FIND: LazyLock<[SqlStr; 8]> = LazyLock::new(|| {
     })
 });
 
-pub(crate) async fn find(connection: &mut PgConnection, wanted: &Wanted) -> Result<Found, sqlx::Error> {
-    let mut others = Vec::new();
-    let mut dated = Vec::new();
-    let mut first = i32::MAX;
-    for claim in &wanted.claims {
+/// Asks for the rows of these aggregates, and for these claims. No round trip if there are none.
+async fn ask<'w>(
+    connection: &mut PgConnection,
+    ids: &[&AggregateId],
+    claims: impl Iterator<Item = &'w ClaimKey>,
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    let (mut others, mut dated, mut first) = (Vec::new(), Vec::new(), i32::MAX);
+    for claim in claims {
         match days::made_on(&claim.id) {
             Some(day) => {
                 first = first.min(day);
@@ -92,11 +102,10 @@ pub(crate) async fn find(connection: &mut PgConnection, wanted: &Wanted) -> Resu
     let mut mask = 0;
     let mut arguments = PgArguments::default();
     let mut add = || {
-        if !wanted.aggregates.is_empty() {
+        if !ids.is_empty() {
             mask |= HAS_AGGREGATES;
-            arguments.add(wanted.aggregates.iter().map(|id| &*id.key).bind_iter())?;
-            arguments
-                .add(wanted.aggregates.iter().map(|id| id.kind).collect::<BTreeSet<_>>().into_iter().bind_iter())?;
+            arguments.add(ids.iter().map(|id| &*id.key).bind_iter())?;
+            arguments.add(ids.iter().map(|id| id.kind).collect::<BTreeSet<_>>().into_iter().bind_iter())?;
         }
         if !dated.is_empty() {
             mask |= HAS_DATED;
@@ -111,43 +120,81 @@ pub(crate) async fn find(connection: &mut PgConnection, wanted: &Wanted) -> Resu
     };
     add().map_err(sqlx::Error::Encode)?;
     if mask == 0 {
-        return Ok(Found::default());
+        return Ok(Vec::new());
     }
-    let rows = sqlx::query_with(FIND[mask].clone(), arguments).fetch_all(connection).await?;
-    sorted(wanted, &rows)
+    sqlx::query_with(FIND[mask].clone(), arguments).fetch_all(connection).await
 }
 
-/// A stored state, or why it can't be read.
-type Readable = Result<Option<StateRow>, Unreadable>;
-
-/// Puts the rows in the order of the questions.
-fn sorted(wanted: &Wanted, rows: &[PgRow]) -> Result<Found, sqlx::Error> {
-    let mut states: HashMap<(&str, &str), (Readable, u64)> = HashMap::new();
-    let mut claims: HashMap<ClaimKey, Result<Claim, Unreadable>> = HashMap::new();
-    let nothing = || (Ok(None), 0);
-    for row in rows {
+pub(crate) async fn find(
+    connection: &mut PgConnection,
+    format: &Format,
+    wanted: &[Wanted],
+) -> Result<Vec<Found>, sqlx::Error> {
+    let ids: Vec<&AggregateId> = wanted.iter().filter(|wanted| wanted.state).map(|wanted| &wanted.id).collect();
+    // As long as most aggregates may have claims outside of rings, all are asked for at once. Looked at once:
+    // another look-up may note something else meanwhile.
+    let is_unringed = format.is_unringed();
+    let is_at_once = |wanted: &&Wanted| !wanted.state || is_unringed;
+    let at_once = wanted.iter().filter(is_at_once).flat_map(|wanted| &wanted.claims);
+    let rows = ask(connection, &ids, at_once).await?;
+    let mut known: HashMap<(&str, &str), Known> = HashMap::new();
+    let mut has_spilled_without_row = false;
+    for row in &rows {
+        let id = || Ok::<_, sqlx::Error>((row.try_get(1)?, row.try_get(2)?));
         match row.try_get::<i32, _>(0)? {
             0 => {
-                states.entry((row.try_get(1)?, row.try_get(2)?)).or_insert_with(nothing).0 =
-                    readable(state(row)).map(Some);
+                let found = known.entry(id()?).or_default();
+                (found.state, found.has_spilled) = (Some(readable(state(row))), row.try_get::<Option<bool>, _>(12)?);
+                match bytes(row, 11)?.map_or_else(|| Some(Ring::default()), Ring::from_bytes) {
+                    Some(ring) => found.ring = ring,
+                    None => found.state = Some(Err(Unreadable("the stored claims are none".to_owned()))),
+                }
             }
-            1 => states.entry((row.try_get(1)?, row.try_get(2)?)).or_insert_with(nothing).1 = unsigned(row, 3)?,
-            _ => {
-                let key = ClaimKey { id: row.try_get(7)?, scope: row.try_get(8)? };
-                let (body, answer) = (row.try_get(9)?, Answer::from_bytes(row.try_get(5)?));
-                let none = || Unreadable("a stored answer is none; was it written by a newer build?".to_owned());
-                claims.insert(key, answer.map(|answer| Claim { key, body, answer }).ok_or_else(none));
-            }
+            1 => known.entry(id()?).or_default().waiting = unsigned(row, 3)?,
+            2 => has_spilled_without_row = row.try_get::<Option<bool>, _>(12)?.unwrap_or(false),
+            _ => {}
         }
     }
-    Ok(Found {
-        aggregates: wanted
-            .aggregates
-            .iter()
-            .map(|id| states.get(&(&*id.key, id.kind)).cloned().unwrap_or_else(nothing))
-            .collect(),
-        claims: wanted.claims.iter().map(|key| claims.get(key).cloned().transpose()).collect(),
-    })
+    let has_spilled = |id: &AggregateId| match known.get(&(&*id.key, id.kind)) {
+        Some(Known { state: Some(_), has_spilled, .. }) => has_spilled.unwrap_or(false),
+        _ => has_spilled_without_row,
+    };
+    let outside = |wanted: &'_ Wanted| {
+        let ring = known.get(&(&*wanted.id.key, wanted.id.kind)).map(|row| &row.ring);
+        let is_asked = |key: &&ClaimKey| has_spilled(&wanted.id) || ring.is_some_and(|ring| ring.is_elsewhere(key));
+        wanted.claims.iter().filter(is_asked).copied().collect::<Vec<_>>()
+    };
+    let outside: Vec<ClaimKey> = wanted.iter().filter(|wanted| !is_at_once(wanted)).flat_map(outside).collect();
+    if !ids.is_empty() {
+        format.note_unringed(has_spilled_without_row);
+    }
+    let further = ask(connection, &[], outside.iter()).await?;
+    let mut claims: HashMap<ClaimKey, Result<Claim, Unreadable>> = HashMap::new();
+    for row in rows.iter().chain(&further) {
+        if row.try_get::<i32, _>(0)? == 3 {
+            let key = ClaimKey { id: row.try_get(7)?, scope: row.try_get(8)? };
+            let (body, answer) = (row.try_get(9)?, Answer::from_bytes(row.try_get(5)?));
+            let none = || Unreadable("a stored answer is none; was it written by a newer build?".to_owned());
+            claims.insert(key, answer.map(|answer| Claim { key, body, answer }).ok_or_else(none));
+        }
+    }
+    let found = |wanted: &Wanted| {
+        let row = known.get(&(&*wanted.id.key, wanted.id.kind)).filter(|_| wanted.state);
+        let claims = wanted.claims.iter().map(|key| claims.get(key).cloned().transpose()).collect();
+        let (ring, waiting) = row.map(|row| (row.ring.clone(), row.waiting)).unwrap_or_default();
+        let state = row.and_then(|row| row.state.clone()).transpose();
+        Found { state, ring, waiting, has_spilled: wanted.state && has_spilled(&wanted.id), claims }
+    };
+    Ok(wanted.iter().map(found).collect())
+}
+
+/// What the rows say of one aggregate.
+#[derive(Default)]
+struct Known {
+    state: Option<Result<StateRow, Unreadable>>,
+    ring: Ring,
+    has_spilled: Option<bool>,
+    waiting: u64,
 }
 
 /// The row itself, or what of it can't be read.
@@ -162,6 +209,7 @@ fn state(row: &PgRow) -> Result<StateRow, sqlx::Error> {
     };
     Ok(StateRow {
         version: unsigned(row, 3)?,
+        revision: unsigned(row, 10)?,
         schema: row.try_get::<i32, _>(4)?.cast_unsigned(),
         bytes: Bytes::copy_from_slice(row.try_get(5)?),
         sources,

@@ -12,11 +12,13 @@ use holdfast_core::{
     },
     dedup::Claim,
     port::store::CommitError,
+    ring::Ring,
 };
 
 use crate::{
     config::View,
     error,
+    format::Parts,
     segment::{self, Segment},
 };
 
@@ -24,8 +26,11 @@ use crate::{
 #[derive(Default)]
 pub(crate) struct Rows<'a> {
     pub(crate) fences: Vec<FenceRow<'a>>,
-    pub(crate) updates: Vec<&'a StateWrite>,
-    pub(crate) inserts: Vec<&'a StateWrite>,
+    pub(crate) updates: Vec<StateRow<'a>>,
+    /// States that may have no row yet.
+    pub(crate) inserts: Vec<StateRow<'a>>,
+    /// Those of them that have only refused.
+    pub(crate) unborn: Vec<&'a StateWrite>,
     /// Records that are rows of their own.
     pub(crate) outbox: &'a [OutboxRow],
     /// The records instead, where the schema's format has segments.
@@ -45,6 +50,15 @@ pub(crate) struct Rows<'a> {
     pub(crate) pools: Vec<(&'a str, i64, i64)>,
 }
 
+/// A state, and what of its claims goes with it.
+pub(crate) struct StateRow<'a> {
+    pub(crate) state: &'a StateWrite,
+    /// Its ring, where the schema's format has rings.
+    pub(crate) ring: Option<&'a Ring>,
+    /// Whether anything was pushed out of it.
+    pub(crate) spills: bool,
+}
+
 /// A fence whose condition must hold, and what it advances.
 pub(crate) struct FenceRow<'a> {
     pub(crate) fence: &'a Fence,
@@ -57,8 +71,9 @@ impl<'a> Rows<'a> {
         batch: &'a Batch,
         settled: &'a Settled<'a>,
         views: &[View],
-        has_segments: bool,
+        format: Parts,
     ) -> Result<Self, CommitError> {
+        let Parts { has_segments, has_rings } = format;
         let mut rows = Self {
             outbox: if has_segments { &[] } else { &settled.outbox },
             segments: if has_segments { segment::cut(&settled.outbox) } else { Vec::new() },
@@ -76,9 +91,17 @@ impl<'a> Rows<'a> {
         for (_, writes) in &settled.writes {
             if let Some(state) = &writes.state {
                 within("version", state.version)?;
-                if state.exists { &mut rows.updates } else { &mut rows.inserts }.push(state);
+                let row = StateRow { state, ring: has_rings.then_some(&state.ring), spills: has_rings && state.spills };
+                if state.expected > 0 {
+                    rows.updates.push(row);
+                } else if has_rings || state.version > 0 || !state.sources.is_empty() {
+                    let is_refusal = state.version == 0 && state.sources.is_empty();
+                    rows.unborn.extend(is_refusal.then_some(state));
+                    rows.inserts.push(row);
+                }
+                // Else it is a row of version 0, of which builds of earlier formats know nothing.
             }
-            rows.claims.extend(&writes.claims);
+            rows.claims.extend(if has_rings { &writes.pushed_out } else { &writes.claims });
             // A statement touches a row once, so the last change of a timer, and of an effect, wins here.
             for timer in &writes.timers {
                 change(timers.entry((&timer.id, timer.name.as_str())).or_default(), timer);

@@ -42,25 +42,41 @@ fenced as (
     from locked l where p.partition = l.partition
     returning 1)";
 
-/// New versions of states, where the stored version is the expected one.
+/// New versions of states, where the stored version and revision are the expected ones. A claim that is
+/// pushed out is filed for at most a month (see [`CLAIMS`]). A ring that is null is that of an earlier
+/// format, whose claims are all in the tables; a state that is null is unchanged, and what lies apart (TOAST)
+/// is not written again.
 const UPDATES: &str = ",
 updated as (
-    update aggregates a set version = u.version, schema = u.schema, state = u.state, sources = u.sources::jsonb
-    from unnest(?::text[], ?::text[], ?::bigint[], ?::bigint[], ?::int[], ?::bytea[], ?::text[])
-        as u(kind, key, expected, version, schema, state, sources)
-    where a.key = u.key and a.kind = u.kind and a.version = u.expected
+    update aggregates a set version = u.version, revision = a.revision + 1,
+        schema = coalesce(u.schema, a.schema), state = coalesce(u.state, a.state),
+        sources = u.sources::jsonb, ring = coalesce(u.ring, a.ring), spilled = greatest(a.spilled,
+            case when u.spills then current_date + 31 end,
+            case when u.ring is not null and a.ring is null then (select unringed from claims_kept) end)
+    from unnest(?::text[], ?::text[], ?::bigint[], ?::bigint[], ?::bigint[], ?::int[], ?::bytea[], ?::text[], ?::bytea[], ?::bool[])
+        as u(kind, key, expected, revision, version, schema, state, sources, ring, spills)
+    where a.key = u.key and a.kind = u.kind and a.version = u.expected and a.revision = u.revision
     returning 1)";
 
-/// First versions. `do nothing` makes an existing row a missing count (a conflict), not a 23505 (which would
-/// be the row's own fault).
+/// First versions, and rows of version 0. Another row that exists is a missing count (a conflict), not a
+/// 23505 (which would be the row's own fault).
 const INSERTS: &str = ",
 inserted as (
-    insert into aggregates (kind, key, hash, version, schema, state, sources)
-    select kind, key, hash, version, schema, state, sources::jsonb
-    from unnest(?::text[], ?::text[], ?::int[], ?::bigint[], ?::int[], ?::bytea[], ?::text[])
-        as u(kind, key, hash, version, schema, state, sources)
-    on conflict do nothing
+    insert into aggregates as a (kind, key, hash, revision, version, schema, state, sources, ring, spilled)
+    select kind, key, hash, revision + 1, version, schema, state, sources::jsonb, ring, case when ring is not null then
+        greatest((select unringed from claims_kept), case when spills then current_date + 31 end) end
+    from unnest(?::text[], ?::text[], ?::int[], ?::bigint[], ?::bigint[], ?::int[], ?::bytea[], ?::text[], ?::bytea[], ?::bool[])
+        as u(kind, key, hash, revision, version, schema, state, sources, ring, spills)
+    on conflict (key, kind) do update set version = excluded.version, revision = excluded.revision,
+        schema = excluded.schema, state = excluded.state, sources = excluded.sources,
+        ring = coalesce(excluded.ring, a.ring), spilled = greatest(a.spilled, excluded.spilled)
+    where a.version = 0 and a.revision = excluded.revision - 1
     returning 1)";
+
+const UNBORN: &str = ",
+refused as (
+    insert into unborn (kind, key, revision)
+    select kind, key, revision + 1 from unnest(?::text[], ?::text[], ?::bigint[]) as u(kind, key, revision))";
 
 const OUTBOX: &str = ",
 staged as (
@@ -194,7 +210,8 @@ const HAS_EFFECTS_UNSET: u32 = 1 << 10;
 const HAS_UNFILED: u32 = 1 << 11;
 const HAS_TIMERS_PUT_OFF: u32 = 1 << 12;
 const HAS_SEGMENTS: u32 = 1 << 13;
-const FIRST_VIEW: u32 = 14;
+const HAS_UNBORN: u32 = 1 << 14;
+const FIRST_VIEW: u32 = 15;
 
 /// Parts of the statement, in the order of their text and parameters.
 fn parts(rows: &Rows<'_>) -> u32 {
@@ -202,6 +219,7 @@ fn parts(rows: &Rows<'_>) -> u32 {
     for (bit, needed) in [
         (HAS_UPDATES, !rows.updates.is_empty()),
         (HAS_INSERTS, !rows.inserts.is_empty()),
+        (HAS_UNBORN, !rows.unborn.is_empty()),
         (HAS_OUTBOX, !rows.outbox.is_empty()),
         (HAS_SEGMENTS, !rows.segments.is_empty()),
         (HAS_CLAIMS, !rows.claims.is_empty()),
@@ -254,6 +272,7 @@ impl Statements {
         for (bit, part) in [
             (HAS_UPDATES, UPDATES),
             (HAS_INSERTS, INSERTS),
+            (HAS_UNBORN, UNBORN),
             (HAS_OUTBOX, OUTBOX),
             (HAS_SEGMENTS, SEGMENTS),
             (HAS_CLAIMS, CLAIMS),

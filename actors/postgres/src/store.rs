@@ -162,7 +162,7 @@ async fn fitness(connection: &mut PgConnection) -> Result<(i32, String, bool), s
         "select current_setting('server_version_num')::int, current_setting('synchronous_commit'),
             to_regclass('unfiled') is not null and to_regclass('outbox_stuck') is not null and to_regprocedure('early(date)') is not null
                 and exists (select from pg_attribute where attrelid = to_regclass('timers') and attname = 'serial')
-                and to_regprocedure('refuse_format()') is not null",
+                and to_regprocedure('refuse_format()') is not null and to_regclass('unborn') is not null",
     )
     .fetch_one(connection)
     .await
@@ -282,9 +282,12 @@ impl Store for PgStore {
         self.leave(checkout, answer)
     }
 
-    async fn find(&self, wanted: &Wanted) -> Result<Found, StoreError> {
+    async fn find(&self, wanted: &[Wanted]) -> Result<Vec<Found>, StoreError> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut checkout = self.reads.check_out().await?;
-        let answer = self.read(read::find(checkout.connection(), wanted)).await;
+        let answer = self.read(read::find(checkout.connection(), &self.committer.format, wanted)).await;
         self.leave(checkout, answer)
     }
 

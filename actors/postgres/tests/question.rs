@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fixture::Fresh;
-use holdfast_core::port::store::StoreError;
+use holdfast_core::port::store::{Store, StoreError, Wanted};
 use holdfast_postgres::{PgStore, Query, query::Value};
 use serde_json::json;
 use uuid::Uuid;
@@ -97,7 +97,8 @@ async fn a_slow_question_ends_in_time_and_stands_in_nobodys_way() {
     let store = PgStore::connect(one_at_a_time).await.expect("connected");
     let (began, slow) = (Instant::now(), store.clone());
     let slow = tokio::spawn(async move { slow.query(query("select pg_sleep(60)::text"), Vec::new()).await });
-    holdfast_core::port::store::Store::find(&store, &holdfast_core::port::store::Wanted::default()).await.unwrap();
+    let wanted = Wanted::state(holdfast_testkit::sample::id("a"));
+    Store::find(&store, &[wanted]).await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(4), "the loop's reads have connections of their own");
     let ended = slow.await.unwrap();
     assert!(matches!(ended, Err(StoreError::Unavailable(_))), "{ended:?}");

@@ -12,67 +12,77 @@ use holdfast_core::{
     port::store::{Found, StateRow, Store, StoreError, Wanted},
 };
 
-use holdfast_machine::lane::Failure;
+use holdfast_machine::lane::{Claims, Failure};
 
 use crate::ids::IdMap;
 
-/// Stored states, or what keeps them from being used; and how many messages wait in the mailboxes.
-pub(crate) type Cold = IdMap<AggregateId, (Result<Option<StateRow>, Failure>, u64)>;
+/// What is stored of an aggregate.
+pub(crate) struct Row {
+    /// Its state, or what keeps it from being used.
+    pub state: Result<Option<StateRow>, Failure>,
+    /// How many messages wait in its mailbox.
+    pub waiting: u64,
+    pub claims: Claims,
+}
+
+/// Aggregates by id.
+pub(crate) type Cold = IdMap<AggregateId, Row>;
 
 /// What the store knew when the batch was gathered.
 #[derive(Default)]
 pub(crate) struct Known {
-    /// Aggregates that were asked for.
+    /// Aggregates whose rows were asked for.
     pub cold: Cold,
     pub claims: IdMap<ClaimKey, Result<Claim, Failure>>,
 }
 
 impl Known {
-    fn add(&mut self, wanted: Wanted, found: Found) -> Result<(), StoreError> {
-        let Found { aggregates, claims } = found;
-        if aggregates.len() != wanted.aggregates.len() || claims.len() != wanted.claims.len() {
+    fn add(&mut self, wanted: Vec<Wanted>, found: Vec<Found>) -> Result<(), StoreError> {
+        if found.len() != wanted.len() {
             return Err(StoreError::Broken("a look-up answered for another number of things than was asked".into()));
         }
-        for (id, (state, waiting)) in wanted.aggregates.into_iter().zip(aggregates) {
-            self.cold.insert(id, (state.map_err(|row| Failure::Unreadable(row.to_string())), waiting));
-        }
-        for (key, claim) in wanted.claims.into_iter().zip(claims) {
-            if let Some(claim) = claim.map_err(|row| Failure::Unreadable(row.to_string())).transpose() {
-                self.claims.insert(key, claim);
+        for (wanted, Found { state, ring, waiting, has_spilled, claims }) in wanted.into_iter().zip(found) {
+            if wanted.state {
+                let state = state.map_err(|row| Failure::Unreadable(row.to_string()));
+                self.cold.insert(wanted.id, Row { state, waiting, claims: Claims { ring, has_spilled } });
+            }
+            for (key, claim) in wanted.claims.into_iter().zip(claims) {
+                if let Some(claim) = claim.map_err(|row| Failure::Unreadable(row.to_string())).transpose() {
+                    self.claims.insert(key, claim);
+                }
             }
         }
         Ok(())
     }
 
-    /// The one value of `wanted` is what the store refuses.
+    /// `wanted` is what the store refuses.
     fn refuse(&mut self, wanted: Wanted, error: &StoreError) {
         let failure = || Failure::Refused(error.to_string());
-        self.cold.extend(wanted.aggregates.into_iter().map(|id| (id, (Err(failure()), 0))));
+        self.cold.insert(wanted.id, Row { state: Err(failure()), waiting: 0, claims: Claims::default() });
         self.claims.extend(wanted.claims.into_iter().map(|key| (key, Err(failure()))));
     }
 }
 
-/// Asks the store, in one round trip unless it refuses a value.
-pub(crate) async fn find(store: Arc<dyn Store>, wanted: Wanted) -> Result<Known, StoreError> {
+/// Asks the store, in one question unless it refuses a value.
+pub(crate) async fn find(store: Arc<dyn Store>, wanted: Vec<Wanted>) -> Result<Known, StoreError> {
     let mut known = Known::default();
     let mut questions = vec![wanted];
     while let Some(mut question) = questions.pop() {
-        if question == Wanted::default() {
+        if question.is_empty() {
             continue;
         }
         match store.find(&question).await {
             Ok(found) => known.add(question, found)?,
             Err(error @ StoreError::Data { .. }) => {
-                if question.aggregates.len() + question.claims.len() == 1 {
+                let half = question.split_off(question.len() / 2);
+                if question.is_empty() {
                     tracing::warn!(%error, "the store refused a key; what asks for it fails alone");
-                    known.refuse(question, &error);
-                    continue;
+                    for wanted in half {
+                        known.refuse(wanted, &error);
+                    }
+                } else {
+                    questions.extend([half, question]);
                 }
-                let half = Wanted {
-                    aggregates: question.aggregates.split_off(question.aggregates.len() / 2),
-                    claims: question.claims.split_off(question.claims.len().div_ceil(2)),
-                };
-                questions.extend([question, half]);
             }
             Err(error) => return Err(error),
         }

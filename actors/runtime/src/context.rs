@@ -154,9 +154,19 @@ impl BoundedContext {
                 let hash = record.key_hash();
                 let origin = Origin::Log { record, own };
                 let (command, failure) = decoded(command);
-                let claim = OnceLock::new();
-                let item = Item { origin, aggregate, hash, message, command, now, failure, claim, span, credit };
-                Work::Item(Arc::new(item))
+                let fingerprint = OnceLock::new();
+                Work::Item(Arc::new(Item {
+                    origin,
+                    aggregate,
+                    hash,
+                    message,
+                    command,
+                    now,
+                    failure,
+                    fingerprint,
+                    span,
+                    credit,
+                }))
             }
         }
     }

@@ -169,7 +169,7 @@ impl EffectCalls {
             command,
             now: self.clock.now(),
             failure: OnceLock::new(),
-            claim: OnceLock::new(),
+            fingerprint: OnceLock::new(),
             span,
             credit: None,
         };

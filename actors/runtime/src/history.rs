@@ -213,14 +213,13 @@ impl History {
         if newest.is_empty() {
             return Ok(());
         }
-        let aggregates = newest.iter().map(|(id, _)| id.clone()).collect();
-        let wanted = Wanted { aggregates, claims: Vec::new() };
+        let wanted = newest.iter().map(|(id, _)| Wanted::state(id.clone())).collect();
         let mut known = activation::find(self.store.clone(), wanted).await?.cold;
         // A key that the store refuses never had a state, and of one that can't be read nobody knows the
         // version: neither says that history is lost.
         let known: Vec<u64> = newest
             .iter()
-            .map(|(id, _)| known.remove(id).map_or(Ok(None), |(state, _)| state))
+            .map(|(id, _)| known.remove(id).map_or(Ok(None), |row| row.state))
             .map(|state| state.map_or(u64::MAX, |state| state.map_or(0, |state| state.version)))
             .collect();
         let lost = newest.into_iter().zip(known).filter(|((_, (version, _)), known)| version > known);

@@ -16,12 +16,13 @@ use holdfast_core::{
     Aggregate, Context, Decision, Effects, KeyHash, Message, PartitionId, TimerChange, Timestamp,
     batch::{EffectWrite, Intent, OutboxDraft, StateWrite, TimerWrite, ViewRow, ViewWrite, Writes},
     codec::{Adapter, Again, Attempt, EncodedEffect, LookupFailed, Outgoing, StateError},
-    dedup::{Answer, Claim},
+    dedup::{Answer, Claim, Fingerprint},
     disposition::Refused,
     envelope::EnvelopeOut,
     origin::Handled,
     pool::PoolChange,
     port::store::StateRow,
+    ring::Ring,
     stuck::DISCARDED_TYPE,
 };
 use holdfast_machine::lane::Failure;
@@ -111,15 +112,16 @@ impl<A: Adapter> Kind for Typed<A> {
 
     fn snapshot(&self, key: &str, row: Option<&StateRow>) -> Result<Snapshot, StateError> {
         let Some(row) = row else {
-            let state = Box::new(A::Aggregate::default());
-            return Ok(Snapshot { version: 0, exists: false, sources: BTreeMap::default(), state, view: None });
+            let state = Arc::new(A::Aggregate::default());
+            return Ok(Snapshot { version: 0, revision: 0, sources: BTreeMap::default(), state, view: None });
         };
         let state = self.0.decode_state(row.schema, &row.bytes)?;
         // The view does not depend on the time; the context only wants one.
         self.0.observe(key, &state);
         let context = Context { key, version: row.version, now: Timestamp::default() };
-        let view = self.0.view(&state, &context).as_ref().map(ViewRow::of);
-        Ok(Snapshot { version: row.version, exists: true, sources: row.sources.clone(), state: Box::new(state), view })
+        let view = view_of(&self.0, &state, &context);
+        let (version, revision, sources) = (row.version, row.revision, row.sources.clone());
+        Ok(Snapshot { version, revision, sources, state: Arc::new(state), view })
     }
 
     fn decide(&self, emit: &Emit, work: &Delivery, committed: &Arc<Snapshot>) -> Verdict {
@@ -370,8 +372,8 @@ impl<'a, A: Adapter> Fold<'a, A> {
 
     /// Notes that `item` was done: its claim with the answer, or its event sequence.
     fn note(&mut self, item: &Item, answer: &Answer) {
-        if let Some(key) = item.claim_key() {
-            self.writes.claims.push(Claim { key, body: item.body(), answer: answer.clone() });
+        if let Some(Fingerprint { key, body }) = item.fingerprint() {
+            self.writes.claims.push(Claim { key, body, answer: answer.clone() });
         }
         if let Some((source, sequence)) = item.event_sequence() {
             let sources = self.sources.get_or_insert_with(|| self.committed.sources.clone());
@@ -482,13 +484,16 @@ impl<'a, A: Adapter> Fold<'a, A> {
 
     fn branch(self) -> Branch {
         let Self { adapter, work, committed, state, version, sources, mut writes, .. } = self;
-        if state.is_none() && sources.is_none() {
+        // A row holds its aggregate's claims, also those of what it has only refused.
+        if state.is_none() && sources.is_none() && writes.claims.is_empty() {
             return Branch { writes, after: committed.clone() };
         }
         let sources = sources.unwrap_or_else(|| committed.sources.clone());
-        let state = state.unwrap_or_else(|| committed.state.downcast_ref::<A::Aggregate>().expect(WRONG_TYPE).clone());
+        let state =
+            state.map_or_else(|| committed.state.clone(), |state| Arc::new(state) as Arc<dyn Any + Send + Sync>);
+        let typed = state.downcast_ref::<A::Aggregate>().expect(WRONG_TYPE);
         let context = Context { key: &work.aggregate.key, version, now: Timestamp::default() };
-        let view = adapter.view(&state, &context).as_ref().map(ViewRow::of);
+        let view = view_of(adapter, typed, &context);
         if view != committed.view
             && let Some(row) = &view
         {
@@ -498,15 +503,22 @@ impl<'a, A: Adapter> Fold<'a, A> {
             id: work.aggregate.clone(),
             hash: work.hash,
             expected: committed.version,
-            exists: committed.exists,
+            revision: committed.revision,
             version,
             schema: A::Aggregate::SCHEMA,
-            bytes: adapter.encode_state(&state),
+            bytes: adapter.encode_state(typed),
             sources: sources.clone(),
+            ring: Ring::default(), // the machine's to say
+            spills: false,
         });
-        let state: Box<dyn Any + Send + Sync> = Box::new(state);
-        Branch { writes, after: Arc::new(Snapshot { version, exists: true, sources, state, view }) }
+        let revision = committed.revision + 1;
+        Branch { writes, after: Arc::new(Snapshot { version, revision, sources, state, view }) }
     }
+}
+
+/// The read model's row. An aggregate that does not exist has none.
+fn view_of<A: Adapter>(adapter: &A, state: &A::Aggregate, context: &Context<'_>) -> Option<ViewRow> {
+    (context.version > 0).then(|| adapter.view(state, context))?.as_ref().map(ViewRow::of)
 }
 
 /// The id of the `n`th message that an event sends to other aggregates: made of the event's, so that it is

@@ -21,6 +21,7 @@ use holdfast_core::{
     batch::{Batch, OutboxRow},
     epoch::Token,
     port::store::StateRow,
+    ring::Ring,
 };
 use holdfast_machine::{
     Ask, Now,
@@ -169,6 +170,7 @@ impl Lane {
             poll_every: config.poll_every,
             passivate_after: config.passivate_after,
             live_max: config.live_max / config.lanes.max(1),
+            ring_max: Ring::CLAIMS_MAX,
             rules: config.rules,
         };
         let machine = Machine::new(settings, env.homes.now());

@@ -104,10 +104,9 @@ impl Node {
 
     async fn read_local(&self, id: AggregateId) -> Result<ReadAnswer, RouteError> {
         let kind = self.context.kind(id.kind).ok_or_else(|| RouteError::unavailable("no such kind"))?.clone();
-        let wanted = Wanted { aggregates: vec![id.clone()], claims: Vec::new() };
-        let known = activation::find(self.store.clone(), wanted).await;
+        let known = activation::find(self.store.clone(), vec![Wanted::state(id.clone())]).await;
         let mut known = known.map_err(|error| RouteError::unavailable(error.to_string()))?;
-        let state = known.cold.remove(&id).map_or(Ok(None), |(state, _)| state);
+        let state = known.cold.remove(&id).map_or(Ok(None), |row| row.state);
         let row = state.map_err(|failure| to_caller(&failure))?;
         let snapshot = guarded("decode_state", || kind.snapshot(&id.key, row.as_ref()));
         let snapshot = snapshot.map_err(|_| RouteError::Failed)?.map_err(|error| {
@@ -139,7 +138,7 @@ impl Router for Node {
             command,
             now: self.clock.now(),
             failure: OnceLock::new(),
-            claim: OnceLock::default(),
+            fingerprint: OnceLock::default(),
             credit: Some(permit),
         };
         let input = Input { partition, term: handle.term, work: Work::Item(Arc::new(item)) };

@@ -9,7 +9,7 @@ use holdfast_machine::lane::{Failure, Number};
 use tracing::{Instrument as _, Span};
 
 use crate::{
-    activation::Cold,
+    activation::{Cold, Row},
     context::BoundedContext,
     guard::{Panicked, guarded, guarded_future},
     kind::Kind,
@@ -37,7 +37,7 @@ pub(crate) fn need(context: &BoundedContext, item: &mut Arc<Item>) -> Option<Res
 /// Shows the adapters the stored states of the aggregates that need a look-up and are not in memory.
 pub(crate) fn observe<'i>(context: &BoundedContext, items: impl Iterator<Item = &'i Item>, cold: &Cold) {
     for item in items {
-        if let Some((Ok(Some(row)), _)) = cold.get(&item.aggregate)
+        if let Some(Row { state: Ok(Some(row)), .. }) = cold.get(&item.aggregate)
             && let Ok(Some(_)) = context.looks_up(item)
             && let Some(kind) = context.kind(item.aggregate.kind)
         {

@@ -30,8 +30,9 @@ use holdfast_core::{
     port::{
         clock::Clock,
         log::{Log, LogError},
-        store::{CommitError, Cursor, Slice, Store, StoreError, Taken, Wanted},
+        store::{CommitError, Cursor, Found, Slice, Store, StoreError, Taken, Wanted},
     },
+    ring::Ring,
 };
 
 use crate::{context::BoundedContext, emit::Emit, telemetry::NoTrace};
@@ -232,24 +233,30 @@ impl Recovery {
             }
         }
         summary.repeated = ends.values().filter(|(_, done)| !done.all).map(|(_, done)| done.behind).sum();
-        self.drop_known_claims(&mut entries).await?;
+        self.push_claims(&mut entries).await?;
         let entries = self.in_grantable_order(entries, &mut summary).await?;
         Ok(Plan { summary, rows, entries, accepts, ends })
     }
 
-    /// Claims that the backup holds already are not written again.
-    async fn drop_known_claims(&self, entries: &mut [Entry]) -> Result<(), Error> {
+    /// Puts claims into the rings of their aggregates, but those that the backup holds already.
+    async fn push_claims(&self, entries: &mut [Entry]) -> Result<(), Error> {
         for chunk in entries.chunks_mut(CHUNK) {
-            let claims = chunk.iter().flat_map(|entry| entry.writes.claims.iter().map(|claim| claim.key)).collect();
-            let wanted = Wanted { aggregates: Vec::new(), claims };
-            let found = self.ports.store.find(&wanted).await?;
-            // One that can't be read is there all the same.
-            let is_known = |(key, claim): (&holdfast_core::dedup::ClaimKey, &Result<Option<_>, _>)| {
-                (*claim != Ok(None)).then_some(*key)
-            };
-            let known: BTreeSet<_> = wanted.claims.iter().zip(&found.claims).filter_map(is_known).collect();
-            for entry in chunk {
-                entry.writes.claims.retain(|claim| !known.contains(&claim.key));
+            let mut wanted = Vec::with_capacity(chunk.len());
+            for Entry { writes, .. } in &*chunk {
+                let claims = writes.claims.iter().map(|claim| claim.key).collect();
+                wanted.extend(writes.state.as_ref().map(|state| Wanted { claims, ..Wanted::state(state.id.clone()) }));
+            }
+            let mut found = self.ports.store.find(&wanted).await?.into_iter();
+            for Entry { writes, .. } in chunk {
+                let Some(state) = &mut writes.state else { continue };
+                let Some(Found { ring, claims, .. }) = found.next() else { continue };
+                let mut stored = claims.into_iter();
+                // One that can't be read is there all the same.
+                writes.claims.retain(|claim| {
+                    stored.next().is_none_or(|stored| stored == Ok(None)) && ring.find(&claim.key).is_none()
+                });
+                let pushed = ring.push(&writes.claims, Ring::CLAIMS_MAX);
+                (state.ring, state.spills, writes.pushed_out) = (pushed.ring, pushed.spills, pushed.out);
             }
         }
         Ok(())

@@ -193,7 +193,7 @@ fn fire(env: &Environment, timer: &DueTimer) -> Option<Item> {
         command,
         now: env.clock.now(),
         failure,
-        claim: OnceLock::new(),
+        fingerprint: OnceLock::new(),
         span: Span::none(),
         credit: None,
     })
@@ -231,7 +231,7 @@ fn open(env: &Environment, waiting: Waiting) -> Work {
         command,
         now: env.clock.now(),
         failure,
-        claim: OnceLock::new(),
+        fingerprint: OnceLock::new(),
         credit: None,
     }))
 }

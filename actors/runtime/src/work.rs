@@ -10,13 +10,12 @@ use bytes::Bytes;
 use holdfast_core::{
     AggregateId, KeyHash, Message, PartitionId, Record, Timestamp,
     batch::{ViewRow, Writes},
-    dedup::{Answer, Claim, ClaimKey, body_digest},
+    dedup::{Answer, Fingerprint},
     disposition::{DeadLetterReason, Refused},
 };
 use holdfast_machine::lane::Failure;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::Span;
-use uuid::Uuid;
 
 use crate::router::{ReadAnswer, RouteError};
 
@@ -73,8 +72,8 @@ pub(crate) struct Item {
     pub now: Timestamp,
     /// Set once a failure is certain without asking the actor.
     pub failure: OnceLock<Failure>,
-    /// Its claim's key, a digest, once it was asked for.
-    pub claim: OnceLock<ClaimKey>,
+    /// Digests, once they were asked for.
+    pub fingerprint: OnceLock<Fingerprint>,
     /// The span of this message's way through the loop; disabled if it is not sampled.
     pub span: Span,
     /// Gives its bytes back to the budget when the item is dropped.
@@ -83,19 +82,15 @@ pub(crate) struct Item {
 }
 
 impl Item {
-    /// The claim to look for. Events with a sequence are recognised by it, timers and effects by their row;
-    /// an event without one is claimed like a command.
-    pub fn claim_key(&self) -> Option<ClaimKey> {
+    /// What its claim is recognised by. Events with a sequence are recognised by that, timers and effects by
+    /// their row; an event without one is claimed like a command.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
         let is_claimed = match &self.origin {
             Origin::Log { own, .. } | Origin::Mail { own, .. } => *own || self.message.sequence.is_none(),
             Origin::Call { .. } => true,
             Origin::Timer { .. } | Origin::Effect { .. } => false,
         };
-        is_claimed.then(|| *self.claim.get_or_init(|| ClaimKey::of(&self.aggregate, &self.message)))
-    }
-
-    pub fn body(&self) -> Uuid {
-        body_digest(&self.message)
+        is_claimed.then(|| *self.fingerprint.get_or_init(|| Fingerprint::of(&self.aggregate, &self.message)))
     }
 
     /// The event's source and sequence, if it is another context's event.
@@ -227,18 +222,13 @@ pub(crate) struct Branch {
 /// The committed state of an aggregate. The supervisor keeps it beside the actor, to restart it from.
 pub(crate) struct Snapshot {
     pub version: u64,
-    /// Whether a row exists in the store.
-    pub exists: bool,
+    /// How often its row was written.
+    pub revision: u64,
     pub sources: BTreeMap<String, u64>,
     /// The typed state.
-    pub state: Box<dyn Any + Send + Sync>,
+    pub state: Arc<dyn Any + Send + Sync>,
     /// The read model row that is stored, if this kind has one.
     pub view: Option<ViewRow>,
-}
-
-/// A claim together with what to do about it.
-pub(crate) fn answer_of(claim: &Claim, body: Uuid) -> Result<Answer, Failure> {
-    if claim.is_repeat(body) { Ok(claim.answer.clone()) } else { Err(Failure::Reused) }
 }
 
 /// An empty reply, for messages nobody waits on.

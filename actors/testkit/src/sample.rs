@@ -18,7 +18,8 @@ use holdfast_core::{
     disposition::WaitReason,
     epoch::{Generation, Token},
     pool::PoolChange,
-    port::store::{CommitError, Committed, Slice, Store},
+    port::store::{CommitError, Committed, Found, Slice, Store, Wanted},
+    ring::{Pushed, Ring},
 };
 use uuid::Uuid;
 
@@ -40,17 +41,20 @@ pub fn everything(count: u32) -> Slice {
     Slice { partitions: (0..count).map(PartitionId).collect(), count }
 }
 
-/// The state of `key` going from `expected` to `version`; a row exists if `expected` is not 0.
+/// The state of `key` going from `expected` to `version`, without claims; written once before, or never if
+/// `expected` is 0.
 pub fn state(key: &str, expected: u64, version: u64) -> StateWrite {
     StateWrite {
         id: id(key),
         hash: hash(key),
         expected,
-        exists: expected > 0,
+        revision: u64::from(expected > 0),
         version,
         schema: 1,
         bytes: Bytes::from(format!("{key}@{version}")),
         sources: BTreeMap::new(),
+        ring: Ring::default(),
+        spills: false,
     }
 }
 
@@ -75,6 +79,39 @@ pub fn claim(version: u64) -> Claim {
         body: Uuid::new_v4(),
         answer: Answer::Applied { version, reply: Bytes::new() },
     }
+}
+
+/// What writes `state` with `claims`, of which the ring holds the last `max`.
+pub fn claimed(mut state: StateWrite, claims: Vec<Claim>, max: usize) -> Writes {
+    let Pushed { ring, out, spills } = state.ring.push(&claims, max);
+    (state.ring, state.spills) = (ring, spills);
+    Writes { state: Some(state), claims, pushed_out: out, ..Writes::default() }
+}
+
+/// What writes claims that stand in no ring.
+pub fn pushed_out(claims: &[Claim]) -> Writes {
+    Writes { claims: claims.to_vec(), pushed_out: claims.to_vec(), ..Writes::default() }
+}
+
+/// How many of `claims`, which stand in no ring, `store` has.
+///
+/// # Panics
+/// If it can't be reached, or has another one under the same key.
+pub async fn count_outside(store: &Arc<dyn Store>, claims: &[Claim]) -> usize {
+    let keys = claims.iter().map(|claim| claim.key).collect();
+    let wanted = Wanted { state: false, claims: keys, ..Wanted::state(id("")) };
+    let found = store.find(&[wanted]).await.expect("the store is there").remove(0).claims;
+    let known = found.iter().zip(claims).filter(|(found, _)| **found != Ok(None));
+    known.inspect(|(found, claim)| assert_eq!(**found, Ok(Some((*claim).clone())))).count()
+}
+
+/// What `store` has of `key`, with these claims.
+///
+/// # Panics
+/// If it can't be reached.
+pub async fn found(store: &Arc<dyn Store>, key: &str, claims: Vec<ClaimKey>) -> Found {
+    let mut found = store.find(&[Wanted { claims, ..Wanted::state(id(key)) }]).await.expect("the store is there");
+    found.remove(0)
 }
 
 /// A record read from offset `offset` of partition 0 of `t.commands`.

@@ -17,7 +17,7 @@ use holdfast_core::{
     pool::Pool,
     port::{
         log::{Log, Publisher},
-        store::{Cursor, Store, Wanted},
+        store::{Cursor, Found, Store, Wanted},
     },
 };
 use holdfast_testkit::{
@@ -112,19 +112,19 @@ impl World {
     async fn decide(&self, message: &Message) -> Writes {
         let id = AggregateId { kind: KIND, key: message.key.clone() };
         let key = ClaimKey::of(&id, message);
-        let wanted = Wanted { aggregates: vec![id], claims: vec![key] };
-        let found = self.store.find(&wanted).await.unwrap();
-        if found.claims[0] != Ok(None) {
+        let wanted = Wanted { claims: vec![key], ..Wanted::state(id) };
+        let Found { state, ring, claims, .. } = self.store.find(&[wanted]).await.unwrap().remove(0);
+        if claims[0] != Ok(None) || ring.find(&key).is_some() {
             return Writes::default();
         }
-        let version = found.aggregates[0].0.as_ref().expect("readable").as_ref().map_or(0, |row| row.version);
+        let (version, revision) = state.expect("readable").map_or((0, 0), |row| (row.version, row.revision));
         let mut draft = sample::draft("t.events", &message.key, "happened");
         draft.headers = headers(draft.id, &message.key, Some(version + 1), Some(message.id));
         draft.target = sample::hash(&message.key).home(PARTITIONS);
-        let state = StateWrite { exists: version > 0, ..sample::state(&message.key, version, version + 1) };
+        let state = StateWrite { revision, ring, ..sample::state(&message.key, version, version + 1) };
         let answer = Answer::Applied { version: version + 1, reply: Bytes::new() };
         let claim = Claim { key, body: body_digest(message), answer };
-        Writes { state: Some(state), outbox: vec![draft], claims: vec![claim], ..Writes::default() }
+        Writes { outbox: vec![draft], ..sample::claimed(state, vec![claim], 1) }
     }
 
     /// Publishes what waits in the outbox, and remembers it.
@@ -228,8 +228,16 @@ async fn i2_claimed_twice_or_caused_twice() {
     world.work().await;
     world.relay().await;
     let (_, found) = world.checker().check();
-    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(found.len(), 3, "twice, twice, and a ring that was written as if it had been empty: {found:?}");
     assert!(found.iter().all(|violation| violation.invariant == Invariant::Once));
+}
+
+#[tokio::test]
+async fn i2_claim_neither_in_a_ring_nor_outside_of_it() {
+    let (world, _) = World::run().await;
+    world.plant(Invariant::Once, "is lost", |contents| _ = contents.rings.pop_first());
+    let (world, _) = World::run().await;
+    world.plant(Invariant::Once, "is lost", |contents| contents.pushed_out.clear());
 }
 
 #[tokio::test]

@@ -184,16 +184,19 @@ impl Answer {
     pub fn read(bytes: &[u8]) -> Self {
         match (bytes.first(), bytes.get(9..)) {
             (Some(1), Some(_)) => Self::Applied,
-            (Some(2), Some(rest)) => {
-                let code = rest.split(|byte| *byte == 0).next().unwrap_or_default();
-                Self::Rejected(String::from_utf8_lossy(code).into_owned())
-            }
+            (Some(2), Some(rest)) => Self::Rejected(code_of(rest)),
             _ => Self::Unreadable,
         }
     }
 }
 
-/// A row of `claims`.
+/// The code of a stored rejection: what stands before the first NUL.
+pub fn code_of(rejection: &[u8]) -> String {
+    let code = rejection.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(code).into_owned()
+}
+
+/// A claim, in a row of `claims` or in the ring of its aggregate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimRow {
     /// The message's `ce_id`.

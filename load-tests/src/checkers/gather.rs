@@ -3,7 +3,10 @@
 //! Topics first, tables after: what is published while this reads may look unpublished, never uncommitted.
 //! Deliberately absent: judging.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use futures::TryStreamExt as _;
 use sqlx::{
@@ -16,7 +19,7 @@ use uuid::Uuid;
 
 use super::{
     AggregateRow, Answer, ClaimRow, ContextEvidence, DeadRecord, Error, EventRecord, Evidence, OutboxRow, PartitionRow,
-    PoolRow, Schema, Target,
+    PoolRow, Schema, Target, evidence::code_of,
 };
 use crate::kafka::{Ends, Seen, read_all};
 
@@ -132,8 +135,16 @@ async fn tables(schema: &Schema, evidence: &mut ContextEvidence) -> Result<(), E
     let at = &mut connection;
     sqlx::query("begin isolation level repeatable read read only").execute(&mut *at).await?;
     evidence.partitions = rows(at, PARTITIONS, partition).await?;
-    evidence.aggregates = rows(at, "select kind, key, version, state from aggregates", aggregate).await?;
+    evidence.aggregates = rows(at, AGGREGATES, aggregate).await?;
     evidence.claims = rows(at, "select id, scope, answer from claims", claim).await?;
+    let rings = rows(at, "select key, ring from aggregates where ring is not null", ring).await?;
+    let rings: Vec<ClaimRow> = rings.into_iter().flatten().collect();
+    // Those of an earlier format may stand in both.
+    if is_upgraded(at).await? {
+        let known: HashSet<(Uuid, Uuid)> = rings.iter().map(|claim| (claim.id, claim.scope)).collect();
+        evidence.claims.retain(|claim| !known.contains(&(claim.id, claim.scope)));
+    }
+    evidence.claims.extend(rings);
     let outbox = rows(at, "select partition, sequence, id, topic, records, value from outbox", outbox).await?;
     evidence.outbox = outbox.into_iter().flatten().collect();
     evidence.mailbox = rows(at, "select key, reason || ': ' || error from mailbox", mail).await?;
@@ -143,6 +154,9 @@ async fn tables(schema: &Schema, evidence: &mut ContextEvidence) -> Result<(), E
     connection.close().await?;
     Ok(())
 }
+
+/// The aggregates that exist: one of version 0 has only refused.
+const AGGREGATES: &str = "select kind, key, version, state from aggregates where version > 0";
 
 /// How far each partition is.
 const PARTITIONS: &str = "select partition, outbox_head, outbox_cursor, consumed from partitions order by partition";
@@ -171,6 +185,45 @@ fn aggregate(row: &PgRow) -> Result<AggregateRow, sqlx::Error> {
 
 fn claim(row: &PgRow) -> Result<ClaimRow, sqlx::Error> {
     Ok(ClaimRow { id: row.try_get(0)?, scope: row.try_get(1)?, answer: Answer::read(row.try_get(2)?) })
+}
+
+/// Whether the schema was written by builds whose claims are all in tables.
+async fn is_upgraded(at: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("select unringed is not null from claims_kept").fetch_one(at).await
+}
+
+/// The claims in a ring.
+fn ring(row: &PgRow) -> Result<Vec<ClaimRow>, sqlx::Error> {
+    let unreadable = |key: &str| sqlx::Error::Decode(format!("the claims of {key} can't be read").into());
+    claims(row.try_get(1)?).ok_or_else(|| unreadable(row.try_get(0).unwrap_or_default()))
+}
+
+/// The claims in a ring, read by hand: the number of scopes, these, and for each claim its id, half of a
+/// digest, a byte for its scope (low six bits) and its kind (0 applied, 1 with a reply, 2 rejected, 3 in a
+/// row of `claims`), a version as LEB128, and for kinds 1 and 2 a text behind its length.
+fn claims(data: &[u8]) -> Option<Vec<ClaimRow>> {
+    let Some((count, rest)) = data.split_first() else { return Some(Vec::new()) };
+    let (scopes, mut rest) = rest.split_at_checked(16 * usize::from(*count))?;
+    let mut claims = Vec::new();
+    while !rest.is_empty() {
+        let (fixed, after) = rest.split_at_checked(25)?;
+        let (kind, place) = (fixed[24] >> 6, 16 * usize::from(fixed[24] & 0x3f));
+        let version = after.iter().position(|byte| byte & 0x80 == 0)?;
+        rest = after.get(version + 1..)?;
+        let mut text = &[][..];
+        if matches!(kind, 1 | 2) {
+            let (length, after) = rest.split_first()?;
+            (text, rest) = after.split_at_checked(usize::from(*length))?;
+        }
+        let answer = match kind {
+            0 | 1 => Answer::Applied,
+            2 => Answer::Rejected(code_of(text)),
+            _ => continue,
+        };
+        let scope = Uuid::from_slice(scopes.get(place..place + 16)?).ok()?;
+        claims.push(ClaimRow { id: Uuid::from_slice(&fixed[..16]).ok()?, scope, answer });
+    }
+    Some(claims)
 }
 
 /// The records of a row: its own, or those of a segment.
@@ -234,4 +287,27 @@ async fn view(at: &mut PgConnection) -> Result<Option<BTreeMap<String, String>>,
     let read = |row: &PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
     let pairs = rows(at, "select order_id::text, status from orders_view", read).await?;
     Ok(Some(pairs.into_iter().collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_of_a_ring_are_read() {
+        let (sender, id) = ([7; 16], |n: u8| [n; 16]);
+        let applied = [&[2][..], &[0; 16], &sender, &id(1), &[9; 8], &[0b00_000001, 0x80, 0x01]].concat();
+        let replied = [&id(2)[..], &[9; 8], &[0b01_000001, 5, 2, 0xff, 0]].concat();
+        let rejected = [&id(3)[..], &[9; 8], &[0b10_000000, 0, 4], b"NO\0x"].concat();
+        let whole = [applied, replied, rejected].concat();
+        let claim = |n, scope, answer| ClaimRow { id: Uuid::from_bytes(id(n)), scope: Uuid::from_bytes(scope), answer };
+        let expected = vec![
+            claim(1, sender, Answer::Applied),
+            claim(2, sender, Answer::Applied),
+            claim(3, [0; 16], Answer::Rejected("NO".to_owned())),
+        ];
+        assert_eq!(claims(&whole), Some(expected));
+        assert_eq!(claims(&[]), Some(Vec::new()));
+        assert_eq!(claims(&whole[..whole.len() - 1]), None);
+    }
 }

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use holdfast_core::{
     AggregateId,
     pool::Pool,
-    port::store::{StateRow, Store, StoreError, Wanted},
+    port::store::{self, StateRow, Store, StoreError, Wanted},
 };
 use tokio::sync::Semaphore;
 use tonic::Status;
@@ -32,10 +32,11 @@ impl Reads {
         Self { store, gate: Arc::new(Semaphore::new(READS_MAX)) }
     }
 
-    /// The stored states of `aggregates`, in their order.
+    /// The stored states of `aggregates` that exist, in their order.
     pub async fn states(&self, aggregates: Vec<AggregateId>) -> Result<Vec<Option<StateRow>>, Status> {
-        let wanted = Wanted { aggregates, claims: Vec::new() };
-        self.read(async { self.store.find(&wanted).await?.states() }).await
+        let wanted: Vec<Wanted> = aggregates.into_iter().map(Wanted::state).collect();
+        let rows = self.read(async { store::states(self.store.find(&wanted).await?) }).await?;
+        Ok(rows.into_iter().map(|row| row.filter(|row| row.version > 0)).collect())
     }
 
     /// The pools of these names that exist.

@@ -22,7 +22,8 @@ pub const VIEW: View = View {
 /// Stored orders by id. `$1` ids.
 pub const BY_IDS: Query = Query {
     name: "orders.by_ids",
-    sql: "select key, version, schema, state from aggregates where key = any($1::text[]) and kind = 'order'",
+    sql: "select key, version, schema, state from aggregates \
+          where key = any($1::text[]) and kind = 'order' and version > 0",
 };
 
 /// Those of the given orders that have a later version than the one that is known. `$1` ids, `$2` known

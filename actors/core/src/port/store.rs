@@ -18,6 +18,7 @@ use crate::{
     growth::Growth,
     partition::{KeyHash, PartitionId},
     pool::Pool,
+    ring::Ring,
     seal::Seal,
     stuck::{Queue, Release, SetAside, Stuck},
     time::Timestamp,
@@ -64,7 +65,7 @@ pub enum CommitError {
         /// The server's message.
         message: String,
     },
-    /// Nothing was written: a stored version is not the expected one.
+    /// Nothing was written: a stored version or revision is not the expected one.
     #[error("version conflict")]
     Conflict,
     /// Nothing was written: the server ended a statement for the time it took (SQLSTATE 57014), or it did not
@@ -94,8 +95,10 @@ pub struct Committed {
 /// An aggregate's stored state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateRow {
-    /// Number of events so far.
+    /// Number of events so far. 0 is that of an aggregate that does not exist, and has only refused.
     pub version: u64,
+    /// Number of times the row was written.
+    pub revision: u64,
     /// Schema of `bytes`.
     pub schema: u32,
     /// The encoded state.
@@ -104,33 +107,46 @@ pub struct StateRow {
     pub sources: BTreeMap<String, u64>,
 }
 
-/// What a batch needs to know before it can decide.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a batch needs to know of an aggregate before it can decide.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Aggregates that aren't in memory.
-    pub aggregates: Vec<AggregateId>,
-    /// Claims of the batch's commands.
+    /// Which.
+    pub id: AggregateId,
+    /// Whether its row and the length of its mailbox are asked for.
+    pub state: bool,
+    /// Claims that may stand outside of its ring. Together with the row they are looked for only if it says
+    /// so: of this aggregate, or of this claim.
     pub claims: Vec<ClaimKey>,
 }
 
-/// The answers to [`Wanted`], in the same order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+impl Wanted {
+    /// The row and the mailbox of `id`, and no claim.
+    pub const fn state(id: AggregateId) -> Self {
+        Self { id, state: true, claims: Vec::new() }
+    }
+}
+
+/// The answer to a [`Wanted`].
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// For each aggregate its state, and how many messages wait in its durable mailbox.
-    pub aggregates: Vec<(Result<Option<StateRow>, Unreadable>, u64)>,
-    /// For each claim what is stored.
+    /// Its row, if that was asked for.
+    pub state: Result<Option<StateRow>, Unreadable>,
+    /// Its last claims, if its row was asked for.
+    pub ring: Ring,
+    /// How many messages wait in its durable mailbox, if that was asked for.
+    pub waiting: u64,
+    /// Whether claims of it may stand outside of its ring, if its row was asked for.
+    pub has_spilled: bool,
+    /// For each claim what is stored; nothing if it was not looked for.
     pub claims: Vec<Result<Option<Claim>, Unreadable>>,
 }
 
-impl Found {
-    /// The states alone.
-    ///
-    /// # Errors
-    /// [`StoreError::Broken`] if one of them can't be read.
-    pub fn states(self) -> Result<Vec<Option<StateRow>>, StoreError> {
-        let readable = |(state, _): (Result<_, Unreadable>, u64)| state.map_err(|row| StoreError::Broken(row.0));
-        self.aggregates.into_iter().map(readable).collect()
-    }
+/// The states alone of `found`.
+///
+/// # Errors
+/// [`StoreError::Broken`] if one of them can't be read.
+pub fn states(found: Vec<Found>) -> Result<Vec<Option<StateRow>>, StoreError> {
+    found.into_iter().map(|found| found.state.map_err(|row| StoreError::Broken(row.0))).collect()
 }
 
 /// The partitions whose waiting work is asked for, and the count that `hash % count` is taken by.
@@ -326,9 +342,10 @@ pub trait Store: Send + Sync + 'static {
     /// the old token. A later commit with the old token finds no row, so the answer is final.
     async fn retoken(&self, changes: &[(PartitionId, Token, Token)]) -> Result<BTreeMap<PartitionId, u64>, StoreError>;
 
-    /// Reads states, mailbox counts and claims in one round trip. A row that can't be read is an error in its
-    /// own place; a value that can't be asked for fails the question with [`StoreError::Data`].
-    async fn find(&self, wanted: &Wanted) -> Result<Found, StoreError>;
+    /// Reads states, mailbox counts and claims, in the order of the questions: in one round trip, and a
+    /// second one only for claims that turn out to stand outside of rings. A row that can't be read is an
+    /// error in its own place; a value that can't be asked for fails the question with [`StoreError::Data`].
+    async fn find(&self, wanted: &[Wanted]) -> Result<Vec<Found>, StoreError>;
 
     /// Commits a batch.
     async fn commit(&self, batch: &Batch) -> Result<Committed, CommitError>;

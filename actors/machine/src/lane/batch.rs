@@ -11,12 +11,13 @@ use std::{
 
 use holdfast_core::{
     PartitionId,
+    dedup::{Answer, ClaimKey, Fingerprint},
     disposition::WaitReason,
     port::store::{StoreError, Wanted},
 };
 
 use super::{
-    Action, Claimed, Failure, Found, Machine, Reply, Report,
+    Action, Failure, Found, Machine, Reply, Report, Stored,
     backlog::Backlog,
     message::{Entry, Need, Number, Remains, Slot, State},
     plan::Plan,
@@ -29,13 +30,6 @@ pub(super) enum Phase {
     LookingUp,
     LookedUp,
     Deciding,
-}
-
-/// What the store knows of an aggregate that is not in memory, or of the mail of one that is.
-#[derive(Clone, Debug)]
-pub(super) struct Cold {
-    pub unusable: Option<Failure>,
-    pub waiting: u64,
 }
 
 /// A delivery that is not answered yet.
@@ -62,9 +56,10 @@ pub(super) struct Batch {
     pub step: Step,
     /// The number of steps of growth that had ended when it was looked up.
     pub as_of: usize,
-    /// The aggregates that the look-up asks for, in its order.
+    /// The aggregates whose states the look-up asks for, in the order of its questions.
     asked: Vec<Option<Slot>>,
-    pub cold: BTreeMap<Slot, Cold>,
+    /// What the store knows of aggregates that are not in memory, or of the mail of those that are.
+    pub cold: BTreeMap<Slot, Stored>,
     /// Aggregates that are not in memory, to whose mailbox a commit has changed something since they were
     /// looked up.
     pub stale: BTreeSet<Slot>,
@@ -137,7 +132,7 @@ impl Machine {
             self.hold(number);
         }
         if !messages.is_empty() {
-            self.recent.clear();
+            self.pushed_out.clear();
             self.batch = Some(Batch::new(messages, now));
         }
     }
@@ -157,16 +152,12 @@ impl Machine {
         } else {
             (false, 0)
         };
-        let (mut wanted, mut seen) = (Wanted::default(), BTreeSet::new());
+        let (mut wanted, mut places) = (Vec::<Wanted>::new(), BTreeMap::new());
         let (mut claimants, mut unprepared) = (Vec::new(), Vec::new());
         batch.asked.clear();
         batch.as_of = as_of;
         for number in &batch.messages {
             let Some(entry) = self.backlog.get(*number) else { continue };
-            if let Some(claim) = entry.message.as_ref().and_then(|message| message.claim) {
-                wanted.claims.push(claim);
-                claimants.push(*number);
-            }
             let Some(slot) = entry.slot.filter(|_| matches!(entry.remains, Remains::Message)) else { continue };
             if entry.need != Need::Nothing {
                 unprepared.push(*number);
@@ -176,9 +167,29 @@ impl Machine {
             } else {
                 self.backlog.live.contains(slot)
             };
-            if !is_live && seen.insert(slot) {
-                wanted.aggregates.push(self.backlog.aggregate(slot).id.clone());
-                batch.asked.push(Some(slot));
+            // All claims of an actor in memory of which none was pushed out are in its ring.
+            let may_be_outside = |key: &ClaimKey| {
+                let is_asked = self.settings.rules.looks_for_claims_of_actors;
+                let claims = self.backlog.live.claims(slot);
+                claims.is_none_or(|claims| is_asked && (claims.has_spilled || claims.ring.is_elsewhere(key)))
+            };
+            let fingerprint = entry.message.as_ref().and_then(|message| message.fingerprint);
+            let claim = fingerprint.map(|fingerprint| fingerprint.key).filter(may_be_outside);
+            if is_live && claim.is_none() {
+                continue;
+            }
+            let place = *places.entry(slot).or_insert_with(|| {
+                batch.asked.push(None);
+                let id = self.backlog.aggregate(slot).id.clone();
+                wanted.push(Wanted { state: false, ..Wanted::state(id) });
+                wanted.len() - 1
+            });
+            if !is_live {
+                (wanted[place].state, batch.asked[place]) = (true, Some(slot));
+            }
+            if let Some(key) = claim {
+                wanted[place].claims.push(key);
+                claimants.push(*number);
             }
         }
         let ask = batch.step.begin(&mut self.asks);
@@ -207,23 +218,23 @@ impl Machine {
         batch.step.ask = None;
         batch.phase = Phase::LookedUp;
         let Found { aggregates, claims, needs } = found;
-        for (slot, (state, waiting)) in std::mem::take(&mut batch.asked).into_iter().zip(aggregates) {
+        for (slot, mut stored) in std::mem::take(&mut batch.asked).into_iter().zip(aggregates) {
             let Some(slot) = slot else { continue };
-            if waiting == 0 {
+            if stored.waiting == 0 {
                 self.backlog.live.note_no_mail(slot, batch.as_of);
             }
             // An actor in memory has its state, whatever has become of the stored one.
-            let unusable = state.err().filter(|_| !self.backlog.live.contains(slot));
-            batch.cold.insert(slot, Cold { unusable, waiting });
+            stored.unusable.take_if(|_| self.backlog.live.contains(slot));
+            batch.cold.insert(slot, stored);
         }
         for number in &batch.messages {
             if let Some(entry) = self.backlog.get_mut(*number) {
-                (entry.claimed, entry.need) = (Claimed::Nothing, Need::Nothing);
+                (entry.claim, entry.need) = (None, Need::Nothing);
             }
         }
-        for (number, claimed) in claims {
+        for (number, claim) in claims {
             if let Some(entry) = self.backlog.get_mut(number) {
-                entry.claimed = claimed;
+                entry.claim = Some(claim);
             }
         }
         for (number, need) in needs {
@@ -250,7 +261,7 @@ impl Machine {
             let Some(entry) = self.backlog.get(*number) else { continue };
             let (Some(slot), Need::Of(context)) = (entry.slot, entry.need) else { continue };
             let is_unusable = batch.cold.get(&slot).is_some_and(|cold| cold.unusable.is_some());
-            let is_repeat = !matches!(entry.claimed, Claimed::Nothing);
+            let is_repeat = self.known(entry, slot, batch).is_some();
             let is_behind = self.settings.rules.applies_mail_before_records
                 && entry.queues_behind_mail()
                 && self.waiting(entry, slot, batch) > 0;
@@ -306,6 +317,20 @@ impl Machine {
         self.moved += 1;
     }
 
+    /// How a message with this id was answered before, if one was, or why that can't be said.
+    pub(super) fn known(&self, entry: &Entry, slot: Slot, batch: &Batch) -> Option<Result<Answer, Failure>> {
+        let Fingerprint { key, body } = entry.message.as_ref()?.fingerprint?;
+        let claims = || batch.cold.get(&slot).map(|stored| &stored.claims);
+        let in_ring = || self.backlog.live.claims(slot).or_else(claims).and_then(|claims| claims.ring.find(&key));
+        // The ring may say no more of a claim than that it stands elsewhere.
+        let claim = match (self.pushed_out.get(&key), &entry.claim) {
+            (Some(claim), _) | (None, Some(Ok(claim))) => claim.clone(),
+            (None, Some(Err(failure))) => return Some(Err(failure.clone())),
+            (None, None) => in_ring()?,
+        };
+        Some(if claim.is_repeat(body) { Ok(claim.answer) } else { Err(Failure::Reused) })
+    }
+
     /// How many messages wait in the mailbox of a message's aggregate. What comes from a log goes by the
     /// store if that knows of more: while counts grow, owners of other partitions put mail there for an
     /// aggregate that is live here.
@@ -327,7 +352,7 @@ mod tests {
 
     use super::*;
     use crate::lane::{
-        Disposal, Input,
+        Claims, Disposal, Input,
         invariants::tests::{N, growth, machine},
         plan::Part,
     };
@@ -345,7 +370,7 @@ mod tests {
     fn looked_up() -> (Machine, Slot, Ask) {
         let (mut machine, mut actions) = (machine(), Vec::new());
         let slot = machine.backlog.get(N).and_then(|entry| entry.slot).expect("of an aggregate");
-        machine.backlog.live.touch(slot, Duration::ZERO, 0, || 0);
+        machine.backlog.live.touch(slot, Duration::ZERO, 0, Default::default);
         for input in [growing(false), growing(true), Input::Turn] {
             machine.handle(input, NOW, &mut actions);
         }
@@ -353,7 +378,7 @@ mod tests {
         for action in actions {
             match action {
                 Action::Look { ask, .. } => machine.handle(Input::Due { ask, due: Vec::new() }, NOW, &mut Vec::new()),
-                Action::Find { ask, wanted, .. } if wanted.aggregates.len() == 1 => asked = Some(ask),
+                Action::Find { ask, wanted, .. } if wanted.len() == 1 => asked = Some(ask),
                 _ => {}
             }
         }
@@ -361,12 +386,36 @@ mod tests {
     }
 
     fn found(machine: &mut Machine, ask: Ask, waiting: u64) -> Vec<Action> {
-        let found = Found { aggregates: vec![(Ok(()), waiting)], claims: Vec::new(), needs: Vec::new() };
+        let stored = Stored { waiting, ..Stored::default() };
+        let found = Found { aggregates: vec![stored], ..Found::default() };
         let mut actions = Vec::new();
         for input in [Input::Found { ask, found: Ok(found) }, Input::Turn] {
             machine.handle(input, NOW, &mut actions);
         }
         actions
+    }
+
+    /// What a lane asks the store about a record whose actor is in memory.
+    fn asked_of_a_live_actor(claims: Claims) -> Vec<Wanted> {
+        let (mut machine, mut actions) = (machine(), Vec::new());
+        let entry = machine.backlog.get_mut(N).expect("it is ready");
+        let key = ClaimKey { id: uuid::Uuid::nil(), scope: uuid::Uuid::nil() };
+        entry.message.as_mut().expect("a message").fingerprint = Some(Fingerprint { key, body: uuid::Uuid::nil() });
+        let slot = entry.slot.expect("of an aggregate");
+        machine.backlog.live.touch(slot, Duration::ZERO, 0, || (0, claims));
+        machine.handle(Input::Turn, NOW, &mut actions);
+        let find = |action| match action {
+            Action::Find { wanted, .. } => Some(wanted),
+            _ => None,
+        };
+        actions.into_iter().find_map(find).expect("what its message needs is asked in any case")
+    }
+
+    #[test]
+    fn store_is_asked_nothing_about_an_actor_that_has_not_spilled() {
+        assert_eq!(asked_of_a_live_actor(Claims::default()), []);
+        let asked = asked_of_a_live_actor(Claims { has_spilled: true, ..Claims::default() });
+        assert!(matches!(&asked[..], [Wanted { state: false, claims, .. }] if claims.len() == 1), "{asked:?}");
     }
 
     #[test]

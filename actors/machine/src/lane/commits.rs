@@ -12,15 +12,16 @@ use holdfast_core::{
     epoch::PartitionRow,
     invariant::Invariant,
     port::store::{CommitError, Committed, StoreError},
+    ring::Pushed,
     watermark::Watermark,
 };
 
 use super::{
-    Action, Branch, Machine, Report,
+    Action, Branch, Claims, Machine, Report,
     invariants::check,
     is_timer,
     message::{Entry, Number, Slot, State},
-    plan::{InFlight, Phase, Plan},
+    plan::{Decided, InFlight, Phase, Plan},
     undone::Refusal,
 };
 use crate::{Ask, Now, ownership::Loss, step::Step};
@@ -226,6 +227,9 @@ impl Machine {
             });
         }
         self.note_mailboxes(&plan, happened, actions);
+        for decided in plan.decided.iter().filter(|decided| happened(&decided.partition)) {
+            self.note_claims(decided, branch(decided.part));
+        }
         // Then callers are answered.
         for decided in plan.decided.iter().filter(|decided| happened(&decided.partition)) {
             let (delivery, branch) = (decided.delivery, branch(decided.part));
@@ -243,12 +247,9 @@ impl Machine {
             let Some(entry) = self.backlog.get(*number) else { continue };
             let partition = entry.partition;
             if happened(&partition) {
-                let (state, claim) = (entry.state, entry.message.as_ref().and_then(|message| message.claim));
+                let state = entry.state;
                 let what = || format!("{number:?} is done, and was {}", state.name());
                 check(Invariant::Durable, state == State::Committing, what, actions);
-                if let Some(claim) = claim.filter(|_| self.batch.is_some()) {
-                    self.recent.insert(claim);
-                }
                 self.finish(*number, None, actions);
             } else if outdated.contains(&partition) {
                 again.push(*number);
@@ -303,6 +304,18 @@ impl Machine {
                 }
                 self.is_late_due |= mark.low() > low;
             }
+        }
+    }
+
+    /// Notes the claims of an aggregate after a commit. What that pushed out may be in no table yet as the
+    /// batch that gathers meanwhile has seen them.
+    fn note_claims(&mut self, decided: &Decided, branch: Branch) {
+        let Some(Claims { has_spilled, .. }) = self.backlog.live.claims(decided.slot) else { return };
+        let Pushed { ring, out, spills } = &decided.claims[usize::from(branch == Branch::Refused)];
+        let claims = Claims { ring: ring.clone(), has_spilled: *has_spilled || *spills };
+        self.backlog.live.set_claims(decided.slot, claims);
+        if self.batch.is_some() && self.settings.rules.knows_what_commits_push_out {
+            self.pushed_out.extend(out.iter().map(|claim| (claim.key, claim.clone())));
         }
     }
 

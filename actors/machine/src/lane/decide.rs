@@ -14,7 +14,7 @@ use std::{
 use holdfast_core::{PartitionId, dedup::ClaimKey, disposition::WaitReason, retry};
 
 use super::{
-    Action, Claimed, Delivery, Failure, Machine, Origin, Reply, Report, Verdict,
+    Action, Claims, Delivery, Failure, Machine, Origin, Reply, Report, Verdict,
     batch::{Batch, Open, Phase, Wait},
     message::{Entry, Need, Number, Remains, Slot, State},
     plan::{Decided, Disposal, Part},
@@ -158,26 +158,24 @@ impl Machine {
             return true;
         }
         let count = owned.count;
-        let stored = batch.cold.get(&slot).map_or(0, |cold| cold.waiting);
+        let stored = |batch: &Batch| {
+            let unknown = || (0, Claims { has_spilled: true, ..Claims::default() });
+            batch.cold.get(&slot).map_or_else(unknown, |stored| (stored.waiting, stored.claims.clone()))
+        };
         if entry.is_read() {
             if let Some(failure) = unusable {
                 self.finish(number, Some(Reply::Failed(failure)), actions);
             } else {
-                self.backlog.live.touch(slot, now.boot, batch.as_of, || stored);
+                self.backlog.live.touch(slot, now.boot, batch.as_of, || stored(batch));
                 self.delivery(slot, count, sorting).readers.push(number);
             }
             return true;
         }
         // Claims first: what is done is a repeat, though mail waits or its aggregate can't be read by now. An
         // event's repeat shows in the state alone.
-        let claim = entry.message.as_ref().and_then(|message| message.claim);
-        let claim = claim.filter(|_| self.settings.rules.claims_count_within_batch);
-        if claim.is_some_and(|claim| self.recent.contains(&claim)) {
-            return false; // the next batch knows the answer
-        }
-        match entry.claimed.clone() {
-            Claimed::Nothing => {}
-            Claimed::Repeat(answer) => {
+        match self.known(entry, slot, batch) {
+            None => {}
+            Some(Ok(answer)) => {
                 actions.push(Action::Answer { message: number, reply: Reply::Known(answer) }); // committed long since
                 if entry.place.is_some() || entry.mail.is_some() {
                     batch.plain.dispose(number, Disposal::Repeat, &mut self.backlog);
@@ -186,7 +184,7 @@ impl Machine {
                 }
                 return true;
             }
-            Claimed::Failed(failure) => {
+            Some(Err(failure)) => {
                 self.fail(number, failure, batch, actions);
                 return true;
             }
@@ -203,7 +201,9 @@ impl Machine {
             self.fail(number, failure, batch, actions);
             return true;
         }
-        if claim.is_some_and(|claim| !sorting.claimed.insert(claim)) {
+        let claim = entry.message.as_ref().and_then(|message| message.fingerprint);
+        let claim = claim.filter(|_| self.settings.rules.claims_count_within_batch);
+        if claim.is_some_and(|claim| !sorting.claimed.insert(claim.key)) {
             return false; // its twin is in this batch
         }
         if let Some(failure) = entry.message.as_ref().and_then(|message| message.failure.clone()) {
@@ -216,7 +216,7 @@ impl Machine {
         if entry.need != Need::Nothing {
             return false; // it was about to queue behind mail, which is gone by now
         }
-        self.backlog.live.touch(slot, now.boot, batch.as_of, || stored);
+        self.backlog.live.touch(slot, now.boot, batch.as_of, || stored(batch));
         self.delivery(slot, count, sorting).messages.push(number);
         true
     }
@@ -323,7 +323,7 @@ impl Machine {
 
     /// Takes in what an actor made of its messages.
     pub(super) fn decided(&mut self, verdict: Verdict, actions: &mut Vec<Action>) {
-        let Verdict { delivery, decided, is_changed, is_conditional, timers, failed, is_unreadable } = verdict;
+        let Verdict { delivery, decided, is_changed, is_conditional, timers, claims, failed, is_unreadable } = verdict;
         let Some(mut batch) = self.batch.take() else { return actions.push(Action::Undo { delivery }) };
         let Some(Open { slot, partition, messages }) = batch.open.remove(&delivery) else {
             self.batch = Some(batch);
@@ -338,7 +338,9 @@ impl Machine {
         if is_written {
             let plan = if is_conditional { &mut batch.conditional } else { &mut batch.plain };
             let part = plan.parts.len();
-            plan.parts.push(Part::Decided { delivery, messages: done.to_vec() });
+            let Claims { ring, .. } = self.backlog.live.claims(slot).expect("an actor that decides is in memory");
+            let claims = claims.map(|made| ring.push(&made, self.settings.ring_max));
+            plan.parts.push(Part::Decided { delivery, messages: done.to_vec(), claims: claims.clone() });
             for number in done {
                 if self.backlog.get(*number).is_some_and(|entry| entry.mail.is_some()) {
                     let aggregate = self.backlog.aggregate(slot);
@@ -346,7 +348,7 @@ impl Machine {
                 }
                 plan.add(*number, &mut self.backlog);
             }
-            plan.decided.push(Decided { delivery, part, partition, slot, timers });
+            plan.decided.push(Decided { delivery, part, partition, slot, timers, claims });
         } else {
             actions.push(Action::Undo { delivery });
             for number in done {

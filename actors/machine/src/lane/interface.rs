@@ -8,7 +8,7 @@ use std::sync::Arc;
 use holdfast_core::{
     AggregateId, KeyHash, PartitionId,
     batch::Fence,
-    dedup::Answer,
+    dedup::{Answer, Claim},
     disposition::WaitReason,
     epoch::{Generation, PartitionRow, Token},
     growth::Growth,
@@ -17,7 +17,8 @@ use holdfast_core::{
 };
 
 use super::{
-    message::{Arrival, Claimed, Failure, Number},
+    live::Claims,
+    message::{Arrival, Failure, Number},
     plan::Part,
 };
 use crate::{Ask, ownership::Loss};
@@ -56,20 +57,32 @@ pub struct Verdict {
     pub is_conditional: bool,
     /// The timers that are set again or cancelled: as decided, and if refused.
     pub timers: [Vec<String>; 2],
+    /// The claims that are made, in order: as decided, and if refused.
+    pub claims: [Vec<Claim>; 2],
     /// What is wrong with the message after the decided ones.
     pub failed: Option<Failure>,
     /// There is no actor: the stored state can't be read.
     pub is_unreadable: bool,
 }
 
+/// What the store knows of an aggregate.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    /// What keeps its state from being used, if anything does.
+    pub unusable: Option<Failure>,
+    /// How many messages wait in its mailbox.
+    pub waiting: u64,
+    /// Its claims.
+    pub claims: Claims,
+}
+
 /// What the store answered to [`Action::Find`].
 #[derive(Clone, Debug, Default)]
 pub struct Found {
-    /// For each aggregate that was asked for, what keeps its state from being used, if anything does, and how
-    /// many messages wait in its mailbox.
-    pub aggregates: Vec<(Result<(), Failure>, u64)>,
+    /// For each question in [`Action::Find`] what the store knows, if the state was asked for.
+    pub aggregates: Vec<Stored>,
     /// Of the messages whose claims were asked for, those of which the store has one.
-    pub claims: Vec<(Number, Claimed)>,
+    pub claims: Vec<(Number, Result<Claim, Failure>)>,
     /// Of the messages that were asked about, those that need another context, or whose adapter failed when
     /// it was asked.
     pub needs: Vec<(Number, Result<&'static str, Failure>)>,
@@ -211,9 +224,9 @@ pub enum Action {
     Find {
         /// For [`Input::Found`].
         ask: Ask,
-        /// What is asked.
-        wanted: Wanted,
-        /// Whose claims they are.
+        /// What is asked: if nothing is, the answer takes no round trip.
+        wanted: Vec<Wanted>,
+        /// The messages whose claims are asked for.
         claimants: Vec<Number>,
         /// Messages whose needs are not known.
         unprepared: Vec<Number>,

@@ -120,6 +120,7 @@ pub(super) mod tests {
         epoch::{Generation, Token},
         growth::Growth,
         retry::RetryPolicy,
+        ring::Ring,
     };
 
     use uuid::Uuid;
@@ -145,6 +146,7 @@ pub(super) mod tests {
             poll_every: Duration::from_secs(1),
             passivate_after: Duration::from_mins(1),
             live_max: 8,
+            ring_max: Ring::CLAIMS_MAX,
             rules: Rules::SOUND,
         };
         let mut machine = Machine::new(settings, Arc::new(growth()));
@@ -161,7 +163,7 @@ pub(super) mod tests {
         let aggregate = AggregateId { kind: "counter", key: "a".into() };
         let hash = KeyHash::of(b"a");
         let origin = Origin::Log(("t".into(), 5));
-        let message = Message { aggregate, hash, origin, claim: None, seed: 0, failure: None };
+        let message = Message { aggregate, hash, origin, fingerprint: None, seed: 0, failure: None };
         let arrival = Arrival { number: N, partition: P, term: 1, content: Content::Message(message) };
         for input in [Input::Own(own), Input::Arrived(arrival)] {
             machine.handle(input, Now::default(), &mut Vec::new());
@@ -197,7 +199,7 @@ pub(super) mod tests {
         assert_eq!(twice, ["I2"].into());
         let strayed = audited(|machine| {
             let slot = slot(machine);
-            machine.backlog.live.touch(slot, Duration::ZERO, 0, || 0);
+            machine.backlog.live.touch(slot, Duration::ZERO, 0, Default::default);
             let hash = machine.backlog.aggregate(slot).hash;
             machine.partitions.get_mut(&P).unwrap().count = (2..100).find(|count| hash.home(*count) != P).unwrap();
         });

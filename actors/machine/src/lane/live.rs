@@ -1,17 +1,28 @@
-//! Which aggregates of a lane have an actor in memory, and which of them to let go.
+//! Which aggregates of a lane have an actor in memory, with their claims, and which of them to let go.
 //!
 //! The machine keeps this list, the supervisors keep the actors; an actor is let go only when nothing of it
 //! is in the backlog (I11).
 
 use std::{collections::VecDeque, time::Duration};
 
+use holdfast_core::ring::Ring;
+
 use super::message::Slot;
 
 /// Uses in the queue that are no actor's last one, at most, beside one for each actor.
 const OUTDATED_MAX: usize = 1024;
 
+/// What is known of the claims of an aggregate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// The last ones.
+    pub ring: Ring,
+    /// Whether there may be others, in the tables of the store.
+    pub has_spilled: bool,
+}
+
 /// One actor in memory.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Actor {
     /// The number of this use of its place, from 1.
     use_number: u64,
@@ -22,6 +33,7 @@ struct Actor {
     waiting: u64,
     /// [`Growth::ended_steps`](holdfast_core::growth::Growth::ended_steps) when the store was asked for that.
     as_of: usize,
+    claims: Claims,
 }
 
 /// The actors in memory, by the slot of their aggregate.
@@ -48,9 +60,9 @@ impl Live {
         self.get(slot).is_some()
     }
 
-    /// Notes a use. A new actor comes with its number of waiting messages, and the number of steps of growth
-    /// that had ended when the store was asked for it.
-    pub fn touch(&mut self, slot: Slot, at: Duration, as_of: usize, waiting: impl FnOnce() -> u64) {
+    /// Notes a use. A new actor comes with its number of waiting messages and its claims, and the number of
+    /// steps of growth that had ended when the store was asked for them.
+    pub fn touch(&mut self, slot: Slot, at: Duration, as_of: usize, stored: impl FnOnce() -> (u64, Claims)) {
         self.clock += 1;
         let (used, use_number) = (self.clock, slot.use_number);
         if self.actors.len() <= slot.at {
@@ -62,7 +74,8 @@ impl Live {
                 (actor.used, actor.at) = (used, at);
             }
             none => {
-                *none = Some(Actor { use_number, used, at, waiting: waiting(), as_of });
+                let (waiting, claims) = stored();
+                *none = Some(Actor { use_number, used, at, waiting, as_of, claims });
                 self.len += 1;
             }
         }
@@ -76,6 +89,18 @@ impl Live {
 
     pub fn waiting(&self, slot: Slot) -> Option<u64> {
         self.get(slot).map(|actor| actor.waiting)
+    }
+
+    pub fn claims(&self, slot: Slot) -> Option<&Claims> {
+        self.get(slot).map(|actor| &actor.claims)
+    }
+
+    pub fn set_claims(&mut self, slot: Slot, claims: Claims) {
+        if let Some(Some(actor)) = self.actors.get_mut(slot.at)
+            && actor.use_number == slot.use_number
+        {
+            actor.claims = claims;
+        }
     }
 
     pub fn set_waiting(&mut self, slot: Slot, waiting: u64) {
@@ -147,16 +172,16 @@ mod tests {
     fn idlest_goes_first_and_busy_stays() {
         let mut live = Live::default();
         for n in 0..5 {
-            live.touch(slot(n), Duration::from_secs(n as u64), 0, || 0);
+            live.touch(slot(n), Duration::from_secs(n as u64), 0, Default::default);
         }
-        live.touch(slot(0), Duration::from_secs(9), 0, || 0);
+        live.touch(slot(0), Duration::from_secs(9), 0, Default::default);
         let gone = live.passivate(Duration::from_secs(3), 100, |of| of == slot(1));
         assert_eq!(gone, [slot(2)], "0 was used again, 1 is busy, 3 and 4 are not idle");
         let gone = live.passivate(Duration::ZERO, 2, |_| false);
         assert_eq!(gone, [slot(1), slot(3)]);
         assert_eq!(live.len(), 2);
         assert!((0..10_000).all(|_| {
-            live.touch(slot(0), Duration::from_secs(10), 0, || 0);
+            live.touch(slot(0), Duration::from_secs(10), 0, Default::default);
             live.uses.len() <= 2 * live.len() + OUTDATED_MAX
         }));
         assert_eq!(

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use holdfast_core::{
     AggregateId, KeyHash, PartitionId,
-    dedup::ClaimKey,
+    dedup::{Claim, Fingerprint},
     disposition::{DeadLetterReason, WaitReason},
 };
 
@@ -59,8 +59,8 @@ pub struct Message {
     pub hash: KeyHash,
     /// Where it came from.
     pub origin: Origin,
-    /// The claim that tells whether it is a repeat, if it is recognised by one.
-    pub claim: Option<ClaimKey>,
+    /// What its claim is recognised by, if it is one that is claimed.
+    pub fingerprint: Option<Fingerprint>,
     /// Spreads what failed together, so that it does not come back together.
     pub seed: u8,
     /// What is known to be wrong with it.
@@ -262,20 +262,8 @@ pub(super) struct Entry {
     /// What only a message for an aggregate has.
     pub message: Option<Message>,
     pub need: Need,
-    /// Its claim as the store has it, once it was looked up.
-    pub claimed: Claimed,
-}
-
-/// What the store knows of a message's claim.
-#[derive(Clone, Debug, Default)]
-pub enum Claimed {
-    /// Nothing.
-    #[default]
-    Nothing,
-    /// It was answered before.
-    Repeat(holdfast_core::dedup::Answer),
-    /// It can't be applied.
-    Failed(Failure),
+    /// Its claim as the tables of the store have it, if it was looked for there, and found.
+    pub claim: Option<Result<Claim, Failure>>,
 }
 
 impl Entry {
@@ -291,7 +279,7 @@ impl Entry {
             mail: None,
             message: None,
             need: Need::Nothing,
-            claimed: Claimed::Nothing,
+            claim: None,
         };
         let of = match content {
             Content::Message(message) => {

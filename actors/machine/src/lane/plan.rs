@@ -14,6 +14,7 @@ use holdfast_core::{
     batch::Fence,
     disposition::{DeadLetterReason, WaitReason},
     port::store::Committed,
+    ring::Pushed,
 };
 
 use super::{
@@ -31,6 +32,8 @@ pub enum Part {
         delivery: u64,
         /// The messages that were decided.
         messages: Vec<Number>,
+        /// The aggregate's claims from then on: as decided, and if refused.
+        claims: [Pushed; 2],
     },
     /// What becomes of a message that no actor has decided.
     Disposed {
@@ -103,6 +106,8 @@ pub(super) struct Decided {
     pub slot: Slot,
     /// The timers that are set again or cancelled, if granted and if refused.
     pub timers: [Vec<String>; 2],
+    /// Its claims from then on, if granted and if refused.
+    pub claims: [Pushed; 2],
 }
 
 /// How far a commit has come.

@@ -149,7 +149,9 @@ impl Machine {
             actions.push(Action::Remember { partition: *partition, batch: row.batch });
             actions.push(Action::Reload { partition: *partition, token, head: row.outbox_head });
         }
-        self.forget(&plan, actions);
+        if self.settings.rules.forgets_actors_of_unknown_commits {
+            self.forget(&plan, actions);
+        }
         actions.extend(plan.decided.iter().map(|decided| Action::Undo { delivery: decided.delivery }));
         // The commit may have set timers again whose firings were read before it.
         for decided in &plan.decided {

@@ -21,11 +21,11 @@ use sqlx::{
 
 use super::{
     HAS_CLAIMS, HAS_DEAD_LETTERS, HAS_EFFECTS_SET, HAS_EFFECTS_UNSET, HAS_INSERTS, HAS_MAILBOX, HAS_OUTBOX, HAS_POOLS,
-    HAS_SEGMENTS, HAS_TIMERS_PUT_OFF, HAS_TIMERS_SET, HAS_TIMERS_UNSET, HAS_UNFILED, HAS_UPDATES,
+    HAS_SEGMENTS, HAS_TIMERS_PUT_OFF, HAS_TIMERS_SET, HAS_TIMERS_UNSET, HAS_UNBORN, HAS_UNFILED, HAS_UPDATES,
 };
 use crate::{
     days,
-    rows::{Rows, ms},
+    rows::{Rows, StateRow, ms},
 };
 
 /// Keys, ids, lengths and the like of a row, about.
@@ -40,14 +40,18 @@ pub(super) fn arguments(rows: &Rows<'_>, mask: u32) -> Result<PgArguments, BoxDy
     to.reserve(48, size(rows));
     fences(&mut to, rows)?;
     if has(HAS_UPDATES) {
-        names(&mut to, rows.updates.iter().map(|state| &state.id))?;
-        to.add(rows.updates.iter().map(|state| state.expected.cast_signed()).bind_iter())?;
-        state(&mut to, &rows.updates)?;
+        names(&mut to, rows.updates.iter().map(|row| &row.state.id))?;
+        to.add(rows.updates.iter().map(|row| row.state.expected.cast_signed()).bind_iter())?;
+        states(&mut to, &rows.updates)?;
     }
     if has(HAS_INSERTS) {
-        names(&mut to, rows.inserts.iter().map(|state| &state.id))?;
-        to.add(rows.inserts.iter().map(|state| state.hash.as_i32()).bind_iter())?;
-        state(&mut to, &rows.inserts)?;
+        names(&mut to, rows.inserts.iter().map(|row| &row.state.id))?;
+        to.add(rows.inserts.iter().map(|row| row.state.hash.as_i32()).bind_iter())?;
+        states(&mut to, &rows.inserts)?;
+    }
+    if has(HAS_UNBORN) {
+        names(&mut to, rows.unborn.iter().map(|state| &state.id))?;
+        to.add(rows.unborn.iter().map(|state| state.revision.cast_signed()).bind_iter())?;
     }
     if has(HAS_OUTBOX) {
         outbox(&mut to, rows)?;
@@ -119,7 +123,9 @@ pub(super) fn arguments(rows: &Rows<'_>, mask: u32) -> Result<PgArguments, BoxDy
 /// About the bytes of the parameters that usually dominate: a buffer that grows is copied, and each copy
 /// touches fresh pages, which the kernel clears.
 fn size(rows: &Rows<'_>) -> usize {
-    let states = rows.updates.iter().chain(&rows.inserts).map(|state| state.bytes.len() + ROW_BYTES);
+    let ring = |row: &StateRow<'_>| row.ring.map_or(0, |ring| ring.bytes().len());
+    let states = rows.updates.iter().chain(&rows.inserts);
+    let states = states.map(|row| row.state.bytes.len() + ring(row) + ROW_BYTES);
     let value = |draft: &OutboxDraft| draft.value.as_ref().map_or(0, Bytes::len);
     let outbox = rows.outbox.iter().map(|row| value(&row.draft) + 2 * ROW_BYTES);
     let segments = rows.segments.iter().map(|segment| segment.data.len() + ROW_BYTES);
@@ -156,16 +162,22 @@ fn names<'a>(to: &mut PgArguments, ids: impl Iterator<Item = &'a AggregateId> + 
     to.add(ids.map(|id| &*id.key).bind_iter())
 }
 
-fn state(to: &mut PgArguments, states: &[&StateWrite]) -> Result<(), BoxDynError> {
-    to.add(states.iter().map(|state| state.version.cast_signed()).bind_iter())?;
-    to.add(states.iter().map(|state| state.schema.cast_signed()).bind_iter())?;
-    to.add(states.iter().map(|state| &state.bytes[..]).bind_iter())?;
-    let json = |state: &&StateWrite| {
+fn states(to: &mut PgArguments, rows: &[StateRow<'_>]) -> Result<(), BoxDynError> {
+    let states = || rows.iter().map(|row| row.state);
+    to.add(states().map(|state| state.revision.cast_signed()).bind_iter())?;
+    to.add(states().map(|state| state.version.cast_signed()).bind_iter())?;
+    let is_changed = |state: &&StateWrite| state.expected == 0 || state.version > state.expected;
+    let changed = || states().map(|state| Some(state).filter(is_changed));
+    to.add(changed().map(|state| state.map(|state| state.schema.cast_signed())).bind_iter())?;
+    to.add(changed().map(|state| state.map(|state| &state.bytes[..])).bind_iter())?;
+    let json = |state: &StateWrite| {
         let some = !state.sources.is_empty();
         some.then(|| serde_json::to_string(&state.sources)).transpose()
     };
-    let sources: Vec<Option<String>> = states.iter().map(json).collect::<Result<_, _>>()?;
-    to.add(sources)
+    let sources: Vec<Option<String>> = states().map(json).collect::<Result<_, _>>()?;
+    to.add(sources)?;
+    to.add(rows.iter().map(|row| row.ring.map(|ring| &ring.bytes()[..])).bind_iter())?;
+    to.add(rows.iter().map(|row| row.spills).bind_iter())
 }
 
 fn outbox(to: &mut PgArguments, rows: &Rows<'_>) -> Result<(), BoxDynError> {

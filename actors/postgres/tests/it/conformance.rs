@@ -1,4 +1,4 @@
-//! The laws of the port, in both formats.
+//! The laws of the port, in the first format and in the latest.
 
 use crate::fixture::Fresh;
 

@@ -7,10 +7,10 @@ use holdfast_core::{
     batch::Writes,
     dedup::{Claim, ClaimKey},
     pool::PoolChange,
-    port::store::{CommitError, Cursor, Store, Wanted},
+    port::store::{CommitError, Cursor, Store},
 };
 use holdfast_postgres::{Maintained, PgStore, Retention};
-use holdfast_testkit::sample::{Owner, claim, conditional, draft, entry};
+use holdfast_testkit::sample::{Owner, claim, conditional, count_outside, draft, entry, pushed_out};
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
@@ -73,23 +73,12 @@ fn claim_of(ms: u64) -> Claim {
     Claim { key: ClaimKey { id, scope: Uuid::new_v4() }, ..claim(1) }
 }
 
-fn of_claims(claims: &[Claim]) -> Writes {
-    Writes { claims: claims.to_vec(), ..Writes::default() }
-}
-
 /// Whether each is found, in one look-up and alone.
 async fn are_found(store: &Arc<dyn Store>, claims: &[Claim]) -> bool {
     let mut asked: Vec<&[Claim]> = claims.chunks(1).collect();
     asked.push(claims);
     for asked in asked {
-        let keys = asked.iter().map(|claim| claim.key).collect();
-        let found = store.find(&Wanted { aggregates: vec![], claims: keys }).await.expect("there");
-        if !found
-            .claims
-            .iter()
-            .zip(asked)
-            .all(|(found, asked)| found.as_ref().is_ok_and(|found| found.as_ref() == Some(asked)))
-        {
+        if count_outside(store, asked).await < asked.len() {
             return false;
         }
     }
@@ -132,7 +121,7 @@ async fn commit_without_a_day_opens_it_and_is_tried_again() {
     let kept = [claim(1), claim_of(days.now_ms().await)];
     let plain = || {
         let outbox = vec![draft("t", "k", "x")];
-        vec![entry(0, Writes { outbox, claims: kept.to_vec(), ..Writes::default() })]
+        vec![entry(0, Writes { outbox, ..pushed_out(&kept) })]
     };
     for entries in [plain(), vec![conditional(0, vec![PoolChange::hold("sku", 1)])]] {
         days.run(drop_all).await;
@@ -158,7 +147,7 @@ async fn claims_are_filed_no_earlier_than_their_ids_say() {
     let made = [0, now - 40 * DAY_MS, now, now + DAY_MS, now + 2 * DAY_MS, now + 9 * DAY_MS, in_2300, (1 << 48) - 1];
     let mut claims: Vec<Claim> = made.map(claim_of).into();
     claims.push(claim(1));
-    owner.write(0, of_claims(&claims)).await;
+    owner.write(0, pushed_out(&claims)).await;
     assert!(are_found(&days.port, &claims).await);
     for (n, wrong) in [
         (0, "day < uuid_extract_timestamp(id)::date"),
@@ -180,7 +169,7 @@ async fn early_claims_go_with_the_month_of_their_filing() {
     let now = days.now_ms().await;
     let mut owner = Owner::take(&days.port, [0]).await;
     let claims = [claim_of(now + 5 * DAY_MS), claim_of(now + 400 * DAY_MS)];
-    owner.write(0, of_claims(&claims)).await;
+    owner.write(0, pushed_out(&claims)).await;
     let aged = |ago: i32| format!("update claims set day = early(current_date - {ago})");
     days.run("select open_early(current_date - 8), open_early(current_date - 80)").await;
     days.run(&aged(8)).await;
@@ -198,7 +187,7 @@ async fn claims_under_infinity_are_filed_again() {
     let mut days = Days::new().await;
     let mut owner = Owner::take(&days.port, [0]).await;
     let claims: Vec<Claim> = (0..1_201).map(|n| claim_of((1 << 47) + n)).collect();
-    owner.write(0, of_claims(&claims)).await;
+    owner.write(0, pushed_out(&claims)).await;
     days.run("update claims set day = 'infinity'").await;
     assert_eq!(days.fresh.number("select count(*) from claims_default").await, 1_201);
     assert!(are_found(&days.port, &claims).await);
@@ -235,7 +224,7 @@ async fn opening_a_day_waits_for_no_transaction() {
     days.fresh.run(&mut other, busy).await;
     assert_eq!(days.maintain().await, Maintained { made: opened.to_vec(), ..Maintained::default() });
     let mut owner = Owner::take(&days.port, [0]).await;
-    owner.write(0, of_claims(&[claim(1)])).await;
+    owner.write(0, pushed_out(&[claim(1)])).await;
 }
 
 /// A transaction that may still read an old day postpones that day alone.
@@ -268,7 +257,7 @@ async fn nobody_queues_behind_a_day_being_detached() {
     let old = days.table("claims", -20).await;
     let mut owner = Owner::take(&days.port, [0]).await;
     let kept = [claim(1), claim_of(days.now_ms().await)];
-    owner.write(0, of_claims(&kept)).await;
+    owner.write(0, pushed_out(&kept)).await;
     let mut other = as_owner(&days.fresh).await;
     days.fresh.run(&mut other, "begin; select count(*) from claims").await;
     let mut detaching = as_owner(&days.fresh).await;
@@ -286,7 +275,7 @@ async fn nobody_queues_behind_a_day_being_detached() {
         assert!(!detached.is_finished(), "{:?}", detached.await);
     };
     assert!(are_found(&days.port, &kept).await);
-    owner.write(0, of_claims(&[claim(1)])).await;
+    owner.write(0, pushed_out(&[claim(1)])).await;
     assert_eq!(days.maintain().await.postponed.len(), 1);
     assert!(!detached.is_finished());
     days.fresh.number(&format!("select pg_terminate_backend({pid})::int::bigint")).await;

@@ -60,7 +60,9 @@ impl Fresh {
     pub async fn of_format_1() -> Self {
         let fresh = Self::new().await;
         let mut admin = fresh.admin().await;
-        fresh.run(&mut admin, "alter table partitions alter column format set default 1").await;
+        let earlier =
+            "alter table partitions alter column format set default 1; update claims_kept set unringed = 'infinity'";
+        fresh.run(&mut admin, earlier).await;
         fresh
     }
 

@@ -1,16 +1,17 @@
-//! Schemas of both formats, and the way from one to the other.
+//! Schemas of all formats, and the way from one to the next.
 
 use std::sync::Arc;
 
 use holdfast_core::{
     PartitionId,
-    batch::Writes,
+    batch::{StateWrite, Writes},
+    dedup::{Claim, ClaimKey},
     epoch::Beat,
     port::store::{Store, StoreError},
     stuck::{Queue, SetAside, hash_of},
 };
-use holdfast_postgres::{FORMAT, MigrateError, PgStore, Role, finish};
-use holdfast_testkit::sample::{Owner, draft};
+use holdfast_postgres::{FORMAT, MigrateError, PgStore, Retention, Role, finish};
+use holdfast_testkit::sample::{self, Owner, claim, draft, found};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -73,7 +74,7 @@ async fn new_schema_has_a_row_for_each_commit() {
 }
 
 #[tokio::test]
-async fn finished_schema_is_read_across_both_formats() {
+async fn finished_schema_has_its_outbox_in_both_forms() {
     let fresh = Fresh::of_format_1().await;
     let (store, port, _) = of(&fresh).await;
     let mut owner = Owner::take(&port, [0]).await;
@@ -114,7 +115,7 @@ async fn earlier_build_takes_nothing_once_finished() {
     fresh.run(&mut old, OLD_TAKE).await;
     assert!(raise(&fresh).await.expect("its nodes have stopped"));
     let refused = sqlx::raw_sql(OLD_TAKE).execute(&mut old).await.expect_err("refused").to_string();
-    assert!(refused.contains("format 2, and this build writes format 1 at most: run a newer build"), "{refused}");
+    assert!(refused.contains("format 3, and this build writes format 1 at most: run a newer build"), "{refused}");
     // It may go on with what it has, and this build takes it.
     fresh.run(&mut old, "update partitions set batch = batch + 1, outbox_head = 1").await;
     fresh
@@ -180,4 +181,125 @@ async fn segment_that_cannot_be_read_is_named() {
     fresh.run(&mut admin, "update outbox set value = substr(value, 1, octet_length(value) - 3)").await;
     let error = port.outbox(P, 0, 9, usize::MAX).await.expect_err("damaged");
     assert!(matches!(&error, StoreError::Broken(text) if text.contains("segment 2 of partition 0")), "{error}");
+}
+
+/// Which of the claims under `keys` are found, in the ring of `key` or outside of it.
+async fn known(port: &Arc<dyn Store>, key: &str, keys: &[ClaimKey]) -> Vec<bool> {
+    let found = found(port, key, keys.to_vec()).await;
+    let outside = found.claims.iter().map(|claim| claim.as_ref().expect("readable").is_some());
+    keys.iter().zip(outside).map(|(key, outside)| outside || found.ring.find(key).is_some()).collect()
+}
+
+/// Writes the next version of `key`, as the lane of this build does.
+async fn apply(owner: &mut Owner, port: &Arc<dyn Store>, key: &str, claim: &Claim, ring_max: usize) {
+    let found = found(port, key, Vec::new()).await;
+    let (version, revision) = found.state.expect("readable").map_or((0, 0), |row| (row.version, row.revision));
+    let write = StateWrite { revision, ring: found.ring, ..sample::state(key, version, version + 1) };
+    owner.write(0, sample::claimed(write, vec![claim.clone()], ring_max)).await;
+}
+
+/// Whether claims of these aggregates may stand in tables.
+async fn spilled(port: &Arc<dyn Store>, keys: [&str; 3]) -> [bool; 3] {
+    let mut spilled = [false; 3];
+    for (spilled, key) in spilled.iter_mut().zip(keys) {
+        *spilled = found(port, key, Vec::new()).await.has_spilled;
+    }
+    spilled
+}
+
+#[tokio::test]
+async fn claims_of_an_earlier_format_are_found_until_their_tables_go() {
+    let fresh = Fresh::of_format_1().await;
+    let (store, port, mut admin) = of(&fresh).await;
+    let mut owner = Owner::take(&port, [0]).await;
+    let claims: Vec<Claim> = (0..4).map(claim).collect();
+    let keys: Vec<ClaimKey> = claims.iter().map(|claim| claim.key).collect();
+    apply(&mut owner, &port, "a", &claims[0], 32).await;
+    apply(&mut owner, &port, "never again", &claim(9), 32).await;
+    assert!(raise(&fresh).await.expect("no node is in the way"));
+    apply(&mut owner, &port, "a", &claims[1], 32).await;
+    assert_eq!(fresh.number("select count(*) from claims").await, 3, "a node that has not heard of it");
+    port.growth().await.expect("read");
+    for claim in &claims[2..] {
+        apply(&mut owner, &port, "a", claim, 1).await;
+    }
+    assert_eq!(known(&port, "a", &keys).await, [true; 4]);
+    assert_eq!(fresh.number("select count(*) from claims").await, 4, "what was pushed out");
+    assert_eq!(fresh.number("select count(ring) from aggregates").await, 1);
+    let keys = ["a", "never again", "not there"];
+    assert_eq!(spilled(&port, keys).await, [true; 3], "an aggregate that only refused has left no row");
+    fresh.run(&mut admin, "update claims_kept set unringed = current_date - 9").await;
+    fresh.run(&mut admin, "update aggregates set spilled = spilled - 40").await;
+    store.maintain(Retention::default()).await.expect("maintained");
+    assert_eq!(spilled(&port, keys).await, [false; 3], "the first day whose claims are there is a later one");
+    apply(&mut owner, &port, "a", &claim(5), 1).await;
+    assert_eq!(spilled(&port, keys).await, [true, false, false]);
+}
+
+/// What a restore from a backup is, once its partitions are taken; but no answer of a read that began before
+/// the format was raised.
+#[tokio::test]
+async fn format_goes_back_only_with_a_take_over() {
+    let fresh = Fresh::new().await;
+    let (_, port, mut admin) = of(&fresh).await;
+    let mut owner = Owner::take(&port, [0]).await;
+    fresh.run(&mut admin, "update partitions set format = 2").await;
+    for (rows, what) in [(0, "read"), (1, "taken")] {
+        if what == "taken" {
+            owner = Owner::take(&port, [0]).await;
+        } else {
+            port.partitions().await.expect("there");
+        }
+        apply(&mut owner, &port, what, &claim(1), 32).await;
+        assert_eq!(fresh.number("select count(*) from claims").await, rows, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn rows_that_have_only_refused_go_with_the_claims_of_their_day() {
+    let fresh = Fresh::new().await;
+    let (store, port, mut admin) = of(&fresh).await;
+    let mut owner = Owner::take(&port, [0]).await;
+    for key in ["refused", "again", "born", "mailed", "timed"] {
+        owner.write(0, sample::claimed(sample::state(key, 0, 0), vec![claim(0)], 32)).await;
+    }
+    fresh.run(&mut admin, "update unborn set day = day - 40").await;
+    owner.write(0, sample::claimed(StateWrite { revision: 1, ..sample::state("again", 0, 0) }, vec![], 32)).await;
+    owner.write(0, sample::claimed(StateWrite { revision: 1, ..sample::state("born", 0, 1) }, vec![], 32)).await;
+    owner.write(0, Writes { mailbox: vec![sample::mail("mailed", "m", None)], ..Writes::default() }).await;
+    let timer = sample::timer("timed", "t", Some(std::time::Duration::from_hours(1)));
+    owner.write(0, Writes { timers: vec![timer], ..Writes::default() }).await;
+    store.maintain(Retention::default()).await.expect("maintained");
+    let left = "select count(*) from aggregates where key in ('again', 'born', 'mailed', 'timed')";
+    assert_eq!((fresh.number(left).await, fresh.number("select count(*) from aggregates").await), (4, 4));
+    let left = "select count(*) from unborn where key in ('again', 'mailed', 'timed')";
+    assert_eq!((fresh.number(left).await, fresh.number("select count(*) from unborn").await), (3, 3));
+    // Once nothing spares them they go as well.
+    fresh.run(&mut admin, "delete from mailbox; delete from timers; update unborn set day = day - 40").await;
+    store.maintain(Retention::default()).await.expect("maintained");
+    let left = "select count(*) from aggregates where key = 'born'";
+    assert_eq!((fresh.number(left).await, fresh.number("select count(*) from aggregates").await), (1, 1));
+    // An actor that is in memory knows of no deletion.
+    owner.write(0, sample::claimed(StateWrite { revision: 1, ..sample::state("refused", 0, 0) }, vec![], 32)).await;
+    assert_eq!(fresh.number("select revision from aggregates where key = 'refused'").await, 2);
+}
+
+#[tokio::test]
+async fn records_of_refusals_go_in_order() {
+    let fresh = Fresh::new().await;
+    let (store, port, mut admin) = of(&fresh).await;
+    let mut owner = Owner::take(&port, [0]).await;
+    owner.write(0, sample::claimed(sample::state("a", 0, 0), vec![claim(0)], 32)).await;
+    // Many refusals of one day, the latest of which is read first.
+    let many = "update aggregates set revision = 1200; delete from unborn;
+        insert into unborn select 'sample', 'a', n, current_date - 40 from generate_series(1200, 1, -1) n";
+    fresh.run(&mut admin, many).await;
+    let watched = "create table seen (n bigint);
+        create function see() returns trigger language plpgsql as
+            $$ begin insert into seen select count(*) from unborn; return null; end $$;
+        create trigger see after delete on aggregates for each row execute function see()";
+    fresh.run(&mut admin, watched).await;
+    store.maintain(Retention::default()).await.expect("maintained");
+    assert_eq!(fresh.number("select count(*) from aggregates").await, 0);
+    assert_eq!(fresh.number("select sum(n)::bigint from seen").await, 0, "the row goes with the last of its records");
 }

@@ -36,14 +36,15 @@ impl Lane {
             writes.timers.iter().filter(|timer| timer.serial.is_none()).map(|timer| timer.name.clone()).collect()
         };
         let condition = outcome.as_ref().and_then(|outcome| outcome.condition.as_ref());
-        let granted = outcome.as_ref().map_or_else(Vec::new, |outcome| timers(&outcome.done.writes));
-        let refused = condition.map_or_else(Vec::new, |(_, refused)| timers(&refused.writes));
+        let granted = outcome.as_ref().map(|outcome| &outcome.done.writes);
+        let branches = [granted, condition.map(|(_, refused)| &refused.writes)];
         let verdict = machine::Verdict {
             delivery: number,
             decided,
             is_changed: outcome.is_some(),
             is_conditional: condition.is_some(),
-            timers: [granted, refused],
+            timers: branches.map(|writes| writes.map_or_else(Vec::new, timers)),
+            claims: branches.map(|writes| writes.map_or_else(Vec::new, |writes| writes.claims.clone())),
             failed,
             is_unreadable: unreadable,
         };

@@ -51,7 +51,7 @@ fn message(item: &Item, clock: &dyn Clock) -> Message {
         aggregate: item.aggregate.clone(),
         hash: item.hash,
         origin,
-        claim: item.claim_key(),
+        fingerprint: item.fingerprint(),
         seed: item.message.id.as_bytes()[15],
         failure: item.failure.get().cloned(),
     }

@@ -19,7 +19,7 @@ use holdfast_core::{
 };
 use holdfast_machine::{
     Ask,
-    lane::{Action, Arrival, Claimed, Found, Input as Happened, Number},
+    lane::{Action, Arrival, Found, Input as Happened, Number, Stored},
 };
 
 use super::{InFlight, Lane};
@@ -31,7 +31,7 @@ use crate::{
     spans,
     telemetry::{self, size},
     waiting::{self, Due, Strange},
-    work::{Work, answer_of},
+    work::Work,
 };
 
 /// What a task has ended with.
@@ -39,7 +39,7 @@ pub(super) enum Ended {
     /// A look-up in the store.
     Found {
         ask: Ask,
-        wanted: Wanted,
+        wanted: Vec<Wanted>,
         claimants: Vec<Number>,
         unprepared: Vec<Number>,
         known: Result<Known, StoreError>,
@@ -65,6 +65,10 @@ impl Lane {
             Action::Find { ask, wanted, claimants, unprepared } => {
                 let failed = Ended::Happened(Happened::Found { ask, found: Err(broken()) });
                 self.finding = Some(ask);
+                if wanted.is_empty() {
+                    let known = Ok(Known::default());
+                    return self.ended.push_back(Ended::Found { ask, wanted, claimants, unprepared, known });
+                }
                 self.tasks.spawn(Some(failed), async move {
                     let known = activation::find(store, wanted.clone()).await;
                     Ended::Found { ask, wanted, claimants, unprepared, known }
@@ -249,7 +253,7 @@ impl Lane {
 
     /// Keeps the stored states of a batch, and says what the machine needs to know: of states and claims, and
     /// which messages need another context.
-    fn found(&mut self, wanted: &Wanted, claimants: &[Number], unprepared: &[Number], known: Known) -> Found {
+    fn found(&mut self, wanted: &[Wanted], claimants: &[Number], unprepared: &[Number], known: Known) -> Found {
         let Known { cold, claims } = known;
         self.states.clear();
         let items = || {
@@ -260,28 +264,14 @@ impl Lane {
         };
         prepare::observe(&self.env.context, items(), &cold);
         // An aggregate may be asked for twice: at home, and where a record of it strayed.
-        let mut aggregates = Vec::with_capacity(wanted.aggregates.len());
-        for id in &wanted.aggregates {
-            let (state, waiting) = cold
-                .get(id)
-                .map_or((Ok(()), 0), |(state, waiting)| (state.as_ref().map(|_| ()).map_err(Clone::clone), *waiting));
-            aggregates.push((state, waiting));
-        }
-        let readable = cold.into_iter().filter_map(|(id, (state, _))| Some((id, state.ok()?)));
+        let aggregates = wanted.iter().map(|wanted| cold.get(&wanted.id).map(stored).unwrap_or_default()).collect();
+        let readable = cold.into_iter().filter_map(|(id, row)| Some((id, row.state.ok()?)));
         self.states.extend(readable);
-        let claimed = |(key, number): (_, &Number)| {
-            let claimed = match (claims.get(key)?, &self.bodies.get(number)?.work) {
-                (Ok(claim), Work::Item(item)) => match answer_of(claim, item.body()) {
-                    Ok(answer) => Claimed::Repeat(answer),
-                    Err(failure) => Claimed::Failed(failure),
-                },
-                (Err(failure), _) => Claimed::Failed(failure.clone()),
-                _ => return None,
-            };
-            Some((*number, claimed))
+        let claim = |number: &Number| {
+            let Work::Item(item) = &self.bodies.get(number)?.work else { return None };
+            Some((*number, claims.get(&item.fingerprint()?.key)?.clone()))
         };
-        let asked = wanted.claims.iter().zip(claimants);
-        let claims = if claims.is_empty() { Vec::new() } else { asked.filter_map(claimed).collect() };
+        let claims = if claims.is_empty() { Vec::new() } else { claimants.iter().filter_map(claim).collect() };
         let needs = unprepared.iter().filter_map(|number| {
             let Work::Item(item) = &mut self.bodies.get_mut(number)?.work else { return None };
             let need = prepare::need(&self.env.context, item)?;
@@ -290,6 +280,12 @@ impl Lane {
         let needs = needs.collect();
         Found { aggregates, claims, needs }
     }
+}
+
+/// What the machine needs to know of a row.
+fn stored(row: &activation::Row) -> Stored {
+    let activation::Row { state, waiting, claims } = row;
+    Stored { unusable: state.as_ref().err().cloned(), waiting: *waiting, claims: claims.clone() }
 }
 
 /// Draws new tokens for partitions and reads their rows. A partition that is not in the answer is lost; all

@@ -8,6 +8,7 @@ use holdfast_core::{
     AggregateId, Record,
     batch::{Condition, Entry, MailboxWrite, TimerWrite, Unfiled, Writes},
     disposition::WaitReason,
+    ring::Pushed,
 };
 use holdfast_machine::lane::{Disposal, Part};
 use uuid::Uuid;
@@ -27,7 +28,7 @@ impl Lane {
         for part in parts {
             let before = entries.len();
             match part {
-                Part::Decided { delivery, messages } => {
+                Part::Decided { delivery, messages, claims: [claims, if_refused] } => {
                     let Some(decided) = self.decided.get_mut(&delivery) else {
                         places.push(None);
                         continue;
@@ -35,9 +36,12 @@ impl Lane {
                     let partition = decided.delivery.home;
                     if let Some(outcome) = decided.outcome.take() {
                         decided.entry = Some(before);
-                        let condition =
-                            outcome.condition.map(|(wants, refused)| Condition { wants, refused: refused.writes });
-                        entries.push(Entry { partition, condition, writes: outcome.done.writes });
+                        let condition = outcome.condition.map(|(wants, refused)| {
+                            let refused = with_claims(refused.writes, if_refused);
+                            Condition { wants, refused }
+                        });
+                        let writes = with_claims(outcome.done.writes, claims);
+                        entries.push(Entry { partition, condition, writes });
                     }
                     places.push(decided.entry);
                     let mut mail = Writes::default();
@@ -174,6 +178,14 @@ impl Lane {
             "dead letter"
         );
     }
+}
+
+/// The writes of an aggregate together with what stands of its claims from then on.
+fn with_claims(mut writes: Writes, claims: Pushed) -> Writes {
+    if let Some(state) = &mut writes.state {
+        (state.ring, state.spills, writes.pushed_out) = (claims.ring, claims.spills, claims.out);
+    }
+    writes
 }
 
 /// What becomes of the mailbox row of a message that is done.

@@ -10,10 +10,11 @@ use holdfast_core::{
     AggregateId, KeyHash, Message, TimerChange,
     batch::{Condition, EffectWrite, Entry, Intent, OutboxDraft, StateWrite, TimerWrite, ViewWrite, Writes},
     codec::{EncodedEffect, Outgoing},
-    dedup::{ANY_BODY, Answer, Claim, Rejection},
+    dedup::{ANSWER_LOST, ANY_BODY, Answer, Claim, Rejection},
     envelope::EnvelopeOut,
     pool::PoolChange,
-    port::store::{StateRow, Wanted},
+    port::store::{self, StateRow, Wanted},
+    ring::Ring,
     stuck::DISCARDED_TYPE,
 };
 use uuid::Uuid;
@@ -36,7 +37,7 @@ pub(super) struct Lost {
 /// The answer to a command that was decided before the restore, without an event.
 fn forgotten(version: u64) -> Answer {
     let rejection = Rejection {
-        code: "ANSWER_LOST".to_owned(),
+        code: ANSWER_LOST.to_owned(),
         message: "this was decided, without effect, before the database was restored; the answer is lost".to_owned(),
     };
     Answer::Rejected { version, rejection }
@@ -51,9 +52,9 @@ pub(super) async fn lost(recovery: &Recovery, tail: &mut Tail) -> Result<BTreeMa
     let ids: Vec<AggregateId> = by_aggregate.keys().cloned().collect();
     let mut states: HashMap<AggregateId, StateRow> = HashMap::new();
     for chunk in ids.chunks(1024) {
-        let wanted = Wanted { aggregates: chunk.to_vec(), claims: Vec::new() };
-        let found = recovery.ports.store.find(&wanted).await?;
-        states.extend(chunk.iter().cloned().zip(found.states()?).filter_map(|(id, row)| Some((id, row?))));
+        let wanted: Vec<Wanted> = chunk.iter().cloned().map(Wanted::state).collect();
+        let found = store::states(recovery.ports.store.find(&wanted).await?)?;
+        states.extend(chunk.iter().cloned().zip(found).filter_map(|(id, row)| Some((id, row?))));
     }
     let mut lost = BTreeMap::new();
     for (id, events) in by_aggregate {
@@ -147,11 +148,13 @@ fn entry(
             id: id.clone(),
             hash,
             expected: lost.row.as_ref().map_or(0, |row| row.version),
-            exists: lost.row.is_some(),
+            revision: lost.row.as_ref().map_or(0, |row| row.revision),
             version,
             schema: folded.schema,
             bytes: folded.bytes,
             sources,
+            ring: Ring::default(), // filled once it is known which claims are new
+            spills: false,
         }),
         outbox,
         claims,
@@ -262,5 +265,7 @@ fn claims(
         }
         summary.claims_of_calls += 1;
     }
-    claims.into_values().collect()
+    let mut claims: Vec<Claim> = claims.into_values().collect();
+    claims.sort_by_key(|claim| claim.answer.version());
+    claims
 }

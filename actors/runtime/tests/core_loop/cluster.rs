@@ -143,7 +143,7 @@ impl Cluster {
     }
 
     pub fn sum(&self, key: &str) -> Option<i64> {
-        let row = self.store.state(&id(key))?;
+        let row = self.store.state(&id(key)).filter(|row| row.version > 0)?;
         Some(std::str::from_utf8(&row.bytes).expect("text").parse().expect("number"))
     }
 

@@ -10,7 +10,7 @@ mod history;
 mod watch;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
 };
 
@@ -19,6 +19,7 @@ use holdfast_core::{
     batch::OutboxRow,
     dedup::{ClaimKey, body_digest},
     invariant::Invariant,
+    ring::Ring,
 };
 use uuid::Uuid;
 
@@ -219,12 +220,21 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// I2: one claim per message, one run of events per cause, and pools within their bounds.
+    /// I2: one claim per message, in its aggregate's ring or outside of it, one run of events per cause, and
+    /// pools within their bounds.
     fn one_effect_per_command(&mut self, stored: &History) {
         let mut found = Vec::new();
         for (key, claims) in self.contents.claims.iter().filter(|(_, claims)| claims.len() > 1) {
             found.push(format!("message {} was claimed {} times", key.id, claims.len()));
         }
+        let Contents { rings, pushed_out, .. } = &self.contents;
+        let in_ring = |ring: &Ring| {
+            let keys: Vec<ClaimKey> = ring.claims().into_iter().map(|claim| claim.key).collect();
+            keys.into_iter().filter(|key| !ring.is_elsewhere(key)).collect::<Vec<_>>()
+        };
+        let in_rings: HashSet<ClaimKey> = rings.values().flat_map(in_ring).collect();
+        let is_lost = |key: &&ClaimKey| !in_rings.contains(*key) && !pushed_out.contains_key(*key);
+        found.extend(self.contents.claims.keys().filter(is_lost).map(|key| format!("the claim of {} is lost", key.id)));
         found.extend(stored.scattered_causes());
         for (name, pool) in &self.contents.pools {
             if pool.held < 0 || pool.held > pool.total {

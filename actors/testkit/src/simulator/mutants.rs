@@ -33,7 +33,7 @@ macro_rules! without {
 }
 
 /// Rules whose absence a run notices.
-pub(super) const LEFT_OUT: [LeftOut; 22] = without![
+pub(super) const LEFT_OUT: [LeftOut; 25] = without![
     raises_before_waiting,
     lease_counts_from_sending,
     beats_before_looking,
@@ -46,7 +46,10 @@ pub(super) const LEFT_OUT: [LeftOut; 22] = without![
     drops_actors_when_fenced,
     settles_unknown_commits,
     reads_wait_for_commits,
+    forgets_actors_of_unknown_commits,
     claims_count_within_batch,
+    knows_what_commits_push_out,
+    looks_for_claims_of_actors,
     waits_for_ancestors,
     measures_ends_after_fetch,
     waits_for_all_ancestors,

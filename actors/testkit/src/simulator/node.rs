@@ -19,7 +19,12 @@ use std::{
     time::Duration,
 };
 
-use holdfast_core::{AggregateId, PartitionId, dedup::ClaimKey, growth::Growth, retry::RetryPolicy};
+use holdfast_core::{
+    AggregateId, PartitionId,
+    dedup::{ClaimKey, Fingerprint},
+    growth::Growth,
+    retry::RetryPolicy,
+};
 use holdfast_machine::{
     gate,
     lane::{self, Arrival, Message, Number, Origin},
@@ -90,6 +95,7 @@ impl Node {
             poll_every: Duration::from_millis(200),
             passivate_after: Duration::from_secs(20),
             live_max: around.dice.pick(&[2, 100]),
+            ring_max: around.dice.pick(&[1, 2, 32]),
             rules: setup.rules,
         };
         let owning = ownership::Settings {
@@ -365,9 +371,15 @@ fn id(key: &Arc<str>) -> AggregateId {
     AggregateId { kind: KIND, key: key.clone() }
 }
 
+/// What a letter is recognised by: bodies are all alike.
+fn fingerprint(letter: &Letter) -> Fingerprint {
+    let key = ClaimKey { id: Uuid::from_u128(u128::from(letter.id)), scope: Uuid::nil() };
+    Fingerprint { key, body: Uuid::nil() }
+}
+
 fn message(letter: &Letter, origin: Origin) -> Message {
-    let claim = ClaimKey { id: Uuid::from_u128(u128::from(letter.id)), scope: Uuid::nil() };
     let [seed, ..] = letter.id.to_le_bytes();
     let (aggregate, hash) = (id(&letter.key), letter.hash());
-    Message { aggregate, hash, origin, claim: letter.is_claimed().then_some(claim), seed, failure: None }
+    let fingerprint = letter.is_claimed().then(|| fingerprint(letter));
+    Message { aggregate, hash, origin, fingerprint, seed, failure: None }
 }

@@ -5,10 +5,11 @@
 use std::{sync::Arc, time::Duration};
 
 use holdfast_core::{
-    AggregateId, PartitionId,
+    PartitionId,
     batch::Fence,
     epoch::{Generation, Token},
     growth::{Act, Growth},
+    port::store::Wanted,
 };
 use holdfast_machine::{
     Ask, gate,
@@ -32,7 +33,7 @@ pub(super) struct Asked {
 pub(super) enum Question {
     Find {
         ask: Ask,
-        aggregates: Vec<AggregateId>,
+        wanted: Vec<Wanted>,
         claimants: Vec<Number>,
         unprepared: Vec<Number>,
     },

@@ -30,11 +30,17 @@ pub enum Sabotage {
     ForgetsPassivate,
     /// A call that is done is not answered.
     ForgetsConclude,
+    /// An aggregate comes back into memory without its last claims.
+    ForgetsRings,
+    /// An aggregate comes back into memory as if none of its claims had been pushed out.
+    ForgetsSpills,
+    /// What an aggregate has only refused leaves no row.
+    ForgetsRefusals,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::ForgetsUndo,
         Self::ForgetsAdvance,
         Self::AdvancesOtherBranch,
@@ -46,6 +52,9 @@ impl Sabotage {
         Self::DeniesCommitted,
         Self::ForgetsPassivate,
         Self::ForgetsConclude,
+        Self::ForgetsRings,
+        Self::ForgetsSpills,
+        Self::ForgetsRefusals,
     ];
 
     /// What is made of a machine's actions; what needs the node itself is done there.

@@ -17,8 +17,10 @@ use std::{
 use holdfast_core::{
     PartitionId,
     batch::Fence,
+    dedup::Claim,
     epoch::{Beat, Generation, PartitionRow, Token},
     port::store::{CommitError, Committed},
+    ring::{Pushed, Ring},
 };
 
 use self::growth::Noticed;
@@ -59,6 +61,8 @@ pub(super) struct Write {
     /// Claims, and whether what is claimed was applied. If there is a condition, the last one was applied if
     /// it is granted.
     pub claims: Vec<(u64, bool)>,
+    /// What stands of the aggregate's claims from then on, and the same if the condition is refused.
+    pub kept: Option<[Pushed; 2]>,
     pub removed: Vec<i64>,
     pub put: Option<(Letter, u32, Duration)>,
     pub deferred: Option<(i64, u32, Duration)>,
@@ -81,6 +85,7 @@ impl Write {
             applied: None,
             refused: None,
             claims: Vec::new(),
+            kept: None,
             removed: Vec::new(),
             put: None,
             deferred: None,
@@ -108,8 +113,13 @@ pub(super) struct Store {
     beats: BTreeMap<String, Beat>,
     /// For each aggregate the messages that it has applied, in order.
     pub aggregates: BTreeMap<Arc<str>, Vec<u64>>,
-    /// Each claim, and whether what is claimed was applied.
+    /// Each claim that was ever made, and whether what is claimed was applied.
     pub claims: BTreeMap<u64, bool>,
+    /// The rings of aggregates, also of those that have only refused.
+    rings: BTreeMap<Arc<str>, Ring>,
+    /// What was pushed out of them, and out of whose.
+    pub pushed_out: BTreeMap<u64, Claim>,
+    spilled: BTreeSet<Arc<str>>,
     mailbox: BTreeMap<i64, Row>,
     position: i64,
     dead: BTreeSet<u64>,
@@ -187,6 +197,11 @@ impl Store {
         self.claims.contains_key(&letter.id)
             || self.dead.contains(&letter.id)
             || letter.is_event() && self.aggregates.get(&letter.key).is_some_and(|applied| applied.contains(&letter.id))
+    }
+
+    /// The last claims of an aggregate, and whether others stand elsewhere.
+    pub fn claims_of(&self, key: &str) -> (Ring, bool) {
+        (self.rings.get(key).cloned().unwrap_or_default(), self.spilled.contains(key))
     }
 
     /// How many messages wait in the mailbox of an aggregate.
@@ -308,6 +323,12 @@ impl Store {
             if self.claims.insert(*id, is_applied).is_some() {
                 violations.push(("I2", format!("{id} is claimed twice")));
             }
+        }
+        if let Some(kept) = &write.kept {
+            let Pushed { ring, out, spills } = &kept[usize::from(!is_granted)];
+            self.rings.insert(write.key.clone(), ring.clone());
+            self.pushed_out.extend(out.iter().map(|claim| (claim.key.id.as_u64_pair().1, claim.clone())));
+            self.spilled.extend(spills.then(|| write.key.clone()));
         }
         if let Some(source) = write.source
             && !self.disposed.insert(source)

@@ -81,6 +81,7 @@ impl World {
             self.start_node();
         }
         self.assign();
+        self.bury(); // one that was assigned may have died of it
         for step in 0..self.setup.steps {
             if self.around.violation.is_none() && !self.setup.skipped.contains(&step) {
                 self.throw(step);

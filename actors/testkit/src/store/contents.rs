@@ -21,6 +21,7 @@ use holdfast_core::{
     growth::Step,
     pool::Pool,
     port::store::{CommitError, Committed, DueEffect, DueTimer, MailLimit, Slice, StateRow, Unreadable, Waiting},
+    ring::Ring,
     stuck::Stuck,
     time::Timestamp,
 };
@@ -39,8 +40,15 @@ pub struct Contents {
     pub beats: BTreeMap<String, Beat>,
     /// Aggregates.
     pub states: BTreeMap<AggregateId, StateRow>,
-    /// Every claim in the order of insertion; more than one under a key is a breach of I2.
+    /// Every claim in the order of insertion, wherever it stands; more than one under a key is a breach of
+    /// I2.
     pub claims: HashMap<ClaimKey, Vec<Claim>>,
+    /// The last claims of each aggregate.
+    pub rings: BTreeMap<AggregateId, Ring>,
+    /// What was pushed out of rings.
+    pub pushed_out: HashMap<ClaimKey, Claim>,
+    /// Aggregates of which something was pushed out.
+    pub spilled: BTreeSet<AggregateId>,
     /// Outbox rows by partition and sequence.
     pub outbox: BTreeMap<(PartitionId, u64), OutboxRow>,
     /// Stuck records by position.
@@ -205,8 +213,8 @@ impl Contents {
 
     fn version_matches(&self, write: &StateWrite) -> bool {
         match self.states.get(&write.id) {
-            None => !write.exists,
-            Some(row) => write.exists && row.version == write.expected,
+            None => write.expected == 0,
+            Some(row) => row.version == write.expected && row.revision == write.revision,
         }
     }
 
@@ -232,12 +240,18 @@ impl Contents {
         if let Some(write) = &writes.state {
             let row = StateRow {
                 version: write.version,
+                revision: write.revision + 1,
                 schema: write.schema,
                 bytes: write.bytes.clone(),
                 sources: write.sources.clone(),
             };
             self.states.insert(write.id.clone(), row);
+            self.rings.insert(write.id.clone(), write.ring.clone());
+            if write.spills {
+                self.spilled.insert(write.id.clone());
+            }
         }
+        self.pushed_out.extend(writes.pushed_out.iter().map(|claim| (claim.key, claim.clone())));
         for claim in &writes.claims {
             self.claims.entry(claim.key).or_default().push(claim.clone());
         }

@@ -207,8 +207,8 @@ impl Faults {
     }
 
     /// Postgres has no NUL in text, not even in a question.
-    pub(super) fn finding(wanted: &Wanted) -> Result<(), StoreError> {
-        if wanted.aggregates.iter().any(|id| id.key.contains('\0')) {
+    pub(super) fn finding(wanted: &[Wanted]) -> Result<(), StoreError> {
+        if wanted.iter().any(|wanted| wanted.id.key.contains('\0')) {
             let message = "invalid byte sequence for encoding \"UTF8\": 0x00".into();
             return Err(StoreError::Data { sqlstate: "22021".into(), message });
         }

@@ -298,7 +298,7 @@ impl Store for MemoryStore {
         self.faults.answer(found)
     }
 
-    async fn find(&self, wanted: &Wanted) -> Result<Found, StoreError> {
+    async fn find(&self, wanted: &[Wanted]) -> Result<Vec<Found>, StoreError> {
         self.faults.travel().await;
         self.faults.reading().await;
         self.faults.reach()?;
@@ -312,14 +312,23 @@ impl Store for MemoryStore {
                 .ok_or_else(|| Unreadable("as the test asked".to_owned()))
         };
         let claimed = |key: &ClaimKey| {
-            let stored = || contents.claims.get(key).filter(|_| !forgetful).and_then(|all| all.first()).cloned();
+            let stored = || contents.pushed_out.get(key).filter(|_| !forgetful).cloned();
             let is_readable = !contents.unreadable_claims.contains(&key.id);
             is_readable.then(stored).ok_or_else(|| Unreadable("a stored answer is none".to_owned()))
         };
-        Ok(Found {
-            aggregates: wanted.aggregates.iter().map(|id| (state(id), contents.waiting(id))).collect(),
-            claims: wanted.claims.iter().map(claimed).collect(),
-        })
+        let find = |Wanted { id, state: is_state, claims }: &Wanted| {
+            let has_spilled = contents.spilled.contains(id);
+            let elsewhere = |key| contents.rings.get(id).is_some_and(|ring| ring.is_elsewhere(key));
+            let is_asked = |key| has_spilled || !is_state || elsewhere(key);
+            Found {
+                state: if *is_state { state(id) } else { Ok(None) },
+                ring: contents.rings.get(id).filter(|_| *is_state && !forgetful).cloned().unwrap_or_default(),
+                waiting: if *is_state { contents.waiting(id) } else { 0 },
+                has_spilled,
+                claims: claims.iter().map(|key| if is_asked(key) { claimed(key) } else { Ok(None) }).collect(),
+            }
+        };
+        Ok(wanted.iter().map(find).collect())
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed, CommitError> {

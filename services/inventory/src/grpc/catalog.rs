@@ -152,7 +152,8 @@ mod tests {
         let mut contents = store.contents();
         for sku in skus {
             let id = AggregateId { kind: StockItem::KIND, key: sku.as_str().into() };
-            let row = StateRow { version: 3, schema: 1, bytes: bytes.clone(), sources: BTreeMap::default() };
+            let row =
+                StateRow { version: 3, revision: 3, schema: 1, bytes: bytes.clone(), sources: BTreeMap::default() };
             contents.states.insert(id, row);
         }
         store.restore(contents);

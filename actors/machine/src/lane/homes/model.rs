@@ -25,7 +25,8 @@ use super::serves;
 use crate::{
     Ask, Now, Rules, explore,
     lane::{
-        Action, Arrival, Content, Found, Input, Machine, Message, Number, Origin, Own, Part, Report, Settings, Verdict,
+        Action, Arrival, Content, Found, Input, Machine, Message, Number, Origin, Own, Part, Report, Settings, Stored,
+        Verdict,
         model::{renamed, same_by_digest},
     },
 };
@@ -171,7 +172,7 @@ impl State {
         let lane = &mut self.lanes[at];
         match action {
             Action::Find { ask, wanted, .. } => {
-                lane.pending.push(Pending::Find { ask, aggregates: wanted.aggregates.len() });
+                lane.pending.push(Pending::Find { ask, aggregates: wanted.len() });
             }
             Action::Decide { deliveries } => {
                 for delivery in deliveries {
@@ -183,6 +184,7 @@ impl State {
                         is_changed: true,
                         is_conditional: false,
                         timers: [Vec::new(), Vec::new()],
+                        claims: [Vec::new(), Vec::new()],
                         failed: None,
                         is_unreadable: false,
                     };
@@ -235,7 +237,7 @@ impl State {
         let row = self.rows.get_mut(&partition).expect("each home has a row");
         match pending {
             Pending::Find { ask, aggregates } => {
-                let found = Found { aggregates: vec![(Ok(()), 0); aggregates], ..Found::default() };
+                let found = Found { aggregates: vec![Stored::default(); aggregates], ..Found::default() };
                 Pending::Answered(Input::Found { ask, found: Ok(found) }, Some(self.version))
             }
             Pending::Commit { ask, fence, base } => {
@@ -299,6 +301,7 @@ impl Model for Homes {
             poll_every: Duration::from_hours(1),
             passivate_after: Duration::MAX,
             live_max: 8,
+            ring_max: 8,
             rules: self.rules,
         };
         let lane = |partition: PartitionId| Lane {
@@ -356,7 +359,7 @@ impl Model for Homes {
                 lane.number += 1;
                 let aggregate = AggregateId { kind: "counter", key: KEY.into() };
                 let origin = Origin::Call;
-                let message = Message { aggregate, hash: hash(), origin, claim: None, seed: 0, failure: None };
+                let message = Message { aggregate, hash: hash(), origin, fingerprint: None, seed: 0, failure: None };
                 let (number, partition, term) = (Number(lane.number), lane.partition, lane.term);
                 let arrival = Arrival { number, partition, term, content: Content::Message(message) };
                 state.tell(self, at, Input::Arrived(arrival));

@@ -27,9 +27,9 @@ impl State {
         self.machine.describe(self.now, &mut text);
         for pending in &self.pending {
             let _ = match pending {
-                Pending::Find { ask, claimants, unprepared, aggregates } => {
+                Pending::Find { ask, claimants, unprepared, wanted } => {
                     let is_awaited = self.machine.awaits_find(*ask);
-                    write!(text, " find {is_awaited} {claimants:?} {unprepared:?} {aggregates:?}")
+                    write!(text, " find {is_awaited} {claimants:?} {unprepared:?} {wanted:?}")
                 }
                 Pending::Elsewhere { messages, .. } => write!(text, " ask {messages:?}"),
                 Pending::Decide { messages, .. } => write!(text, " decide {messages:?}"),
@@ -98,13 +98,13 @@ impl Machine {
         let in_time = |due: Duration| due.saturating_sub(now);
         let key = |slot: Slot| self.backlog.holds(slot).map(|aggregate| &aggregate.id.key);
         for (number, entry) in self.backlog.entries() {
-            let Entry { slot, state, remains, mail, need, claimed, message, .. } = entry;
+            let Entry { slot, state, remains, mail, need, claim, message, .. } = entry;
             let (key, state) = (slot.map(key), state.name());
             let failure = message.as_ref().and_then(|message| message.failure.as_ref());
             let is_held = self.is_held(entry.partition, entry.term);
             let _ = write!(
                 to,
-                "\n{number:?} {key:?} {state} {remains:?} {mail:?} {need:?} {claimed:?} {failure:?} {is_held}"
+                "\n{number:?} {key:?} {state} {remains:?} {mail:?} {need:?} {claim:?} {failure:?} {is_held}"
             );
         }
         let slots = self.partitions.keys().flat_map(|partition| self.backlog.slots_of(*partition));
@@ -112,7 +112,8 @@ impl Machine {
         for (key, slot) in aggregates {
             let queue: Vec<Number> = self.backlog.queue(slot).map(|(number, _)| number).collect();
             let knows_mail = self.backlog.live.knows_mail(slot, self.growth.ended_steps());
-            let _ = write!(to, "\n{key:?} {:?} {knows_mail} {queue:?}", self.backlog.live.waiting(slot));
+            let (waiting, claims) = (self.backlog.live.waiting(slot), self.backlog.live.claims(slot));
+            let _ = write!(to, "\n{key:?} {waiting:?} {claims:?} {knows_mail} {queue:?}");
         }
         if let Some(batch) = &self.batch {
             let Batch { messages, phase, step, as_of, open, plain, .. } = batch;
@@ -138,11 +139,11 @@ impl Machine {
             let _ = write!(to, " {:?} {} {} {moving} {outdated:?}", owned.generation, owned.count, owned.is_serving);
         }
         let questions: Vec<_> = self.questions.values().collect();
-        let (late, recent, parts) = (&self.late, &self.recent, self.backlog.parts());
+        let (late, pushed_out, parts) = (&self.late, &self.pushed_out, self.backlog.parts());
         let look = (self.looks.len(), in_time(self.look_due), self.has_decided, self.is_late_due);
         let _ = write!(
             to,
-            "\n{questions:?} {late:?} {recent:?} {parts:?} {:?} {look:?} {}",
+            "\n{questions:?} {late:?} {pushed_out:?} {parts:?} {:?} {look:?} {}",
             self.held,
             self.lingering.len()
         );

@@ -10,9 +10,10 @@ use std::{
 use holdfast_core::{
     AggregateId, KeyHash,
     batch::Fence,
-    dedup::{Answer, ClaimKey},
+    dedup::{Answer, Claim, ClaimKey, Fingerprint},
     epoch::{Generation, PartitionRow, Token},
-    port::store::{CommitError, Committed, StoreError},
+    port::store::{CommitError, Committed, StoreError, Wanted},
+    ring::{Pushed, Ring},
 };
 use stateright::Model as _;
 use uuid::Uuid;
@@ -21,8 +22,8 @@ use super::{Kind, Lane, Letter, Move, P, TOPIC};
 use crate::{
     Ask, Now,
     lane::{
-        Action, Arrival, Claimed, Content, Disposal, Failure, Found, Input, Machine, Mail, Message, Number, Origin,
-        Own, Part, Reply, Report, Verdict,
+        Action, Arrival, Claims, Content, Disposal, Failure, Found, Input, Machine, Mail, Message, Number, Origin, Own,
+        Part, Reply, Report, Stored, Verdict,
     },
 };
 
@@ -30,10 +31,12 @@ use crate::{
 const CONTEXT: &str = "prices";
 
 /// What a commit does to the store.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug)]
 pub(super) enum Effect {
     /// A message is applied: its place among the letters, and which sending of it.
     Apply(usize, Number),
+    /// What stands of an aggregate's claims from then on.
+    Claim(&'static str, Pushed),
     Remove(i64),
     Put(usize, u32),
     Defer(i64, u32),
@@ -45,7 +48,7 @@ pub(super) enum Effect {
 pub(super) enum Pending {
     Find {
         ask: Ask,
-        aggregates: Vec<AggregateId>,
+        wanted: Vec<Wanted>,
         claimants: Vec<Number>,
         unprepared: Vec<Number>,
     },
@@ -99,6 +102,10 @@ pub(super) enum How {
 pub(super) struct Store {
     pub consumed: u64,
     pub applied: Vec<usize>,
+    /// The rings of aggregates, what stands outside of them, and of whom something was pushed out.
+    pub rings: BTreeMap<&'static str, Ring>,
+    pub outside: BTreeMap<ClaimKey, Claim>,
+    pub spilled: BTreeSet<&'static str>,
     pub mail: BTreeMap<i64, (usize, u32)>,
     pub dead: Vec<usize>,
     pub batch: u64,
@@ -142,8 +149,14 @@ fn id_of(letter: Letter) -> AggregateId {
     AggregateId { kind: "counter", key: letter.aggregate.into() }
 }
 
-fn claim_of(letter: Letter) -> ClaimKey {
-    ClaimKey { id: Uuid::from_u128(u128::from(letter.id)), scope: Uuid::nil() }
+fn fingerprint_of(letter: Letter) -> Fingerprint {
+    let id = Uuid::from_u128(u128::from(letter.id));
+    Fingerprint { key: ClaimKey { id, scope: Uuid::nil() }, body: Uuid::nil() }
+}
+
+fn claim_of(letter: Letter) -> Claim {
+    let Fingerprint { key, body } = fingerprint_of(letter);
+    Claim { key, body, answer: Answer::Applied { version: 0, reply: Vec::new().into() } }
 }
 
 impl State {
@@ -182,14 +195,14 @@ impl State {
     fn perform(&mut self, lane: &Lane, action: Action) {
         match action {
             Action::Find { ask, wanted, claimants, unprepared } => {
-                self.pending.push(Pending::Find { ask, aggregates: wanted.aggregates, claimants, unprepared });
+                self.pending.push(Pending::Find { ask, wanted, claimants, unprepared });
             }
             Action::Ask { ask, messages } => self.pending.push(Pending::Elsewhere { ask, messages }),
             Action::Decide { deliveries } => self.pending.extend(
                 deliveries.into_iter().map(|of| Pending::Decide { delivery: of.delivery, messages: of.messages }),
             ),
             Action::Commit { ask, fences, parts, .. } => {
-                self.effects = parts.into_iter().flat_map(|part| self.effects_of(part)).collect();
+                self.effects = parts.into_iter().flat_map(|part| self.effects_of(lane, part)).collect();
                 self.pending.push(Pending::Commit { ask, fences, effects: self.effects.clone() });
             }
             Action::CommitAgain { ask, fences } => {
@@ -235,16 +248,18 @@ impl State {
         }
     }
 
-    fn effects_of(&self, part: Part) -> Vec<Effect> {
+    fn effects_of(&self, lane: &Lane, part: Part) -> Vec<Effect> {
         let body = |number: &Number| self.bodies[number].clone();
         match part {
-            Part::Decided { messages, .. } => {
+            Part::Decided { messages, claims: [claims, _], .. } => {
                 let effects = |number: &Number| {
                     let Body { letter, mail } = body(number);
                     let removal = mail.map(|(row, _)| Effect::Remove(row)).into_iter();
                     removal.chain([Effect::Apply(letter, *number)])
                 };
-                messages.iter().flat_map(effects).collect()
+                let of = messages.first().map(|number| lane.letters[body(number).letter].aggregate);
+                let claims = of.map(|aggregate| Effect::Claim(aggregate, claims));
+                messages.iter().flat_map(effects).chain(claims).collect()
             }
             Part::Disposed { message, disposal } => {
                 let Body { letter, mail } = body(&message);
@@ -273,6 +288,11 @@ impl State {
         for effect in effects {
             match effect {
                 Effect::Apply(letter, number) => self.apply(lane, *letter, *number),
+                Effect::Claim(aggregate, Pushed { ring, out, spills }) => {
+                    self.store.rings.insert(*aggregate, ring.clone());
+                    self.store.outside.extend(out.iter().map(|claim| (claim.key, claim.clone())));
+                    self.store.spilled.extend(spills.then_some(*aggregate));
+                }
                 Effect::Remove(row) => _ = self.store.mail.remove(row),
                 Effect::Put(letter, attempts) => {
                     self.store.positions += 1;
@@ -331,8 +351,8 @@ impl State {
         let number = Number(self.number);
         self.bodies.insert(number, Body { letter: at, mail });
         let hash = KeyHash::of(letter.aggregate.as_bytes());
-        let (aggregate, claim) = (id_of(letter), Some(claim_of(letter)));
-        let message = Message { aggregate, hash, origin, claim, seed: 0, failure: None };
+        let (aggregate, fingerprint) = (id_of(letter), Some(fingerprint_of(letter)));
+        let message = Message { aggregate, hash, origin, fingerprint, seed: 0, failure: None };
         Arrival { number, partition: P, term: self.term, content: Content::Message(message) }
     }
 
@@ -342,19 +362,26 @@ impl State {
         let letter = |state: &Self, number: &Number| state.bodies.get(number).map(|body| lane.letters[body.letter]);
         let input = match pending {
             Pending::Find { ask, .. } if how == How::Away => Input::Found { ask, found: Err(away()) },
-            Pending::Find { ask, aggregates, claimants, unprepared } => {
+            Pending::Find { ask, wanted, claimants, unprepared } => {
                 let waiting = |id: &AggregateId| {
                     let is_of = |(letter, _): &&(usize, u32)| id_of(lane.letters[*letter]) == *id;
                     self.store.mail.values().filter(is_of).count() as u64
                 };
-                let aggregates = aggregates.iter().map(|id| (Ok(()), waiting(id))).collect();
-                let is_claimed = |number: &&Number| {
-                    let id = letter(self, number).map(|letter| letter.id);
-                    self.store.applied.iter().any(|other| Some(lane.letters[*other].id) == id)
+                let known = |id: &AggregateId| {
+                    let has_spilled = self.store.spilled.contains(&*id.key);
+                    Claims { ring: self.store.rings.get(&*id.key).cloned().unwrap_or_default(), has_spilled }
                 };
-                let answer = Answer::Applied { version: 0, reply: Vec::new().into() };
-                let claims = claimants.iter().filter(is_claimed);
-                let claims = claims.map(|number| (*number, Claimed::Repeat(answer.clone()))).collect();
+                let stored = |id| Stored { unusable: None, waiting: waiting(id), claims: known(id) };
+                let aggregates = wanted.iter().map(|wanted| stored(&wanted.id)).collect();
+                // With a state only claims of an aggregate that has spilled are looked for.
+                let is_asked = |wanted: &&Wanted| !wanted.state || self.store.spilled.contains(&*wanted.id.key);
+                let asked: BTreeSet<ClaimKey> =
+                    wanted.iter().filter(is_asked).flat_map(|wanted| wanted.claims.clone()).collect();
+                let claim = |number: &Number| {
+                    let key = fingerprint_of(letter(self, number)?).key;
+                    Some((*number, Ok(self.store.outside.get(&key).filter(|_| asked.contains(&key))?.clone())))
+                };
+                let claims = claimants.iter().filter_map(claim).collect();
                 let lacking = |number: &&Number| letter(self, number).is_some_and(|of| of.kind == Kind::Lacking);
                 let needs = unprepared.iter().filter(lacking).map(|number| (*number, Ok(CONTEXT))).collect();
                 Input::Found { ask, found: Ok(Found { aggregates, claims, needs }) }
@@ -374,6 +401,8 @@ impl State {
                     })
                 };
                 let decided = messages.iter().take_while(is_good).count();
+                let claims =
+                    messages[..decided].iter().filter_map(|number| letter(self, number)).map(claim_of).collect();
                 self.decided.insert(delivery, messages[..decided].to_vec());
                 let failed = (decided < messages.len()).then(|| Failure::Handler("it fails".into()));
                 Input::Decided(Verdict {
@@ -382,6 +411,7 @@ impl State {
                     is_changed: decided > 0,
                     is_conditional: false,
                     timers: [Vec::new(), Vec::new()],
+                    claims: [claims, Vec::new()],
                     failed,
                     is_unreadable: false,
                 })

@@ -13,7 +13,7 @@ use holdfast_core::{
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{StoreHarness, found, published, registered, row, stored};
+use super::{StoreHarness, claimed, found, half, published, registered, row, stored};
 use crate::sample::{self, Owner, claim, draft, entry, hash, id, state};
 
 /// Bytes are bytes, sources are kept, and numbers may be large.
@@ -25,7 +25,8 @@ pub async fn a_committed_state_is_found_as_it_was_written(harness: &dyn StoreHar
     let version = 1 << 40;
     let write = StateWrite { bytes: bytes.clone(), schema: 3, sources: sources.clone(), ..state("ä/b", 0, version) };
     owner.write(0, Writes { state: Some(write), ..Writes::default() }).await;
-    assert_eq!(stored(&store, "ä/b").await, Some(StateRow { version, schema: 3, bytes, sources }));
+    let row = StateRow { version, revision: 1, schema: 3, bytes, sources };
+    assert_eq!(stored(&store, "ä/b").await, Some(row));
     assert_eq!(stored(&harness.connect().await, "ä/b").await.map(|row| row.version), Some(version), "on any node");
 }
 
@@ -33,41 +34,26 @@ pub async fn a_committed_state_is_found_as_it_was_written(harness: &dyn StoreHar
 pub async fn answers_come_in_the_order_asked(harness: &dyn StoreHarness) {
     let store = registered(harness, 1).await;
     let mut owner = Owner::take(&store, [0]).await;
-    let claims: Vec<Claim> = (0..3).map(claim).collect();
-    for (key, claim) in ["a", "b", "c"].iter().zip(&claims) {
-        owner
-            .write(0, Writes { state: Some(state(key, 0, 1)), claims: vec![claim.clone()], ..Writes::default() })
-            .await;
+    for key in ["a", "b", "c"] {
+        owner.write(0, Writes { state: Some(state(key, 0, 1)), ..Writes::default() }).await;
     }
-    let wanted = Wanted {
-        aggregates: ["c", "none", "a", "b"].map(id).to_vec(),
-        claims: vec![claims[2].key, claim(0).key, claims[0].key],
-    };
-    let answer = store.find(&wanted).await.expect("there");
-    let bodies: Vec<_> = answer
-        .aggregates
-        .iter()
-        .map(|(state, _)| state.as_ref().expect("readable").as_ref().map(|row| &row.bytes[..]))
-        .collect();
+    let answer = found(&store, &["c", "none", "a", "b"]).await;
+    let bodies: Vec<_> =
+        answer.iter().map(|found| found.state.as_ref().expect("readable").as_ref().map(|row| &row.bytes[..])).collect();
     assert_eq!(bodies, [Some(&b"c@1"[..]), None, Some(&b"a@1"[..]), Some(&b"b@1"[..])]);
-    assert_eq!(answer.claims, [Ok(Some(claims[2].clone())), Ok(None), Ok(Some(claims[0].clone()))]);
-    let nothing = store.find(&Wanted::default()).await.expect("there");
-    assert!(nothing.aggregates.is_empty() && nothing.claims.is_empty());
+    assert_eq!(store.find(&[]).await, Ok(Vec::new()));
 }
 
 /// Version by version.
 pub async fn state_is_replaced_under_its_expected_version(harness: &dyn StoreHarness) {
     let store = registered(harness, 1).await;
     let mut owner = Owner::take(&store, [0]).await;
-    for (expected, version) in [(0, 2), (2, 3), (3, 10)] {
-        owner.write(0, Writes { state: Some(state("a", expected, version)), ..Writes::default() }).await;
-        assert_eq!(stored(&store, "a").await.expect("written").version, version);
+    for (revision, (expected, version)) in [(0, 2), (2, 3), (3, 10), (10, 10)].into_iter().enumerate() {
+        let write = StateWrite { revision: revision as u64, ..state("a", expected, version) };
+        owner.write(0, Writes { state: Some(write), ..Writes::default() }).await;
+        let row = stored(&store, "a").await.expect("written");
+        assert_eq!((row.version, row.revision), (version, revision as u64 + 1));
     }
-    // A row may exist at version 0: a rejection or a source's sequence can be all there is to remember.
-    owner.write(0, Writes { state: Some(state("b", 0, 0)), ..Writes::default() }).await;
-    let write = StateWrite { exists: true, ..state("b", 0, 1) };
-    owner.write(0, Writes { state: Some(write), ..Writes::default() }).await;
-    assert_eq!(stored(&store, "b").await.expect("written").version, 1);
 }
 
 /// I10: and nothing means nothing, on any partition of the batch.
@@ -75,43 +61,49 @@ pub async fn version_conflict_writes_nothing(harness: &dyn StoreHarness) {
     let store = registered(harness, 2).await;
     let mut owner = Owner::take(&store, [0, 1]).await;
     owner.write(0, Writes { state: Some(state("a", 0, 2)), ..Writes::default() }).await;
+    let once_more = StateWrite { revision: 1, ..state("no such", 0, 1) };
+    owner.write(0, sample::claimed(state("no such", 0, 0), vec![claim(0)], 32)).await;
+    owner
+        .write(
+            0,
+            sample::claimed(StateWrite { sources: [("s".to_owned(), 1)].into(), ..once_more.clone() }, vec![], 32),
+        )
+        .await;
     let before = (row(&store, 0).await, row(&store, 1).await);
-    let wrong = [state("a", 0, 1), state("a", 1, 2), state("a", 3, 4), state("none", 1, 2)];
+    let refused_before = StateWrite { revision: 2, ..state("a", 2, 3) };
+    let wrong = [state("a", 0, 1), state("a", 1, 2), state("a", 3, 4), refused_before, once_more, state("none", 1, 2)];
     for (n, write) in wrong.into_iter().enumerate() {
-        let neighbour = Writes {
-            state: Some(state("neighbour", 0, 1)),
-            outbox: vec![draft("t", "k", "x")],
-            claims: vec![claim(1)],
-            ..Writes::default()
-        };
-        let key = neighbour.claims[0].key;
+        let outbox = vec![draft("t", "k", "x")];
+        let neighbour = Writes { outbox, ..sample::claimed(state("neighbour", 0, 1), vec![claim(1), claim(1)], 1) };
+        let keys: Vec<ClaimKey> = neighbour.claims.iter().map(|claim| claim.key).collect();
         let batch =
             owner.batch(vec![entry(0, Writes { state: Some(write), ..Writes::default() }), entry(1, neighbour)]);
         assert_eq!(owner.commit_batch(&batch).await, Err(CommitError::Conflict), "case {n}");
-        assert_eq!(found(&store, &["neighbour", "none"]).await.aggregates, [(Ok(None), 0), (Ok(None), 0)], "case {n}");
+        assert_eq!((stored(&store, "neighbour").await, stored(&store, "none").await), (None, None), "case {n}");
         assert_eq!(stored(&store, "a").await.expect("kept").bytes, "a@2", "case {n}");
-        let answer = store.find(&Wanted { aggregates: vec![], claims: vec![key] }).await.expect("there");
-        assert_eq!(answer.claims, [Ok(None)], "case {n}");
+        assert_eq!(claimed(&store, "neighbour", &keys).await, [None, None], "case {n}");
         assert_eq!((row(&store, 0).await, row(&store, 1).await), before, "case {n}");
         assert_eq!(published(&store, 1).await, [""; 0], "case {n}");
     }
 }
 
-/// I2: what a repeat is answered with.
+/// I2: what a repeat is answered with, whether its claim stands in the ring or was pushed out.
 pub async fn claims_are_found_with_their_answers(harness: &dyn StoreHarness) {
     let store = registered(harness, 1).await;
     let mut owner = Owner::take(&store, [0]).await;
     let reply = Bytes::from_static(b"\x00reply\xff");
     let rejection = Rejection { code: "EMPTY_ORDER".into(), message: "nichts zu bestellen – ü".into() };
-    let applied = Claim { answer: Answer::Applied { version: 5, reply }, ..claim(0) };
-    let rejected = Claim { answer: Answer::Rejected { version: 0, rejection }, ..claim(0) };
-    let sibling = Claim { key: claim(0).key, ..applied.clone() };
-    owner.write(0, Writes { claims: vec![applied.clone(), rejected.clone()], ..Writes::default() }).await;
-    let mut other_scope = applied.key;
-    other_scope.scope = claim(0).key.scope;
-    let claims = vec![applied.key, rejected.key, sibling.key, other_scope];
-    let answer = store.find(&Wanted { aggregates: vec![], claims }).await.expect("there");
-    assert_eq!(answer.claims, [Ok(Some(applied)), Ok(Some(rejected)), Ok(None), Ok(None)]);
+    let applied = || Claim { answer: Answer::Applied { version: 5, reply: reply.clone() }, ..claim(0) };
+    let rejected = || Claim { answer: Answer::Rejected { version: 0, rejection: rejection.clone() }, ..claim(0) };
+    let long = || Claim { answer: Answer::Applied { version: 6, reply: vec![7; 500].into() }, ..claim(0) };
+    let claims = vec![applied(), rejected(), long(), claim(3), applied(), rejected(), long(), claim(4)];
+    for (aggregate, max) in [("all", 32), ("last", 3), ("none", 0)] {
+        owner.write(0, sample::claimed(state(aggregate, 0, 1), claims.clone(), max)).await;
+        let stranger = ClaimKey { scope: claim(0).key.scope, ..claims[0].key };
+        let keys: Vec<ClaimKey> = claims.iter().map(|claim| claim.key).chain([claim(0).key, stranger]).collect();
+        let expected = claims.iter().cloned().map(half).map(Some).chain([None, None]);
+        assert_eq!(claimed(&store, aggregate, &keys).await, expected.collect::<Vec<_>>(), "{aggregate} in the ring");
+    }
 }
 
 /// Random, timed today, long ago or in the future; producers choose them.
@@ -130,14 +122,50 @@ pub async fn claims_are_found_whatever_their_ids(harness: &dyn StoreHarness) {
     ];
     let claims: Vec<Claim> =
         ids.iter().map(|id| Claim { key: ClaimKey { id: *id, ..claim(0).key }, ..claim(3) }).collect();
-    owner.write(0, Writes { claims: claims.clone(), ..Writes::default() }).await;
-    let wanted = Wanted { aggregates: vec![], claims: claims.iter().map(|claim| claim.key).collect() };
-    let found = store.find(&wanted).await.expect("there").claims;
-    assert_eq!(found, claims.iter().cloned().map(|claim| Ok(Some(claim))).collect::<Vec<_>>());
-    for claim in claims {
-        let wanted = Wanted { aggregates: vec![], claims: vec![claim.key] };
-        assert_eq!(store.find(&wanted).await.expect("there").claims, [Ok(Some(claim))]);
+    owner.write(0, sample::claimed(state("a", 0, 1), claims.clone(), 0)).await;
+    let keys: Vec<ClaimKey> = claims.iter().map(|claim| claim.key).collect();
+    let expected: Vec<Option<Claim>> = claims.into_iter().map(half).map(Some).collect();
+    assert_eq!(claimed(&store, "a", &keys).await, expected);
+    for (key, claim) in keys.iter().zip(expected) {
+        assert_eq!(claimed(&store, "a", &[*key]).await, [claim]);
     }
+}
+
+/// An aggregate that does not exist remembers what it has refused, and comes into being afterwards.
+pub async fn refusals_alone_leave_a_row_with_their_claims(harness: &dyn StoreHarness) {
+    let store = registered(harness, 1).await;
+    let mut owner = Owner::take(&store, [0]).await;
+    let refused = || Claim { answer: Answer::Rejected { version: 0, rejection: rejection() }, ..claim(0) };
+    let claims = [refused(), refused(), claim(1)];
+    let mut keys = Vec::new();
+    for (revision, (claim, version)) in claims.iter().zip([0, 0, 1]).enumerate() {
+        let ring = sample::found(&store, "a", Vec::new()).await.ring;
+        let write = StateWrite { revision: revision as u64, ring, ..state("a", 0, version) };
+        owner.write(0, sample::claimed(write, vec![claim.clone()], 2)).await;
+        keys.push(claim.key);
+        let expected: Vec<_> = claims[..=revision].iter().cloned().map(half).map(Some).collect();
+        assert_eq!(claimed(&store, "a", &keys).await, expected, "after {} writes", revision + 1);
+    }
+    assert_eq!(stored(&store, "a").await.expect("written").version, 1);
+}
+
+fn rejection() -> Rejection {
+    Rejection { code: "NO_SUCH_ORDER".into(), message: "there is no such order".into() }
+}
+
+/// And says so after later writes that push nothing out. Its claims are found without its row, too.
+pub async fn an_aggregate_that_has_spilled_says_so(harness: &dyn StoreHarness) {
+    let store = registered(harness, 1).await;
+    let mut owner = Owner::take(&store, [0]).await;
+    let claims = vec![claim(1), claim(2)];
+    owner.write(0, sample::claimed(state("a", 0, 1), claims.clone(), 1)).await;
+    owner.write(0, Writes { state: Some(state("a", 1, 2)), ..Writes::default() }).await;
+    assert!(sample::found(&store, "a", Vec::new()).await.has_spilled);
+    let wanted = Wanted { state: false, claims: vec![claims[0].key], ..Wanted::state(id("a")) };
+    let found = store.find(&[wanted]).await.expect("there").remove(0);
+    let known = found.claims.into_iter().map(|claim| claim.expect("readable").map(half));
+    assert_eq!(known.collect::<Vec<_>>(), [Some(half(claims[0].clone()))]);
+    assert_eq!(found.state, Ok(None), "which was not asked for");
 }
 
 /// One bad value, found by the database alone, is reported as such and costs nothing else; so the batch can
@@ -212,11 +240,9 @@ pub async fn a_batch_may_be_large(harness: &dyn StoreHarness) {
     let mut owner = Owner::take(&store, 0..4).await;
     let keys: Vec<String> = (0..N).map(|n| format!("k{n}")).collect();
     let full = |key: &str| Writes {
-        state: Some(state(key, 0, 1)),
         outbox: vec![draft("t", key, key), draft("t", key, key)],
-        claims: vec![claim(1)],
         timers: vec![sample::timer(key, "t", Some(std::time::Duration::from_hours(1)))],
-        ..Writes::default()
+        ..sample::claimed(state(key, 0, 1), vec![claim(1), claim(1)], 1)
     };
     let entries = keys.iter().zip(0..).map(|(key, n)| entry(n % 4, full(key))).collect();
     let committed = owner.commit(entries).await.expect("sound");
@@ -226,5 +252,5 @@ pub async fn a_batch_may_be_large(harness: &dyn StoreHarness) {
         assert_eq!(published(&store, partition).await.len(), N as usize / 2);
     }
     let asked: Vec<&str> = keys.iter().map(String::as_str).collect();
-    assert!(found(&store, &asked).await.aggregates.iter().all(|(state, _)| state.as_ref().is_ok_and(Option::is_some)));
+    assert!(found(&store, &asked).await.iter().all(|found| found.state.as_ref().is_ok_and(Option::is_some)));
 }

@@ -25,6 +25,7 @@ use async_trait::async_trait;
 use holdfast_core::{
     AggregateId, PartitionId,
     batch::{DeadLetter, Unfiled},
+    dedup::{Claim, ClaimKey},
     epoch::{Generation, PartitionRow},
     port::store::{Found, StateRow, Store, Wanted},
 };
@@ -108,14 +109,27 @@ async fn registered(harness: &dyn StoreHarness, count: u32) -> Arc<dyn Store> {
     store
 }
 
-async fn found(store: &Arc<dyn Store>, keys: &[&str]) -> Found {
-    let wanted = Wanted { aggregates: keys.iter().map(|key| crate::sample::id(key)).collect(), claims: Vec::new() };
+async fn found(store: &Arc<dyn Store>, keys: &[&str]) -> Vec<Found> {
+    let wanted: Vec<Wanted> = keys.iter().map(|key| Wanted::state(crate::sample::id(key))).collect();
     store.find(&wanted).await.expect("the store is there")
+}
+
+/// What is stored under the claims of `key`, in its ring or outside of it. The digest of a body is known by
+/// its first half.
+async fn claimed(store: &Arc<dyn Store>, key: &str, claims: &[ClaimKey]) -> Vec<Option<Claim>> {
+    let Found { ring, claims: others, .. } = crate::sample::found(store, key, claims.to_vec()).await;
+    let known = claims.iter().zip(others).map(|(key, other)| other.expect("readable").or(ring.find(key)));
+    known.map(|claim| claim.map(half)).collect()
+}
+
+/// The claim with the half of the digest that rings keep.
+fn half(claim: Claim) -> Claim {
+    Claim { body: Uuid::from_u64_pair(claim.body.as_u64_pair().0, 0), ..claim }
 }
 
 /// The state of one sample aggregate.
 async fn stored(store: &Arc<dyn Store>, key: &str) -> Option<StateRow> {
-    found(store, &[key]).await.aggregates.remove(0).0.expect("readable")
+    found(store, &[key]).await.remove(0).state.expect("readable")
 }
 
 /// The bodies of the outbox rows of `partition`, in order.
@@ -182,6 +196,8 @@ macro_rules! store_conformance {
             version_conflict_writes_nothing
             claims_are_found_with_their_answers
             claims_are_found_whatever_their_ids
+            refusals_alone_leave_a_row_with_their_claims
+            an_aggregate_that_has_spilled_says_so
             bad_data_refuses_the_whole_batch
             views_are_written_and_replaced
             dead_letters_are_indexed

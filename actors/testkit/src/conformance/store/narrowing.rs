@@ -12,7 +12,7 @@ use holdfast_core::{
 use uuid::Uuid;
 
 use super::{Damage, StoreHarness, eventually, found, registered};
-use crate::sample::{Owner, claim, everything, id, mail, state, timer};
+use crate::sample::{self, Owner, claim, everything, id, mail, state, timer};
 
 async fn single(harness: &dyn StoreHarness) -> (Arc<dyn Store>, Owner) {
     let store = registered(harness, 1).await;
@@ -30,24 +30,21 @@ pub async fn key_that_cannot_be_asked_is_named_as_data(harness: &dyn StoreHarnes
     let (store, mut owner) = single(harness).await;
     owner.write(0, Writes { state: Some(state("a", 0, 1)), ..Writes::default() }).await;
     for key in ["\0", "\0x", "a\0"] {
-        let wanted = Wanted { aggregates: vec![id("a"), id(key)], claims: vec![claim(0).key] };
-        let refused = store.find(&wanted).await;
+        let refused = store.find(&[id("a"), id(key)].map(Wanted::state)).await;
         assert!(matches!(&refused, Err(StoreError::Data { sqlstate, .. }) if sqlstate == "22021"), "{refused:?}");
     }
-    assert!(found(&store, &["a"]).await.aggregates[0].0.as_ref().is_ok_and(Option::is_some), "and the store goes on");
+    assert!(found(&store, &["a"]).await[0].state.as_ref().is_ok_and(Option::is_some), "and the store goes on");
 }
 
 /// A claim written by a newer build, or damaged.
 pub async fn unreadable_claim_is_an_error_in_its_place(harness: &dyn StoreHarness) {
     let (store, mut owner) = single(harness).await;
     let claims = [claim(1), claim(2), claim(3)];
-    owner.write(0, Writes { state: Some(state("a", 0, 1)), claims: claims.to_vec(), ..Writes::default() }).await;
+    owner.write(0, sample::claimed(state("a", 0, 1), claims.to_vec(), 0)).await;
     harness.damage(Damage::Claim(claims[1].key.id)).await;
-    let wanted = Wanted { aggregates: vec![id("a")], claims: claims.iter().map(|claim| claim.key).collect() };
-    let answer = store.find(&wanted).await.expect("there");
-    assert!(answer.aggregates[0].0.as_ref().is_ok_and(Option::is_some));
-    assert_eq!((&answer.claims[0], &answer.claims[2]), (&Ok(Some(claims[0].clone())), &Ok(Some(claims[2].clone()))));
-    assert!(answer.claims[1].is_err(), "{:?}", answer.claims[1]);
+    let answer = sample::found(&store, "a", claims.iter().map(|claim| claim.key).collect()).await;
+    assert!(answer.state.as_ref().is_ok_and(Option::is_some));
+    assert!(matches!(&answer.claims[..], [Ok(Some(_)), Err(_), Ok(Some(_))]), "{:?}", answer.claims);
 }
 
 /// And how many messages wait for it is known all the same.
@@ -58,9 +55,9 @@ pub async fn unreadable_state_is_an_error_in_its_place(harness: &dyn StoreHarnes
         owner.write(0, Writes { state: Some(state(key, 0, 1)), mailbox, ..Writes::default() }).await;
     }
     harness.damage(Damage::State(id("a"))).await;
-    let answer = found(&store, &["a", "b"]).await.aggregates;
-    assert!(answer[0].0.is_err() && answer[1].0.as_ref().is_ok_and(Option::is_some), "{answer:?}");
-    assert_eq!((answer[0].1, answer[1].1), (1, 1));
+    let answer = found(&store, &["a", "b"]).await;
+    assert!(answer[0].state.is_err() && answer[1].state.as_ref().is_ok_and(Option::is_some), "{answer:?}");
+    assert_eq!((answer[0].waiting, answer[1].waiting), (1, 1));
 }
 
 /// With all that its row holds, so that it can become a dead letter in its turn.
@@ -136,5 +133,5 @@ pub async fn unfiled_record_is_kept_whatever_it_holds(harness: &dyn StoreHarness
     let mailbox = vec![MailboxWrite::Remove { position }];
     owner.write(0, Writes { unfiled: vec![row.clone()], mailbox, ..Writes::default() }).await;
     assert_eq!(harness.unfiled().await, [row]);
-    assert_eq!(found(&store, &["a"]).await.aggregates, [(Ok(None), 0)]);
+    assert_eq!(found(&store, &["a"]).await[0].waiting, 0);
 }

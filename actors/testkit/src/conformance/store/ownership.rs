@@ -18,17 +18,16 @@ use crate::sample::{self, Owner, draft, entry, everything, state};
 /// see.
 fn something(key: &str) -> Writes {
     Writes {
-        state: Some(state(key, 0, 1)),
         outbox: vec![draft("t.events", key, key)],
-        claims: vec![sample::claim(1)],
         timers: vec![sample::timer(key, "t", Some(Duration::ZERO))],
         mailbox: vec![sample::mail(key, "m", None)],
-        ..Writes::default()
+        ..sample::claimed(state(key, 0, 1), vec![sample::claim(1)], 32)
     }
 }
 
 async fn assert_no_trace(store: &Arc<dyn holdfast_core::port::store::Store>, key: &str, partition: u32) {
-    assert_eq!(found(store, &[key]).await.aggregates, [(Ok(None), 0)], "state or mailbox");
+    let found = &found(store, &[key]).await[0];
+    assert_eq!((&found.state, found.waiting), (&Ok(None), 0), "state or mailbox");
     assert_eq!(published(store, partition).await, [""; 0], "outbox");
     assert_eq!(store.due_timers(&everything(4), 10).await.expect("there"), [], "timers");
     assert_eq!(store.due_mail(&everything(4), MailLimit::of(10)).await.expect("there"), [], "mailbox");

@@ -2,28 +2,32 @@
 //!
 //! Deliberately absent: when a question takes effect, and what becomes of an answer.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use holdfast_core::{
-    AggregateId, KeyHash, PartitionId,
-    dedup::Answer as Known,
+    KeyHash, PartitionId,
+    dedup::{Answer as Known, Claim, ClaimKey, Fingerprint},
     disposition::DeadLetterReason,
     epoch::Token,
     growth::{Act, Topics},
-    port::store::{CommitError, StoreError},
+    port::store::{CommitError, StoreError, Wanted},
+    ring::Ring,
 };
 use holdfast_machine::{
     Ask,
-    lane::{Arrival, Claimed, Content, Delivery, Disposal, Failure, Found, Input, Mail, Number, Origin, Part, Verdict},
+    lane::{
+        Arrival, Claims, Content, Delivery, Disposal, Failure, Found, Input, Mail, Number, Origin, Part, Stored,
+        Verdict,
+    },
 };
 
 use super::{
-    Node,
+    Node, fingerprint,
     kept::{Body, Decided, Said},
     message,
 };
 use crate::simulator::{
-    Fault, Letter, Nature, PRODUCERS_MAX_AGE,
+    Fault, Letter, Nature, PRODUCERS_MAX_AGE, Sabotage,
     log::{COMMANDS, OUTPUTS},
     question::{Answer, Asked, Question},
     store::{Timer, Write},
@@ -51,9 +55,9 @@ impl Node {
             Question::Find { ask, .. } if around.fails(Fault::FindFailed) => {
                 Input::Found { ask: *ask, found: Err(away()) }
             }
-            Question::Find { ask, aggregates, claimants, unprepared } => {
+            Question::Find { ask, wanted, claimants, unprepared } => {
                 let counts = self.memory.finding == Some(*ask);
-                let found = self.found(aggregates, claimants, unprepared, counts, around);
+                let found = self.found(wanted, claimants, unprepared, counts, around);
                 Input::Found { ask: *ask, found: Ok(found) }
             }
             Question::Ask { ask, messages } => {
@@ -227,7 +231,7 @@ impl Node {
 
     fn found(
         &mut self,
-        aggregates: &[AggregateId],
+        wanted: &[Wanted],
         claimants: &[Number],
         unprepared: &[Number],
         counts: bool,
@@ -237,27 +241,41 @@ impl Node {
             self.memory.cold.clear();
         }
         let mut found = Found::default();
-        for aggregate in aggregates {
-            let is_ill = around.dice.one_in(400);
-            let waiting = around.store.waiting(&aggregate.key);
-            if around.faults.inject(Fault::Unreadable, is_ill) {
-                found.aggregates.push((Err(Failure::Unreadable("of another build".into())), waiting));
+        for Wanted { id, state, .. } in wanted {
+            if !state {
+                found.aggregates.push(Stored::default());
                 continue;
             }
-            let state = around.store.aggregates.get(&aggregate.key).cloned().unwrap_or_default();
-            if counts {
-                self.memory.cold.insert(aggregate.key.clone(), state);
+            let is_ill = around.dice.one_in(400);
+            let (ring, has_spilled) = around.store.claims_of(&id.key);
+            let ring = if self.setup.sabotage == Some(Sabotage::ForgetsRings) { Ring::default() } else { ring };
+            let has_spilled = has_spilled && self.setup.sabotage != Some(Sabotage::ForgetsSpills);
+            let (waiting, claims) = (around.store.waiting(&id.key), Claims { ring, has_spilled });
+            if around.faults.inject(Fault::Unreadable, is_ill) {
+                let unusable = Some(Failure::Unreadable("of another build".into()));
+                found.aggregates.push(Stored { unusable, waiting, claims });
+                continue;
             }
-            found.aggregates.push((Ok(()), waiting));
+            let state = around.store.aggregates.get(&id.key).cloned().unwrap_or_default();
+            if counts {
+                self.memory.cold.insert(id.key.clone(), state);
+            }
+            found.aggregates.push(Stored { unusable: None, waiting, claims });
         }
         let letter = |number: &Number| self.bodies.get(number).and_then(|body| body.letter.as_ref());
+        // With a state claims are looked for only if it says that there may be some.
+        let is_asked = |wanted: &&Wanted, key: &ClaimKey| {
+            let (ring, has_spilled) = around.store.claims_of(&wanted.id.key);
+            let has_spilled = has_spilled && self.setup.sabotage != Some(Sabotage::ForgetsSpills);
+            !wanted.state || has_spilled || ring.is_elsewhere(key)
+        };
+        let claims =
+            |wanted: &Wanted| wanted.claims.iter().filter(|key| is_asked(&wanted, key)).copied().collect::<Vec<_>>();
+        let asked: BTreeSet<ClaimKey> = wanted.iter().flat_map(claims).collect();
         for number in claimants {
-            let claim = letter(number).and_then(|letter| around.store.claims.get(&letter.id));
-            if let Some(is_applied) = claim {
-                // A version that says which answer it was.
-                let answer = Known::Applied { version: u64::from(*is_applied), reply: bytes::Bytes::new() };
-                found.claims.push((*number, Claimed::Repeat(answer)));
-            }
+            let claim = letter(number).filter(|letter| asked.contains(&fingerprint(letter).key));
+            let claim = claim.and_then(|letter| around.store.pushed_out.get(&letter.id));
+            found.claims.extend(claim.map(|claim| (*number, Ok(claim.clone()))));
         }
         for number in unprepared {
             if letter(number).is_some_and(|letter| letter.nature == Nature::NeedsLookUp) {
@@ -273,7 +291,7 @@ impl Node {
         for part in parts {
             places.push(Some(writes.len()));
             match part {
-                Part::Decided { delivery, messages } => {
+                Part::Decided { delivery, messages, claims } => {
                     let Some(decided) = self.memory.decided.get_mut(&delivery) else {
                         places.pop();
                         places.push(None);
@@ -281,6 +299,9 @@ impl Node {
                     };
                     let empty = || Write::new(decided.partition, decided.place.1.clone());
                     let mut write = decided.write.clone().unwrap_or_else(empty);
+                    let is_refusal = write.applied.as_ref().is_some_and(|(_, applied)| applied.is_empty());
+                    let is_forgotten = is_refusal && self.setup.sabotage == Some(Sabotage::ForgetsRefusals);
+                    write.kept = decided.write.as_ref().filter(|_| !is_forgotten).map(|_| claims);
                     for number in messages {
                         let mail = self.bodies.get(&number).and_then(|body| body.mail);
                         write.removed.extend(mail.map(|(position, _)| position));
@@ -368,6 +389,19 @@ impl Node {
         let sets = write.timers.iter().any(|timer| matches!(timer, Timer::Set(_)));
         let timers = if sets { vec!["timer".to_owned()] } else { Vec::new() };
         let intended = write.intended.clone();
+        // A version that says which answer it was.
+        let claim = |(id, is_applied): (u64, bool)| {
+            let Fingerprint { key, body } =
+                fingerprint(&Letter { id, ..Letter::end_of(delivery.aggregate.key.clone(), 0) });
+            // Some are too long for a ring.
+            let reply = vec![0; if id % 3 == 0 { 200 } else { 0 }].into();
+            Claim { key, body, answer: Known::Applied { version: u64::from(is_applied), reply } }
+        };
+        let claims: Vec<Claim> = write.claims.iter().copied().map(claim).collect();
+        let mut if_refused = if is_conditional { claims.clone() } else { Vec::new() };
+        if let (Some(last), Some((id, _))) = (if_refused.last_mut(), write.claims.last()) {
+            *last = claim((*id, false));
+        }
         let write = is_changed.then_some(write);
         self.memory.decided.insert(
             delivery.delivery,
@@ -379,6 +413,7 @@ impl Node {
             is_changed,
             is_conditional,
             timers: [timers.clone(), timers],
+            claims: [claims, if_refused],
             failed,
             is_unreadable: false,
         }

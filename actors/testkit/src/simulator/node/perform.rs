@@ -91,7 +91,7 @@ impl Node {
         match action {
             Action::Find { ask, wanted, claimants, unprepared } => {
                 self.memory.finding = Some(ask);
-                let question = Question::Find { ask, aggregates: wanted.aggregates, claimants, unprepared };
+                let question = Question::Find { ask, wanted, claimants, unprepared };
                 around.ask(self.number, question);
             }
             Action::Ask { ask, messages } => around.ask(self.number, Question::Ask { ask, messages }),
@@ -344,6 +344,9 @@ impl Node {
     fn answer(&mut self, number: Number, reply: &Reply, denied: &mut Vec<Body>, around: &mut Surroundings) {
         match reply {
             Reply::Known(Answer::Applied { version, .. }) => self.check_answer(number, *version > 0, around),
+            Reply::Known(Answer::Rejected { rejection, .. }) => {
+                around.fail("I1", format!("{number:?} is answered {rejection:?}, and nobody has said so"));
+            }
             Reply::NotOwner => denied.extend(self.answered(number, around).cloned()),
             _ => _ = self.answered(number, around),
         }

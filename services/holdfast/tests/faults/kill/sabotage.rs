@@ -22,8 +22,8 @@ use holdfast_core::{
     port::{
         log::Publisher,
         store::{
-            CommitError, Committed, Cursor, DueEffect, DueTimer, Found, MailLimit, Slice, Store, StoreError, Taken,
-            Waiting, Wanted,
+            self, CommitError, Committed, Cursor, DueEffect, DueTimer, Found, MailLimit, Slice, Store, StoreError,
+            Taken, Waiting, Wanted,
         },
     },
     seal::Seal,
@@ -122,11 +122,10 @@ impl Broken {
                 [entry.writes.state.as_mut(), refused].into_iter().flatten()
             })
             .collect();
-        let aggregates = states.iter().map(|state| state.id.clone()).collect();
-        let found = self.inner.find(&Wanted { aggregates, claims: Vec::new() }).await.map_err(away)?;
-        for (state, row) in states.iter_mut().zip(found.states().map_err(away)?) {
-            state.exists = row.is_some();
-            state.expected = row.map_or(0, |row| row.version);
+        let wanted: Vec<Wanted> = states.iter().map(|state| Wanted::state(state.id.clone())).collect();
+        let found = self.inner.find(&wanted).await.map_err(away)?;
+        for (state, row) in states.iter_mut().zip(store::states(found).map_err(away)?) {
+            (state.expected, state.revision) = row.map_or((0, 0), |row| (row.version, row.revision));
         }
         self.inner.commit(&batch).await
     }
@@ -247,7 +246,7 @@ impl Store for Broken {
         self.inner.release(partition, token).await
     }
 
-    async fn find(&self, wanted: &Wanted) -> Result<Found, StoreError> {
+    async fn find(&self, wanted: &[Wanted]) -> Result<Vec<Found>, StoreError> {
         self.inner.find(wanted).await
     }
 
