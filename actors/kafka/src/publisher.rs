@@ -8,7 +8,7 @@
 //! *Call order* is the order in which the futures of `publish` are first polled (an async trait method does
 //! nothing before that), which is the order in which they take the lock that is held while rows are enqueued.
 //! A future dropped while it enqueues leaves a call half sent, so that counts as an error too. Dropping it
-//! later is harmless.
+//! later is harmless. A reset does not take the lock: a call may hold it that nobody polls just now.
 //!
 //! *Refused rows.* A batch that a broker refuses leaves a gap, and a broker that knows nothing of the
 //! producer takes what was in flight behind it: so a row that may be refused goes alone, with nothing in
@@ -58,8 +58,6 @@ use crate::{
 /// How long a full window is waited for before the call fails.
 const FULL_MAX: Duration = Duration::from_mins(1);
 const FULL_PAUSE: Duration = Duration::from_millis(2);
-/// Rows sent between two looks at whether the producer broke, and between yields to other tasks.
-const CHUNK: usize = 256;
 
 /// Rows of batches that were refused: each is sent alone from then on.
 type Suspects = Arc<Mutex<BTreeSet<(PartitionId, u64)>>>;
@@ -165,6 +163,8 @@ type Client = ThreadedProducer<Context>;
 /// One producer and the calls made on it.
 struct Session {
     client: Client,
+    /// Held while rows are enqueued: taken in the order of first polls, since tokio's lock is fair.
+    order: tokio::sync::Mutex<()>,
     window: Arc<Window>,
     suspects: Suspects,
     limits: Arc<TopicLimits>,
@@ -179,7 +179,15 @@ impl Session {
         let window = Arc::<Window>::default();
         let context = Context { window: Arc::clone(&window), suspects: Arc::clone(&suspects) };
         let client = Client::from_config_and_context(config, context)?;
-        Ok(Arc::new(Self { client, window, suspects, limits, grouped: Mutex::default(), begun: Mutex::default() }))
+        Ok(Arc::new(Self {
+            client,
+            order: tokio::sync::Mutex::default(),
+            window,
+            suspects,
+            limits,
+            grouped: Mutex::default(),
+            begun: Mutex::default(),
+        }))
     }
 
     /// Hands the row to librdkafka; `false` if its queue is full.
@@ -198,9 +206,7 @@ impl Session {
             headers: headers::to_kafka(&draft.headers),
             delivery_opaque: Box::new(sent),
         };
-        self.window.hand_over(is_alone);
-        let Err((error, _)) = self.client.send(record) else { return Ok(true) };
-        self.window.take_back();
+        let Err((error, _)) = self.window.hand_over(is_alone, || self.client.send(record))? else { return Ok(true) };
         if matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
             return Ok(false);
         }
@@ -228,28 +234,23 @@ impl Session {
         let suspects = suspects(&self.suspects).clone();
         // Few topics, and next to one another mostly.
         let mut limit: Option<(&Arc<str>, usize)> = None;
-        for chunk in rows.chunks(CHUNK) {
-            for row in chunk {
-                let topic = &row.draft.topic;
-                let max = match limit.filter(|(known, _)| *known == topic) {
-                    Some((_, max)) => max,
-                    None => limit.insert((topic, self.limits.of(topic).await)).1,
-                };
-                let bytes = size::of_draft(&row.draft);
-                if bytes > max || suspects.contains(&(row.partition, row.sequence)) {
-                    self.settle().await?;
-                    self.send_patiently(row, call, true).await?;
-                    self.settle().await?;
-                } else {
-                    if max < BATCH_BYTES {
-                        self.make_room(topic, bytes, max).await?;
-                    }
-                    self.follow_first(row).await?;
-                    self.send_patiently(row, call, false).await?;
+        for row in rows {
+            let topic = &row.draft.topic;
+            let max = match limit.filter(|(known, _)| *known == topic) {
+                Some((_, max)) => max,
+                None => limit.insert((topic, self.limits.of(topic).await)).1,
+            };
+            let bytes = size::of_draft(&row.draft);
+            if bytes > max || suspects.contains(&(row.partition, row.sequence)) {
+                self.settle().await?;
+                self.send_patiently(row, call, true).await?;
+                self.settle().await?;
+            } else {
+                if max < BATCH_BYTES {
+                    self.make_room(topic, bytes, max).await?;
                 }
-            }
-            if let Some(error) = self.window.broken() {
-                return Err(error);
+                self.follow_first(row).await?;
+                self.send_patiently(row, call, false).await?;
             }
         }
         Ok(())
@@ -262,9 +263,6 @@ impl Session {
                 return Err(stopped(format!("the window stayed full for {FULL_MAX:?}")));
             }
             tokio::time::sleep(FULL_PAUSE).await;
-            if let Some(error) = self.window.broken() {
-                return Err(error);
-            }
         }
         Ok(())
     }
@@ -359,8 +357,6 @@ impl Publishers for KafkaPublishers {
 pub struct KafkaPublisher {
     config: ClientConfig,
     context: String,
-    /// Held while rows are enqueued: taken in the order of first polls, since tokio's lock is fair.
-    order: tokio::sync::Mutex<()>,
     session: Mutex<Arc<Session>>,
     suspects: Suspects,
     limits: Arc<TopicLimits>,
@@ -376,14 +372,7 @@ impl KafkaPublisher {
     fn make(config: &KafkaConfig, limits: Arc<TopicLimits>) -> Result<Self, ConfigError> {
         let (client, suspects) = (config.producer(), Suspects::default());
         let session = Mutex::new(Session::new(&client, Arc::clone(&suspects), Arc::clone(&limits))?);
-        Ok(Self {
-            config: client,
-            context: config.context.clone(),
-            order: tokio::sync::Mutex::default(),
-            session,
-            suspects,
-            limits,
-        })
+        Ok(Self { config: client, context: config.context.clone(), session, suspects, limits })
     }
 
     fn session(&self) -> Arc<Session> {
@@ -394,9 +383,9 @@ impl KafkaPublisher {
 #[async_trait]
 impl Publisher for KafkaPublisher {
     async fn publish(&self, rows: Arc<[OutboxRow]>) -> Result<Landed, PublishError> {
-        let (session, answered) = {
-            let _order = self.order.lock().await;
-            let session = self.session();
+        let session = self.session();
+        let answered = {
+            let _order = session.order.lock().await;
             let (call, answered) = session.window.open(&rows)?;
             let mut whole = Whole { session: &session, done: false };
             let enqueued = session.enqueue(&rows, &call).await;
@@ -405,8 +394,7 @@ impl Publisher for KafkaPublisher {
                 Ok(()) => session.window.count_down(&call),
                 Err(error) => session.end(error),
             }
-            drop(whole);
-            (session, answered)
+            answered
         };
         let answer = answered.await.unwrap_or_else(|_| Err(stopped("the producer was dropped")));
         if let Err(error) = &answer {
@@ -418,9 +406,8 @@ impl Publisher for KafkaPublisher {
     }
 
     async fn reset(&self) {
-        // First, so that a call that waits for room gives the lock up.
-        self.session().fail("the producer was replaced");
-        let _order = self.order.lock().await;
+        const REASON: &str = "the producer was replaced";
+        self.session().fail(REASON);
         metrics::counter!("holdfast_kafka_producer_replaced_total", "context" => self.context.clone()).increment(1);
         if !suspects(&self.suspects).is_empty() {
             // A batch was refused: its topic may take less than it did.
@@ -429,6 +416,8 @@ impl Publisher for KafkaPublisher {
         match Session::new(&self.config, Arc::clone(&self.suspects), Arc::clone(&self.limits)) {
             Ok(next) => {
                 let last = std::mem::replace(&mut *self.session.lock().unwrap_or_else(PoisonError::into_inner), next);
+                // It may be the one of another reset by now.
+                last.fail(REASON);
                 close_apart(last);
             }
             // The failed one stays: it refuses everything until the next reset.

@@ -120,16 +120,25 @@ impl Window {
         }
     }
 
-    /// A row is about to be handed over; `is_alone` if nothing else is out, and nothing follows before it is
-    /// acknowledged.
-    pub(crate) fn hand_over(&self, is_alone: bool) {
+    /// Hands a row over by `send`; `is_alone` if nothing else is out, and nothing follows before it is
+    /// acknowledged. Nothing is sent once the window is broken: what is queued is purged after that, and a row
+    /// behind it would leave a gap.
+    pub(crate) fn hand_over<E>(
+        &self,
+        is_alone: bool,
+        send: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Result<(), E>, PublishError> {
+        let state = self.lock();
+        if let Some(error) = &state.broken {
+            return Err(error.clone());
+        }
         self.has_lone_row.store(is_alone, Ordering::Release);
         self.outstanding.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// It was not taken.
-    pub(crate) fn take_back(&self) {
-        self.outstanding.fetch_sub(1, Ordering::AcqRel);
+        let sent = send();
+        if sent.is_err() {
+            self.outstanding.fetch_sub(1, Ordering::AcqRel);
+        }
+        Ok(sent)
     }
 
     /// A row is acknowledged.
@@ -189,7 +198,7 @@ impl Window {
     }
 
     /// Why nothing succeeds any more, if so.
-    pub(crate) fn broken(&self) -> Option<PublishError> {
+    fn broken(&self) -> Option<PublishError> {
         self.lock().broken.clone()
     }
 
@@ -254,7 +263,10 @@ mod tests {
         assert_eq!(first_answer.try_recv(), Ok(Err(PublishError::Stopped("row refused".to_owned()))));
         assert!(matches!(second_answer.try_recv(), Ok(Err(_))));
         window.fail("later");
-        assert_eq!(window.open(&rows(1)).map(|_| ()), Err(PublishError::Stopped("row refused".to_owned())));
+        let refused = PublishError::Stopped("row refused".to_owned());
+        assert_eq!(window.open(&rows(1)).map(|_| ()), Err(refused.clone()));
+        let sent = window.hand_over(false, || -> Result<(), ()> { unreachable!("a call that has not noticed") });
+        assert_eq!(sent, Err(refused));
     }
 
     #[test]
@@ -272,11 +284,12 @@ mod tests {
     async fn window_settles_once_every_row_is_acknowledged() {
         let window = Window::default();
         let (call, _answer) = window.open(&rows(2)).expect("open");
-        (0..2).for_each(|_| window.hand_over(false));
+        (0..2).for_each(|_| assert_eq!(window.hand_over(false, || Ok::<_, ()>(())), Ok(Ok(()))));
         window.acknowledged(&call);
         let waiting = window.settled();
         tokio::pin!(waiting);
         assert!(futures::poll!(&mut waiting).is_pending());
+        assert_eq!(window.hand_over(false, || Err("full")), Ok(Err("full")), "and is not out");
         window.acknowledged(&call);
         assert_eq!(waiting.await, Ok(()));
     }
