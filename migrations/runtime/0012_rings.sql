@@ -30,7 +30,7 @@ begin
 end $$;
 
 -- Rows of version 0 as they were written, to be deleted once the claims of that day are: there may be any number of them,
--- one for each key that somebody thinks up.
+-- one for each key that a command names.
 create table unborn (
     kind     text   collate "C" not null,
     key      text   collate "C" not null,

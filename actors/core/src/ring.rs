@@ -48,8 +48,8 @@ impl Ring {
     /// Reads the stored form; `None` if it is none.
     pub fn from_bytes(bytes: Bytes) -> Option<Self> {
         let mut entries = Entries::of(&bytes);
-        let is_sound = entries.by_ref().all(|entry| entry.claim().is_some());
-        (is_sound && entries.rest.is_empty()).then(|| Self(bytes.clone()))
+        let is_sound = entries.by_ref().all(|entry| entry.claim().is_some()) && entries.rest.is_empty();
+        is_sound.then_some(Self(bytes))
     }
 
     /// The stored form.
@@ -79,8 +79,7 @@ impl Ring {
         if claims.is_empty() {
             return Pushed { ring: self.clone(), out: Vec::new(), spills: false };
         }
-        let new = || claims.iter().map(|claim| (claim, Entry::of(claim)));
-        let all: Vec<Entry<'_>> = Entries::of(&self.0).chain(new().map(|(_, entry)| entry)).collect();
+        let all: Vec<Entry<'_>> = Entries::of(&self.0).chain(claims.iter().map(Entry::of)).collect();
         let mut first = all.len().saturating_sub(max.min(Self::CLAIMS_MAX));
         let mut bytes = written(&all[first..]);
         while bytes.len() > BYTES_MAX {
@@ -88,7 +87,8 @@ impl Ring {
             bytes = written(&all[first..]);
         }
         let pushed_out = all[..first].iter().filter(|entry| entry.kind != ELSEWHERE).filter_map(Entry::claim);
-        let long = new().filter(|(_, entry)| entry.kind == ELSEWHERE).map(|(claim, _)| claim.clone());
+        let new = all[all.len() - claims.len()..].iter().zip(claims);
+        let long = new.filter(|(entry, _)| entry.kind == ELSEWHERE).map(|(_, claim)| claim.clone());
         Pushed { out: pushed_out.chain(long).collect(), ring: Self(bytes.into()), spills: first > 0 }
     }
 }

@@ -12,7 +12,6 @@ use holdfast_core::{
     },
     dedup::Claim,
     port::store::CommitError,
-    ring::Ring,
 };
 
 use crate::{
@@ -26,9 +25,11 @@ use crate::{
 #[derive(Default)]
 pub(crate) struct Rows<'a> {
     pub(crate) fences: Vec<FenceRow<'a>>,
-    pub(crate) updates: Vec<StateRow<'a>>,
+    /// Whether the schema's format has rings.
+    pub(crate) has_rings: bool,
+    pub(crate) updates: Vec<&'a StateWrite>,
     /// States that may have no row yet.
-    pub(crate) inserts: Vec<StateRow<'a>>,
+    pub(crate) inserts: Vec<&'a StateWrite>,
     /// Those of them that have only refused.
     pub(crate) unborn: Vec<&'a StateWrite>,
     /// Records that are rows of their own.
@@ -50,15 +51,6 @@ pub(crate) struct Rows<'a> {
     pub(crate) pools: Vec<(&'a str, i64, i64)>,
 }
 
-/// A state, and what of its claims goes with it.
-pub(crate) struct StateRow<'a> {
-    pub(crate) state: &'a StateWrite,
-    /// Its ring, where the schema's format has rings.
-    pub(crate) ring: Option<&'a Ring>,
-    /// Whether anything was pushed out of it.
-    pub(crate) spills: bool,
-}
-
 /// A fence whose condition must hold, and what it advances.
 pub(crate) struct FenceRow<'a> {
     pub(crate) fence: &'a Fence,
@@ -75,6 +67,7 @@ impl<'a> Rows<'a> {
     ) -> Result<Self, CommitError> {
         let Parts { has_segments, has_rings } = format;
         let mut rows = Self {
+            has_rings,
             outbox: if has_segments { &[] } else { &settled.outbox },
             segments: if has_segments { segment::cut(&settled.outbox) } else { Vec::new() },
             views: vec![Vec::new(); views.len()],
@@ -91,13 +84,12 @@ impl<'a> Rows<'a> {
         for (_, writes) in &settled.writes {
             if let Some(state) = &writes.state {
                 within("version", state.version)?;
-                let row = StateRow { state, ring: has_rings.then_some(&state.ring), spills: has_rings && state.spills };
                 if state.expected > 0 {
-                    rows.updates.push(row);
+                    rows.updates.push(state);
                 } else if has_rings || state.version > 0 || !state.sources.is_empty() {
                     let is_refusal = state.version == 0 && state.sources.is_empty();
                     rows.unborn.extend(is_refusal.then_some(state));
-                    rows.inserts.push(row);
+                    rows.inserts.push(state);
                 }
                 // Else it is a row of version 0, of which builds of earlier formats know nothing.
             }

@@ -38,7 +38,8 @@ pub(crate) struct Known {
 
 impl Known {
     fn add(&mut self, wanted: Vec<Wanted>, found: Vec<Found>) -> Result<(), StoreError> {
-        if found.len() != wanted.len() {
+        let is_answered = |(wanted, found): (&Wanted, &Found)| wanted.claims.len() == found.claims.len();
+        if found.len() != wanted.len() || !wanted.iter().zip(&found).all(is_answered) {
             return Err(StoreError::Broken("a look-up answered for another number of things than was asked".into()));
         }
         for (wanted, Found { state, ring, waiting, has_spilled, claims }) in wanted.into_iter().zip(found) {
@@ -67,23 +68,22 @@ impl Known {
 pub(crate) async fn find(store: Arc<dyn Store>, wanted: Vec<Wanted>) -> Result<Known, StoreError> {
     let mut known = Known::default();
     let mut questions = vec![wanted];
-    while let Some(mut question) = questions.pop() {
+    while let Some(question) = questions.pop() {
         if question.is_empty() {
             continue;
         }
         match store.find(&question).await {
             Ok(found) => known.add(question, found)?,
-            Err(error @ StoreError::Data { .. }) => {
-                let half = question.split_off(question.len() / 2);
-                if question.is_empty() {
+            Err(error @ StoreError::Data { .. }) => match <[Wanted; 1]>::try_from(question) {
+                Ok([alone]) => {
                     tracing::warn!(%error, "the store refused a key; what asks for it fails alone");
-                    for wanted in half {
-                        known.refuse(wanted, &error);
-                    }
-                } else {
-                    questions.extend([half, question]);
+                    known.refuse(alone, &error);
                 }
-            }
+                Err(mut question) => {
+                    let half = question.split_off(question.len() / 2);
+                    questions.extend([question, half]);
+                }
+            },
             Err(error) => return Err(error),
         }
     }

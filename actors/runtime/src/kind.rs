@@ -489,11 +489,15 @@ impl<'a, A: Adapter> Fold<'a, A> {
             return Branch { writes, after: committed.clone() };
         }
         let sources = sources.unwrap_or_else(|| committed.sources.clone());
-        let state =
-            state.map_or_else(|| committed.state.clone(), |state| Arc::new(state) as Arc<dyn Any + Send + Sync>);
-        let typed = state.downcast_ref::<A::Aggregate>().expect(WRONG_TYPE);
         let context = Context { key: &work.aggregate.key, version, now: Timestamp::default() };
-        let view = view_of(adapter, typed, &context);
+        let (state, view): (Arc<dyn Any + Send + Sync>, _) = match state {
+            None => (committed.state.clone(), committed.view.clone()),
+            Some(state) => {
+                let view = view_of(adapter, &state, &context);
+                (Arc::new(state), view)
+            }
+        };
+        let typed = state.downcast_ref::<A::Aggregate>().expect(WRONG_TYPE);
         if view != committed.view
             && let Some(row) = &view
         {

@@ -114,6 +114,22 @@ pub async fn found(store: &Arc<dyn Store>, key: &str, claims: Vec<ClaimKey>) -> 
     found.remove(0)
 }
 
+/// What `store` has under these claims of `key`, in its ring or outside of it. The digest of a body is known
+/// by its first half.
+///
+/// # Panics
+/// If it can't be reached, or a claim can't be read.
+pub async fn known_claims(store: &Arc<dyn Store>, key: &str, claims: &[ClaimKey]) -> Vec<Option<Claim>> {
+    let Found { ring, claims: outside, .. } = found(store, key, claims.to_vec()).await;
+    let known = claims.iter().zip(outside).map(|(key, outside)| outside.expect("readable").or(ring.find(key)));
+    known.map(|claim| claim.map(half)).collect()
+}
+
+/// The claim with the half of the digest that rings keep.
+pub fn half(claim: Claim) -> Claim {
+    Claim { body: Uuid::from_u64_pair(claim.body.as_u64_pair().0, 0), ..claim }
+}
+
 /// A record read from offset `offset` of partition 0 of `t.commands`.
 pub fn record(key: &str, offset: u64, text: &str) -> Record {
     Record {

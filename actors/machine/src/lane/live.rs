@@ -56,6 +56,10 @@ impl Live {
         self.actors.get(slot.at)?.as_ref().filter(|actor| actor.use_number == slot.use_number)
     }
 
+    fn get_mut(&mut self, slot: Slot) -> Option<&mut Actor> {
+        self.actors.get_mut(slot.at)?.as_mut().filter(|actor| actor.use_number == slot.use_number)
+    }
+
     pub fn contains(&self, slot: Slot) -> bool {
         self.get(slot).is_some()
     }
@@ -96,17 +100,13 @@ impl Live {
     }
 
     pub fn set_claims(&mut self, slot: Slot, claims: Claims) {
-        if let Some(Some(actor)) = self.actors.get_mut(slot.at)
-            && actor.use_number == slot.use_number
-        {
+        if let Some(actor) = self.get_mut(slot) {
             actor.claims = claims;
         }
     }
 
     pub fn set_waiting(&mut self, slot: Slot, waiting: u64) {
-        if let Some(Some(actor)) = self.actors.get_mut(slot.at)
-            && actor.use_number == slot.use_number
-        {
+        if let Some(actor) = self.get_mut(slot) {
             actor.waiting = waiting;
         }
     }
@@ -119,9 +119,7 @@ impl Live {
 
     /// The store had no mail of the actor when that number of steps of growth had ended.
     pub fn note_no_mail(&mut self, slot: Slot, as_of: usize) {
-        if let Some(Some(actor)) = self.actors.get_mut(slot.at)
-            && actor.use_number == slot.use_number
-        {
+        if let Some(actor) = self.get_mut(slot) {
             actor.as_of = actor.as_of.max(as_of);
         }
     }

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     days,
-    rows::{Rows, StateRow, ms},
+    rows::{Rows, ms},
 };
 
 /// Keys, ids, lengths and the like of a row, about.
@@ -40,14 +40,14 @@ pub(super) fn arguments(rows: &Rows<'_>, mask: u32) -> Result<PgArguments, BoxDy
     to.reserve(48, size(rows));
     fences(&mut to, rows)?;
     if has(HAS_UPDATES) {
-        names(&mut to, rows.updates.iter().map(|row| &row.state.id))?;
-        to.add(rows.updates.iter().map(|row| row.state.expected.cast_signed()).bind_iter())?;
-        states(&mut to, &rows.updates)?;
+        names(&mut to, rows.updates.iter().map(|state| &state.id))?;
+        to.add(rows.updates.iter().map(|state| state.expected.cast_signed()).bind_iter())?;
+        state(&mut to, &rows.updates, rows.has_rings)?;
     }
     if has(HAS_INSERTS) {
-        names(&mut to, rows.inserts.iter().map(|row| &row.state.id))?;
-        to.add(rows.inserts.iter().map(|row| row.state.hash.as_i32()).bind_iter())?;
-        states(&mut to, &rows.inserts)?;
+        names(&mut to, rows.inserts.iter().map(|state| &state.id))?;
+        to.add(rows.inserts.iter().map(|state| state.hash.as_i32()).bind_iter())?;
+        state(&mut to, &rows.inserts, rows.has_rings)?;
     }
     if has(HAS_UNBORN) {
         names(&mut to, rows.unborn.iter().map(|state| &state.id))?;
@@ -123,9 +123,8 @@ pub(super) fn arguments(rows: &Rows<'_>, mask: u32) -> Result<PgArguments, BoxDy
 /// About the bytes of the parameters that usually dominate: a buffer that grows is copied, and each copy
 /// touches fresh pages, which the kernel clears.
 fn size(rows: &Rows<'_>) -> usize {
-    let ring = |row: &StateRow<'_>| row.ring.map_or(0, |ring| ring.bytes().len());
     let states = rows.updates.iter().chain(&rows.inserts);
-    let states = states.map(|row| row.state.bytes.len() + ring(row) + ROW_BYTES);
+    let states = states.map(|state| state.bytes.len() + state.ring.bytes().len() + ROW_BYTES);
     let value = |draft: &OutboxDraft| draft.value.as_ref().map_or(0, Bytes::len);
     let outbox = rows.outbox.iter().map(|row| value(&row.draft) + 2 * ROW_BYTES);
     let segments = rows.segments.iter().map(|segment| segment.data.len() + ROW_BYTES);
@@ -162,22 +161,20 @@ fn names<'a>(to: &mut PgArguments, ids: impl Iterator<Item = &'a AggregateId> + 
     to.add(ids.map(|id| &*id.key).bind_iter())
 }
 
-fn states(to: &mut PgArguments, rows: &[StateRow<'_>]) -> Result<(), BoxDynError> {
-    let states = || rows.iter().map(|row| row.state);
-    to.add(states().map(|state| state.revision.cast_signed()).bind_iter())?;
-    to.add(states().map(|state| state.version.cast_signed()).bind_iter())?;
-    let is_changed = |state: &&StateWrite| state.expected == 0 || state.version > state.expected;
-    let changed = || states().map(|state| Some(state).filter(is_changed));
-    to.add(changed().map(|state| state.map(|state| state.schema.cast_signed())).bind_iter())?;
-    to.add(changed().map(|state| state.map(|state| &state.bytes[..])).bind_iter())?;
-    let json = |state: &StateWrite| {
+fn state(to: &mut PgArguments, states: &[&StateWrite], has_rings: bool) -> Result<(), BoxDynError> {
+    to.add(states.iter().map(|state| state.revision.cast_signed()).bind_iter())?;
+    to.add(states.iter().map(|state| state.version.cast_signed()).bind_iter())?;
+    let is_changed = |state: &StateWrite| state.expected == 0 || state.version > state.expected;
+    to.add(states.iter().map(|state| is_changed(state).then_some(state.schema.cast_signed())).bind_iter())?;
+    to.add(states.iter().map(|state| is_changed(state).then_some(&state.bytes[..])).bind_iter())?;
+    let json = |state: &&StateWrite| {
         let some = !state.sources.is_empty();
         some.then(|| serde_json::to_string(&state.sources)).transpose()
     };
-    let sources: Vec<Option<String>> = states().map(json).collect::<Result<_, _>>()?;
+    let sources: Vec<Option<String>> = states.iter().map(json).collect::<Result<_, _>>()?;
     to.add(sources)?;
-    to.add(rows.iter().map(|row| row.ring.map(|ring| &ring.bytes()[..])).bind_iter())?;
-    to.add(rows.iter().map(|row| row.spills).bind_iter())
+    to.add(states.iter().map(|state| has_rings.then_some(&state.ring.bytes()[..])).bind_iter())?;
+    to.add(states.iter().map(|state| has_rings && state.spills).bind_iter())
 }
 
 fn outbox(to: &mut PgArguments, rows: &Rows<'_>) -> Result<(), BoxDynError> {

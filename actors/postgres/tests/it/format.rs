@@ -183,13 +183,6 @@ async fn segment_that_cannot_be_read_is_named() {
     assert!(matches!(&error, StoreError::Broken(text) if text.contains("segment 2 of partition 0")), "{error}");
 }
 
-/// Which of the claims under `keys` are found, in the ring of `key` or outside of it.
-async fn known(port: &Arc<dyn Store>, key: &str, keys: &[ClaimKey]) -> Vec<bool> {
-    let found = found(port, key, keys.to_vec()).await;
-    let outside = found.claims.iter().map(|claim| claim.as_ref().expect("readable").is_some());
-    keys.iter().zip(outside).map(|(key, outside)| outside || found.ring.find(key).is_some()).collect()
-}
-
 /// Writes the next version of `key`, as the lane of this build does.
 async fn apply(owner: &mut Owner, port: &Arc<dyn Store>, key: &str, claim: &Claim, ring_max: usize) {
     let found = found(port, key, Vec::new()).await;
@@ -223,7 +216,7 @@ async fn claims_of_an_earlier_format_are_found_until_their_tables_go() {
     for claim in &claims[2..] {
         apply(&mut owner, &port, "a", claim, 1).await;
     }
-    assert_eq!(known(&port, "a", &keys).await, [true; 4]);
+    assert!(sample::known_claims(&port, "a", &keys).await.iter().all(Option::is_some));
     assert_eq!(fresh.number("select count(*) from claims").await, 4, "what was pushed out");
     assert_eq!(fresh.number("select count(ring) from aggregates").await, 1);
     let keys = ["a", "never again", "not there"];
@@ -282,6 +275,30 @@ async fn rows_that_have_only_refused_go_with_the_claims_of_their_day() {
     // An actor that is in memory knows of no deletion.
     owner.write(0, sample::claimed(StateWrite { revision: 1, ..sample::state("refused", 0, 0) }, vec![], 32)).await;
     assert_eq!(fresh.number("select revision from aggregates where key = 'refused'").await, 2);
+}
+
+/// It heard events of others, and caused none: its row is spared for what it heard.
+#[tokio::test]
+async fn row_that_knows_sources_is_on_no_record_of_refusals() {
+    let fresh = Fresh::new().await;
+    let (_, port, _) = of(&fresh).await;
+    let mut owner = Owner::take(&port, [0]).await;
+    let heard = StateWrite { sources: [("/inventory".to_owned(), 7)].into(), ..sample::state("a", 0, 0) };
+    owner.write(0, Writes { state: Some(heard), ..Writes::default() }).await;
+    assert_eq!(fresh.number("select count(*) from aggregates").await, 1);
+    assert_eq!(fresh.number("select count(*) from unborn").await, 0);
+}
+
+#[tokio::test]
+async fn rejection_writes_no_state_again() {
+    let fresh = Fresh::new().await;
+    let (_, port, _) = of(&fresh).await;
+    let mut owner = Owner::take(&port, [0]).await;
+    owner.write(0, sample::claimed(sample::state("a", 0, 1), vec![claim(1)], 32)).await;
+    let again = StateWrite { bytes: "not written".into(), schema: 9, ..sample::state("a", 1, 1) };
+    owner.write(0, sample::claimed(again, vec![claim(1)], 32)).await;
+    let row = found(&port, "a", Vec::new()).await.state.expect("readable").expect("there");
+    assert_eq!((&row.bytes[..], row.schema, row.revision), (&b"a@1"[..], 1, 2));
 }
 
 #[tokio::test]

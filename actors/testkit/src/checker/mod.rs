@@ -228,11 +228,9 @@ impl<'a> Checker<'a> {
             found.push(format!("message {} was claimed {} times", key.id, claims.len()));
         }
         let Contents { rings, pushed_out, .. } = &self.contents;
-        let in_ring = |ring: &Ring| {
-            let keys: Vec<ClaimKey> = ring.claims().into_iter().map(|claim| claim.key).collect();
-            keys.into_iter().filter(|key| !ring.is_elsewhere(key)).collect::<Vec<_>>()
-        };
-        let in_rings: HashSet<ClaimKey> = rings.values().flat_map(in_ring).collect();
+        let keys = |ring: &Ring| ring.claims().into_iter().map(|claim| claim.key);
+        let in_rings: HashSet<ClaimKey> =
+            rings.values().flat_map(|ring| keys(ring).filter(|key| !ring.is_elsewhere(key))).collect();
         let is_lost = |key: &&ClaimKey| !in_rings.contains(*key) && !pushed_out.contains_key(*key);
         found.extend(self.contents.claims.keys().filter(is_lost).map(|key| format!("the claim of {} is lost", key.id)));
         found.extend(stored.scattered_causes());

@@ -22,6 +22,7 @@ use holdfast_core::{
     port::store::{CommitError, Committed},
     ring::{Pushed, Ring},
 };
+use holdfast_machine::lane::Claims;
 
 use self::growth::Noticed;
 pub(super) use self::owners::draw;
@@ -199,9 +200,10 @@ impl Store {
             || letter.is_event() && self.aggregates.get(&letter.key).is_some_and(|applied| applied.contains(&letter.id))
     }
 
-    /// The last claims of an aggregate, and whether others stand elsewhere.
-    pub fn claims_of(&self, key: &str) -> (Ring, bool) {
-        (self.rings.get(key).cloned().unwrap_or_default(), self.spilled.contains(key))
+    /// What is known of the claims of an aggregate.
+    pub fn claims_of(&self, key: &str) -> Claims {
+        let ring = self.rings.get(key).cloned().unwrap_or_default();
+        Claims { ring, has_spilled: self.spilled.contains(key) }
     }
 
     /// How many messages wait in the mailbox of an aggregate.

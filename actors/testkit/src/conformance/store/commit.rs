@@ -13,8 +13,8 @@ use holdfast_core::{
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{StoreHarness, claimed, found, half, published, registered, row, stored};
-use crate::sample::{self, Owner, claim, draft, entry, hash, id, state};
+use super::{StoreHarness, found, published, registered, row, stored};
+use crate::sample::{self, Owner, claim, draft, entry, half, hash, id, known_claims, state};
 
 /// Bytes are bytes, sources are kept, and numbers may be large.
 pub async fn a_committed_state_is_found_as_it_was_written(harness: &dyn StoreHarness) {
@@ -81,7 +81,7 @@ pub async fn version_conflict_writes_nothing(harness: &dyn StoreHarness) {
         assert_eq!(owner.commit_batch(&batch).await, Err(CommitError::Conflict), "case {n}");
         assert_eq!((stored(&store, "neighbour").await, stored(&store, "none").await), (None, None), "case {n}");
         assert_eq!(stored(&store, "a").await.expect("kept").bytes, "a@2", "case {n}");
-        assert_eq!(claimed(&store, "neighbour", &keys).await, [None, None], "case {n}");
+        assert_eq!(known_claims(&store, "neighbour", &keys).await, [None, None], "case {n}");
         assert_eq!((row(&store, 0).await, row(&store, 1).await), before, "case {n}");
         assert_eq!(published(&store, 1).await, [""; 0], "case {n}");
     }
@@ -102,7 +102,11 @@ pub async fn claims_are_found_with_their_answers(harness: &dyn StoreHarness) {
         let stranger = ClaimKey { scope: claim(0).key.scope, ..claims[0].key };
         let keys: Vec<ClaimKey> = claims.iter().map(|claim| claim.key).chain([claim(0).key, stranger]).collect();
         let expected = claims.iter().cloned().map(half).map(Some).chain([None, None]);
-        assert_eq!(claimed(&store, aggregate, &keys).await, expected.collect::<Vec<_>>(), "{aggregate} in the ring");
+        assert_eq!(
+            known_claims(&store, aggregate, &keys).await,
+            expected.collect::<Vec<_>>(),
+            "{aggregate} in the ring"
+        );
     }
 }
 
@@ -125,9 +129,9 @@ pub async fn claims_are_found_whatever_their_ids(harness: &dyn StoreHarness) {
     owner.write(0, sample::claimed(state("a", 0, 1), claims.clone(), 0)).await;
     let keys: Vec<ClaimKey> = claims.iter().map(|claim| claim.key).collect();
     let expected: Vec<Option<Claim>> = claims.into_iter().map(half).map(Some).collect();
-    assert_eq!(claimed(&store, "a", &keys).await, expected);
+    assert_eq!(known_claims(&store, "a", &keys).await, expected);
     for (key, claim) in keys.iter().zip(expected) {
-        assert_eq!(claimed(&store, "a", &[*key]).await, [claim]);
+        assert_eq!(known_claims(&store, "a", &[*key]).await, [claim]);
     }
 }
 
@@ -144,7 +148,7 @@ pub async fn refusals_alone_leave_a_row_with_their_claims(harness: &dyn StoreHar
         owner.write(0, sample::claimed(write, vec![claim.clone()], 2)).await;
         keys.push(claim.key);
         let expected: Vec<_> = claims[..=revision].iter().cloned().map(half).map(Some).collect();
-        assert_eq!(claimed(&store, "a", &keys).await, expected, "after {} writes", revision + 1);
+        assert_eq!(known_claims(&store, "a", &keys).await, expected, "after {} writes", revision + 1);
     }
     assert_eq!(stored(&store, "a").await.expect("written").version, 1);
 }

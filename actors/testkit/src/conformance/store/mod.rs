@@ -25,7 +25,6 @@ use async_trait::async_trait;
 use holdfast_core::{
     AggregateId, PartitionId,
     batch::{DeadLetter, Unfiled},
-    dedup::{Claim, ClaimKey},
     epoch::{Generation, PartitionRow},
     port::store::{Found, StateRow, Store, Wanted},
 };
@@ -112,19 +111,6 @@ async fn registered(harness: &dyn StoreHarness, count: u32) -> Arc<dyn Store> {
 async fn found(store: &Arc<dyn Store>, keys: &[&str]) -> Vec<Found> {
     let wanted: Vec<Wanted> = keys.iter().map(|key| Wanted::state(crate::sample::id(key))).collect();
     store.find(&wanted).await.expect("the store is there")
-}
-
-/// What is stored under the claims of `key`, in its ring or outside of it. The digest of a body is known by
-/// its first half.
-async fn claimed(store: &Arc<dyn Store>, key: &str, claims: &[ClaimKey]) -> Vec<Option<Claim>> {
-    let Found { ring, claims: others, .. } = crate::sample::found(store, key, claims.to_vec()).await;
-    let known = claims.iter().zip(others).map(|(key, other)| other.expect("readable").or(ring.find(key)));
-    known.map(|claim| claim.map(half)).collect()
-}
-
-/// The claim with the half of the digest that rings keep.
-fn half(claim: Claim) -> Claim {
-    Claim { body: Uuid::from_u64_pair(claim.body.as_u64_pair().0, 0), ..claim }
 }
 
 /// The state of one sample aggregate.

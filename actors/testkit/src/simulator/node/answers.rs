@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use holdfast_core::{
-    KeyHash, PartitionId,
+    AggregateId, KeyHash, PartitionId,
     dedup::{Answer as Known, Claim, ClaimKey, Fingerprint},
     disposition::DeadLetterReason,
     epoch::Token,
@@ -30,7 +30,7 @@ use crate::simulator::{
     Fault, Letter, Nature, PRODUCERS_MAX_AGE, Sabotage,
     log::{COMMANDS, OUTPUTS},
     question::{Answer, Asked, Question},
-    store::{Timer, Write},
+    store::{Store, Timer, Write},
     surroundings::Surroundings,
 };
 
@@ -240,6 +240,11 @@ impl Node {
         if counts {
             self.memory.cold.clear();
         }
+        let forgets_spills = self.setup.sabotage == Some(Sabotage::ForgetsSpills);
+        let claims_of = |store: &Store, id: &AggregateId| {
+            let claims = store.claims_of(&id.key);
+            Claims { has_spilled: claims.has_spilled && !forgets_spills, ..claims }
+        };
         let mut found = Found::default();
         for Wanted { id, state, .. } in wanted {
             if !state {
@@ -247,10 +252,10 @@ impl Node {
                 continue;
             }
             let is_ill = around.dice.one_in(400);
-            let (ring, has_spilled) = around.store.claims_of(&id.key);
-            let ring = if self.setup.sabotage == Some(Sabotage::ForgetsRings) { Ring::default() } else { ring };
-            let has_spilled = has_spilled && self.setup.sabotage != Some(Sabotage::ForgetsSpills);
-            let (waiting, claims) = (around.store.waiting(&id.key), Claims { ring, has_spilled });
+            let (waiting, mut claims) = (around.store.waiting(&id.key), claims_of(&around.store, id));
+            if self.setup.sabotage == Some(Sabotage::ForgetsRings) {
+                claims.ring = Ring::default();
+            }
             if around.faults.inject(Fault::Unreadable, is_ill) {
                 let unusable = Some(Failure::Unreadable("of another build".into()));
                 found.aggregates.push(Stored { unusable, waiting, claims });
@@ -264,14 +269,11 @@ impl Node {
         }
         let letter = |number: &Number| self.bodies.get(number).and_then(|body| body.letter.as_ref());
         // With a state claims are looked for only if it says that there may be some.
-        let is_asked = |wanted: &&Wanted, key: &ClaimKey| {
-            let (ring, has_spilled) = around.store.claims_of(&wanted.id.key);
-            let has_spilled = has_spilled && self.setup.sabotage != Some(Sabotage::ForgetsSpills);
-            !wanted.state || has_spilled || ring.is_elsewhere(key)
-        };
-        let claims =
-            |wanted: &Wanted| wanted.claims.iter().filter(|key| is_asked(&wanted, key)).copied().collect::<Vec<_>>();
-        let asked: BTreeSet<ClaimKey> = wanted.iter().flat_map(claims).collect();
+        let mut asked: BTreeSet<ClaimKey> = BTreeSet::new();
+        for Wanted { id, state, claims } in wanted {
+            let Claims { ring, has_spilled } = claims_of(&around.store, id);
+            asked.extend(claims.iter().filter(|key| !state || has_spilled || ring.is_elsewhere(key)));
+        }
         for number in claimants {
             let claim = letter(number).filter(|letter| asked.contains(&fingerprint(letter).key));
             let claim = claim.and_then(|letter| around.store.pushed_out.get(&letter.id));
