@@ -135,5 +135,5 @@ pub async fn read(brokers: &str, topic: &str) -> Result<Vec<(Place, Raw)>, Error
     let read = |message: &BorrowedMessage<'_>| {
         (Place { partition: message.partition(), offset: message.offset() }, Raw::of(message))
     };
-    kafka::read_each(brokers, topic, Duration::from_mins(1), read).await
+    kafka::read_each(brokers, topic, std::collections::BTreeMap::new(), Duration::from_mins(1), read).await
 }

@@ -264,23 +264,25 @@ pub async fn read_all<T: Send + 'static>(
     patience: Duration,
     read: impl Fn(&Seen) -> T + Send + 'static,
 ) -> Result<Vec<T>, Error> {
-    read_each(brokers, topic, patience, move |message| read(&Seen::of(message))).await
+    read_each(brokers, topic, BTreeMap::new(), patience, move |message| read(&Seen::of(message))).await
 }
 
-/// The same, of the client's own messages.
+/// The same, of the client's own messages, from these offsets on; where there is none, from the start.
 pub(crate) async fn read_each<T: Send + 'static>(
     brokers: &str,
     topic: &str,
+    from: BTreeMap<i32, i64>,
     patience: Duration,
     read: impl Fn(&BorrowedMessage<'_>) -> T + Send + 'static,
 ) -> Result<Vec<T>, Error> {
     let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
-    tokio::task::spawn_blocking(move || read_blocking(&brokers, &topic, patience, read)).await?
+    tokio::task::spawn_blocking(move || read_blocking(&brokers, &topic, &from, patience, read)).await?
 }
 
 fn read_blocking<T>(
     brokers: &str,
     topic: &str,
+    from: &BTreeMap<i32, i64>,
     patience: Duration,
     read: impl Fn(&BorrowedMessage<'_>) -> T,
 ) -> Result<Vec<T>, Error> {
@@ -290,9 +292,10 @@ fn read_blocking<T>(
     for partition in partitions(&consumer, topic)? {
         let marks = consumer.fetch_watermarks(topic, partition, METADATA);
         let (low, high) = marks.map_err(failed(format!("ends of {topic}")))?;
-        if high > low {
+        let first = from.get(&partition).map_or(low, |from| low.max(*from));
+        if high > first {
             left.insert(partition, high);
-            let at = assignment.add_partition_offset(topic, partition, Offset::Offset(low));
+            let at = assignment.add_partition_offset(topic, partition, Offset::Offset(first));
             at.map_err(failed("assignment"))?;
         }
     }

@@ -31,6 +31,32 @@ pub const REGULARS: u32 = 100;
 /// The `ce_source` of all commands made here.
 pub const SOURCE: &str = "load";
 
+/// How orders and messages are named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ids {
+    /// By random UUIDs: the next one may be anywhere in an index.
+    V4,
+    /// By UUIDs that begin with the time.
+    V7,
+}
+
+impl Ids {
+    /// The `number`th id of `time_ms`. Two numbers have different ids.
+    fn id(self, time_ms: u64, number: u64, random: u64) -> Uuid {
+        let ordered = id(time_ms, number, random);
+        match self {
+            Self::V7 => ordered,
+            Self::V4 => {
+                let (high, low) = ordered.as_u64_pair();
+                // Each step can be undone, so different ids stay different but for the bits of the version.
+                let high = Random(high ^ random).next();
+                uuid::Builder::from_random_bytes(Uuid::from_u64_pair(high, Random(low ^ high).next()).into_bytes())
+                    .into_uuid()
+            }
+        }
+    }
+}
+
 /// What to make.
 #[derive(Clone, Debug)]
 pub struct Mix {
@@ -38,7 +64,9 @@ pub struct Mix {
     pub orders: u32,
     /// Everything random follows from it.
     pub seed: u64,
-    /// The time inside the ids, ms since 1970.
+    /// The version of ids.
+    pub ids: Ids,
+    /// The time inside ids of version 7, ms since 1970.
     pub time_ms: u64,
     /// Orders whose commands are interleaved.
     pub window: u32,
@@ -71,6 +99,7 @@ impl Mix {
         Self {
             orders,
             seed,
+            ids: Ids::V7,
             time_ms: now_ms(),
             window: 5_000,
             skus: 100,
@@ -126,7 +155,7 @@ impl Mix {
     /// The n-th order, and what else is random about it.
     pub(crate) fn order_id(&self, n: u32) -> (Uuid, Random) {
         let mut random = Random(self.seed ^ (u64::from(n) << 20));
-        (id(self.time_ms, u64::from(n), random.next()), random)
+        (self.ids.id(self.time_ms, u64::from(n), random.next()), random)
     }
 
     /// The name of the n-th ordinary sku.
@@ -296,7 +325,7 @@ impl Steps<'_> {
         let number = u64::from(self.n) * 8 + self.records.len() as u64;
         let random = Random(self.mix.seed.wrapping_add(number).wrapping_mul(0x9e37)).next();
         Planned {
-            id: id(self.mix.time_ms, number, random),
+            id: self.mix.ids.id(self.mix.time_ms, number, random),
             order: self.order,
             key: self.key.clone(),
             r#type: M::full_name(),
@@ -397,6 +426,15 @@ mod tests {
         let known: HashSet<String> = regulars().map(|(customer, _)| customer.to_string()).collect();
         let creates = all[..5_000].iter().map(|record| CreateOrder::decode(&record.value[..]).expect("sound"));
         assert!(creates.into_iter().all(|create| known.contains(&create.customer_id)), "its customers fit a memory");
+    }
+
+    #[test]
+    fn random_ids_are_of_version_4_and_unique() {
+        let mix = Mix { ids: Ids::V4, ..Mix::benchmark(12_000, 1) };
+        let all: Vec<Planned> = mix.windows().flatten().collect();
+        assert_eq!(all.iter().map(|record| record.id).collect::<HashSet<_>>().len(), 48_000);
+        assert_eq!(all.iter().map(|record| record.order).collect::<HashSet<_>>().len(), 12_000);
+        assert!(all.iter().all(|record| record.id.get_version_num() == 4 && record.order.get_version_num() == 4));
     }
 
     #[test]

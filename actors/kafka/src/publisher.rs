@@ -206,7 +206,8 @@ impl Session {
             headers: headers::to_kafka(&draft.headers),
             delivery_opaque: Box::new(sent),
         };
-        let Err((error, _)) = self.window.hand_over(is_alone, || self.client.send(record))? else { return Ok(true) };
+        let send = || self.client.send(record).map_err(|(error, _)| error);
+        let Err(error) = self.window.hand_over(is_alone, send)? else { return Ok(true) };
         if matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
             return Ok(false);
         }

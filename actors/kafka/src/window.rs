@@ -121,8 +121,8 @@ impl Window {
     }
 
     /// Hands a row over by `send`; `is_alone` if nothing else is out, and nothing follows before it is
-    /// acknowledged. Nothing is sent once the window is broken: what is queued is purged after that, and a row
-    /// behind it would leave a gap.
+    /// acknowledged. Nothing is sent once the window is broken: what is queued is purged after that, and a
+    /// row behind it would leave a gap.
     pub(crate) fn hand_over<E>(
         &self,
         is_alone: bool,

@@ -79,6 +79,11 @@ impl Baseline {
         Ok(Self { parts })
     }
 
+    /// Ends it, wherever it is.
+    pub async fn stop(mut self) {
+        self.parts.shutdown().await;
+    }
+
     /// Returns when one of its parts has failed; never otherwise.
     pub async fn failed(&mut self) -> Error {
         match self.parts.join_next().await {

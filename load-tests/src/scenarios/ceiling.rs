@@ -1,10 +1,10 @@
 //! The ceiling: the statements of a group commit in a bare loop, Postgres alone.
 //!
 //! No actors, no Kafka, no domain: what remains if everything above the database cost nothing. Two
-//! connections, each with half of the partitions; for each batch one look-up (claims and states) and one
-//! statement of chained CTEs (fence, states, claims, outbox), over the same tables, with rows of the sizes
-//! that the benchmark's work has. Written apart from the runtime's statements. The orders of a window are
-//! worked through step by step, as the real work is.
+//! connections, each with half of the partitions; for each batch one statement of chained CTEs (fence, states
+//! with their claims, a segment of the outbox for each partition), and before it, if the orders are new, one
+//! look-up; over the same tables, with rows of the sizes that the benchmark's work has. Written apart from
+//! the runtime's statements. The orders of a window are worked through step by step, as the real work is.
 
 use std::time::{Duration, Instant};
 
@@ -25,42 +25,38 @@ const PARTITIONS: usize = 12;
 /// Steps of one order.
 const STEPS: usize = 4;
 
-/// Bytes of a stored order, by step; of an event's value and headers; of a claim's answer.
+/// Bytes of a stored order, by step; of its ring without claims, and of each claim; of an event in a segment,
+/// compressed, by step.
 const STATE: [usize; STEPS] = [61, 76, 91, 111];
-const VALUE: [usize; STEPS] = [94, 88, 88, 216];
-const HEADERS: usize = 432;
-const ANSWER: usize = 9;
+const RING: usize = 17;
+const CLAIM: usize = 26;
+const FRAME: [usize; STEPS] = [116, 121, 122, 131];
 
 const LOOK_UP: &str = "
-select count(a.version) + (select count(*) from claims where id = any($2))
-from unnest($1::text[]) as wanted(key) left join aggregates a on a.key = wanted.key and a.kind = 'order'";
-
-/// A step of orders that are there is an update; the first is an insert.
-const INSERT: &str = "
-written as (
-    insert into aggregates (kind, key, hash, version, schema, state)
-    select 'order', key, hash, 1, 1, state from unnest($3::text[], $4::int[], $5::bytea[]) as u(key, hash, state)
-    returning 1)";
-const UPDATE: &str = "
-written as (
-    update aggregates a set version = a.version + 1, state = u.state
-    from unnest($3::text[], $4::int[], $5::bytea[]) as u(key, hash, state)
-    where a.key = u.key and a.kind = 'order' returning 1)";
-
-const REST: &str = "
-claimed as (
-    insert into claims (id, scope, body, answer) select * from unnest($6::uuid[], $7::uuid[], $7::uuid[], $8::bytea[])),
-staged as (
-    insert into outbox (partition, target, sequence, id, topic, key, headers, value)
-    select partition, partition, sequence, id, 'orders.events', key, headers, value
-    from unnest($9::int[], $10::bigint[], $6::uuid[], $11::bytea[], $12::bytea[], $13::bytea[])
-        as u(partition, sequence, id, key, headers, value))
-select (select count(*) from fenced) + (select count(*) from written)";
+select count(a.version) from unnest($1::text[]) as wanted(key)
+left join aggregates a on a.key = wanted.key and a.kind = 'order'";
 
 const FENCE: &str = "
 with fenced as (
     update partitions p set batch = p.batch + 1, outbox_head = p.outbox_head + f.rows
     from unnest($1::int[], $2::bigint[]) as f(partition, rows) where p.partition = f.partition returning 1),";
+/// The first step of an order.
+const INSERT: &str = "
+written as (
+    insert into aggregates (kind, key, hash, revision, version, schema, state, ring)
+    select 'order', key, hash, 1, 1, 1, state, ring
+    from unnest($3::text[], $4::int[], $5::bytea[], $6::bytea[]) as u(key, hash, state, ring) returning 1),";
+/// Any other.
+const UPDATE: &str = "
+written as (
+    update aggregates a set revision = a.revision + 1, version = a.version + 1, state = u.state, ring = u.ring
+    from unnest($3::text[], $4::int[], $5::bytea[], $6::bytea[]) as u(key, hash, state, ring)
+    where a.key = u.key and a.kind = 'order' returning 1),";
+const STAGE: &str = "
+staged as (
+    insert into outbox (partition, sequence, id, records, bytes, value)
+    select * from unnest($1::int[], $7::bigint[], $8::uuid[], $9::int[], $9::int[], $10::bytea[]) returning 1)
+select (select count(*) from fenced) + (select count(*) from written) + (select count(*) from staged)";
 
 /// Runs it until about `commands` are committed; returns how many were, and how long that took.
 pub fn run(url: &str, commands: u64) -> BoxFuture<'_, Result<(u64, Duration), Error>> {
@@ -69,7 +65,7 @@ pub fn run(url: &str, commands: u64) -> BoxFuture<'_, Result<(u64, Duration), Er
         let options: PgConnectOptions = url.parse()?;
         let options = options.application_name("ceiling").options([("search_path", SCHEMA)]);
         let mut first = options.connect().await?;
-        sqlx::query("truncate aggregates, claims, outbox, partitions").execute(&mut first).await?;
+        sqlx::query("truncate aggregates, outbox, partitions").execute(&mut first).await?;
         sqlx::query("insert into partitions (partition) select generate_series(0, $1)")
             .bind(i32::try_from(PARTITIONS).unwrap_or(i32::MAX) - 1)
             .execute(&mut first)
@@ -96,8 +92,6 @@ pub fn run(url: &str, commands: u64) -> BoxFuture<'_, Result<(u64, Duration), Er
 const WINDOW: usize = 5_000 / CONNECTIONS;
 
 async fn work(mut connection: PgConnection, number: usize, commands: usize) -> Result<u64, Error> {
-    let insert = format!("{FENCE}{INSERT},{REST}");
-    let update = format!("{FENCE}{UPDATE},{REST}");
     let partitions: Vec<i32> =
         (0..PARTITIONS).filter(|partition| partition % CONNECTIONS == number).map(as_i32).collect();
     let mut sequence = 0;
@@ -106,8 +100,7 @@ async fn work(mut connection: PgConnection, number: usize, commands: usize) -> R
         let orders: Vec<Uuid> = (0..WINDOW.min((commands - done).div_ceil(STEPS))).map(|_| Uuid::now_v7()).collect();
         for step in 0..STEPS {
             for batch in orders.chunks(BATCH) {
-                let sql = if step == 0 { &insert } else { &update };
-                commit(&mut connection, sql, &partitions, batch, step, &mut sequence).await?;
+                commit(&mut connection, &partitions, batch, step, &mut sequence).await?;
                 done += batch.len();
             }
         }
@@ -117,36 +110,34 @@ async fn work(mut connection: PgConnection, number: usize, commands: usize) -> R
 
 async fn commit(
     connection: &mut PgConnection,
-    sql: &str,
     partitions: &[i32],
     orders: &[Uuid],
     step: usize,
     sequence: &mut i64,
 ) -> Result<(), Error> {
     let keys: Vec<String> = orders.iter().map(Uuid::to_string).collect();
-    let ids: Vec<Uuid> = orders.iter().map(|_| Uuid::now_v7()).collect();
     let bytes = |size: usize| vec![vec![b'.'; size]; orders.len()];
-    let _known: i64 = sqlx::query_scalar(LOOK_UP).bind(&keys).bind(&ids).fetch_one(&mut *connection).await?;
-    let homes: Vec<i32> = partitions.iter().copied().cycle().take(orders.len()).collect();
-    let sequences: Vec<i64> = (*sequence..).take(orders.len()).collect();
-    *sequence += i64::try_from(orders.len()).unwrap_or(0);
+    if step == 0 {
+        let _known: i64 = sqlx::query_scalar(LOOK_UP).bind(&keys).fetch_one(&mut *connection).await?;
+    }
+    let each = orders.len().div_ceil(partitions.len());
+    let rows = vec![as_i32(each); partitions.len()];
+    *sequence += i64::from(as_i32(each));
+    let sql = format!("{FENCE}{}{STAGE}", if step == 0 { INSERT } else { UPDATE });
     let written: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
         .bind(partitions)
-        .bind(vec![i64::try_from(orders.len() / partitions.len()).unwrap_or(0); partitions.len()])
+        .bind(vec![i64::from(as_i32(each)); partitions.len()])
         .bind(&keys)
         .bind(vec![0_i32; orders.len()])
         .bind(bytes(STATE[step]))
-        .bind(&ids)
-        .bind(&ids)
-        .bind(bytes(ANSWER))
-        .bind(homes)
-        .bind(sequences)
-        .bind(keys.iter().map(String::as_bytes).collect::<Vec<_>>())
-        .bind(bytes(HEADERS))
-        .bind(bytes(VALUE[step]))
+        .bind(bytes(RING + CLAIM * (step + 1)))
+        .bind(vec![*sequence; partitions.len()])
+        .bind(partitions.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
+        .bind(rows)
+        .bind(vec![vec![b'.'; FRAME[step] * each]; partitions.len()])
         .fetch_one(&mut *connection)
         .await?;
-    let due = partitions.len() + orders.len();
+    let due = 2 * partitions.len() + orders.len();
     if usize::try_from(written).is_ok_and(|written| written == due) {
         Ok(())
     } else {
@@ -163,17 +154,20 @@ mod tests {
     use super::*;
     use crate::{
         scenarios::stand_in::{Command, StandIn, StandInAdapter},
-        work::Mix,
+        work::{Ids, Mix},
     };
+    use bytes::Bytes;
     use holdfast_core::{
         Aggregate as _, Context, Decision, Timestamp,
         codec::{Adapter as _, EncodedEvent},
+        dedup::{Answer, Claim, ClaimKey},
         envelope::EnvelopeOut,
+        ring::Ring,
     };
 
     /// The commands of one order of the benchmark.
-    fn order() -> (String, Vec<Command>) {
-        let planned: Vec<_> = Mix::benchmark(1, 1).windows().flatten().collect();
+    fn order(seed: u64) -> (String, Vec<Command>) {
+        let planned: Vec<_> = Mix { ids: Ids::V4, ..Mix::benchmark(1, seed) }.windows().flatten().collect();
         let decode = |record: &crate::work::Planned| match record.r#type.rsplit('.').next() {
             Some("CreateOrder") => Command::Create(prost::Message::decode(&record.value[..]).expect("sound")),
             Some("AddItem") => Command::Add(prost::Message::decode(&record.value[..]).expect("sound")),
@@ -182,35 +176,46 @@ mod tests {
         (planned[0].key.clone(), planned.iter().map(decode).collect())
     }
 
+    /// A segment of as many events of one step as a batch has for one partition.
     #[test]
-    fn the_rows_have_the_sizes_of_the_real_work() {
-        let (key, commands) = order();
-        let mut state = StandIn::default();
+    fn rows_have_the_sizes_of_the_real_work() {
+        let each = BATCH / (PARTITIONS / CONNECTIONS);
+        let mut orders: Vec<_> = (0..each as u64).map(|seed| (order(seed), StandIn::default())).collect();
         let close = |is: usize, real: usize| assert!(is.abs_diff(real) * 10 <= real, "{is} bytes for {real}");
-        assert_eq!(commands.len(), STEPS);
-        for (step, command) in commands.iter().enumerate() {
-            let now = Timestamp::from_unix_ms(1_795_000_000_000);
-            let context = Context { key: &key, version: step as u64, now };
-            let Ok(Decision::Done(effects)) = state.decide(command, &context) else { panic!("refused") };
-            state.evolve(&effects.events[0]);
-            let EncodedEvent { r#type, payload } = StandInAdapter.encode_event(&effects.events[0], &context);
-            close(STATE[step], StandInAdapter.encode_state(&state).len());
-            close(VALUE[step], payload.len());
-            let id = Uuid::now_v7();
-            let envelope = EnvelopeOut {
-                id,
-                source: "holdfast/orders/order",
-                r#type,
-                time: now,
-                subject: &key,
-                sequence: Some(1),
-                correlation: Some(&key),
-                causation: Some(id),
-                schema: None,
-                traceparent: None,
-                tracestate: None,
-            };
-            close(HEADERS, envelope.headers().to_bytes().len());
+        let (mut ring, mut sizes) = (Ring::default(), Vec::new());
+        for step in 0..STEPS {
+            let mut segment = Vec::new();
+            for ((key, commands), state) in &mut orders {
+                let now = Timestamp::from_unix_ms(1_795_000_000_000);
+                let context = Context { key, version: step as u64, now };
+                let Ok(Decision::Done(effects)) = state.decide(&commands[step], &context) else { panic!("refused") };
+                state.evolve(&effects.events[0]);
+                let EncodedEvent { r#type, payload } = StandInAdapter.encode_event(&effects.events[0], &context);
+                let envelope = EnvelopeOut {
+                    id: Uuid::now_v7(),
+                    source: "holdfast/orders/order",
+                    r#type,
+                    time: now,
+                    subject: key,
+                    sequence: Some(step as u64 + 1),
+                    correlation: Some(key),
+                    causation: Some(Uuid::new_v4()),
+                    schema: None,
+                    traceparent: None,
+                    tracestate: None,
+                };
+                segment.extend([key.as_bytes(), &envelope.headers().to_bytes(), &payload].concat());
+            }
+            close(STATE[step], StandInAdapter.encode_state(&orders[0].1).len());
+            sizes.push(lz4_flex::block::compress(&segment).len() / each);
+            let answer = Answer::Applied { version: step as u64 + 1, reply: Bytes::new() };
+            let key = ClaimKey { id: Uuid::new_v4(), scope: Uuid::nil() };
+            let claim = Claim { key, body: Uuid::nil(), answer };
+            ring = ring.push(&[claim], 32).ring;
+            close(RING + CLAIM * (step + 1), ring.bytes().len());
+        }
+        for (is, real) in FRAME.into_iter().zip(&sizes) {
+            assert!(is.abs_diff(*real) * 10 <= *real, "{FRAME:?} for {sizes:?}");
         }
     }
 }

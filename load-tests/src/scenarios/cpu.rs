@@ -8,8 +8,12 @@ const TICKS: f64 = 100.0;
 /// CPU seconds of one server and all its processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Cpu {
-    /// This process: the runtime, or the baseline; in a live run the producer too.
-    pub here: f64,
+    /// The design. If it runs in this process, the producer too, in a live run.
+    pub design: f64,
+    /// This process, if the design has one of its own.
+    pub load: f64,
+    /// The process that counts events.
+    pub counter: f64,
     /// The broker.
     pub kafka: f64,
     /// The postmaster and its backends, those that ended included.
@@ -19,8 +23,12 @@ pub struct Cpu {
 }
 
 /// Whom to look at.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Pids {
+    /// The design, if it does not run in this process.
+    pub design: Option<u32>,
+    /// The counter, where there is one.
+    pub counter: Option<u32>,
     /// The broker, if it runs on this machine.
     pub kafka: Option<u32>,
     /// The postmaster, if it runs on this machine.
@@ -31,12 +39,15 @@ impl Pids {
     /// What they have used since they started.
     pub fn used(self) -> Cpu {
         let here = used(std::process::id(), 2);
-        let kafka = self.kafka.map_or(0.0, |pid| used(pid, 2));
+        let of = |pid: Option<u32>| pid.map_or(0.0, |pid| used(pid, 2));
+        let (counter, kafka) = (of(self.counter), of(self.kafka));
+        let (design, load) = if self.design.is_some() { (of(self.design), here) } else { (here, 0.0) };
         let postgres = self.postgres.map_or(0.0, |pid| {
             let alive: f64 = children(pid).iter().map(|child| used(*child, 2)).sum();
             used(pid, 4) + alive
         });
-        Cpu { here, kafka, postgres, others: machine() - here - kafka - postgres }
+        let others = machine() - design - load - counter - kafka - postgres;
+        Cpu { design, load, counter, kafka, postgres, others }
     }
 }
 
@@ -46,7 +57,9 @@ impl Cpu {
     pub fn per_command_us(self, before: Self, count: f64) -> Self {
         let each = |now: f64, then: f64| ((now - then) * 1e6 / count.max(1.0) * 10.0).round() / 10.0;
         Self {
-            here: each(self.here, before.here),
+            design: each(self.design, before.design),
+            load: each(self.load, before.load),
+            counter: each(self.counter, before.counter),
             kafka: each(self.kafka, before.kafka),
             postgres: each(self.postgres, before.postgres),
             others: each(self.others, before.others).max(0.0),
@@ -86,15 +99,17 @@ mod tests {
 
     #[test]
     fn a_busy_process_is_seen_to_use_time() {
-        let pids = Pids { kafka: None, postgres: None };
+        let pids = Pids::default();
         let before = pids.used();
         let began = std::time::Instant::now();
         while began.elapsed().as_millis() < 200 {
             std::hint::black_box(0_u64.wrapping_add(1));
         }
         let used = pids.used().per_command_us(before, 1.0);
-        assert!(used.here >= 50_000.0, "{used:?}");
-        assert_eq!((used.kafka, used.postgres), (0.0, 0.0));
-        assert!(machine() >= used.here / 1e6, "the machine's time holds this process's");
+        assert!(used.design >= 50_000.0, "{used:?}");
+        assert_eq!((used.load, used.counter, used.kafka, used.postgres), (0.0, 0.0, 0.0, 0.0));
+        assert!(machine() >= used.design / 1e6, "the machine's time holds this process's");
+        let beside = Pids { design: Some(1), ..pids }.used();
+        assert!(beside.load >= used.design / 1e6, "{beside:?}");
     }
 }

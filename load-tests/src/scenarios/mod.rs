@@ -2,6 +2,7 @@
 
 pub mod ceiling;
 pub mod cpu;
+pub mod database;
 pub mod flash_sale;
 pub mod holdfast;
 pub mod pipeline;

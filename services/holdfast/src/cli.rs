@@ -382,12 +382,19 @@ pub struct GetActor {
 /// See [`Verb::Load`].
 #[derive(Debug, clap::Args)]
 pub struct Load {
-    /// Which one: `pipeline` (commands from topic to topic), or `hops` (a strong read at its owner, and
-    /// through another node).
+    /// Which one: `pipeline` (commands from topic to topic, beside Kafka Streams and others), or `hops` (a
+    /// strong read at its owner, and through another node).
     pub scenario: String,
-    /// How many commands in each measured run; of `hops`, a twentieth of it.
-    #[arg(long, default_value_t = 200_000, value_name = "N", value_parser = clap::value_parser!(u32).range(4_000..=20_000_000))]
+    /// How many commands in each measured stretch; of `hops`, a twentieth of it.
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(4_000..=20_000_000))]
     pub commands: u32,
+    /// How often `pipeline` measures each design; the medians count.
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub rounds: u32,
+    /// How `pipeline` names orders and commands: by random UUIDs (`v4`), or by such as begin with the time
+    /// (`v7`).
+    #[arg(long, default_value = "v4", value_name = "VERSION", value_parser = ["v4", "v7"])]
+    pub ids: String,
     /// The result as one JSON object.
     #[arg(long)]
     pub json: bool,

@@ -159,8 +159,8 @@ pub trait Publisher: Send + Sync + 'static {
     /// alone: first occurrences of a partition stay in order whatever is refused.
     async fn publish(&self, rows: Arc<[OutboxRow]>) -> Result<Landed, PublishError>;
 
-    /// Replaces the underlying client; whatever it still holds is abandoned. Waits for no call: its caller may
-    /// be the one that polls them.
+    /// Replaces the underlying client; whatever it still holds is abandoned. Waits for no call: its caller
+    /// may be the one that polls them.
     async fn reset(&self);
 }
 

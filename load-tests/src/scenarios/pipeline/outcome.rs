@@ -1,14 +1,15 @@
-//! What the benchmark found, as a table for people and as JSON for machines.
+//! What the benchmark found: each round's figures as JSON for machines, their medians as a table for people.
 
 use std::time::Duration;
 
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::precise;
 use crate::{
-    checkers::{Latencies, Report},
-    scenarios::cpu::Cpu,
+    checkers::Report,
+    scenarios::{cpu::Cpu, database::Database},
 };
 
 /// A measured rate.
@@ -39,72 +40,149 @@ impl Rate {
     }
 }
 
-/// Latencies at a fixed rate.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+/// Latencies at a fixed rate, ms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Latency {
     /// Commands sent a second.
     pub rate: u32,
-    /// How long they took.
-    pub times: Latencies,
+    /// How many were measured.
+    pub count: u64,
+    /// Half were quicker.
+    pub p50_ms: f64,
+    /// 99 of 100 were quicker.
+    pub p99_ms: f64,
+    /// The slowest.
+    pub max_ms: f64,
 }
 
-/// One design's figures.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Contender {
-    /// From a full topic.
-    pub drain: Rate,
+impl Latency {
+    /// Of times in µs.
+    pub fn of(rate: u32, times: &Histogram<u64>) -> Self {
+        let ms = |us: u64| precise(us / 10) / 100.0;
+        Self {
+            rate,
+            count: times.len(),
+            p50_ms: ms(times.value_at_quantile(0.5)),
+            p99_ms: ms(times.value_at_quantile(0.99)),
+            max_ms: ms(times.max()),
+        }
+    }
+}
+
+/// What became of the commands of one turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Commands sent.
+    pub commands: u64,
+    /// Those without an event.
+    pub missing: u64,
+    /// Events beyond the first of a command.
+    pub repeated: u64,
+    /// Causes that nobody sent.
+    pub foreign: u64,
+}
+
+/// One design's figures of one round.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Turn {
+    /// From a full topic, just started.
+    pub cold: Rate,
+    /// Likewise, after as many commands.
+    pub warm: Rate,
     /// With the producer beside it.
     pub live: Rate,
-    /// At a fixed rate.
-    pub latency: Latency,
+    /// At fixed rates.
+    pub latencies: Vec<Latency>,
+    /// What Postgres counted for each command of the three stretches, if it works on Postgres.
+    pub database: Option<Database>,
+    /// What became of the commands.
+    pub tally: Tally,
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self::of(0, Duration::ZERO, Cpu::default())
+    }
+}
+
+/// One design's figures of all rounds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Contender {
+    /// What it is.
+    pub name: &'static str,
+    /// By round.
+    pub turns: Vec<Turn>,
+}
+
+impl Contender {
+    fn median(&self, of: impl Fn(&Turn) -> f64) -> f64 {
+        median(self.turns.iter().map(of).collect())
+    }
 }
 
 /// Everything that was found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Outcome {
-    /// Holdfast.
-    pub holdfast: Contender,
-    /// One transaction per command, a polling relay.
-    pub baseline: Contender,
-    /// The bare group commit, Postgres alone.
-    pub ceiling: Rate,
+    /// The settings of Streams, the best of those tried.
+    pub streams: String,
+    /// The designs; Holdfast is the first.
+    pub contenders: Vec<Contender>,
+    /// The bare group commit's rate, by round.
+    pub ceiling: Vec<Rate>,
     /// The account of every command that Holdfast was given.
     pub report: Report,
 }
 
 impl Outcome {
-    /// How many times the baseline's rate: draining, and live.
-    pub fn times_baseline(&self) -> (f64, f64) {
-        let ratio = |ours: Rate, theirs: Rate| ours.per_second / theirs.per_second.max(1.0);
-        (ratio(self.holdfast.drain, self.baseline.drain), ratio(self.holdfast.live, self.baseline.live))
+    pub(super) fn new(streams: String) -> Self {
+        Self { streams, ..Self::default() }
     }
 
-    /// Which part of the ceiling's rate: draining, and live.
-    pub fn of_ceiling(&self) -> (f64, f64) {
-        let ratio = |ours: Rate| ours.per_second / self.ceiling.per_second.max(1.0);
-        (ratio(self.holdfast.drain), ratio(self.holdfast.live))
+    pub(super) fn contender(&mut self, name: &'static str) -> &mut Contender {
+        let at = self.contenders.iter().position(|contender| contender.name == name);
+        let at = at.unwrap_or_else(|| {
+            self.contenders.push(Contender { name, ..Contender::default() });
+            self.contenders.len() - 1
+        });
+        &mut self.contenders[at]
     }
 
     /// The largest part of the machine that other processes had during a measurement; above a few percent the
     /// figures say little.
     pub fn disturbance(&self) -> f64 {
-        let rates = [self.holdfast.drain, self.holdfast.live, self.baseline.drain, self.baseline.live, self.ceiling];
-        rates.iter().map(Rate::others).fold(0.0, f64::max)
+        let turns = self.contenders.iter().flat_map(|contender| &contender.turns);
+        let rates = turns.flat_map(|turn| [&turn.cold, &turn.warm, &turn.live]).chain(&self.ceiling);
+        rates.map(Rate::others).fold(0.0, f64::max)
+    }
+
+    /// Whether each command that Holdfast was given had its one effect.
+    pub fn is_clean(&self) -> bool {
+        let holdfast = self.contenders.iter().filter(|contender| contender.name == "holdfast");
+        let is_whole = |Tally { missing, repeated, foreign, .. }: Tally| (missing, repeated, foreign) == (0, 0, 0);
+        self.report.is_clean() && holdfast.flat_map(|contender| &contender.turns).all(|turn| is_whole(turn.tally))
     }
 
     /// One JSON object.
     pub fn json(&self) -> serde_json::Value {
-        let (times, of) = (self.times_baseline(), self.of_ceiling());
-        let two = |number: f64| (number * 100.0).round() / 100.0;
+        let medians = self.contenders.iter().map(|contender| {
+            let latency = |(at, latency): (usize, &Latency)| {
+                let of = |figure: fn(&Latency) -> f64| contender.median(|turn| turn.latencies.get(at).map_or(0.0, figure));
+                serde_json::json!({ "rate": latency.rate, "p50_ms": of(|l| l.p50_ms), "p99_ms": of(|l| l.p99_ms), "max_ms": of(|l| l.max_ms) })
+            };
+            let latencies = contender.turns.first().map_or(&[][..], |turn| &turn.latencies);
+            let medians = serde_json::json!({
+                "cold": contender.median(|turn| turn.cold.per_second),
+                "warm": contender.median(|turn| turn.warm.per_second),
+                "live": contender.median(|turn| turn.live.per_second),
+                "latencies": latencies.iter().enumerate().map(latency).collect::<Vec<_>>(),
+            });
+            (contender.name.to_owned(), medians)
+        });
         serde_json::json!({
             "cores": cores(),
-            "holdfast": self.holdfast,
-            "baseline": self.baseline,
-            "ceiling": self.ceiling,
-            "times_baseline": { "drain": two(times.0), "live": two(times.1) },
-            "others": two(self.disturbance()),
-            "of_ceiling": { "drain": two(of.0), "live": two(of.1) },
-            "report": self.report,
+            "medians": medians.collect::<serde_json::Map<_, _>>(),
+            "others": (self.disturbance() * 100.0).round() / 100.0,
+            "rounds": self,
         })
     }
 
@@ -112,44 +190,96 @@ impl Outcome {
     pub fn table(&self) -> Table {
         let mut table = Table::new();
         table.load_style(UTF8_FULL_CONDENSED);
-        table.set_header(["", "drain", "live", "latency p50 / p99", "CPU per command"]);
-        for (name, contender) in [("holdfast", &self.holdfast), ("one transaction per command", &self.baseline)] {
-            let Latency { rate, times } = contender.latency;
-            table.add_row([
-                name.to_owned(),
-                per_second(contender.drain),
-                per_second(contender.live),
-                format!("{} / {} ms at {}/s", times.p50_ms, times.p99_ms, grouped(u64::from(rate))),
-                cpu(contender.drain.cpu_us),
-            ]);
-        }
-        let ceiling = [
-            "bare group commit (Postgres alone)".to_owned(),
-            per_second(self.ceiling),
-            String::new(),
-            String::new(),
-            cpu(self.ceiling.cpu_us),
+        let header = [
+            "medians of the rounds",
+            "drain, cold",
+            "drain, warm",
+            "live",
+            "p50 / p99",
+            "CPU per command, warm",
+            "Postgres per command",
         ];
-        table.add_row(ceiling);
-        let (times, of) = (self.times_baseline(), self.of_ceiling());
-        let factor = |number: f64| format!("{number:.1}x");
-        let percent = |number: f64| format!("{:.0}%", number * 100.0);
-        table.add_row(["holdfast : one transaction per command".to_owned(), factor(times.0), factor(times.1)]);
-        table.add_row(["holdfast : bare group commit".to_owned(), percent(of.0), percent(of.1)]);
-        table.add_row(["CPU taken by other processes, at most".to_owned(), percent(self.disturbance())]);
+        table.set_header(header);
+        for contender in &self.contenders {
+            let rate = |of: fn(&Turn) -> Rate| per_second(contender.median(|turn| of(turn).per_second));
+            let [cold, warm, live] = [rate(|turn| turn.cold), rate(|turn| turn.warm), rate(|turn| turn.live)];
+            let (latency, cpu, database) = (latency(contender), cpu(contender), database(contender));
+            table.add_row([contender.name.to_owned(), cold, warm, live, latency, cpu, database]);
+        }
+        let ceiling = median(self.ceiling.iter().map(|rate| rate.per_second).collect());
+        table.add_row(["bare group commit (Postgres alone)".to_owned(), String::new(), per_second(ceiling)]);
+        for (name, [cold, warm, live]) in self.ratios() {
+            table.add_row([format!("holdfast : {name}"), cold, warm, live]);
+        }
+        table.add_row([
+            "CPU taken by other processes, at most".to_owned(),
+            format!("{:.0}%", self.disturbance() * 100.0),
+        ]);
         table
+    }
+
+    /// Holdfast's rates by those of each other design: medians of the rounds' ratios.
+    fn ratios(&self) -> Vec<(&'static str, [String; 3])> {
+        let Some((holdfast, others)) = self.contenders.split_first() else { return Vec::new() };
+        let ratio = |other: &Contender, of: fn(&Turn) -> Rate| {
+            let both = holdfast.turns.iter().zip(&other.turns);
+            let each = both.map(|(ours, theirs)| of(ours).per_second / of(theirs).per_second.max(1.0));
+            format!("{:.2}x", median(each.collect()))
+        };
+        let all = |other: &Contender| {
+            (
+                other.name,
+                [ratio(other, |turn| turn.cold), ratio(other, |turn| turn.warm), ratio(other, |turn| turn.live)],
+            )
+        };
+        others.iter().map(all).collect()
     }
 }
 
-fn per_second(rate: Rate) -> String {
-    // A rounded rate is a whole number, and not negative.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let whole = rate.per_second as u64;
-    format!("{}/s", grouped(whole))
+fn latency(contender: &Contender) -> String {
+    let rates = contender.turns.first().map_or(&[][..], |turn| &turn.latencies);
+    let line = |(at, latency): (usize, &Latency)| {
+        let of = |figure: fn(&Latency) -> f64| contender.median(|turn| turn.latencies.get(at).map_or(0.0, figure));
+        let (p50, p99, rate) =
+            (of(|latency| latency.p50_ms), of(|latency| latency.p99_ms), grouped(latency.rate.into()));
+        format!("{p50:.1} / {p99:.1} ms at {rate}/s")
+    };
+    rates.iter().enumerate().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn cpu(cpu: Cpu) -> String {
-    format!("{:.0} µs + Kafka {:.0} + Postgres {:.0}", cpu.here, cpu.kafka, cpu.postgres)
+fn cpu(contender: &Contender) -> String {
+    let of = |part: fn(&Cpu) -> f64| contender.median(|turn| part(&turn.warm.cpu_us));
+    let (own, kafka, postgres) = (of(|cpu| cpu.design), of(|cpu| cpu.kafka), of(|cpu| cpu.postgres));
+    let counter = of(|cpu| cpu.counter);
+    format!("{own:.0} µs + Kafka {kafka:.0} + Postgres {postgres:.0}\n+ counter {counter:.0}")
+}
+
+fn database(contender: &Contender) -> String {
+    if contender.turns.iter().any(|turn| turn.database.is_none()) {
+        return String::new();
+    }
+    let of = |part: fn(&Database) -> f64| contender.median(|turn| turn.database.as_ref().map_or(0.0, part));
+    let (transactions, syncs) = (of(|counted| counted.transactions), of(|counted| counted.wal_syncs));
+    let (rows, wal) = (of(|counted| counted.rows), of(|counted| counted.wal_bytes));
+    format!("{transactions:.4} transactions, {rows:.2} rows\n{wal:.0} bytes of WAL, {syncs:.4} syncs")
+}
+
+/// The middle one; of an even number, the mean of both.
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    let middle = figures.len() / 2;
+    match figures[..] {
+        [] => 0.0,
+        _ if figures.len().is_multiple_of(2) => f64::midpoint(figures[middle - 1], figures[middle]),
+        _ => figures[middle],
+    }
+}
+
+fn per_second(rate: f64) -> String {
+    // A rate is not negative, and far below 2^64.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let whole = rate.round() as u64;
+    format!("{}/s", grouped(whole))
 }
 
 /// With a comma after each three digits.
@@ -168,48 +298,83 @@ fn cores() -> usize {
 mod tests {
     use super::*;
 
-    fn contender(drain: u64, live: u64) -> Contender {
+    fn turn(warm: u64, p50_ms: f64) -> Turn {
         let rate = |commands| Rate::of(commands, Duration::from_secs(1), Cpu::default());
-        let latency = Latency { rate: 4_000, times: Latencies { count: 1, p50_ms: 7, p99_ms: 30, max_ms: 31 } };
-        Contender { drain: rate(drain), live: rate(live), latency }
-    }
-
-    fn outcome() -> Outcome {
-        Outcome {
-            holdfast: contender(20_000, 15_000),
-            baseline: contender(2_000, 1_000),
-            ceiling: Rate::of(160_000, Duration::from_secs(2), Cpu::default()),
-            report: Report::default(),
+        let latency = Latency { rate: 4_000, count: 1, p50_ms, p99_ms: 30.0, max_ms: 31.0 };
+        let database = Some(Database { transactions: 0.0125, rows: 1.5, wal_bytes: 700.0, wal_syncs: 0.011 });
+        Turn {
+            cold: rate(warm / 2),
+            warm: rate(warm),
+            live: rate(warm),
+            latencies: vec![latency],
+            database,
+            ..Turn::default()
         }
     }
 
+    fn outcome() -> Outcome {
+        let mut outcome = Outcome::new("2 threads".to_owned());
+        for (ours, theirs) in [(20_000, 10_000), (30_000, 10_000), (22_000, 20_000)] {
+            outcome.contender("holdfast").turns.push(turn(ours, 7.25));
+            outcome.contender("echo").turns.push(turn(theirs, 2.0));
+        }
+        outcome.ceiling.push(Rate::of(160_000, Duration::from_secs(2), Cpu::default()));
+        outcome
+    }
+
+    /// Rounds differ by what the machine does meanwhile; the two sides of a ratio are of the same round.
     #[test]
-    fn ratios_are_of_the_same_mode() {
-        assert_eq!(outcome().times_baseline(), (10.0, 15.0));
-        assert_eq!(outcome().of_ceiling(), (0.25, 0.1875));
+    fn ratios_are_medians_of_each_rounds_own() {
+        assert_eq!(outcome().ratios(), [("echo", ["2.00x", "2.00x", "2.00x"].map(str::to_owned))]);
     }
 
     #[test]
     fn table_and_json_say_the_same() {
         let table = outcome().table().to_string();
-        for text in ["20,000/s", "15,000/s", "7 / 30 ms at 4,000/s", "80,000/s", "10.0x", "15.0x", "25%", "19%"] {
+        for text in [
+            "22,000/s",
+            "11,000/s",
+            "7.2 / 30.0 ms at 4,000/s",
+            "80,000/s",
+            "2.00x",
+            "0.0125 transactions",
+            "700 bytes",
+        ] {
             assert!(table.contains(text), "{text} in\n{table}");
         }
         let json = outcome().json();
-        assert_eq!(json["holdfast"]["drain"]["per_second"], 20_000.0);
-        assert_eq!(json["times_baseline"]["live"], 15.0);
-        assert_eq!(json["holdfast"]["latency"]["times"]["p99_ms"], 30);
+        assert_eq!(json["medians"]["holdfast"]["warm"], 22_000.0);
+        assert_eq!(json["medians"]["echo"]["latencies"][0]["p50_ms"], 2.0);
+        assert_eq!(json["rounds"]["contenders"][0]["turns"][2]["warm"]["per_second"], 22_000.0);
     }
 
     #[test]
     fn the_worst_disturbed_measurement_counts() {
         let mut outcome = outcome();
         assert!(outcome.disturbance() < 1e-9);
-        // 100 µs for each of 1,000 commands a second: a tenth of one core.
-        outcome.baseline.live.cpu_us.others = 100.0;
+        // 100 µs for each of 10,000 commands a second: one core.
+        outcome.contender("echo").turns[1].live.cpu_us.others = 100.0;
         #[allow(clippy::cast_precision_loss)]
-        let tenth = 0.1 / cores() as f64;
-        assert!((outcome.disturbance() - tenth).abs() < 1e-9);
+        let one = 1.0 / cores() as f64;
+        assert!((outcome.disturbance() - one).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_holdfast_loses_or_doubles_is_not_clean() {
+        assert!(outcome().is_clean());
+        for tally in [Tally { missing: 1, ..Tally::default() }, Tally { repeated: 1, ..Tally::default() }] {
+            let mut outcome = outcome();
+            outcome.contender("echo").turns[0].tally = tally;
+            assert!(outcome.is_clean(), "it promises nothing");
+            outcome.contender("holdfast").turns[2].tally = tally;
+            assert!(!outcome.is_clean());
+        }
+    }
+
+    #[test]
+    fn median_is_the_middle_one_or_between_the_two() {
+        let medians = [vec![], vec![3.0], vec![9.0, 1.0], vec![5.0, 1.0, 2.0]].map(|all| median(all).to_string());
+        assert_eq!(medians, ["0", "3", "5", "2"]);
     }
 
     #[test]

@@ -8,9 +8,12 @@ mod hops;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
-use holdfast_load_tests::scenarios::{
-    holdfast::Contestant,
-    pipeline::{self, Progress},
+use holdfast_load_tests::{
+    scenarios::{
+        holdfast::Contestant,
+        pipeline::{self, Progress},
+    },
+    work::Ids,
 };
 use holdfast_money::{Currency, Money};
 use holdfast_orders::{app, customers::StaticCustomers, prices::StaticPrices};
@@ -39,6 +42,8 @@ async fn pipeline(config: Config, load: Load) -> Result<u8, Failure> {
             batch_items_max: config.batch_max,
             ..defaults.config.clone()
         },
+        rounds: load.rounds,
+        ids: if load.ids == "v7" { Ids::V7 } else { Ids::V4 },
         commands: load.commands,
         baseline_commands: (load.commands / 10).clamp(4_000, 40_000),
         ..defaults
@@ -48,11 +53,17 @@ async fn pipeline(config: Config, load: Load) -> Result<u8, Failure> {
         println!("{}", outcome.json());
     } else {
         println!("{}", outcome.table());
+        println!("Kafka Streams had the best of the settings tried: {}", outcome.streams);
     }
-    if outcome.report.is_clean() {
+    if outcome.is_clean() {
         Ok(0)
     } else {
         eprintln!("{}", outcome.report);
+        for (round, turn) in
+            outcome.contenders.iter().filter(|one| one.name == "holdfast").flat_map(|one| one.turns.iter().enumerate())
+        {
+            eprintln!("round {}: {:?}", round + 1, turn.tally);
+        }
         Ok(1)
     }
 }
@@ -69,17 +80,18 @@ fn orders() -> Contestant {
 
 /// One bar for each phase.
 fn watcher() -> pipeline::Watcher {
-    let style = ProgressStyle::with_template("  {msg:<36} [{bar:30}] {human_pos}/{human_len}, {elapsed}")
+    let style = ProgressStyle::with_template("  {msg:<48} [{bar:30}] {human_pos}/{human_len}, {elapsed}")
         .expect("the template is a constant that parses")
         .progress_chars("=> ");
-    let current: Mutex<Option<(&'static str, ProgressBar)>> = Mutex::new(None);
+    let current: Mutex<Option<(String, ProgressBar)>> = Mutex::new(None);
     Arc::new(move |Progress { phase, done, of }| {
         let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().is_none_or(|(shown, _)| *shown != phase) {
             if let Some((_, bar)) = current.take() {
                 bar.finish();
             }
-            *current = Some((phase, ProgressBar::new(of).with_style(style.clone()).with_message(phase)));
+            let bar = ProgressBar::new(of).with_style(style.clone()).with_message(phase.clone());
+            *current = Some((phase, bar));
         }
         if let Some((_, bar)) = &*current {
             bar.set_length(of);

@@ -1,0 +1,88 @@
+//! Kafka Streams, exactly once: a Java program with the orders' rules in it (`java/StreamsOrders.java`).
+//!
+//! It promises less: a command that a producer sends twice is applied twice, and no order can be asked for or
+//! listed. Deliberately absent: a store on disk (its own is in memory, which is quicker), standby replicas.
+
+use std::{path::Path, process::Command};
+
+use serde::Serialize;
+
+use crate::{
+    java::Program,
+    scenarios::{Error, failed},
+};
+
+/// Where its commands come from.
+pub const COMMANDS: &str = "streams.commands";
+/// Where its events go.
+pub const EVENTS: &str = "streams.events";
+
+const PROGRAM: (&str, &str) = ("StreamsOrders", include_str!("../../java/StreamsOrders.java"));
+
+/// What a user would tune.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Settings {
+    /// `num.stream.threads`.
+    pub threads: u32,
+    /// `commit.interval.ms`: a transaction each; no event is readable before its end.
+    pub commit_ms: u32,
+    /// `statestore.cache.max.bytes`, in MiB: what changes twice in a transaction goes to the changelog once.
+    /// 0 for no cache.
+    pub cache_mib: u32,
+}
+
+impl Settings {
+    /// Those that are tried: the best of them competes.
+    pub const TRIED: [Self; 4] = [
+        Self { threads: 2, commit_ms: 100, cache_mib: 0 },
+        Self { threads: 2, commit_ms: 100, cache_mib: 64 },
+        Self { threads: 1, commit_ms: 100, cache_mib: 64 },
+        Self { threads: 2, commit_ms: 1_000, cache_mib: 64 },
+    ];
+
+    /// For latency: the same, but that it commits every 10 ms.
+    #[must_use]
+    pub const fn prompt(self) -> Self {
+        Self { commit_ms: 10, ..self }
+    }
+}
+
+impl std::fmt::Display for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { threads, commit_ms, cache_mib } = self;
+        let s = if *threads == 1 { "" } else { "s" };
+        write!(f, "{threads} thread{s}, commits every {commit_ms} ms, a cache of {cache_mib} MiB")
+    }
+}
+
+/// A Streams application that runs. Dropping it kills it.
+pub struct Streams(Program);
+
+impl Streams {
+    /// Starts it; the topics must exist. `java` has Kafka's classes on its path.
+    pub fn start(mut java: Command, dir: &Path, brokers: &str, settings: Settings) -> Result<Self, Error> {
+        java.args(["-Xms1g", "-Xmx1g", "-XX:+UseParallelGC"]);
+        let state = dir.join("streams-state").display().to_string();
+        let Settings { threads, commit_ms, cache_mib } = settings;
+        let [threads, commit_ms] = [threads, commit_ms].map(|number| number.to_string());
+        let cache = (u64::from(cache_mib) << 20).to_string();
+        let arguments = [brokers, "streams-orders", COMMANDS, EVENTS, &state, &threads, &commit_ms, &cache];
+        let (program, _) = Program::start(java, dir, PROGRAM, &arguments).map_err(failed("Kafka Streams"))?;
+        Ok(Self(program))
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Option<u32> {
+        self.0.pid()
+    }
+
+    /// Returns when it has ended by itself.
+    pub async fn failed(&mut self) -> Error {
+        failed("Kafka Streams")(self.0.ended().await)
+    }
+
+    /// Ends it in good order.
+    pub async fn stop(self) -> Result<(), Error> {
+        self.0.stop().await.map_err(failed("Kafka Streams"))
+    }
+}

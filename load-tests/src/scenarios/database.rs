@@ -1,0 +1,65 @@
+//! What Postgres itself counts of the work it was given.
+//!
+//! Transactions and rows are what its statistics say once the connections that did the work are closed (an
+//! open one reports late); the log's bytes are its position. A statement outside of a block is a transaction
+//! of its own, and one round trip. Deliberately absent: counting anything on our side.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use sqlx::{Connection as _, PgConnection};
+
+use super::Error;
+
+/// Counted since the server's start, or for each command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Database {
+    /// Transactions that were committed.
+    pub transactions: f64,
+    /// Rows inserted, updated or deleted.
+    pub rows: f64,
+    /// Bytes of the write-ahead log.
+    pub wal_bytes: f64,
+    /// Times that the log was made durable.
+    pub wal_syncs: f64,
+}
+
+const COUNTED: &str = "
+select d.xact_commit::float8, (d.tup_inserted + d.tup_updated + d.tup_deleted)::float8,
+    (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::float8,
+    (select coalesce(sum(fsyncs), 0)::float8 from pg_stat_io where object = 'wal')
+from pg_stat_database d where d.datname = current_database()";
+const OTHERS: &str = "
+select count(*) from pg_stat_activity
+where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()";
+/// How long connections may take to close.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Database {
+    /// What it has counted by now, once nobody else is connected to the database of `url`.
+    pub async fn counted(url: &str) -> Result<Self, Error> {
+        let mut connection = PgConnection::connect(url).await?;
+        let began = Instant::now();
+        while sqlx::query_scalar::<_, i64>(OTHERS).fetch_one(&mut connection).await? > 0 {
+            if began.elapsed() > PATIENCE {
+                return Err(Error::Timeout(PATIENCE, "connections to the database to close".into()));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let (transactions, rows, wal_bytes, wal_syncs) = sqlx::query_as(COUNTED).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(Self { transactions, rows, wal_bytes, wal_syncs })
+    }
+
+    /// What was counted since `before`, for each of `count` commands.
+    #[must_use]
+    pub fn per_command(self, before: Self, count: f64) -> Self {
+        let each = |now: f64, then: f64| ((now - then) / count.max(1.0) * 10_000.0).round() / 10_000.0;
+        Self {
+            transactions: each(self.transactions, before.transactions),
+            rows: each(self.rows, before.rows),
+            wal_bytes: each(self.wal_bytes, before.wal_bytes).round(),
+            wal_syncs: each(self.wal_syncs, before.wal_syncs),
+        }
+    }
+}

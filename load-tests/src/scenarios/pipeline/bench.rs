@@ -1,0 +1,311 @@
+//! One design's turn: two full loads drained, one while the producer runs, and latency; then each command's
+//! event is looked for.
+//!
+//! Times are those at which the counter read events; a command's latency begins when the broker appended it.
+//! Deliberately absent: which designs there are, and what their figures mean.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use hdrhistogram::Histogram;
+use rdkafka::Message as _;
+use sqlx::{Connection as _, PgConnection};
+use uuid::Uuid;
+
+use super::{
+    Options, PATIENCE, Progress, Watcher,
+    designs::{Design, Place, Purpose, Running},
+    outcome::{Latency, Rate, Tally, Turn},
+    precise,
+};
+use crate::{
+    counter::{Counted, Counter},
+    kafka::{self, Ends},
+    producer::{self, Ledger},
+    scenarios::{
+        Error, ceiling,
+        cpu::{Cpu, Pids},
+        database::Database,
+    },
+    work::Mix,
+};
+
+const COMMANDS_PER_ORDER: u32 = 4;
+/// Between two looks at how far it is.
+const LOOK: Duration = Duration::from_millis(5);
+
+pub(super) struct Bench<'a> {
+    pub(super) place: Place<'a>,
+    pub(super) servers: Pids,
+    pub(super) counter: Counter,
+    pub(super) ends: Ends,
+    pub(super) options: &'a Options,
+    pub(super) progress: Watcher,
+    /// Loads made so far: each has a seed of its own.
+    pub(super) loads: AtomicU64,
+}
+
+/// A load that was drained: from the first look at which one of its events was there.
+struct Begun {
+    at: u64,
+    cpu: Cpu,
+}
+
+impl Bench<'_> {
+    /// Measures `design`, and returns what it was given.
+    pub(super) async fn turn(&self, design: Design) -> Result<(Turn, Ledger), Error> {
+        let (commands, rates) = design.load(self.options);
+        let before = self.counter.count(design.number());
+        let each = whole(commands);
+        let mut ledger = self.produce(design, "load to drain", 2 * each, 0).await?;
+        self.checkpoint().await?;
+        let counted = self.counted(design).await?;
+        let mut running = design.start(&self.place, Purpose::Rate, self.options).await?;
+        let cold = self.stretch(design, &mut *running, "drain, cold", before, before + each).await?;
+        let warm = self.stretch(design, &mut *running, "drain, warm", before + each, before + 2 * each).await?;
+        let load = self.produce(design, "live load", each, 0);
+        let live = self.stretch(design, &mut *running, "live", before + 2 * each, before + 3 * each);
+        let (load, live) = tokio::try_join!(load, live)?;
+        ledger.absorb(load);
+        running.stop().await?;
+        let database = match (counted, self.counted(design).await?) {
+            (Some(then), Some(now)) => Some(now.per_command(then, precise(3 * each))),
+            _ => None,
+        };
+
+        let mut running = design.start(&self.place, Purpose::Latency, self.options).await?;
+        let mut at = before + 3 * each;
+        let load = self.produce(design, "warming up", each / 4, 0).await?;
+        at = self.reached(design, &mut *running, "warming up", at, at + load.records, |_| {}).await?;
+        ledger.absorb(load);
+        let mut latencies = Vec::new();
+        for rate in rates {
+            let from = self.ends.of(design.commands()).await?;
+            let seconds = self.options.latency_for.as_secs();
+            let load = self.produce(design, "latency", u64::from(rate) * seconds, rate).await?;
+            let first = at;
+            at = self.reached(design, &mut *running, "latency", at, at + load.records, |_| {}).await?;
+            let appended = self.appended(design, from).await?;
+            latencies
+                .push(Latency::of(rate, &latencies_of(&load, &appended, &self.counter.since(design.number(), first))));
+            ledger.absorb(load);
+        }
+        running.stop().await?;
+        let tally = tally(&ledger, &self.counter.since(design.number(), before));
+        Ok((Turn { cold, warm, live, latencies, database, tally }, ledger))
+    }
+
+    /// How fast this one drains a load once it is warm, for choosing between settings.
+    pub(super) async fn trial(&self, design: Design, commands: u32) -> Result<Rate, Error> {
+        let before = self.counter.count(design.number());
+        let each = whole(commands);
+        self.produce(design, "load to try settings", 2 * each, 0).await?;
+        let mut running = design.start(&self.place, Purpose::Rate, self.options).await?;
+        self.stretch(design, &mut *running, "trying settings", before, before + each).await?;
+        let warm = self.stretch(design, &mut *running, "trying settings", before + each, before + 2 * each).await?;
+        running.stop().await?;
+        Ok(warm)
+    }
+
+    pub(super) async fn ceiling(&self) -> Result<Rate, Error> {
+        let pids = self.pids(None);
+        let mut cpu = pids.used();
+        let (mut count, mut elapsed) = (0, Duration::ZERO);
+        for commands in [self.options.commands / 4, self.options.commands] {
+            self.tell("ceiling".into(), 0, u64::from(commands));
+            self.checkpoint().await?;
+            cpu = pids.used();
+            (count, elapsed) = ceiling::run(&self.place.url, u64::from(commands)).await?;
+        }
+        let cpu = pids.used().per_command_us(cpu, precise(count));
+        Ok(Rate::of(count, elapsed, cpu))
+    }
+
+    fn pids(&self, design: Option<u32>) -> Pids {
+        Pids { design, counter: self.counter.pid(), ..self.servers }
+    }
+
+    fn tell(&self, phase: String, done: u64, of: u64) {
+        (self.progress)(Progress { phase, done, of });
+    }
+
+    /// So that no checkpoint of earlier work falls into a measurement.
+    async fn checkpoint(&self) -> Result<(), Error> {
+        let mut connection = PgConnection::connect(&self.place.url).await?;
+        sqlx::query("checkpoint").execute(&mut connection).await?;
+        Ok(connection.close().await?)
+    }
+
+    async fn counted(&self, design: Design) -> Result<Option<Database>, Error> {
+        Ok(if design.stores() { Some(Database::counted(&self.place.url).await?) } else { None })
+    }
+
+    async fn produce(&self, design: Design, what: &str, commands: u64, rate: u32) -> Result<Ledger, Error> {
+        let seed = self.loads.fetch_add(1, Ordering::Relaxed);
+        let mix = Mix { ids: self.options.ids, ..Mix::benchmark(orders(commands), seed) };
+        let progress = Arc::clone(&self.progress);
+        let (phase, of) = (format!("{}: {what}", design.name()), u64::from(mix.orders * COMMANDS_PER_ORDER));
+        let options = producer::Options { rate, ..producer::Options::to(design.commands()) };
+        let tell = move |done| progress(Progress { phase: phase.clone(), done, of });
+        Ok(producer::produce(self.place.stack.brokers(), &mix, options, tell).await?)
+    }
+
+    /// Measures from the first event after `before` to the one that makes them `until`.
+    async fn stretch(
+        &self,
+        design: Design,
+        running: &mut dyn Running,
+        what: &str,
+        before: u64,
+        until: u64,
+    ) -> Result<Rate, Error> {
+        let pids = self.pids(running.pid());
+        let mut begun: Option<Begun> = None;
+        let look = |total: u64| {
+            if total > before && begun.is_none() {
+                begun = Some(Begun { at: total, cpu: pids.used() });
+            }
+        };
+        self.reached(design, running, what, before, until, look).await?;
+        let end = pids.used();
+        let begun = begun.filter(|begun| begun.at < until);
+        let begun = begun.ok_or_else(|| Error::Wrong(format!("{what}: all was there before the first look")))?;
+        let events = self.counter.since(design.number(), begun.at - 1);
+        let last = events.get(usize::try_from(until - begun.at).unwrap_or(usize::MAX));
+        let (first, last) = events.first().zip(last).ok_or_else(|| Error::Wrong(format!("{what}: lost count")))?;
+        let (count, elapsed) = (until - begun.at, Duration::from_micros(last.at_us.saturating_sub(first.at_us)));
+        Ok(Rate::of(count, elapsed, end.per_command_us(begun.cpu, precise(count))))
+    }
+
+    /// Waits until there are `until` events of the design; tells `look` how many there are each time. Fails
+    /// if nothing comes any more, or the design has failed.
+    async fn reached(
+        &self,
+        design: Design,
+        running: &mut dyn Running,
+        what: &str,
+        before: u64,
+        until: u64,
+        mut look: impl FnMut(u64),
+    ) -> Result<u64, Error> {
+        let waiting = async {
+            let mut moved = (Instant::now(), before);
+            loop {
+                let total = self.counter.count(design.number());
+                look(total);
+                self.tell(format!("{}: {what}", design.name()), total.saturating_sub(before), until - before);
+                if total >= until {
+                    return Ok(total);
+                }
+                if total > moved.1 {
+                    moved = (Instant::now(), total);
+                }
+                if moved.0.elapsed() > PATIENCE {
+                    self.counter.check()?;
+                    let what = format!("{}, which stands still at {total} of {until} events", design.name());
+                    return Err(Error::Timeout(PATIENCE, what));
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            done = waiting => done,
+            error = running.failed() => Err(error),
+        }
+    }
+
+    /// When the broker appended each command from these offsets on, ms since 1970.
+    async fn appended(&self, design: Design, from: BTreeMap<i32, i64>) -> Result<HashMap<Uuid, u64>, Error> {
+        let read = |record: &rdkafka::message::BorrowedMessage<'_>| {
+            let time = record.timestamp().to_millis().and_then(|ms| u64::try_from(ms).ok())?;
+            Some((Uuid::try_parse(kafka::Seen::of(record).header("ce_id")).ok()?, time))
+        };
+        let brokers = self.place.stack.brokers();
+        let all = kafka::read_each(brokers, design.commands(), from, PATIENCE, read).await?;
+        Ok(all.into_iter().flatten().collect())
+    }
+}
+
+/// How long commands took to their first events, µs; without the first fifth of the load, in which
+/// connections and caches warm up.
+fn latencies_of(load: &Ledger, appended: &HashMap<Uuid, u64>, events: &[Counted]) -> Histogram<u64> {
+    const HOUR_US: u64 = 60 * 60 * 1_000_000;
+    let steady = load.elapsed / 5;
+    let mut histogram = Histogram::new_with_bounds(1, HOUR_US, 3).expect("the bounds are constants that fit");
+    let mut open: HashMap<&Uuid, u64> = load
+        .commands
+        .iter()
+        .filter(|(_, sent)| sent.after >= steady)
+        .filter_map(|(id, _)| Some((id, appended.get(id)? * 1_000)))
+        .collect();
+    for event in events {
+        if let Some(at_us) = open.remove(&event.cause) {
+            histogram.saturating_record(event.at_us.saturating_sub(at_us));
+        }
+    }
+    histogram
+}
+
+/// Looks for each command's event.
+fn tally(ledger: &Ledger, events: &[Counted]) -> Tally {
+    let mut seen: HashMap<Uuid, u64> = HashMap::with_capacity(ledger.commands.len());
+    for event in events {
+        *seen.entry(event.cause).or_default() += 1;
+    }
+    let missing = ledger.commands.keys().filter(|id| !seen.contains_key(id)).count() as u64;
+    let repeated = seen.values().map(|times| times - 1).sum();
+    let foreign = seen.keys().filter(|id| !ledger.commands.contains_key(id)).count() as u64;
+    Tally { commands: ledger.commands.len() as u64, missing, repeated, foreign }
+}
+
+/// The number of commands, rounded up to whole orders.
+fn whole(commands: u32) -> u64 {
+    u64::from(commands.next_multiple_of(COMMANDS_PER_ORDER))
+}
+
+fn orders(commands: u64) -> u32 {
+    u32::try_from(commands.div_ceil(u64::from(COMMANDS_PER_ORDER))).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work::Planned;
+
+    fn load() -> (Vec<Planned>, Ledger) {
+        let records: Vec<Planned> = Mix::benchmark(2, 1).windows().flatten().collect();
+        let mut ledger = Ledger::default();
+        records.iter().enumerate().for_each(|(n, record)| ledger.note_at(record, Duration::from_millis(n as u64 * 10)));
+        ledger.elapsed = Duration::from_millis(80);
+        (records, ledger)
+    }
+
+    #[test]
+    fn lost_doubled_and_foreign_events_are_told_apart() {
+        let (records, ledger) = load();
+        let counted = |id| Counted { cause: id, at_us: 0 };
+        let mut events: Vec<Counted> = records.iter().map(|record| counted(record.id)).collect();
+        assert_eq!(tally(&ledger, &events), Tally { commands: 8, ..Tally::default() });
+        events.swap_remove(3);
+        events.extend([counted(records[0].id), counted(records[0].id), counted(Uuid::nil())]);
+        assert_eq!(tally(&ledger, &events), Tally { commands: 8, missing: 1, repeated: 2, foreign: 1 });
+    }
+
+    /// The first two of eight commands are in the first fifth.
+    #[test]
+    fn latency_runs_from_append_to_first_reading_in_the_steady_part() {
+        let (records, ledger) = load();
+        let appended: HashMap<Uuid, u64> = records.iter().map(|record| (record.id, 1_000)).collect();
+        let event = |(n, record): (usize, &Planned)| Counted { cause: record.id, at_us: 1_000_000 + n as u64 * 100 };
+        let mut events: Vec<Counted> = records.iter().enumerate().map(event).collect();
+        events.push(Counted { cause: records[7].id, at_us: 9_000_000 });
+        let found = latencies_of(&ledger, &appended, &events);
+        assert_eq!((found.len(), found.min(), found.max()), (6, 200, 700));
+    }
+}
