@@ -87,6 +87,7 @@ pub(crate) struct Home {
     pub(crate) controller_port: u16,
     /// Further listeners, and the port that each really has.
     listeners: Vec<(KafkaListener, u16)>,
+    runs_long: bool,
 }
 
 impl Home {
@@ -96,10 +97,10 @@ impl Home {
         artifacts: &'static Artifacts,
         port: u16,
         controller_port: u16,
-        listeners: &[KafkaListener],
+        options: &StackOptions,
     ) -> Self {
-        let listeners = listeners.iter().map(|listener| (listener.clone(), ports::choose())).collect();
-        Self { root: root.to_owned(), artifacts, port, controller_port, listeners }
+        let listeners = options.kafka_listeners.iter().map(|listener| (listener.clone(), ports::choose())).collect();
+        Self { root: root.to_owned(), artifacts, port, controller_port, listeners, runs_long: options.kafka_runs_long }
     }
 
     /// The port of the further listener of that name.
@@ -158,7 +159,7 @@ impl Home {
                 "-XX:MaxGCPauseMillis=20",
                 // The optimising compiler costs more than it gives in a broker's first minutes: on 2 cores
                 // half of all the CPU time that the broker took for 400,000 records went into compiling them.
-                "-XX:TieredStopAtLevel=1",
+                if self.runs_long { "-XX:+TieredCompilation" } else { "-XX:TieredStopAtLevel=1" },
                 "-XX:+ExitOnOutOfMemoryError",
                 "-XX:+PerfDisableSharedMem",
             ])
@@ -269,7 +270,7 @@ pub(crate) async fn launch(
         return Ok(None);
     }
     let port = options.kafka_port.unwrap_or(state.kafka_port);
-    let home = Home::new(dir.path(), artifacts, port, state.controller_port, &options.kafka_listeners);
+    let home = Home::new(dir.path(), artifacts, port, state.controller_port, options);
     // First, so that the remembered ports are free.
     home.end_orphan().await?;
     home.format(&state.cluster_id, watchdog).await?;

@@ -68,6 +68,9 @@ pub struct StackOptions {
     pub kafka_port: Option<u16>,
     /// Further listeners of Kafka, each on a free port: see [`Stack::kafka_listener`].
     pub kafka_listeners: Vec<KafkaListener>,
+    /// Whether Kafka is to run as one does that runs for long: with the optimizing compiler, which costs more
+    /// than it gives for a minute or two, and halves what a record costs from then on.
+    pub kafka_runs_long: bool,
     /// Postgres's port; `None` as for Kafka.
     pub postgres_port: Option<u16>,
 }
@@ -80,6 +83,7 @@ impl Default for StackOptions {
             postgres: true,
             kafka_port: None,
             kafka_listeners: Vec::new(),
+            kafka_runs_long: false,
             postgres_port: None,
         }
     }

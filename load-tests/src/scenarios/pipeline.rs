@@ -30,7 +30,6 @@ use crate::{
     checkers::{self, Target},
     counter::Counter,
     kafka::{self, Ends},
-    producer::Ledger,
     rivals::{
         echo,
         streams::{self, Settings},
@@ -47,6 +46,8 @@ pub struct Options {
     pub config: Config,
     /// How often each design is measured.
     pub rounds: u32,
+    /// Whether Holdfast alone is measured, for comparing two builds of it.
+    pub is_alone: bool,
     /// How orders and commands are named.
     pub ids: Ids,
     /// Commands in each measured stretch.
@@ -70,6 +71,7 @@ impl Options {
             contestant: Arc::new(contestant),
             config: Config { address: "load".into(), ..Config::default() },
             rounds: 3,
+            is_alone: false,
             ids: Ids::V4,
             commands: 100_000,
             baseline_commands: 10_000,
@@ -98,7 +100,8 @@ pub type Watcher = Arc<dyn Fn(Progress) + Send + Sync>;
 /// Runs everything on a fresh embedded stack, which is gone afterwards.
 pub fn run(options: Options, progress: Watcher) -> BoxFuture<'static, Result<Outcome, Error>> {
     Box::pin(async move {
-        let stack = Stack::start(StackOptions::default()).await.map_err(failed("starting the stack"))?;
+        let stack = StackOptions { kafka_runs_long: true, ..StackOptions::default() };
+        let stack = Stack::start(stack).await.map_err(failed("starting the stack"))?;
         let outcome = measure(&stack, &options, progress).await;
         stack.stop().await.map_err(failed("stopping the stack"))?;
         outcome
@@ -124,21 +127,24 @@ async fn measure(stack: &Stack, options: &Options, progress: Watcher) -> Result<
         progress,
         loads: 1.into(),
     };
+    // The broker compiles what it does often; that is not to be measured.
+    let (_, mut ledger) = bench.trial(Design::Holdfast, options.commands).await?;
     let settings = bench.settings().await?;
     let mut outcome = Outcome::new(settings.to_string());
-    let mut ledger = Ledger::default();
     for round in 0..options.rounds {
         let mut designs = [Design::Holdfast, Design::Streams(settings), Design::Baseline, Design::Echo];
         let first = usize::try_from(round).unwrap_or(0) % designs.len();
         designs.rotate_left(first);
-        for design in designs {
+        for design in designs.into_iter().filter(|design| !options.is_alone || *design == Design::Holdfast) {
             let (turn, load) = bench.turn(design).await?;
             outcome.contender(design.name()).turns.push(turn);
             if design == Design::Holdfast {
                 ledger.absorb(load);
             }
         }
-        outcome.ceiling.push(bench.ceiling().await?);
+        if !options.is_alone {
+            outcome.ceiling.push(bench.ceiling().await?);
+        }
     }
     let evidence = checkers::gather(&Target::new(brokers, &bench.place.url).orders_only()).await?;
     outcome.report = checkers::audit(&ledger, &evidence);
@@ -147,15 +153,15 @@ async fn measure(stack: &Stack, options: &Options, progress: Watcher) -> Result<
 }
 
 impl Bench<'_> {
-    /// The settings with which Streams drains fastest, once warm. (The broker and the counter are warm
-    /// afterwards, too.)
+    /// The settings with which Streams drains fastest, once warm.
     async fn settings(&self) -> Result<Settings, Error> {
         let none = || Error::Wrong("there are no settings for Streams".into());
         let mut best = (0.0, *self.options.streams.first().ok_or_else(none)?);
-        for settings in self.options.streams.iter().filter(|_| self.options.streams.len() > 1) {
-            let rate = self.trial(Design::Streams(*settings), self.options.commands / 2).await?.per_second;
-            if rate > best.0 {
-                best = (rate, *settings);
+        let is_tried = self.options.streams.len() > 1 && !self.options.is_alone;
+        for settings in self.options.streams.iter().filter(|_| is_tried) {
+            let (rate, _) = self.trial(Design::Streams(*settings), self.options.commands / 2).await?;
+            if rate.per_second > best.0 {
+                best = (rate.per_second, *settings);
             }
         }
         Ok(best.1)

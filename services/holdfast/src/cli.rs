@@ -391,6 +391,9 @@ pub struct Load {
     /// How often `pipeline` measures each design; the medians count.
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99))]
     pub rounds: u32,
+    /// Measures Holdfast without its rivals, for comparing two builds of it.
+    #[arg(long)]
+    pub alone: bool,
     /// How `pipeline` names orders and commands: by random UUIDs (`v4`), or by such as begin with the time
     /// (`v7`).
     #[arg(long, default_value = "v4", value_name = "VERSION", value_parser = ["v4", "v7"])]

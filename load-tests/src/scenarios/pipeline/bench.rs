@@ -101,16 +101,16 @@ impl Bench<'_> {
         Ok((Turn { cold, warm, live, latencies, database, tally }, ledger))
     }
 
-    /// How fast this one drains a load once it is warm, for choosing between settings.
-    pub(super) async fn trial(&self, design: Design, commands: u32) -> Result<Rate, Error> {
+    /// How fast this one drains a load once it is warm, and what it was given.
+    pub(super) async fn trial(&self, design: Design, commands: u32) -> Result<(Rate, Ledger), Error> {
         let before = self.counter.count(design.number());
         let each = whole(commands);
-        self.produce(design, "load to try settings", 2 * each, 0).await?;
+        let ledger = self.produce(design, "load for a trial", 2 * each, 0).await?;
         let mut running = design.start(&self.place, Purpose::Rate, self.options).await?;
-        self.stretch(design, &mut *running, "trying settings", before, before + each).await?;
-        let warm = self.stretch(design, &mut *running, "trying settings", before + each, before + 2 * each).await?;
+        self.stretch(design, &mut *running, "trial", before, before + each).await?;
+        let warm = self.stretch(design, &mut *running, "trial", before + each, before + 2 * each).await?;
         running.stop().await?;
-        Ok(warm)
+        Ok((warm, ledger))
     }
 
     pub(super) async fn ceiling(&self) -> Result<Rate, Error> {

@@ -43,6 +43,7 @@ async fn pipeline(config: Config, load: Load) -> Result<u8, Failure> {
             ..defaults.config.clone()
         },
         rounds: load.rounds,
+        is_alone: load.alone,
         ids: if load.ids == "v7" { Ids::V7 } else { Ids::V4 },
         commands: load.commands,
         baseline_commands: (load.commands / 10).clamp(4_000, 40_000),
@@ -53,7 +54,9 @@ async fn pipeline(config: Config, load: Load) -> Result<u8, Failure> {
         println!("{}", outcome.json());
     } else {
         println!("{}", outcome.table());
-        println!("Kafka Streams had the best of the settings tried: {}", outcome.streams);
+        if !load.alone {
+            println!("Kafka Streams had the best of the settings tried: {}", outcome.streams);
+        }
     }
     if outcome.is_clean() {
         Ok(0)
