@@ -40,7 +40,7 @@ impl Program {
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(std::fs::File::options().create(true).append(true).open(&errors)?)
+            .stderr(std::fs::File::create(&errors)?)
             .kill_on_drop(true)
             .spawn()?;
         let (Some(input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {

@@ -41,14 +41,22 @@ pub enum Ids {
 }
 
 impl Ids {
-    /// The `number`th id of `time_ms`. Two numbers have different ids.
+    /// One never used before.
+    pub fn fresh(self) -> Uuid {
+        match self {
+            Self::V4 => Uuid::new_v4(),
+            Self::V7 => Uuid::now_v7(),
+        }
+    }
+
+    /// The `number`th id of `time_ms`.
     fn id(self, time_ms: u64, number: u64, random: u64) -> Uuid {
         let ordered = id(time_ms, number, random);
         match self {
             Self::V7 => ordered,
             Self::V4 => {
                 let (high, low) = ordered.as_u64_pair();
-                // Each step can be undone, so different ids stay different but for the bits of the version.
+                // Mixed as `Random` does; that two are the same is as unlikely as with any random ids.
                 let high = Random(high ^ random).next();
                 uuid::Builder::from_random_bytes(Uuid::from_u64_pair(high, Random(low ^ high).next()).into_bytes())
                     .into_uuid()

@@ -8,7 +8,8 @@
 //! *Call order* is the order in which the futures of `publish` are first polled (an async trait method does
 //! nothing before that), which is the order in which they take the lock that is held while rows are enqueued.
 //! A future dropped while it enqueues leaves a call half sent, so that counts as an error too. Dropping it
-//! later is harmless. A reset does not take the lock: a call may hold it that nobody polls just now.
+//! later is harmless. A reset does not take the lock: a call may hold it that nobody polls just now. (Calls
+//! that wait for it then get their error once that one is polled or dropped.)
 //!
 //! *Refused rows.* A batch that a broker refuses leaves a gap, and a broker that knows nothing of the
 //! producer takes what was in flight behind it: so a row that may be refused goes alone, with nothing in
@@ -27,6 +28,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, hash_map::Entry},
+    ops::Deref,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -158,7 +160,25 @@ fn describe(error: &KafkaError) -> String {
     }
 }
 
-type Client = ThreadedProducer<Context>;
+/// Closes itself on a thread of its own: that purges, waits for callbacks and for the client's threads.
+struct Client(Option<ThreadedProducer<Context>>);
+
+impl Deref for Client {
+    type Target = ThreadedProducer<Context>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_ref().expect("there until it is dropped")
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let client = self.0.take();
+        if let Err(error) = std::thread::Builder::new().name("kafka-closing".to_owned()).spawn(move || drop(client)) {
+            tracing::error!(%error, "no thread to close a Kafka producer with");
+        }
+    }
+}
 
 /// One producer and the calls made on it.
 struct Session {
@@ -178,7 +198,7 @@ impl Session {
     fn new(config: &ClientConfig, suspects: Suspects, limits: Arc<TopicLimits>) -> Result<Arc<Self>, KafkaError> {
         let window = Arc::<Window>::default();
         let context = Context { window: Arc::clone(&window), suspects: Arc::clone(&suspects) };
-        let client = Client::from_config_and_context(config, context)?;
+        let client = Client(Some(ThreadedProducer::from_config_and_context(config, context)?));
         Ok(Arc::new(Self {
             client,
             order: tokio::sync::Mutex::default(),
@@ -419,7 +439,6 @@ impl Publisher for KafkaPublisher {
                 let last = std::mem::replace(&mut *self.session.lock().unwrap_or_else(PoisonError::into_inner), next);
                 // It may be the one of another reset by now.
                 last.fail(REASON);
-                close_apart(last);
             }
             // The failed one stays: it refuses everything until the next reset.
             Err(error) => tracing::error!(%error, context = self.context, "no new producer"),
@@ -429,15 +448,6 @@ impl Publisher for KafkaPublisher {
 
 impl Drop for KafkaPublisher {
     fn drop(&mut self) {
-        let session = self.session();
-        session.window.fail("the publisher was dropped");
-        close_apart(session);
-    }
-}
-
-/// Drops a session on a thread of its own: that purges, waits for callbacks and for the client's threads.
-fn close_apart(session: Arc<Session>) {
-    if let Err(error) = std::thread::Builder::new().name("kafka-closing".to_owned()).spawn(move || drop(session)) {
-        tracing::error!(%error, "no thread to close a Kafka producer with");
+        self.session().window.fail("the publisher was dropped");
     }
 }

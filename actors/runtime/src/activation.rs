@@ -81,7 +81,7 @@ pub(crate) async fn find(store: Arc<dyn Store>, wanted: Vec<Wanted>) -> Result<K
                 }
                 Err(mut question) => {
                     let half = question.split_off(question.len() / 2);
-                    questions.extend([question, half]);
+                    questions.extend([half, question]);
                 }
             },
             Err(error) => return Err(error),

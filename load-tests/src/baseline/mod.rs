@@ -11,7 +11,7 @@
 mod handler;
 mod relay;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 use tokio::task::JoinSet;
@@ -50,6 +50,7 @@ create table if not exists baseline.outbox (
     published_at timestamptz
 );
 create index if not exists outbox_unpublished on baseline.outbox (number) where published_at is null;";
+const UNPUBLISHED: &str = "select exists (select from outbox where published_at is null)";
 
 /// Makes its tables.
 pub async fn migrate(url: &str) -> Result<(), Error> {
@@ -79,9 +80,19 @@ impl Baseline {
         Ok(Self { parts })
     }
 
-    /// Ends it, wherever it is.
-    pub async fn stop(mut self) {
+    /// Ends it, once its relay has marked everything as published: what is published and not marked would be
+    /// published again by the next one.
+    pub async fn stop(mut self, url: &str, patience: Duration) -> Result<(), Error> {
+        let mut connection = connect(url).await?;
+        let began = Instant::now();
+        while sqlx::query_scalar::<_, bool>(UNPUBLISHED).fetch_one(&mut connection).await? {
+            if began.elapsed() > patience {
+                return Err(Error::Timeout(patience, "the baseline's outbox to be published".into()));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         self.parts.shutdown().await;
+        Ok(connection.close().await?)
     }
 
     /// Returns when one of its parts has failed; never otherwise.

@@ -3,8 +3,9 @@
 //! No actors, no Kafka, no domain: what remains if everything above the database cost nothing. Two
 //! connections, each with half of the partitions; for each batch one statement of chained CTEs (fence, states
 //! with their claims, a segment of the outbox for each partition), and before it, if the orders are new, one
-//! look-up; over the same tables, with rows of the sizes that the benchmark's work has. Written apart from
-//! the runtime's statements. The orders of a window are worked through step by step, as the real work is.
+//! look-up; over the same tables, empty at the start, with rows of the sizes that the benchmark's work has,
+//! and without the read model. Written apart from the runtime's statements. The orders of a window are worked
+//! through step by step, as the real work is.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::{Error, failed};
+use crate::work::Ids;
 
 /// The schema that it works in.
 const SCHEMA: &str = "ceiling";
@@ -59,7 +61,7 @@ staged as (
 select (select count(*) from fenced) + (select count(*) from written) + (select count(*) from staged)";
 
 /// Runs it until about `commands` are committed; returns how many were, and how long that took.
-pub fn run(url: &str, commands: u64) -> BoxFuture<'_, Result<(u64, Duration), Error>> {
+pub fn run(url: &str, commands: u64, ids: Ids) -> BoxFuture<'_, Result<(u64, Duration), Error>> {
     Box::pin(async move {
         holdfast_postgres::migrate(url, SCHEMA, None, &[]).await.map_err(failed("migrating"))?;
         let options: PgConnectOptions = url.parse()?;
@@ -78,7 +80,7 @@ pub fn run(url: &str, commands: u64) -> BoxFuture<'_, Result<(u64, Duration), Er
         }
         let began = Instant::now();
         for (number, connection) in connections.into_iter().enumerate() {
-            loops.spawn(work(connection, number, each));
+            loops.spawn(work(connection, number, each, ids));
         }
         let mut committed = 0;
         while let Some(done) = loops.join_next().await {
@@ -91,13 +93,14 @@ pub fn run(url: &str, commands: u64) -> BoxFuture<'_, Result<(u64, Duration), Er
 /// As many orders as one connection sees of a window of 5,000.
 const WINDOW: usize = 5_000 / CONNECTIONS;
 
-async fn work(mut connection: PgConnection, number: usize, commands: usize) -> Result<u64, Error> {
+async fn work(mut connection: PgConnection, number: usize, commands: usize, ids: Ids) -> Result<u64, Error> {
     let partitions: Vec<i32> =
         (0..PARTITIONS).filter(|partition| partition % CONNECTIONS == number).map(as_i32).collect();
     let mut sequence = 0;
     let mut done = 0;
     while done < commands {
-        let orders: Vec<Uuid> = (0..WINDOW.min((commands - done).div_ceil(STEPS))).map(|_| Uuid::now_v7()).collect();
+        let count = WINDOW.min((commands - done).div_ceil(STEPS));
+        let orders: Vec<Uuid> = (0..count).map(|_| ids.fresh()).collect();
         for step in 0..STEPS {
             for batch in orders.chunks(BATCH) {
                 commit(&mut connection, &partitions, batch, step, &mut sequence).await?;
@@ -154,7 +157,7 @@ mod tests {
     use super::*;
     use crate::{
         scenarios::stand_in::{Command, StandIn, StandInAdapter},
-        work::{Ids, Mix},
+        work::Mix,
     };
     use bytes::Bytes;
     use holdfast_core::{

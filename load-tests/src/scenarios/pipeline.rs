@@ -130,7 +130,7 @@ async fn measure(stack: &Stack, options: &Options, progress: Watcher) -> Result<
     // The broker compiles what it does often; that is not to be measured.
     let (_, mut ledger) = bench.trial(Design::Holdfast, options.commands).await?;
     let settings = bench.settings().await?;
-    let mut outcome = Outcome::new(settings.to_string());
+    let mut outcome = Outcome::new((!options.is_alone).then_some(settings));
     for round in 0..options.rounds {
         let mut designs = [Design::Holdfast, Design::Streams(settings), Design::Baseline, Design::Echo];
         let first = usize::try_from(round).unwrap_or(0) % designs.len();

@@ -385,7 +385,7 @@ pub struct Load {
     /// Which one: `pipeline` (commands from topic to topic, beside Kafka Streams and others), or `hops` (a
     /// strong read at its owner, and through another node).
     pub scenario: String,
-    /// How many commands in each measured stretch; of `hops`, a twentieth of it.
+    /// How many commands in each measured stretch; of `hops`, a tenth of it.
     #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(4_000..=20_000_000))]
     pub commands: u32,
     /// How often `pipeline` measures each design; the medians count.

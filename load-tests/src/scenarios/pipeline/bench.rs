@@ -6,10 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -63,10 +60,11 @@ impl Bench<'_> {
         let (commands, rates) = design.load(self.options);
         let before = self.counter.count(design.number());
         let each = whole(commands);
+        let number = self.begin(design).await?;
         let mut ledger = self.produce(design, "load to drain", 2 * each, 0).await?;
         self.checkpoint().await?;
         let counted = self.counted(design).await?;
-        let mut running = design.start(&self.place, Purpose::Rate, self.options).await?;
+        let mut running = design.start(&self.place, number, Purpose::Rate, self.options).await?;
         let cold = self.stretch(design, &mut *running, "drain, cold", before, before + each).await?;
         let warm = self.stretch(design, &mut *running, "drain, warm", before + each, before + 2 * each).await?;
         let load = self.produce(design, "live load", each, 0);
@@ -79,7 +77,7 @@ impl Bench<'_> {
             _ => None,
         };
 
-        let mut running = design.start(&self.place, Purpose::Latency, self.options).await?;
+        let mut running = design.start(&self.place, number, Purpose::Latency, self.options).await?;
         let mut at = before + 3 * each;
         let load = self.produce(design, "warming up", each / 4, 0).await?;
         at = self.reached(design, &mut *running, "warming up", at, at + load.records, |_| {}).await?;
@@ -105,12 +103,22 @@ impl Bench<'_> {
     pub(super) async fn trial(&self, design: Design, commands: u32) -> Result<(Rate, Ledger), Error> {
         let before = self.counter.count(design.number());
         let each = whole(commands);
+        let number = self.begin(design).await?;
         let ledger = self.produce(design, "load for a trial", 2 * each, 0).await?;
-        let mut running = design.start(&self.place, Purpose::Rate, self.options).await?;
+        let mut running = design.start(&self.place, number, Purpose::Rate, self.options).await?;
         self.stretch(design, &mut *running, "trial", before, before + each).await?;
         let warm = self.stretch(design, &mut *running, "trial", before + each, before + 2 * each).await?;
         running.stop().await?;
         Ok((warm, ledger))
+    }
+
+    /// Begins a turn, and returns its number.
+    async fn begin(&self, design: Design) -> Result<u64, Error> {
+        if design.forgets() {
+            let ends = self.ends.of(design.commands()).await?;
+            kafka::delete_records(self.place.stack.brokers(), design.commands(), &ends).await?;
+        }
+        Ok(self.loads.load(Ordering::Relaxed))
     }
 
     pub(super) async fn ceiling(&self) -> Result<Rate, Error> {
@@ -121,7 +129,7 @@ impl Bench<'_> {
             self.tell("ceiling".into(), 0, u64::from(commands));
             self.checkpoint().await?;
             cpu = pids.used();
-            (count, elapsed) = ceiling::run(&self.place.url, u64::from(commands)).await?;
+            (count, elapsed) = ceiling::run(&self.place.url, u64::from(commands), self.options.ids).await?;
         }
         let cpu = pids.used().per_command_us(cpu, precise(count));
         Ok(Rate::of(count, elapsed, cpu))
@@ -149,11 +157,9 @@ impl Bench<'_> {
     async fn produce(&self, design: Design, what: &str, commands: u64, rate: u32) -> Result<Ledger, Error> {
         let seed = self.loads.fetch_add(1, Ordering::Relaxed);
         let mix = Mix { ids: self.options.ids, ..Mix::benchmark(orders(commands), seed) };
-        let progress = Arc::clone(&self.progress);
-        let (phase, of) = (format!("{}: {what}", design.name()), u64::from(mix.orders * COMMANDS_PER_ORDER));
         let options = producer::Options { rate, ..producer::Options::to(design.commands()) };
-        let tell = move |done| progress(Progress { phase: phase.clone(), done, of });
-        Ok(producer::produce(self.place.stack.brokers(), &mix, options, tell).await?)
+        self.tell(format!("{}: {what}", design.name()), 0, commands);
+        Ok(producer::produce(self.place.stack.brokers(), &mix, options, |_| {}).await?)
     }
 
     /// Measures from the first event after `before` to the one that makes them `until`.
@@ -174,8 +180,8 @@ impl Bench<'_> {
         };
         self.reached(design, running, what, before, until, look).await?;
         let end = pids.used();
-        let begun = begun.filter(|begun| begun.at < until);
-        let begun = begun.ok_or_else(|| Error::Wrong(format!("{what}: all was there before the first look")))?;
+        // A small load may be there at the first look; its CPU time was not seen then.
+        let begun = begun.filter(|begun| begun.at < until).unwrap_or(Begun { at: before + 1, cpu: end });
         let events = self.counter.since(design.number(), begun.at - 1);
         let last = events.get(usize::try_from(until - begun.at).unwrap_or(usize::MAX));
         let (first, last) = events.first().zip(last).ok_or_else(|| Error::Wrong(format!("{what}: lost count")))?;

@@ -84,14 +84,22 @@ impl Design {
         }
     }
 
+    /// Whether each of its turns is to begin without what earlier ones left: an application of Streams reads
+    /// all of its state again at every start.
+    pub(super) const fn forgets(self) -> bool {
+        matches!(self, Self::Streams(_))
+    }
+
     /// Whether it works on Postgres.
     pub(super) const fn stores(self) -> bool {
         matches!(self, Self::Holdfast | Self::Baseline)
     }
 
+    /// Starts it, for the second time in a turn or the first.
     pub(super) async fn start(
         self,
         place: &Place<'_>,
+        turn: u64,
         purpose: Purpose,
         options: &Options,
     ) -> Result<Box<dyn Running>, Error> {
@@ -106,11 +114,12 @@ impl Design {
             }
             Self::Streams(settings) => {
                 let settings = if purpose == Purpose::Latency { settings.prompt() } else { settings };
-                Box::new(Streams::start(stack.java(), stack.data_dir(), brokers, settings)?)
+                Box::new(Streams::start(stack.java(), stack.data_dir(), brokers, turn, settings)?)
             }
             Self::Baseline => {
                 baseline::migrate(url).await?;
-                Box::new(Baseline::start(brokers, url).await?)
+                let running = Baseline::start(brokers, url).await?;
+                Box::new(OfBaseline { running, url: url.clone() })
             }
             Self::Echo => Box::new(Echo::start(brokers)?),
         })
@@ -132,6 +141,11 @@ pub(super) trait Running: Send {
 
     /// Ends it in good order, once nothing of what it was given is under way.
     async fn stop(self: Box<Self>) -> Result<(), Error>;
+}
+
+struct OfBaseline {
+    running: Baseline,
+    url: String,
 }
 
 struct OfHoldfast {
@@ -164,14 +178,13 @@ impl Running for Streams {
 }
 
 #[async_trait]
-impl Running for Baseline {
+impl Running for OfBaseline {
     async fn failed(&mut self) -> Error {
-        Self::failed(self).await
+        self.running.failed().await
     }
 
     async fn stop(self: Box<Self>) -> Result<(), Error> {
-        Self::stop(*self).await;
-        Ok(())
+        self.running.stop(&self.url, PATIENCE).await
     }
 }
 

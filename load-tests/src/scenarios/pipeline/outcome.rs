@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::precise;
 use crate::{
     checkers::Report,
+    rivals::streams::Settings,
     scenarios::{cpu::Cpu, database::Database},
 };
 
@@ -123,8 +124,8 @@ impl Contender {
 /// Everything that was found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Outcome {
-    /// The settings of Streams, the best of those tried.
-    pub streams: String,
+    /// The settings of Streams, the best of those tried; none if it was not measured.
+    pub streams: Option<Settings>,
     /// The designs; Holdfast is the first.
     pub contenders: Vec<Contender>,
     /// The bare group commit's rate, by round.
@@ -134,7 +135,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn new(streams: String) -> Self {
+    pub(super) fn new(streams: Option<Settings>) -> Self {
         Self { streams, ..Self::default() }
     }
 
@@ -206,8 +207,10 @@ impl Outcome {
             let (latency, cpu, database) = (latency(contender), cpu(contender), database(contender));
             table.add_row([contender.name.to_owned(), cold, warm, live, latency, cpu, database]);
         }
-        let ceiling = median(self.ceiling.iter().map(|rate| rate.per_second).collect());
-        table.add_row(["bare group commit (Postgres alone)".to_owned(), String::new(), per_second(ceiling)]);
+        if !self.ceiling.is_empty() {
+            let ceiling = median(self.ceiling.iter().map(|rate| rate.per_second).collect());
+            table.add_row(["bare group commit (Postgres alone)".to_owned(), String::new(), per_second(ceiling)]);
+        }
         for (name, [cold, warm, live]) in self.ratios() {
             table.add_row([format!("holdfast : {name}"), cold, warm, live]);
         }
@@ -313,7 +316,7 @@ mod tests {
     }
 
     fn outcome() -> Outcome {
-        let mut outcome = Outcome::new("2 threads".to_owned());
+        let mut outcome = Outcome::new(Some(Settings::TRIED[0]));
         for (ours, theirs) in [(20_000, 10_000), (30_000, 10_000), (22_000, 20_000)] {
             outcome.contender("holdfast").turns.push(turn(ours, 7.25));
             outcome.contender("echo").turns.push(turn(theirs, 2.0));

@@ -27,7 +27,7 @@ pub async fn run(config: Config, load: Load) -> Result<u8, Failure> {
     match load.scenario.as_str() {
         "pipeline" => pipeline(config, load).await,
         "hops" => {
-            let calls = usize::try_from(load.commands / 20).unwrap_or(usize::MAX);
+            let calls = usize::try_from(load.commands / 10).unwrap_or(usize::MAX);
             Box::pin(hops::run(config, calls, load.json)).await
         }
         other => Err(Failure::usage(anyhow::anyhow!("no scenario is called {other}; there are: pipeline, hops"))),
@@ -54,8 +54,11 @@ async fn pipeline(config: Config, load: Load) -> Result<u8, Failure> {
         println!("{}", outcome.json());
     } else {
         println!("{}", outcome.table());
-        if !load.alone {
-            println!("Kafka Streams had the best of the settings tried: {}", outcome.streams);
+        if let Some(settings) = outcome.streams {
+            println!(
+                "Kafka Streams had the best of the settings tried: {settings}; for latency, {}",
+                settings.prompt()
+            );
         }
     }
     if outcome.is_clean() {
