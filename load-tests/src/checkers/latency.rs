@@ -28,12 +28,8 @@ pub struct Latencies {
 
 /// The latencies of the commands for which `of` says so, by the first event of an order that each caused.
 pub fn latencies(ledger: &Ledger, evidence: &Evidence, of: impl Fn(&Uuid, &Sent) -> bool) -> Latencies {
-    latencies_to(ledger, &evidence.orders.events, of)
-}
-
-/// Likewise, by the first of these events that each caused.
-pub fn latencies_to(ledger: &Ledger, events: &[EventRecord], of: impl Fn(&Uuid, &Sent) -> bool) -> Latencies {
-    percentiles(times_to(ledger, events).filter(|(id, sent, _)| of(id, sent)).map(|(_, _, took)| took))
+    let times = times_to(ledger, &evidence.orders.events);
+    percentiles(times.filter(|(id, sent, _)| of(id, sent)).map(|(_, _, took)| took))
 }
 
 /// Each command that caused one of these events, and how long it took to the first of them, ms.

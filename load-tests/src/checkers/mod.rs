@@ -35,7 +35,7 @@ pub use evidence::{
     PoolRow,
 };
 pub use gather::{events, gather};
-pub use latency::{Latencies, latencies, latencies_to, percentiles, times_to, times_to_paid};
+pub use latency::{Latencies, latencies, percentiles, times_to, times_to_paid};
 pub use news::{Line, News, Till};
 pub use owners::{halted, homes, owners};
 pub use provider::{Account, Charge, Refund};
