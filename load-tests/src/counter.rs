@@ -42,7 +42,7 @@ pub struct Counted {
 /// The events of one topic, in the order in which they were read.
 #[derive(Debug, Default)]
 struct Topic {
-    /// As many as there are in `events`, for those who wait.
+    /// The number of `events`, which is looked at often.
     count: AtomicU64,
     events: Mutex<Vec<Counted>>,
 }

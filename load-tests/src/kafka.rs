@@ -57,6 +57,14 @@ pub fn client(brokers: &str, id: &str) -> ClientConfig {
     config
 }
 
+/// A configuration for producers whose records are acknowledged once, and lie where Java's partitioner puts
+/// them.
+pub(crate) fn producer(brokers: &str, id: &str) -> ClientConfig {
+    let mut config = client(brokers, id);
+    config.set("acks", "all").set("enable.idempotence", "true").set("partitioner", "murmur2_random");
+    config
+}
+
 /// Makes topics that aren't there yet, each with `partitions` partitions.
 pub async fn create_topics(brokers: &str, names: &[&str], partitions: i32) -> Result<(), Error> {
     create_topics_with(brokers, names, partitions, &[]).await

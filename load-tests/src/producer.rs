@@ -268,10 +268,8 @@ pub async fn produce_windows(
 
 fn producer(brokers: &str, options: &Options, deliveries: Arc<Deliveries>) -> Result<BaseProducer<Context>, Error> {
     let age = options.metadata_max_age.as_millis().to_string();
-    let mut config = kafka::client(brokers, "holdfast-load");
+    let mut config = kafka::producer(brokers, "holdfast-load");
     config
-        .set("acks", "all")
-        .set("enable.idempotence", "true")
         .set("partitioner", options.partitioner.name())
         .set("topic.metadata.refresh.interval.ms", &age)
         .set("metadata.max.age.ms", &age)

@@ -13,10 +13,14 @@ mod relay;
 
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 use tokio::task::JoinSet;
 
-use crate::scenarios::{Error, failed};
+use crate::{
+    rivals::Running,
+    scenarios::{Error, failed},
+};
 
 /// The schema that holds its tables.
 pub const SCHEMA: &str = "baseline";
@@ -50,6 +54,8 @@ create table if not exists baseline.outbox (
     published_at timestamptz
 );
 create index if not exists outbox_unpublished on baseline.outbox (number) where published_at is null;";
+/// How long its relay may take for what is left.
+const PATIENCE: Duration = Duration::from_mins(1);
 const UNPUBLISHED: &str = "select exists (select from outbox where published_at is null)";
 
 /// Makes its tables.
@@ -69,6 +75,7 @@ async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
 /// A running baseline. Dropping it ends it.
 pub struct Baseline {
     parts: JoinSet<Result<(), Error>>,
+    url: String,
 }
 
 impl Baseline {
@@ -77,30 +84,32 @@ impl Baseline {
         let mut parts = JoinSet::new();
         handler::start(&mut parts, brokers, url).await?;
         parts.spawn(relay::run(brokers.to_owned(), connect(url).await?));
-        Ok(Self { parts })
+        Ok(Self { parts, url: url.to_owned() })
     }
+}
 
-    /// Ends it, once its relay has marked everything as published: what is published and not marked would be
-    /// published again by the next one.
-    pub async fn stop(mut self, url: &str, patience: Duration) -> Result<(), Error> {
-        let mut connection = connect(url).await?;
-        let began = Instant::now();
-        while sqlx::query_scalar::<_, bool>(UNPUBLISHED).fetch_one(&mut connection).await? {
-            if began.elapsed() > patience {
-                return Err(Error::Timeout(patience, "the baseline's outbox to be published".into()));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        self.parts.shutdown().await;
-        Ok(connection.close().await?)
-    }
-
-    /// Returns when one of its parts has failed; never otherwise.
-    pub async fn failed(&mut self) -> Error {
+#[async_trait]
+impl Running for Baseline {
+    async fn failed(&mut self) -> Error {
         match self.parts.join_next().await {
             Some(Ok(Err(error))) => error,
             Some(Err(error)) => failed("a part of the baseline")(error),
             Some(Ok(Ok(()))) | None => Error::Timeout(Duration::ZERO, "a baseline that had ended".into()),
         }
+    }
+
+    /// Waits for its relay to mark everything as published: what is published and not marked would be
+    /// published again by the next one.
+    async fn stop(mut self: Box<Self>) -> Result<(), Error> {
+        let mut connection = connect(&self.url).await?;
+        let began = Instant::now();
+        while sqlx::query_scalar::<_, bool>(UNPUBLISHED).fetch_one(&mut connection).await? {
+            if began.elapsed() > PATIENCE {
+                return Err(Error::Timeout(PATIENCE, "the baseline's outbox to be published".into()));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.parts.shutdown().await;
+        Ok(connection.close().await?)
     }
 }

@@ -30,12 +30,8 @@ from outbox where published_at is null order by number limit $1 for update skip 
 const MARK: &str = "update outbox set published_at = now() where number = any($1)";
 
 pub(super) async fn run(brokers: String, mut connection: PgConnection) -> Result<(), Error> {
-    let mut config = kafka::client(&brokers, "baseline-relay");
-    config
-        .set("acks", "all")
-        .set("enable.idempotence", "true")
-        .set("partitioner", "murmur2_random")
-        .set("linger.ms", "1");
+    let mut config = kafka::producer(&brokers, "baseline-relay");
+    config.set("linger.ms", "1");
     let producer: FutureProducer = config.create().map_err(failed("the baseline's producer"))?;
     loop {
         let mut transaction = connection.begin().await?;

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use rdkafka::{
     Message as _,
     consumer::{BaseConsumer, CommitMode, Consumer as _},
@@ -19,6 +20,7 @@ use rdkafka::{
 };
 use tokio::task::JoinHandle;
 
+use super::Running;
 use crate::{
     kafka,
     scenarios::{Error, failed},
@@ -48,21 +50,19 @@ impl Echo {
             .set("queued.max.messages.kbytes", "65536");
         let consumer: BaseConsumer = config.create().map_err(failed("the echo's consumer"))?;
         consumer.subscribe(&[COMMANDS]).map_err(failed("subscribing"))?;
-        let mut config = kafka::client(brokers, NAME);
-        config
-            .set("acks", "all")
-            .set("enable.idempotence", "true")
-            .set("partitioner", "murmur2_random")
-            .set("linger.ms", "0");
+        let mut config = kafka::producer(brokers, NAME);
+        config.set("linger.ms", "0");
         let producer: BaseProducer = config.create().map_err(failed("the echo's producer"))?;
         let is_over = Arc::<AtomicBool>::default();
         let over = Arc::clone(&is_over);
         let repeating = tokio::task::spawn_blocking(move || repeat(&consumer, &producer, &over));
         Ok(Self { is_over, repeating })
     }
+}
 
-    /// Returns when it has failed.
-    pub async fn failed(&mut self) -> Error {
+#[async_trait]
+impl Running for Echo {
+    async fn failed(&mut self) -> Error {
         match (&mut self.repeating).await {
             Ok(Err(error)) => error,
             Err(error) => failed("the echo")(error),
@@ -70,8 +70,7 @@ impl Echo {
         }
     }
 
-    /// Ends it in good order.
-    pub async fn stop(mut self) -> Result<(), Error> {
+    async fn stop(mut self: Box<Self>) -> Result<(), Error> {
         self.is_over.store(true, Ordering::Release);
         (&mut self.repeating).await.map_err(failed("the echo"))?
     }

@@ -5,8 +5,10 @@
 
 use std::{path::Path, process::Command};
 
+use async_trait::async_trait;
 use serde::Serialize;
 
+use super::Running;
 use crate::{
     java::Program,
     scenarios::{Error, failed},
@@ -79,19 +81,19 @@ impl Streams {
         let (program, _) = Program::start(java, dir, PROGRAM, &arguments).map_err(failed("Kafka Streams"))?;
         Ok(Self(program))
     }
+}
 
-    /// Its process.
-    pub fn pid(&self) -> Option<u32> {
+#[async_trait]
+impl Running for Streams {
+    fn pid(&self) -> Option<u32> {
         self.0.pid()
     }
 
-    /// Returns when it has ended by itself.
-    pub async fn failed(&mut self) -> Error {
+    async fn failed(&mut self) -> Error {
         failed("Kafka Streams")(self.0.ended().await)
     }
 
-    /// Ends it in good order.
-    pub async fn stop(self) -> Result<(), Error> {
+    async fn stop(self: Box<Self>) -> Result<(), Error> {
         self.0.stop().await.map_err(failed("Kafka Streams"))
     }
 }

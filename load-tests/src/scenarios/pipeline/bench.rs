@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::Range,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use uuid::Uuid;
 
 use super::{
     Options, PATIENCE, Progress, Watcher,
-    designs::{Design, Place, Purpose, Running},
+    designs::{Design, Place, Purpose},
     outcome::{Latency, Rate, Tally, Turn},
     precise,
 };
@@ -25,6 +26,7 @@ use crate::{
     counter::{Counted, Counter},
     kafka::{self, Ends},
     producer::{self, Ledger},
+    rivals::Running,
     scenarios::{
         Error, ceiling,
         cpu::{Cpu, Pids},
@@ -65,10 +67,10 @@ impl Bench<'_> {
         self.checkpoint().await?;
         let counted = self.counted(design).await?;
         let mut running = design.start(&self.place, number, Purpose::Rate, self.options).await?;
-        let cold = self.stretch(design, &mut *running, "drain, cold", before, before + each).await?;
-        let warm = self.stretch(design, &mut *running, "drain, warm", before + each, before + 2 * each).await?;
+        let cold = self.stretch(design, &mut *running, "drain, cold", before..before + each).await?;
+        let warm = self.stretch(design, &mut *running, "drain, warm", before + each..before + 2 * each).await?;
         let load = self.produce(design, "live load", each, 0);
-        let live = self.stretch(design, &mut *running, "live", before + 2 * each, before + 3 * each);
+        let live = self.stretch(design, &mut *running, "live", before + 2 * each..before + 3 * each);
         let (load, live) = tokio::try_join!(load, live)?;
         ledger.absorb(load);
         running.stop().await?;
@@ -80,7 +82,7 @@ impl Bench<'_> {
         let mut running = design.start(&self.place, number, Purpose::Latency, self.options).await?;
         let mut at = before + 3 * each;
         let load = self.produce(design, "warming up", each / 4, 0).await?;
-        at = self.reached(design, &mut *running, "warming up", at, at + load.records, |_| {}).await?;
+        at = self.reached(design, &mut *running, "warming up", at..at + load.records, |_| {}).await?;
         ledger.absorb(load);
         let mut latencies = Vec::new();
         for rate in rates {
@@ -88,7 +90,7 @@ impl Bench<'_> {
             let seconds = self.options.latency_for.as_secs();
             let load = self.produce(design, "latency", u64::from(rate) * seconds, rate).await?;
             let first = at;
-            at = self.reached(design, &mut *running, "latency", at, at + load.records, |_| {}).await?;
+            at = self.reached(design, &mut *running, "latency", at..at + load.records, |_| {}).await?;
             let appended = self.appended(design, from).await?;
             latencies
                 .push(Latency::of(rate, &latencies_of(&load, &appended, &self.counter.since(design.number(), first))));
@@ -106,8 +108,8 @@ impl Bench<'_> {
         let number = self.begin(design).await?;
         let ledger = self.produce(design, "load for a trial", 2 * each, 0).await?;
         let mut running = design.start(&self.place, number, Purpose::Rate, self.options).await?;
-        self.stretch(design, &mut *running, "trial", before, before + each).await?;
-        let warm = self.stretch(design, &mut *running, "trial", before + each, before + 2 * each).await?;
+        self.stretch(design, &mut *running, "trial", before..before + each).await?;
+        let warm = self.stretch(design, &mut *running, "trial", before + each..before + 2 * each).await?;
         running.stop().await?;
         Ok((warm, ledger))
     }
@@ -168,9 +170,9 @@ impl Bench<'_> {
         design: Design,
         running: &mut dyn Running,
         what: &str,
-        before: u64,
-        until: u64,
+        events: Range<u64>,
     ) -> Result<Rate, Error> {
+        let Range { start: before, end: until } = events;
         let pids = self.pids(running.pid());
         let mut begun: Option<Begun> = None;
         let look = |total: u64| {
@@ -178,7 +180,7 @@ impl Bench<'_> {
                 begun = Some(Begun { at: total, cpu: pids.used() });
             }
         };
-        self.reached(design, running, what, before, until, look).await?;
+        self.reached(design, running, what, before..until, look).await?;
         let end = pids.used();
         // A small load may be there at the first look; its CPU time was not seen then.
         let begun = begun.filter(|begun| begun.at < until).unwrap_or(Begun { at: before + 1, cpu: end });
@@ -196,10 +198,10 @@ impl Bench<'_> {
         design: Design,
         running: &mut dyn Running,
         what: &str,
-        before: u64,
-        until: u64,
+        events: Range<u64>,
         mut look: impl FnMut(u64),
     ) -> Result<u64, Error> {
+        let Range { start: before, end: until } = events;
         let waiting = async {
             let mut moved = (Instant::now(), before);
             loop {

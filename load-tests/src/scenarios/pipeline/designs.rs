@@ -11,6 +11,7 @@ use crate::{
     baseline::{self, Baseline},
     checkers::{self, Target},
     rivals::{
+        Running,
         echo::{self, Echo},
         streams::{self, Settings, Streams},
     },
@@ -95,7 +96,7 @@ impl Design {
         matches!(self, Self::Holdfast | Self::Baseline)
     }
 
-    /// Starts it, for the second time in a turn or the first.
+    /// Starts it. A turn starts it twice, under one number.
     pub(super) async fn start(
         self,
         place: &Place<'_>,
@@ -118,34 +119,11 @@ impl Design {
             }
             Self::Baseline => {
                 baseline::migrate(url).await?;
-                let running = Baseline::start(brokers, url).await?;
-                Box::new(OfBaseline { running, url: url.clone() })
+                Box::new(Baseline::start(brokers, url).await?)
             }
             Self::Echo => Box::new(Echo::start(brokers)?),
         })
     }
-}
-
-/// A design that runs.
-#[async_trait]
-pub(super) trait Running: Send {
-    /// Its process, if it has one of its own.
-    fn pid(&self) -> Option<u32> {
-        None
-    }
-
-    /// Returns when it has failed.
-    async fn failed(&mut self) -> Error {
-        std::future::pending().await
-    }
-
-    /// Ends it in good order, once nothing of what it was given is under way.
-    async fn stop(self: Box<Self>) -> Result<(), Error>;
-}
-
-struct OfBaseline {
-    running: Baseline,
-    url: String,
 }
 
 struct OfHoldfast {
@@ -159,42 +137,5 @@ impl Running for OfHoldfast {
         checkers::settled(&self.target, PATIENCE, |_| {}).await?;
         self.serving.stop().await;
         Ok(())
-    }
-}
-
-#[async_trait]
-impl Running for Streams {
-    fn pid(&self) -> Option<u32> {
-        Self::pid(self)
-    }
-
-    async fn failed(&mut self) -> Error {
-        Self::failed(self).await
-    }
-
-    async fn stop(self: Box<Self>) -> Result<(), Error> {
-        Self::stop(*self).await
-    }
-}
-
-#[async_trait]
-impl Running for OfBaseline {
-    async fn failed(&mut self) -> Error {
-        self.running.failed().await
-    }
-
-    async fn stop(self: Box<Self>) -> Result<(), Error> {
-        self.running.stop(&self.url, PATIENCE).await
-    }
-}
-
-#[async_trait]
-impl Running for Echo {
-    async fn failed(&mut self) -> Error {
-        Self::failed(self).await
-    }
-
-    async fn stop(self: Box<Self>) -> Result<(), Error> {
-        Self::stop(*self).await
     }
 }

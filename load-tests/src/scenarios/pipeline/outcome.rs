@@ -119,6 +119,16 @@ impl Contender {
     fn median(&self, of: impl Fn(&Turn) -> f64) -> f64 {
         median(self.turns.iter().map(of).collect())
     }
+
+    /// The medians of what was measured at each rate.
+    fn latencies(&self) -> Vec<Latency> {
+        let rates = self.turns.first().map_or(&[][..], |turn| &turn.latencies);
+        let medians = |(at, latency): (usize, &Latency)| {
+            let of = |figure: fn(&Latency) -> f64| self.median(|turn| turn.latencies.get(at).map_or(0.0, figure));
+            Latency { p50_ms: of(|it| it.p50_ms), p99_ms: of(|it| it.p99_ms), max_ms: of(|it| it.max_ms), ..*latency }
+        };
+        rates.iter().enumerate().map(medians).collect()
+    }
 }
 
 /// Everything that was found.
@@ -166,16 +176,11 @@ impl Outcome {
     /// One JSON object.
     pub fn json(&self) -> serde_json::Value {
         let medians = self.contenders.iter().map(|contender| {
-            let latency = |(at, latency): (usize, &Latency)| {
-                let of = |figure: fn(&Latency) -> f64| contender.median(|turn| turn.latencies.get(at).map_or(0.0, figure));
-                serde_json::json!({ "rate": latency.rate, "p50_ms": of(|l| l.p50_ms), "p99_ms": of(|l| l.p99_ms), "max_ms": of(|l| l.max_ms) })
-            };
-            let latencies = contender.turns.first().map_or(&[][..], |turn| &turn.latencies);
             let medians = serde_json::json!({
                 "cold": contender.median(|turn| turn.cold.per_second),
                 "warm": contender.median(|turn| turn.warm.per_second),
                 "live": contender.median(|turn| turn.live.per_second),
-                "latencies": latencies.iter().enumerate().map(latency).collect::<Vec<_>>(),
+                "latencies": contender.latencies(),
             });
             (contender.name.to_owned(), medians)
         });
@@ -240,14 +245,10 @@ impl Outcome {
 }
 
 fn latency(contender: &Contender) -> String {
-    let rates = contender.turns.first().map_or(&[][..], |turn| &turn.latencies);
-    let line = |(at, latency): (usize, &Latency)| {
-        let of = |figure: fn(&Latency) -> f64| contender.median(|turn| turn.latencies.get(at).map_or(0.0, figure));
-        let (p50, p99, rate) =
-            (of(|latency| latency.p50_ms), of(|latency| latency.p99_ms), grouped(latency.rate.into()));
-        format!("{p50:.1} / {p99:.1} ms at {rate}/s")
+    let line = |Latency { rate, p50_ms, p99_ms, .. }: Latency| {
+        format!("{p50_ms:.1} / {p99_ms:.1} ms at {}/s", grouped(rate.into()))
     };
-    rates.iter().enumerate().map(line).collect::<Vec<_>>().join("\n")
+    contender.latencies().into_iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn cpu(contender: &Contender) -> String {
