@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     aggregate::{Aggregate, Context, TimerChange},
+    batch::ViewRow,
     dedup::Rejection,
     disposition::Refused,
     envelope::Message,
@@ -184,9 +185,10 @@ pub trait Adapter: Send + Sync + 'static {
     /// The name and text of a rejection.
     fn rejection(&self, rejection: &<Self::Aggregate as Aggregate>::Rejection) -> Rejection;
 
-    /// The row of the read model for this state, as a JSON object, or `None` if this kind has none. It is
-    /// written, in the same transaction, only when it differs from the row of the state before.
-    fn view(&self, state: &Self::Aggregate, context: &Context<'_>) -> Option<serde_json::Value> {
+    /// The row of the read model for this state, or `None` if it has none. It is written, in the same
+    /// transaction, only when it differs from the row of the state before. Asked for after every change, so
+    /// quick: a struct rather than a tree of values.
+    fn view(&self, state: &Self::Aggregate, context: &Context<'_>) -> Option<ViewRow> {
         let _ = (state, context);
         None
     }

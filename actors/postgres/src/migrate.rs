@@ -30,6 +30,7 @@ const RUNTIME: &[(i64, &str, &str)] = &[
     (10, "narrowing", include_str!("../../../migrations/runtime/0010_narrowing.sql")),
     (11, "segments", include_str!("../../../migrations/runtime/0011_segments.sql")),
     (12, "rings", include_str!("../../../migrations/runtime/0012_rings.sql")),
+    (13, "room", include_str!("../../../migrations/runtime/0013_room.sql")),
 ];
 
 /// Versions below are the runtime's; a context's version 1 is stored as 1001.

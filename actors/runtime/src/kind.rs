@@ -247,7 +247,6 @@ impl<A: Adapter> Kind for Typed<A> {
             replies.push(self.0.encode_reply(&state, &context));
         }
         let view = self.0.view(&state, &Context { key, version, now: Timestamp::default() });
-        let view = view.as_ref().map(ViewRow::of);
         let (schema, bytes) = (A::Aggregate::SCHEMA, self.0.encode_state(&state));
         Ok(Refolded { schema, bytes, view, pools, timers, effects, commands, replies })
     }
@@ -522,7 +521,7 @@ impl<'a, A: Adapter> Fold<'a, A> {
 
 /// The read model's row. An aggregate that does not exist has none.
 fn view_of<A: Adapter>(adapter: &A, state: &A::Aggregate, context: &Context<'_>) -> Option<ViewRow> {
-    (context.version > 0).then(|| adapter.view(state, context))?.as_ref().map(ViewRow::of)
+    (context.version > 0).then(|| adapter.view(state, context))?
 }
 
 /// The id of the `n`th message that an event sends to other aggregates: made of the event's, so that it is

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use holdfast_adapter::check;
 use holdfast_core::{
     Context, Message,
+    batch::ViewRow,
     codec::{Adapter, EncodedEvent, LookupFailed, Outgoing, StateError},
     dedup,
     disposition::Refused,
@@ -126,7 +127,7 @@ impl Adapter for ShipmentAdapter {
         dedup::Rejection { code: rejection.code().to_owned(), message: rejection.to_string() }
     }
 
-    fn view(&self, state: &Shipment, context: &Context<'_>) -> Option<serde_json::Value> {
+    fn view(&self, state: &Shipment, context: &Context<'_>) -> Option<ViewRow> {
         projection::row(state, context.key)
     }
 

@@ -2,10 +2,10 @@
 //!
 //! Deliberately absent: addresses, and shipments that could never be picked, which have no row.
 
-use holdfast_core::Aggregate;
+use holdfast_core::{Aggregate, batch::ViewRow};
 use holdfast_fulfillment_domain::Shipment;
 use holdfast_postgres::{Query, View};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 /// How the read model is written. A row is inserted when the shipment can be picked; afterwards only the
 /// status can differ.
@@ -39,9 +39,16 @@ pub const PICKABLE: Query = Query {
           order by page.ready_at_ms, page.order_id",
 };
 
+#[derive(Serialize)]
+struct Row<'a> {
+    order_id: &'a str,
+    status: &'static str,
+    ready_at_ms: i64,
+}
+
 /// The row of the shipment `key`; `None` as long as it could never be picked.
-pub(crate) fn row(state: &Shipment, key: &str) -> Option<Value> {
+pub(crate) fn row(state: &Shipment, key: &str) -> Option<ViewRow> {
     let details = state.details()?;
     let ready_at_ms = details.ready_at()?.unix_ms();
-    Some(json!({ "order_id": key, "status": details.status.name(), "ready_at_ms": ready_at_ms }))
+    Some(ViewRow::of(&Row { order_id: key, status: details.status.name(), ready_at_ms }))
 }

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use holdfast_adapter::check;
 use holdfast_core::{
     Context, Message,
+    batch::ViewRow,
     codec::{Adapter, EncodedEvent, LookupFailed, StateError},
     dedup,
     disposition::Refused,
@@ -90,7 +91,7 @@ impl Adapter for OrderAdapter {
         dedup::Rejection { code: rejection.code().to_owned(), message: rejection.to_string() }
     }
 
-    fn view(&self, state: &Order, context: &Context<'_>) -> Option<serde_json::Value> {
+    fn view(&self, state: &Order, context: &Context<'_>) -> Option<ViewRow> {
         projection::row(state, context.key)
     }
 

@@ -3,10 +3,11 @@
 //! Deliberately absent: what is not searched for. A page's orders are read from the aggregates' own table, in
 //! the same statement.
 
-use holdfast_core::Aggregate;
+use holdfast_core::{Aggregate, batch::ViewRow};
 use holdfast_orders_domain::Order;
 use holdfast_postgres::{Query, View};
-use serde_json::{Value, json};
+use serde::Serialize;
+use uuid::Uuid;
 
 /// How the read model is written. A row is inserted when the order is created; afterwards only the status can
 /// differ.
@@ -93,13 +94,21 @@ pub const PAGE_OF_CUSTOMER: Query = Query {
     ),
 };
 
+#[derive(Serialize)]
+struct Row<'a> {
+    order_id: &'a str,
+    customer_id: Uuid,
+    status: &'static str,
+    created_at_ms: i64,
+}
+
 /// The row of the order `key`; `None` if it does not exist.
-pub(crate) fn row(state: &Order, key: &str) -> Option<Value> {
+pub(crate) fn row(state: &Order, key: &str) -> Option<ViewRow> {
     let details = state.details()?;
-    Some(json!({
-        "order_id": key,
-        "customer_id": details.customer.to_string(),
-        "status": details.status.name(),
-        "created_at_ms": details.created_at.unix_ms(),
+    Some(ViewRow::of(&Row {
+        order_id: key,
+        customer_id: details.customer,
+        status: details.status.name(),
+        created_at_ms: details.created_at.unix_ms(),
     }))
 }

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use holdfast_adapter::check;
 use holdfast_core::{
     Context, Message,
+    batch::ViewRow,
     codec::{Adapter, Again, Attempt, EncodedEffect, EncodedEvent, LookupFailed, StateError},
     dedup,
     disposition::Refused,
@@ -103,7 +104,7 @@ impl Adapter for PaymentAdapter {
         dedup::Rejection { code: rejection.code().to_owned(), message: rejection.to_string() }
     }
 
-    fn view(&self, state: &Payment, context: &Context<'_>) -> Option<serde_json::Value> {
+    fn view(&self, state: &Payment, context: &Context<'_>) -> Option<ViewRow> {
         projection::row(state, context.key)
     }
 

@@ -3,10 +3,10 @@
 //! Invariant: a payment has a row if and only if the provider contradicted what was asked of it. Deliberately
 //! absent: every other payment, which is asked for by its order.
 
-use holdfast_core::{Aggregate, Timestamp, port::store::StoreError};
+use holdfast_core::{Aggregate, Timestamp, batch::ViewRow, port::store::StoreError};
 use holdfast_payments_domain::{Contradiction, Payment};
 use holdfast_postgres::{PgStore, Query, View};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 /// How the read model is written. A stopped payment stays as it is, so what is there already is right.
 pub const VIEW: View = View {
@@ -63,13 +63,27 @@ pub async fn stopped(store: &PgStore, rows_max: u32) -> Result<(Vec<Stopped>, u6
     Ok((stopped.collect::<Result<_, StoreError>>()?, u64::try_from(all).unwrap_or(0)))
 }
 
+#[derive(Serialize)]
+struct Row<'a> {
+    order_id: &'a str,
+    source: &'a str,
+    subject: &'static str,
+    asked: &'a str,
+    answered: &'a str,
+    at_ms: i64,
+}
+
 /// The row of the payment `key`; `None` unless it is stopped. The first one stands: a payment that is stopped
 /// notes its order's cancellation at most.
-pub(crate) fn row(state: &Payment, key: &str) -> Option<Value> {
+pub(crate) fn row(state: &Payment, key: &str) -> Option<ViewRow> {
     let details = state.details()?;
     let Contradiction { source, subject, asked, answered } = details.contradiction.as_ref()?;
-    Some(json!({
-        "order_id": key, "source": &**source, "subject": subject.name(), "asked": &**asked, "answered": &**answered,
-        "at_ms": details.updated_at.unix_ms(),
+    Some(ViewRow::of(&Row {
+        order_id: key,
+        source,
+        subject: subject.name(),
+        asked,
+        answered,
+        at_ms: details.updated_at.unix_ms(),
     }))
 }

@@ -2,8 +2,13 @@
 
 use std::str::FromStr as _;
 
-use holdfast_core::port::store::StoreError;
+use bytes::Bytes;
+use holdfast_core::{
+    batch::{StateWrite, Writes},
+    port::store::StoreError,
+};
 use holdfast_postgres::{Config, MigrateError, PgStore, Retention, Role, migrate};
+use holdfast_testkit::sample::{Owner, entry, state};
 use sqlx::{ConnectOptions as _, postgres::PgConnectOptions};
 use uuid::Uuid;
 
@@ -98,4 +103,26 @@ async fn an_unmigrated_schema_and_a_server_away_are_two_things() {
     assert!(matches!(away, Some(StoreError::Unavailable(_))), "{away:?}");
     let odd = PgStore::connect(Config::new("postgres://x@127.0.0.1:1/x", "x; drop table y")).await.err();
     assert!(matches!(odd, Some(StoreError::Broken(_))), "{odd:?}");
+}
+
+/// A row that moves to another page is entered into the index once more. A batch may write every row of a
+/// page again, before anything there can be cleaned up.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_written_again_stay_on_their_page() {
+    const ROWS: u64 = 400;
+    let fresh = Fresh::new().await;
+    let store = fresh.store().await;
+    store.register_partitions(1).await.expect("there");
+    let mut owner = Owner::take(&store, [0]).await;
+    let mut pages = Vec::new();
+    for version in 1..=2 {
+        let write = |n: u64| {
+            let state = state(&n.to_string(), version - 1, version);
+            let state = StateWrite { bytes: Bytes::from_static(&[7; 120]), ..state };
+            entry(0, Writes { state: Some(state), ..Writes::default() })
+        };
+        owner.commit((0..ROWS).map(write).collect()).await.expect("the batch is sound");
+        pages.push(fresh.number("select count(distinct (ctid::text::point)[0])::int8 from aggregates").await);
+    }
+    assert!(pages[0] > 5 && pages[0] == pages[1], "{pages:?}");
 }

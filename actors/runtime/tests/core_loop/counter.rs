@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_core::{
     Aggregate, Context, Decision, Effects, Message,
+    batch::ViewRow,
     codec::{Adapter, Aftermath, Again, Attempt, EncodedEffect, EncodedEvent, LookupFailed, Outgoing, StateError},
     dedup::Rejection,
     disposition::Refused,
@@ -294,9 +295,9 @@ impl Adapter for CounterAdapter {
         Rejection { code: rejection.to_uppercase().replace(' ', "_"), message: rejection.clone() }
     }
 
-    fn view(&self, state: &Counter, context: &Context<'_>) -> Option<serde_json::Value> {
+    fn view(&self, state: &Counter, context: &Context<'_>) -> Option<ViewRow> {
         self.oracle.curse("view", state.sum >= CURSED);
-        Some(serde_json::json!({ "key": context.key, "sum": state.sum }))
+        Some(ViewRow::of(&serde_json::json!({ "key": context.key, "sum": state.sum })))
     }
 
     fn looks_up(&self, command: &Command) -> Option<&'static str> {
