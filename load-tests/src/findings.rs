@@ -1,10 +1,16 @@
 //! What a scenario found, in one shape for all: figures, curves, and what broke a promise.
 //!
-//! Plain data. Scenarios fill it; tables, JSON and the page of `holdfast load all` are made of it, and earlier
-//! results are read back from it. Invariant: a figure or curve is found again in an earlier result by its
-//! names, so names stay as they are. Deliberately absent: how anything is shown, and any verdict on a time.
+//! Plain data. Scenarios fill it ([`note`]); tables ([`table`]), JSON and the page of `holdfast load all` are
+//! made of it, and earlier results are read back from it. Invariant: a figure or curve is found again in an
+//! earlier result by its names, so names stay as they are. Deliberately absent: how anything is drawn, and
+//! any verdict on a time.
+
+mod note;
+mod table;
 
 use serde::{Deserialize, Serialize};
+
+pub use note::rounded;
 
 /// What one scenario found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

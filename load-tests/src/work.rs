@@ -3,8 +3,8 @@
 //! Deterministic: the same [`Mix`] gives the same records, ids included. The benchmark's work is
 //! [`Mix::benchmark`]: four commands an order (create, add, add, place), interleaved in windows, 200-byte
 //! values. [`Mix::demo`] adds what real life adds. Values are padded to the wanted size with an unknown
-//! protobuf field, which every reader skips. [`Mix::shop`] is orders that go all the way ([`life`]).
-//! Deliberately absent: Kafka.
+//! protobuf field, which every reader skips. [`Mix::shop`] is orders that go all the way ([`life`]);
+//! [`existing`] has commands to orders that exist. Deliberately absent: Kafka.
 
 use holdfast_proto::{
     inventory::v1::{ReceiveStock, SetPrice},
@@ -14,6 +14,7 @@ use holdfast_proto::{
 use prost::{Message, Name};
 use uuid::Uuid;
 
+pub mod existing;
 pub mod life;
 
 use self::life::Life;

@@ -10,8 +10,8 @@ use std::{
 
 use futures::TryStreamExt as _;
 use sqlx::{
-    ConnectOptions as _, Connection as _, PgConnection, Row as _,
-    postgres::{PgConnectOptions, PgRow},
+    ConnectOptions as _, Connection as _, PgConnection, Postgres, Row as _,
+    postgres::{PgArguments, PgConnectOptions, PgRow},
     types::Json,
 };
 
@@ -42,7 +42,8 @@ pub async fn gather(target: &Target) -> Result<Evidence, Error> {
 async fn context(target: &Target, schema: &Schema) -> Result<ContextEvidence, Error> {
     let mut evidence = ContextEvidence { grown_from: target.grown_from, ..ContextEvidence::default() };
     topics(target, &schema.name, &mut evidence).await?;
-    tables(schema, &mut evidence).await?;
+    let stood_at = if schema.name == target.orders.name { target.stood_at } else { 0 };
+    tables(schema, stood_at, &mut evidence).await?;
     let ends = Ends::new(&target.brokers)?;
     for topic in inputs(target).into_iter().filter(|(name, _)| *name == schema.name).flat_map(|(_, topics)| topics) {
         let found = ends.of(&topic).await?;
@@ -130,14 +131,14 @@ pub(super) async fn connect(schema: &Schema) -> Result<PgConnection, Error> {
     Ok(connection)
 }
 
-async fn tables(schema: &Schema, evidence: &mut ContextEvidence) -> Result<(), Error> {
+async fn tables(schema: &Schema, stood_at: i64, evidence: &mut ContextEvidence) -> Result<(), Error> {
     let mut connection = connect(schema).await?;
     let at = &mut connection;
     sqlx::query("begin isolation level repeatable read read only").execute(&mut *at).await?;
-    evidence.partitions = rows(at, PARTITIONS, partition).await?;
-    evidence.aggregates = rows(at, AGGREGATES, aggregate).await?;
-    evidence.claims = rows(at, "select id, scope, answer from claims", claim).await?;
-    let rings = rows(at, "select key, ring from aggregates where ring is not null", ring).await?;
+    evidence.partitions = rows(at, sqlx::query(PARTITIONS), partition).await?;
+    evidence.aggregates = rows(at, sqlx::query(AGGREGATES).bind(stood_at), aggregate).await?;
+    evidence.claims = rows(at, sqlx::query("select id, scope, answer from claims"), claim).await?;
+    let rings = rows(at, sqlx::query(RINGS).bind(stood_at), ring).await?;
     let rings: Vec<ClaimRow> = rings.into_iter().flatten().collect();
     // Those of an earlier format may stand in both.
     if is_upgraded(at).await? {
@@ -145,29 +146,38 @@ async fn tables(schema: &Schema, evidence: &mut ContextEvidence) -> Result<(), E
         evidence.claims.retain(|claim| !known.contains(&(claim.id, claim.scope)));
     }
     evidence.claims.extend(rings);
-    let outbox = rows(at, "select partition, sequence, id, topic, records, value from outbox", outbox).await?;
+    let outbox = rows(at, sqlx::query(OUTBOX), outbox).await?;
     evidence.outbox = outbox.into_iter().flatten().collect();
-    evidence.mailbox = rows(at, "select key, reason || ': ' || error from mailbox", mail).await?;
-    evidence.pools = rows(at, "select name, total, held from pools", pool).await?;
-    evidence.view = view(at).await?;
+    evidence.mailbox = rows(at, sqlx::query("select key, reason || ': ' || error from mailbox"), mail).await?;
+    evidence.pools = rows(at, sqlx::query("select name, total, held from pools"), pool).await?;
+    evidence.view = view(at, stood_at).await?;
     sqlx::query("rollback").execute(&mut *at).await?;
     connection.close().await?;
     Ok(())
 }
 
-/// The aggregates that exist: one of version 0 has only refused.
-const AGGREGATES: &str = "select kind, key, version, state from aggregates where version > 0";
+/// The aggregates that exist and have changed: one of version 0 has only refused.
+const AGGREGATES: &str = "select kind, key, version, state from aggregates where version > $1";
+
+const RINGS: &str = "select key, ring from aggregates where ring is not null and (version > $1 or version = 0)";
+
+const OUTBOX: &str = "select partition, sequence, id, topic, records, value from outbox";
+
+/// The read model of the aggregates that exist and have changed, and of none.
+const VIEW: &str = "
+select v.order_id::text, v.status from orders_view v left join aggregates a on a.key = v.order_id::text
+where a.version is null or a.version > $1";
 
 /// How far each partition is.
 const PARTITIONS: &str = "select partition, outbox_head, outbox_cursor, consumed from partitions order by partition";
 
 async fn rows<T>(
     at: &mut PgConnection,
-    sql: &'static str,
+    query: sqlx::query::Query<'_, Postgres, PgArguments>,
     read: impl Fn(&PgRow) -> Result<T, sqlx::Error>,
 ) -> Result<Vec<T>, sqlx::Error> {
     let mut all = Vec::new();
-    let mut stream = sqlx::query(sql).fetch(at);
+    let mut stream = query.fetch(at);
     while let Some(row) = stream.try_next().await? {
         all.push(read(&row)?);
     }
@@ -279,13 +289,17 @@ fn pool(row: &PgRow) -> Result<PoolRow, sqlx::Error> {
 }
 
 /// The read model of orders; `None` if this schema has none.
-async fn view(at: &mut PgConnection) -> Result<Option<BTreeMap<String, String>>, sqlx::Error> {
+async fn view(at: &mut PgConnection, stood_at: i64) -> Result<Option<BTreeMap<String, String>>, sqlx::Error> {
     let exists: bool = sqlx::query_scalar("select to_regclass('orders_view') is not null").fetch_one(&mut *at).await?;
     if !exists {
         return Ok(None);
     }
     let read = |row: &PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
-    let pairs = rows(at, "select order_id::text, status from orders_view", read).await?;
+    let query = match stood_at {
+        0 => sqlx::query("select order_id::text, status from orders_view"),
+        _ => sqlx::query(VIEW).bind(stood_at),
+    };
+    let pairs = rows(at, query, read).await?;
     Ok(Some(pairs.into_iter().collect()))
 }
 

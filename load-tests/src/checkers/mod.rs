@@ -107,6 +107,9 @@ pub struct Target {
     /// How many partitions there were in the beginning, if they have grown since: an aggregate may have moved
     /// then.
     pub grown_from: Option<i32>,
+    /// The version of orders that stood in the tables before the run. Those that have no later one are not
+    /// looked at. 0 if there were none.
+    pub stood_at: i64,
 }
 
 impl Target {
@@ -121,6 +124,7 @@ impl Target {
             customers: None,
             patience: Duration::from_mins(2),
             grown_from: None,
+            stood_at: 0,
         }
     }
 

@@ -63,3 +63,33 @@ impl Database {
         }
     }
 }
+
+/// A place in the write-ahead log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark(String);
+
+const MARK: &str = "select pg_current_wal_insert_lsn()::text";
+/// Not there when a database is made; its functions read the log's files.
+const INSPECT: &str = "create extension if not exists pg_walinspect schema pg_catalog";
+const PAGES: &str = "
+select coalesce(sum(fpi_size), 0)::float8 from pg_get_wal_stats($1::pg_lsn, pg_current_wal_flush_lsn())";
+
+impl Mark {
+    /// The end of the log as it is.
+    pub async fn now(url: &str) -> Result<Self, Error> {
+        let mut connection = PgConnection::connect(url).await?;
+        sqlx::query(INSPECT).execute(&mut connection).await?;
+        let mark = sqlx::query_scalar(MARK).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(Self(mark))
+    }
+
+    /// Bytes of whole pages in the log since then: the first change to a page after a checkpoint takes its
+    /// page along, so their number depends on how long ago that was more than on what was done.
+    pub async fn full_page_bytes(&self, url: &str) -> Result<f64, Error> {
+        let mut connection = PgConnection::connect(url).await?;
+        let bytes = sqlx::query_scalar(PAGES).bind(&self.0).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(bytes)
+    }
+}

@@ -1,11 +1,20 @@
 //! What is measured.
 
+pub mod apart;
+pub mod catch_up;
 pub mod ceiling;
+pub mod cold_start;
 pub mod cpu;
+pub mod data;
 pub mod database;
 pub mod flash_sale;
 pub mod holdfast;
+pub mod hot_order;
+pub mod memory;
 pub mod pipeline;
+pub mod poison;
+pub mod seed;
+pub mod site;
 pub mod stand_in;
 
 use std::time::Duration;

@@ -14,8 +14,8 @@ use holdfast_core::{
 use holdfast_proto::{
     money::v1::Money,
     orders::v1::{
-        AddItem, CreateOrder, ItemAdded, OrderCreated, OrderLine, OrderLineState, OrderPlaced, OrderState, OrderStatus,
-        PlaceOrder,
+        AddItem, CreateOrder, ItemAdded, ItemRemoved, OrderCreated, OrderLine, OrderLineState, OrderPlaced, OrderState,
+        OrderStatus, PlaceOrder, RemoveItem,
     },
     time::from_unix_ms,
 };
@@ -31,13 +31,15 @@ const PRICE_MINOR: i64 = 1_999;
 #[derive(Clone, Debug, Default)]
 pub struct StandIn(OrderState);
 
-/// The benchmark's three commands.
+/// The benchmark's three commands, and the hot order's.
 #[derive(Debug)]
 pub enum Command {
     /// Opens.
     Create(CreateOrder),
     /// Adds.
     Add(AddItem),
+    /// Removes.
+    Remove(RemoveItem),
     /// Places.
     Place(PlaceOrder),
 }
@@ -49,6 +51,8 @@ pub enum Event {
     Created(OrderCreated),
     /// Added.
     Added(ItemAdded),
+    /// Removed.
+    Removed(ItemRemoved),
     /// Placed.
     Placed(OrderPlaced),
 }
@@ -93,6 +97,15 @@ impl Aggregate for StandIn {
                     total: Some(euro(total() + add.quantity * PRICE_MINOR)),
                 })))
             }
+            Command::Remove(remove) => match state.lines.iter().find(|line| line.sku == remove.sku) {
+                None => Err("ITEM_NOT_IN_ORDER"),
+                Some(line) => Ok(Decision::event(Event::Removed(ItemRemoved {
+                    order_id,
+                    occurred_at,
+                    sku: remove.sku.clone(),
+                    total: Some(euro(total() - line.quantity * line.unit_price_minor)),
+                }))),
+            },
             Command::Place(_) if state.lines.is_empty() => Err("EMPTY_ORDER"),
             Command::Place(place) => Ok(Decision::event(Event::Placed(OrderPlaced {
                 order_id,
@@ -127,6 +140,10 @@ impl Aggregate for StandIn {
                     }),
                 }
             }
+            Event::Removed(removed) => {
+                state.updated_at = removed.occurred_at;
+                state.lines.retain(|line| line.sku != removed.sku);
+            }
             Event::Placed(placed) => {
                 state.status = OrderStatus::Placed as i32;
                 state.updated_at = placed.occurred_at;
@@ -151,13 +168,16 @@ pub struct StandInAdapter;
 
 const CREATE: &str = "holdfast.orders.v1.CreateOrder";
 const ADD: &str = "holdfast.orders.v1.AddItem";
+const REMOVE: &str = "holdfast.orders.v1.RemoveItem";
 const PLACE: &str = "holdfast.orders.v1.PlaceOrder";
 
 impl Adapter for StandInAdapter {
     type Aggregate = StandIn;
 
     fn handles(&self) -> Vec<Handled> {
-        [CREATE, ADD, PLACE].map(|name| Handled::new(name, &[MessageOrigin::Commands, MessageOrigin::Call])).to_vec()
+        [CREATE, ADD, REMOVE, PLACE]
+            .map(|name| Handled::new(name, &[MessageOrigin::Commands, MessageOrigin::Call]))
+            .to_vec()
     }
 
     fn check_key(&self, _: &str) -> Result<(), Refused> {
@@ -169,7 +189,11 @@ impl Adapter for StandInAdapter {
         let garbage = |error: prost::DecodeError| Refused::undecodable(error.to_string());
         match &*message.r#type {
             CREATE => CreateOrder::decode(body).map(Command::Create).map_err(garbage),
-            ADD => AddItem::decode(body).map(Command::Add).map_err(garbage),
+            ADD => match AddItem::decode(body).map_err(garbage)? {
+                add if add.quantity < 1 => Err(Refused::invalid("quantity", "is at least 1")),
+                add => Ok(Command::Add(add)),
+            },
+            REMOVE => RemoveItem::decode(body).map(Command::Remove).map_err(garbage),
             PLACE => PlaceOrder::decode(body).map(Command::Place).map_err(garbage),
             _ => Err(Refused::unknown_type()),
         }
@@ -178,10 +202,12 @@ impl Adapter for StandInAdapter {
     fn encode_event(&self, event: &Event, _: &Context<'_>) -> EncodedEvent {
         const CREATED: &str = "holdfast.orders.v1.OrderCreated";
         const ADDED: &str = "holdfast.orders.v1.ItemAdded";
+        const REMOVED: &str = "holdfast.orders.v1.ItemRemoved";
         const PLACED: &str = "holdfast.orders.v1.OrderPlaced";
         let (r#type, payload) = match event {
             Event::Created(created) => (CREATED, created.encode_to_vec()),
             Event::Added(added) => (ADDED, added.encode_to_vec()),
+            Event::Removed(removed) => (REMOVED, removed.encode_to_vec()),
             Event::Placed(placed) => (PLACED, placed.encode_to_vec()),
         };
         EncodedEvent { r#type, payload: payload.into() }

@@ -4,4 +4,5 @@
 #![allow(clippy::unwrap_used)]
 
 mod pipeline;
+mod scenarios;
 mod tampered;
