@@ -382,13 +382,22 @@ pub struct GetActor {
 /// See [`Verb::Load`].
 #[derive(Debug, clap::Args)]
 pub struct Load {
-    /// Which one: `pipeline` (commands from topic to topic, beside Kafka Streams and others), or `hops` (a
-    /// strong read at its owner, and through another node).
+    /// Which one: `pipeline` (commands from topic to topic, beside Kafka Streams and others), `data` (the
+    /// same work with more and more orders stored), `hot-order` (all to one order), `cold-start` (a node
+    /// where many orders are stored), `catch-up` (a node where many records wait), `life` (five contexts),
+    /// `query` (strong reads, hot, cold and through another node), or `poison` (1% of bad records).
     pub scenario: String,
-    /// How many commands in each measured stretch; of `hops`, a tenth of it.
-    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(4_000..=20_000_000))]
-    pub commands: u32,
-    /// How often `pipeline` measures each design; the medians count.
+    /// How many commands in each measured stretch, 100,000 if not given; of `catch-up` all records, a million
+    /// if not given; of `query` ten times as many as calls; of `life` five times as many as orders.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(4_000..=20_000_000))]
+    pub commands: Option<u32>,
+    /// How many orders are stored when `cold-start` begins.
+    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1_000..=20_000_000))]
+    pub stored: u32,
+    /// Measures `data` with 10 million stored orders, too.
+    #[arg(long)]
+    pub full: bool,
+    /// How often `pipeline`, `hot-order` and `poison` measure each thing; the medians count.
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99))]
     pub rounds: u32,
     /// Measures Holdfast without its rivals, for comparing two builds of it.

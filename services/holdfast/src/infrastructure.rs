@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use holdfast_load_tests::scenarios::cpu::Pids;
 use holdfast_platform::{Config, Context};
 use holdfast_stack::{Stack, StackOptions};
 
@@ -21,18 +22,20 @@ pub struct Infrastructure {
     /// The embedded Postgres's URL.
     embedded_url: Option<String>,
     stack: Option<Stack>,
+    /// Whether Kafka is one of the embedded servers.
+    embeds_kafka: bool,
 }
 
 impl Infrastructure {
     /// Only what is configured.
     pub fn configured(config: &Config) -> Result<Self, Failure> {
         let brokers = config.require_brokers()?.to_owned();
-        Ok(Self { brokers, embedded_url: None, stack: None })
+        Ok(Self { brokers, embedded_url: None, stack: None, embeds_kafka: false })
     }
 
     /// None of its own: only configured databases, if any.
     pub const fn none() -> Self {
-        Self { brokers: String::new(), embedded_url: None, stack: None }
+        Self { brokers: String::new(), embedded_url: None, stack: None, embeds_kafka: false }
     }
 
     /// What is configured, and embedded servers for what is not. `data_dir` is where those keep their data;
@@ -51,7 +54,7 @@ impl Infrastructure {
             (None, None) => unreachable!("no brokers are configured, so a stack was started"),
         };
         let embedded_url = stack.as_ref().filter(|_| postgres).map(|stack| stack.postgres_url("postgres"));
-        Ok(Self { brokers, embedded_url, stack })
+        Ok(Self { brokers, embedded_url, stack, embeds_kafka: kafka })
     }
 
     /// Bootstrap servers.
@@ -73,6 +76,20 @@ impl Infrastructure {
     pub fn role(&self, config: &Config, context: Context) -> Option<String> {
         let own = config.database_url(context).is_none() && self.embedded_url.is_some();
         own.then(|| format!("holdfast_{context}"))
+    }
+
+    /// The processes of the embedded servers.
+    pub async fn pids(&self) -> Pids {
+        let mut pids = Pids::default();
+        if let Some(stack) = &self.stack {
+            if self.embeds_kafka {
+                pids.kafka = stack.kafka_pid().await;
+            }
+            if self.embedded_url.is_some() {
+                pids.postgres = stack.postgres_pid().await;
+            }
+        }
+        pids
     }
 
     /// Stops the embedded servers.

@@ -19,7 +19,8 @@ use holdfast_load_tests::{
 use holdfast_payments::simulator::{Config as Behaviour, Plan};
 use holdfast_platform::Config;
 
-use self::{outcome::Outcome, run::Shop};
+pub(super) use self::outcome::Outcome;
+use self::run::Shop;
 use crate::{
     cli::Demo,
     compose::{self, App, Listeners},
@@ -45,26 +46,8 @@ const FAULTS: u32 = 3;
 const SILENCE: Duration = Duration::from_secs(9);
 
 /// Runs it; 1 if anything was lost, doubled or reordered, or if money or stock doesn't add up.
-pub async fn run(mut config: Config, demo: Demo) -> Result<u8, Failure> {
-    super::quiet(&mut config);
-    if super::is_default(&config, "reservation_ttl") {
-        config.reservation_ttl = HOLD;
-    }
-    let process = Process::begin(&config, &CONTEXTS)?;
-    let stage = Stage::begin("starting Kafka and Postgres (the first time they are downloaded)");
-    let at = Infrastructure::embedded(&config, None).await?;
-    stage.done();
-    let result = async {
-        compose::prepare(&config, &at, &CONTEXTS).await?;
-        let listeners = Listeners::ephemeral().await?;
-        let behaviour = Behaviour { plan: Plan::Random { per_mille: FAULTS }, hang: SILENCE, ..Behaviour::default() };
-        let provider = simulated::provider(&mut config, &listeners.http, behaviour, None).await?;
-        let show = async |app: &App| show(&config, &at, app, &provider, &demo).await;
-        process.run(&config, &at, &CONTEXTS, listeners, show).await
-    }
-    .await;
-    at.stop().await?;
-    let (exit, Some(outcome)) = result? else {
+pub async fn run(config: Config, demo: Demo) -> Result<u8, Failure> {
+    let (exit, Some(outcome)) = Box::pin(play(config, &demo)).await? else {
         eprintln!("stopped before the end");
         return Ok(130);
     };
@@ -78,6 +61,29 @@ pub async fn run(mut config: Config, demo: Demo) -> Result<u8, Failure> {
         return Ok(1);
     }
     Ok(exit)
+}
+
+/// Lets the orders live. Returns the exit code of leaving, and what came of it unless a signal came before.
+pub(super) async fn play(mut config: Config, demo: &Demo) -> Result<(u8, Option<Outcome>), Failure> {
+    super::quiet(&mut config);
+    if super::is_default(&config, "reservation_ttl") {
+        config.reservation_ttl = HOLD;
+    }
+    let process = Process::begin(&config, &CONTEXTS)?;
+    let stage = Stage::begin("starting Kafka and Postgres (the first time they are downloaded)");
+    let at = Infrastructure::embedded(&config, None).await?;
+    stage.done();
+    let result = async {
+        compose::prepare(&config, &at, &CONTEXTS).await?;
+        let listeners = Listeners::ephemeral().await?;
+        let behaviour = Behaviour { plan: Plan::Random { per_mille: FAULTS }, hang: SILENCE, ..Behaviour::default() };
+        let provider = simulated::provider(&mut config, &listeners.http, behaviour, None).await?;
+        let show = async |app: &App| show(&config, &at, app, &provider, demo).await;
+        process.run(&config, &at, &CONTEXTS, listeners, show).await
+    }
+    .await;
+    at.stop().await?;
+    result
 }
 
 async fn show(
@@ -94,7 +100,7 @@ async fn show(
     prepare(app, &mix).await?;
     stage.done();
 
-    let mut shop = Shop::open(config, at, &[&mix, &calm_mix])?;
+    let mut shop = Shop::open(config, at, &[&mix, &calm_mix]).await?;
     let crowd = shop.crowd(&mix, demo.rate).await?;
     let calm = shop.calm(&calm_mix).await?;
     let (target, done) = shop.close().await?;

@@ -7,8 +7,10 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table};
 use holdfast_load_tests::{
     checkers::{self, Evidence, Latencies, Money, Report, percentiles, times_to_paid},
+    findings::Findings,
     floor::Done,
     producer::Ledger,
+    scenarios::cpu::Cpu,
 };
 use indicatif::HumanCount;
 
@@ -21,6 +23,8 @@ pub struct Outcome {
     took: Duration,
     orders_per_s: f64,
     messages_per_s: f64,
+    /// CPU time for each message, in µs.
+    message_us: Cpu,
     /// From `PlaceOrder` to `OrderPaid`, in the first part.
     crowded: Latencies,
     /// The same in the second.
@@ -31,13 +35,34 @@ pub struct Outcome {
 impl Outcome {
     /// By what was sent, and what was found.
     pub fn of(partitions: u32, crowd: Crowd, calm: Ledger, done: Done, evidence: &Evidence) -> Self {
-        let Crowd { mut ledger, took, orders_per_s, messages_per_s } = crowd;
+        let Crowd { mut ledger, took, orders_per_s, messages_per_s, message_us } = crowd;
         let paid = |ledger: &Ledger| percentiles(times_to_paid(ledger, &evidence.orders.events).map(|(_, took)| took));
         let (crowded, quiet) = (paid(&ledger), paid(&calm));
         ledger.absorb(calm);
         ledger.absorb(done.orders);
         let report = checkers::audit_shop(&ledger, &done.warehouse, evidence);
-        Self { partitions, took, orders_per_s, messages_per_s, crowded, calm: quiet, report }
+        Self { partitions, took, orders_per_s, messages_per_s, message_us, crowded, calm: quiet, report }
+    }
+
+    /// The speed of it, and what broke a promise, as `load life` has it.
+    pub fn findings(&self, question: &str) -> Findings {
+        let (crowd, calm) = ("all together", format!("at {CALM_RATE} commands/s"));
+        let orders: u64 = self.report.orders.values().sum();
+        let mut findings =
+            Findings::of("life", question).set_up("orders", orders).set_up("partitions", self.partitions);
+        findings.figure(crowd, "messages, all topics", self.messages_per_s.round(), "messages/s");
+        findings.figure(crowd, "orders that ended", self.orders_per_s.round(), "orders/s");
+        findings.figure(crowd, "CPU, process", self.message_us.design, "µs/message");
+        findings.figure(crowd, "CPU, Postgres", self.message_us.postgres, "µs/message");
+        findings.figure(crowd, "CPU, Kafka", self.message_us.kafka, "µs/message");
+        for (of, latencies) in [(crowd, &self.crowded), (&*calm, &self.calm)] {
+            for (name, value) in [("p50", latencies.p50_ms), ("p99", latencies.p99_ms)] {
+                let value = f64::from(u32::try_from(value).unwrap_or(u32::MAX));
+                findings.figure(of, &format!("PlaceOrder to PAID, {name}"), value, "ms");
+            }
+        }
+        findings.breached(&self.report);
+        findings
     }
 
     pub fn json(&self) -> serde_json::Value {

@@ -14,6 +14,7 @@ use holdfast_load_tests::{
     floor::{Done, Floor, Tally},
     kafka::Ends,
     producer::{self, Ledger, Options},
+    scenarios::cpu::{Cpu, Pids},
     work::{Mix, Planned},
 };
 use holdfast_platform::{Config, Context};
@@ -47,6 +48,9 @@ pub struct Crowd {
     pub orders_per_s: f64,
     /// Records a second, in all topics together.
     pub messages_per_s: f64,
+    /// CPU time for each of them, in µs: of this process, in which everything runs but the servers, and of
+    /// these.
+    pub message_us: Cpu,
 }
 
 /// A shop that is open.
@@ -55,6 +59,7 @@ pub struct Shop {
     floor: Floor,
     ends: Ends,
     topics: Vec<String>,
+    pids: Pids,
     /// Orders that will end of those that were sent so far.
     ending: u64,
     closing: CancellationToken,
@@ -68,18 +73,20 @@ struct Mark {
     at: Instant,
     ended: u64,
     records: u64,
+    cpu: Cpu,
 }
 
 impl Shop {
     /// Opens; `mixes` are all orders that will be sent.
-    pub fn open(config: &Config, at: &Infrastructure, mixes: &[&Mix]) -> Result<Self, Failure> {
+    pub async fn open(config: &Config, at: &Infrastructure, mixes: &[&Mix]) -> Result<Self, Failure> {
         let mixes: Vec<Mix> = mixes.iter().map(|mix| (*mix).clone()).collect();
         let ends = Ends::new(at.brokers()).context("kafka").map_err(Failure::Check)?;
         let kinds = ["commands", "events", "dlq"];
         let topics = CONTEXTS.iter().flat_map(|context| kinds.map(|kind| format!("{context}.{kind}"))).collect();
         let (target, floor) = (target(config, at)?, Floor::open(at.brokers(), &mixes));
         let closing = CancellationToken::new();
-        Ok(Self { target, floor, ends, topics, ending: 0, _closed: closing.clone().drop_guard(), closing })
+        let pids = at.pids().await;
+        Ok(Self { target, floor, ends, topics, pids, ending: 0, _closed: closing.clone().drop_guard(), closing })
     }
 
     /// Sends the orders of `mix` as fast as the shop takes them, or at this pace; until nearly all have
@@ -117,14 +124,16 @@ impl Shop {
         }
         let sent = sending.await.context("the producer").map_err(Failure::Check)?;
         let ledger = sent.context("the producer").map_err(Failure::Check)?;
-        let (orders_per_s, messages_per_s) = match marks[..] {
+        let (orders_per_s, messages_per_s, message_us) = match marks[..] {
             [first, last, ..] => {
                 let seconds = (last.at - first.at).as_secs_f64();
-                (per(last.ended - first.ended, seconds), per(last.records - first.records, seconds))
+                let records = last.records - first.records;
+                let each = last.cpu.per_command_us(first.cpu, per(records, 1.0));
+                (per(last.ended - first.ended, seconds), per(records, seconds), each)
             }
-            _ => (per(tally.ended(), took.as_secs_f64()), 0.0),
+            _ => (per(tally.ended(), took.as_secs_f64()), 0.0, Cpu::default()),
         };
-        Ok(Crowd { ledger, took, orders_per_s, messages_per_s })
+        Ok(Crowd { ledger, took, orders_per_s, messages_per_s, message_us })
     }
 
     /// Sends the orders of `mix` at a calm pace, until all orders that were ever sent have ended.
@@ -171,7 +180,7 @@ impl Shop {
         for topic in &self.topics {
             records += self.ends.total(topic).await.context("kafka").map_err(Failure::Check)?;
         }
-        Ok(Mark { at: Instant::now(), ended: self.floor.tally().ended(), records })
+        Ok(Mark { at: Instant::now(), ended: self.floor.tally().ended(), records, cpu: self.pids.used() })
     }
 
     /// A moment, unless nothing has ended for too long.
