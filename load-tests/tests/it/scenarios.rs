@@ -97,7 +97,8 @@ async fn poison_is_a_dead_letter_once_and_neighbours_are_done() {
     assert_eq!(findings.breaches, Vec::<String>::new());
     let of = "with 1% bad";
     assert_found(&findings, of, &["rate", "rate, of that without"]);
-    assert_eq!(findings.value(of, "dead letters, POISON"), 20.0);
+    let failed = findings.value(of, "dead letters, POISON");
+    assert!((failed - 20.0).abs() < 0.1, "{failed}");
     let others = ["UNDECODABLE", "UNKNOWN_TYPE", "INVALID"].map(|reason| format!("dead letters, {reason}"));
     assert_found(&findings, of, &others.each_ref().map(String::as_str));
 }
