@@ -4,10 +4,14 @@
 //! made of it, and earlier results are read back from it. Invariant: a figure or curve is found again in an
 //! earlier result by its names, so names stay as they are. Deliberately absent: how anything is drawn, and
 //! any verdict on a time.
+//!
+//! Two conventions instead of more fields: the figures with the name of the first one are the scenario's
+//! headline; and figures named `whole: part` are drawn as bars, stacked if their units are the same.
 
 mod note;
 mod table;
 
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 pub use note::rounded;
@@ -21,7 +25,7 @@ pub struct Findings {
     pub question: String,
     /// How it was set up: name and value, such as commands and rounds.
     pub setup: Vec<(String, String)>,
-    /// Single values.
+    /// Single values. Those with the name of the first one are the headline.
     pub figures: Vec<Figure>,
     /// What a plot is made of.
     pub plots: Vec<Plot>,
@@ -34,7 +38,7 @@ pub struct Findings {
 pub struct Figure {
     /// What it is of: a design, a call, a size.
     pub of: String,
-    /// What was measured: `drain, warm`.
+    /// What was measured: `drain, warm`; a part of something: `CPU per command: Kafka`.
     pub name: String,
     /// The value; the median if there were rounds.
     pub value: f64,
@@ -71,4 +75,51 @@ pub struct Line {
     pub name: String,
     /// x and y, by x.
     pub points: Vec<(f64, f64)>,
+}
+
+/// The largest x of a latency curve: beyond 99.99%, a single pause decides.
+const SLOWER_MAX: f64 = 10_000.0;
+/// Points of a latency curve in each tenfold of x.
+const STEPS: i32 = 12;
+
+impl Plot {
+    /// Latency curves, on axes that all scenarios share; the lines are made by [`Line::of_latency`].
+    pub fn of_latency(title: impl Into<String>, lines: Vec<Line>) -> Self {
+        let x = Axis {
+            label: "one command in this many is slower (10: p90, 100: p99, 1,000: p99.9)".into(),
+            is_logarithmic: true,
+        };
+        Self { title: title.into(), x, y: Axis { label: "latency, ms".into(), is_logarithmic: true }, lines }
+    }
+}
+
+impl Line {
+    /// The latency curve of times in µs: y is the time in ms that one in x exceeds.
+    pub fn of_latency(name: impl Into<String>, times: &Histogram<u64>) -> Self {
+        #[allow(clippy::cast_precision_loss)] // counts and µs are far below 2^52
+        let (count, ms) = (times.len() as f64, |us: u64| us as f64 / 1_000.0);
+        let slower = (0..).map(|step| 10_f64.powf(f64::from(step) / f64::from(STEPS)));
+        let points = slower
+            .take_while(|x| *x <= count.min(SLOWER_MAX * 1.000_001))
+            .map(|x| (x, ms(times.value_at_quantile(1.0 - 1.0 / x))));
+        Self { name: name.into(), points: points.collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latency_curve_ends_where_one_is_slower() {
+        let mut times = Histogram::new(3).expect("3 digits");
+        assert_eq!(Line::of_latency("none", &times).points, []);
+        (1..=1_000).for_each(|ms| times.record(ms * 1_000).expect("in range"));
+        let points = Line::of_latency("some", &times).points;
+        assert_eq!(points.len(), 37);
+        let at = |x: f64| points.iter().find(|point| (point.0 / x - 1.0).abs() < 1e-9).expect("a point").1;
+        for (x, ms) in [(1.0, 1.0), (10.0, 900.0), (100.0, 990.0), (1_000.0, 999.0)] {
+            assert!((at(x) / ms - 1.0).abs() < 0.002, "{x}: {} instead of {ms}", at(x));
+        }
+    }
 }
