@@ -1,15 +1,14 @@
 //! What a scenario found, in one shape for all: figures, curves, and what broke a promise.
 //!
-//! Plain data. Scenarios fill it ([`note`]); tables ([`table`]), JSON and the page of `holdfast load all` are
-//! made of it, and earlier results are read back from it. Invariant: a figure or curve is found again in an
-//! earlier result by its names, so names stay as they are. Deliberately absent: how anything is drawn, and
-//! any verdict on a time.
+//! Plain data. Scenarios fill it ([`note`]); tables, JSON and the page of `holdfast load all` are made of it,
+//! and earlier results are read back from it. Invariant: a figure or curve is found again in an earlier
+//! result by its names, so names stay as they are. Deliberately absent: how anything is drawn, and any
+//! verdict on a time.
 //!
 //! Two conventions instead of more fields: the figures with the name of the first one are the scenario's
 //! headline; and figures named `whole: part` are drawn as bars, stacked if their units are the same.
 
 mod note;
-mod table;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};

@@ -38,7 +38,8 @@ impl Options {
     }
 }
 
-const QUESTION: &str = "How fast does a node catch up that was away, and does its memory stay bounded? Small records lie in \
+/// What it asks.
+pub const QUESTION: &str = "How fast does a node catch up that was away, and does its memory stay bounded? Small records lie in \
                         the topic before it starts.";
 const NODE: &str = "node";
 /// Commands that are drained before anything is measured.

@@ -38,7 +38,8 @@ impl Options {
     }
 }
 
-const QUESTION: &str = "How soon and how large is a node that starts where many orders are stored and few are asked for? \
+/// What it asks.
+pub const QUESTION: &str = "How soon and how large is a node that starts where many orders are stored and few are asked for? \
                         Nothing may be read that is not asked for.";
 const NODE: &str = "node";
 /// Commands that are drained before anything is measured.

@@ -36,7 +36,8 @@ impl Options {
     pub const FULL: u32 = 10_000_000;
 }
 
-const QUESTION: &str = "Does a command cost more when more orders are stored? The same work, with more and more orders \
+/// What it asks.
+pub const QUESTION: &str = "Does a command cost more when more orders are stored? The same work, with more and more orders \
                         in the tables: commands to new orders, and to stored ones spread over all.";
 
 /// The kinds of work.

@@ -23,7 +23,8 @@ pub struct Options {
     pub rounds: u32,
 }
 
-const QUESTION: &str = "How fast does a single order go? AddItem and RemoveItem in turn to one order, each of which must \
+/// What it asks.
+pub const QUESTION: &str = "How fast does a single order go? AddItem and RemoveItem in turn to one order, each of which must \
                         have its one event, in order; beside it the same number of commands to many orders.";
 
 /// The kinds of work.

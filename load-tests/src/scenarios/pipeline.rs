@@ -9,7 +9,9 @@
 //! Deliberately absent: the context itself, which the caller brings.
 
 mod bench;
+mod curves;
 mod designs;
+mod found;
 mod outcome;
 
 use std::{sync::Arc, time::Duration};
@@ -18,6 +20,7 @@ use futures::future::BoxFuture;
 use holdfast_runtime::Config;
 use holdfast_stack::{Stack, StackOptions};
 
+pub use curves::Curves;
 pub use outcome::{Contender, Latency, Outcome, Rate, Tally, Turn};
 
 use self::{
@@ -36,6 +39,10 @@ use crate::{
     },
     work::Ids,
 };
+
+/// What this scenario asks, for help texts and the report.
+pub const QUESTION: &str = "How many commands a second become events, at which latency and at what cost, beside Kafka Streams, \
+                            one transaction per command, a bare group commit and an echo?";
 
 /// What to measure.
 #[derive(Clone)]
@@ -80,6 +87,30 @@ impl Options {
             latency_for: Duration::from_secs(15),
             streams: Settings::TRIED.to_vec(),
         }
+    }
+
+    /// The same in a quarter of the time: latency for a shorter while, and one setting of Streams fewer to try.
+    #[must_use]
+    pub fn short(mut self) -> Self {
+        self.latency_for = Duration::from_secs(10);
+        self.streams.truncate(2);
+        self
+    }
+
+    /// What is measured, in words.
+    fn setup(&self) -> Vec<(String, String)> {
+        let ids = if self.ids == Ids::V7 { "by time (v7)" } else { "random (v4)" };
+        let rounds = format!("{}, in each of which each design has a turn; medians count", self.rounds);
+        let baseline = format!("{}; of one transaction per command {}", self.commands, self.baseline_commands);
+        let all = [
+            ("commands in each stretch", baseline),
+            ("rounds", rounds),
+            ("ids", ids.to_owned()),
+            ("partitions", PARTITIONS.to_string()),
+            ("lanes", self.config.lanes.to_string()),
+            ("latency measured for", format!("{:?} at each rate", self.latency_for)),
+        ];
+        all.map(|(name, value)| (name.to_owned(), value)).to_vec()
     }
 }
 
@@ -130,7 +161,7 @@ async fn measure(stack: &Stack, options: &Options, progress: Watcher) -> Result<
     // The broker compiles what it does often; that is not to be measured.
     let (_, mut ledger) = bench.trial(Design::Holdfast, options.commands).await?;
     let settings = bench.settings().await?;
-    let mut outcome = Outcome::new((!options.is_alone).then_some(settings));
+    let mut outcome = Outcome::new((!options.is_alone).then_some(settings), options.setup());
     for round in 0..options.rounds {
         let mut designs = [Design::Holdfast, Design::Streams(settings), Design::Baseline, Design::Echo];
         let first = usize::try_from(round).unwrap_or(0) % designs.len();

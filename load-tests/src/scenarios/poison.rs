@@ -25,7 +25,8 @@ pub struct Options {
     pub rounds: u32,
 }
 
-const QUESTION: &str = "Does poison slow down its neighbours? 1% of the records can't be decoded, or fail at each attempt; \
+/// What it asks.
+pub const QUESTION: &str = "Does poison slow down its neighbours? 1% of the records can't be decoded, or fail at each attempt; \
                         each must be a dead letter, once, and the others must be done as without them.";
 const CLEAN: &str = "without";
 const POISONED: &str = "with 1% bad";

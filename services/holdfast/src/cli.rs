@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Parser, Subcommand};
 
@@ -18,6 +18,14 @@ pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+impl Arguments {
+    /// Those that give another process of this binary the same configuration.
+    pub fn of_config(&self) -> Vec<OsString> {
+        let file = self.config.iter().flat_map(|file| ["--config".into(), file.into()]);
+        file.chain(self.set.iter().flat_map(|set| ["--set".into(), set.into()])).collect()
+    }
 }
 
 /// What to do.
@@ -380,26 +388,28 @@ pub struct GetActor {
 }
 
 /// See [`Verb::Load`].
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Load {
-    /// Which one: `pipeline` (commands from topic to topic, beside Kafka Streams and others), `data` (the
-    /// same work with more and more orders stored), `hot-order` (all to one order), `cold-start` (a node
-    /// where many orders are stored), `catch-up` (a node where many records wait), `life` (five contexts),
-    /// `query` (strong reads, hot, cold and through another node), or `poison` (1% of bad records).
+    /// Which one, or `all`, one after the other.
+    // The list is put here by `verbs::with_scenarios`.
     pub scenario: String,
-    /// How many commands in each measured stretch, 100,000 if not given; of `catch-up` all records, a million
-    /// if not given; of `query` ten times as many as calls; of `life` five times as many as orders.
+    /// How many commands in each measured stretch, 100,000 if not given, 20,000 with `--short`; of `catch-up`
+    /// ten times as many records; of `query` a tenth as many calls; of `life` a fifth as many orders.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(4_000..=20_000_000))]
     pub commands: Option<u32>,
-    /// How many orders are stored when `cold-start` begins.
-    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1_000..=20_000_000))]
-    pub stored: u32,
+    /// How often `pipeline`, `hot-order` and `poison` measure each thing; the medians count. 3 if not given, 1
+    /// with `--short`.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub rounds: Option<u32>,
+    /// How many orders are stored when `cold-start` begins: a million if not given, 200,000 with `--short`.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1_000..=20_000_000))]
+    pub stored: Option<u32>,
     /// Measures `data` with 10 million stored orders, too.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "short")]
     pub full: bool,
-    /// How often `pipeline`, `hot-order` and `poison` measure each thing; the medians count.
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99))]
-    pub rounds: u32,
+    /// Measures less, for `all` in less than 15 minutes.
+    #[arg(long)]
+    pub short: bool,
     /// Measures Holdfast without its rivals, for comparing two builds of it.
     #[arg(long)]
     pub alone: bool,
@@ -410,4 +420,46 @@ pub struct Load {
     /// The result as one JSON object.
     #[arg(long)]
     pub json: bool,
+    /// Writes a page (`index.html`) and its figures (`results.json`) into this directory; `all` does so without
+    /// being asked, into `load-results/<time>`.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Compares with the `results.json` of an earlier run, on the page. May be given more than once.
+    #[arg(long, value_name = "FILE")]
+    pub compare: Vec<PathBuf>,
+    /// Writes what the scenario found, or why it failed, to this file: how `all` hears of it.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub entry: Option<PathBuf>,
+}
+
+impl Load {
+    /// Commands in each measured stretch.
+    pub fn commands(&self) -> u32 {
+        self.commands.unwrap_or(if self.short { 20_000 } else { 100_000 })
+    }
+
+    /// Orders that are stored when `cold-start` begins.
+    pub fn stored(&self) -> u32 {
+        self.stored.unwrap_or(if self.short { 200_000 } else { 1_000_000 })
+    }
+
+    /// How often each thing is measured.
+    pub fn rounds(&self) -> u32 {
+        self.rounds.unwrap_or(if self.short { 1 } else { 3 })
+    }
+
+    /// The arguments with which a process measures `scenario` as asked here, and writes its `entry`.
+    pub fn of_one(&self, scenario: &str, entry: &std::path::Path) -> Vec<OsString> {
+        // An option that says what is measured has to be passed on.
+        let Self { commands, rounds, stored, full, short, alone, ids, .. } = self;
+        let mut arguments: Vec<OsString> = ["load", scenario, "--ids", ids, "--entry"].map(OsString::from).to_vec();
+        arguments.push(entry.into());
+        for (name, value) in [("--commands", commands), ("--rounds", rounds), ("--stored", stored)] {
+            arguments.extend(value.iter().flat_map(|value| [name.into(), value.to_string().into()]));
+        }
+        for (name, is_given) in [("--full", full), ("--short", short), ("--alone", alone)] {
+            arguments.extend(is_given.then(|| name.into()));
+        }
+        arguments
+    }
 }

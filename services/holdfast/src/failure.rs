@@ -11,6 +11,8 @@ pub enum Failure {
     Usage(anyhow::Error),
     /// A dependency is unreachable: code 3.
     Unreachable(anyhow::Error),
+    /// A signal came before the end: code 130.
+    Stopped,
 }
 
 impl Failure {
@@ -20,6 +22,7 @@ impl Failure {
             Self::Check(_) => 1,
             Self::Usage(_) => 2,
             Self::Unreachable(_) => 3,
+            Self::Stopped => 130,
         }
     }
 
@@ -36,9 +39,11 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Check(error) | Self::Usage(error) | Self::Unreachable(error)) = self;
-        // The whole chain on one line.
-        write!(f, "{error:#}")
+        match self {
+            // The whole chain on one line.
+            Self::Check(error) | Self::Usage(error) | Self::Unreachable(error) => write!(f, "{error:#}"),
+            Self::Stopped => f.write_str("stopped before the end"),
+        }
     }
 }
 

@@ -24,14 +24,15 @@ pub mod verbs;
 pub fn run() -> std::process::ExitCode {
     use std::process::ExitCode;
 
-    use clap::Parser as _;
+    use clap::{CommandFactory as _, FromArgMatches as _};
 
     // The allocator asks for huge pages, and the kernel clears each in one go while what touched it waits: a
     // twelfth of this process's time, and a third of its slowest answers.
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         eprintln!("note: transparent huge pages stay on: {error}");
     }
-    let arguments = cli::Arguments::parse();
+    let matches = verbs::with_scenarios(cli::Arguments::command()).get_matches();
+    let arguments = cli::Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -18,12 +18,14 @@ use uuid::Uuid;
 
 use super::{
     Options, PATIENCE, Progress, Watcher,
+    curves::{Curves, Steps},
     designs::{Design, Place, Purpose},
     outcome::{Latency, Rate, Tally, Turn},
     precise,
 };
 use crate::{
     counter::{Counted, Counter},
+    findings::Line,
     kafka::{self, Ends},
     producer::{self, Ledger},
     rivals::Running,
@@ -84,7 +86,7 @@ impl Bench<'_> {
         let load = self.produce(design, "warming up", each / 4, 0).await?;
         at = self.reached(design, &mut *running, "warming up", at..at + load.records, |_| {}).await?;
         ledger.absorb(load);
-        let mut latencies = Vec::new();
+        let (mut latencies, mut curves) = (Vec::new(), Curves::default());
         for rate in rates {
             let from = self.ends.of(design.commands()).await?;
             let seconds = self.options.latency_for.as_secs();
@@ -92,13 +94,18 @@ impl Bench<'_> {
             let first = at;
             at = self.reached(design, &mut *running, "latency", at..at + load.records, |_| {}).await?;
             let appended = self.appended(design, from).await?;
-            latencies
-                .push(Latency::of(rate, &latencies_of(&load, &appended, &self.counter.since(design.number(), first))));
+            let times = latencies_of(&load, &appended, &self.counter.since(design.number(), first));
+            latencies.push(Latency::of(rate, &times));
+            curves.latencies.push(Line::of_latency(design.name(), &times).points);
             ledger.absorb(load);
         }
         running.stop().await?;
-        let tally = tally(&ledger, &self.counter.since(design.number(), before));
-        Ok((Turn { cold, warm, live, latencies, database, tally }, ledger))
+        let events = self.counter.since(design.number(), before);
+        let tally = tally(&ledger, &events);
+        let (drained, after) = events.split_at(count(2 * each).min(events.len()));
+        curves.drain = Steps::of(drained);
+        curves.live = Steps::of(&after[..count(each).min(after.len())]);
+        Ok((Turn { cold, warm, live, latencies, database, tally, curves }, ledger))
     }
 
     /// How fast this one drains a load once it is warm, and what it was given.
@@ -185,10 +192,10 @@ impl Bench<'_> {
         // A small load may be there at the first look; its CPU time was not seen then.
         let begun = begun.filter(|begun| begun.at < until).unwrap_or(Begun { at: before + 1, cpu: end });
         let events = self.counter.since(design.number(), begun.at - 1);
-        let last = events.get(usize::try_from(until - begun.at).unwrap_or(usize::MAX));
+        let last = events.get(count(until - begun.at));
         let (first, last) = events.first().zip(last).ok_or_else(|| Error::Wrong(format!("{what}: lost count")))?;
-        let (count, elapsed) = (until - begun.at, Duration::from_micros(last.at_us.saturating_sub(first.at_us)));
-        Ok(Rate::of(count, elapsed, end.per_command_us(begun.cpu, precise(count))))
+        let (counted, elapsed) = (until - begun.at, Duration::from_micros(last.at_us.saturating_sub(first.at_us)));
+        Ok(Rate::of(counted, elapsed, end.per_command_us(begun.cpu, precise(counted))))
     }
 
     /// Waits until there are `until` events of the design; tells `look` how many there are each time. Fails
@@ -275,6 +282,11 @@ fn tally(ledger: &Ledger, events: &[Counted]) -> Tally {
 /// The number of commands, rounded up to whole orders.
 fn whole(commands: u32) -> u64 {
     u64::from(commands.next_multiple_of(COMMANDS_PER_ORDER))
+}
+
+/// A number of events in memory.
+fn count(events: u64) -> usize {
+    usize::try_from(events).unwrap_or(usize::MAX)
 }
 
 fn orders(commands: u64) -> u32 {

@@ -6,9 +6,10 @@ use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::precise;
+use super::{curves::Curves, precise};
 use crate::{
     checkers::Report,
+    report::number::grouped,
     rivals::streams::Settings,
     scenarios::{cpu::Cpu, database::Database},
 };
@@ -98,6 +99,9 @@ pub struct Turn {
     pub database: Option<Database>,
     /// What became of the commands.
     pub tally: Tally,
+    /// What plots are made of; too long for a list of figures.
+    #[serde(skip)]
+    pub curves: Curves,
 }
 
 impl Default for Rate {
@@ -116,12 +120,12 @@ pub struct Contender {
 }
 
 impl Contender {
-    fn median(&self, of: impl Fn(&Turn) -> f64) -> f64 {
+    pub(super) fn median(&self, of: impl Fn(&Turn) -> f64) -> f64 {
         median(self.turns.iter().map(of).collect())
     }
 
     /// The medians of what was measured at each rate.
-    fn latencies(&self) -> Vec<Latency> {
+    pub(super) fn latencies(&self) -> Vec<Latency> {
         let rates = self.turns.first().map_or(&[][..], |turn| &turn.latencies);
         let medians = |(at, latency): (usize, &Latency)| {
             let of = |figure: fn(&Latency) -> f64| self.median(|turn| turn.latencies.get(at).map_or(0.0, figure));
@@ -142,11 +146,14 @@ pub struct Outcome {
     pub ceiling: Vec<Rate>,
     /// The account of every command that Holdfast was given.
     pub report: Report,
+    /// What it was asked to measure, in words.
+    #[serde(skip)]
+    pub setup: Vec<(String, String)>,
 }
 
 impl Outcome {
-    pub(super) fn new(streams: Option<Settings>) -> Self {
-        Self { streams, ..Self::default() }
+    pub(super) fn new(streams: Option<Settings>, setup: Vec<(String, String)>) -> Self {
+        Self { streams, setup, ..Self::default() }
     }
 
     pub(super) fn contender(&mut self, name: &'static str) -> &mut Contender {
@@ -168,9 +175,13 @@ impl Outcome {
 
     /// Whether each command that Holdfast was given had its one effect.
     pub fn is_clean(&self) -> bool {
-        let holdfast = self.contenders.iter().filter(|contender| contender.name == "holdfast");
         let is_whole = |Tally { missing, repeated, foreign, .. }: Tally| (missing, repeated, foreign) == (0, 0, 0);
-        self.report.is_clean() && holdfast.flat_map(|contender| &contender.turns).all(|turn| is_whole(turn.tally))
+        self.report.is_clean() && self.promised().all(|turn| is_whole(turn.tally))
+    }
+
+    /// The turns of the design that promises to lose and double nothing.
+    pub(super) fn promised(&self) -> impl Iterator<Item = &Turn> {
+        self.contenders.iter().filter(|contender| contender.name == "holdfast").flat_map(|contender| &contender.turns)
     }
 
     /// One JSON object.
@@ -216,7 +227,8 @@ impl Outcome {
             let ceiling = median(self.ceiling.iter().map(|rate| rate.per_second).collect());
             table.add_row(["bare group commit (Postgres alone)".to_owned(), String::new(), per_second(ceiling)]);
         }
-        for (name, [cold, warm, live]) in self.ratios() {
+        for (name, ratios) in self.ratios() {
+            let [cold, warm, live] = ratios.map(|ratio| format!("{ratio:.2}x"));
             table.add_row([format!("holdfast : {name}"), cold, warm, live]);
         }
         table.add_row([
@@ -227,12 +239,12 @@ impl Outcome {
     }
 
     /// Holdfast's rates by those of each other design: medians of the rounds' ratios.
-    fn ratios(&self) -> Vec<(&'static str, [String; 3])> {
+    pub(super) fn ratios(&self) -> Vec<(&'static str, [f64; 3])> {
         let Some((holdfast, others)) = self.contenders.split_first() else { return Vec::new() };
         let ratio = |other: &Contender, of: fn(&Turn) -> Rate| {
             let both = holdfast.turns.iter().zip(&other.turns);
             let each = both.map(|(ours, theirs)| of(ours).per_second / of(theirs).per_second.max(1.0));
-            format!("{:.2}x", median(each.collect()))
+            median(each.collect())
         };
         let all = |other: &Contender| {
             (
@@ -269,7 +281,7 @@ fn database(contender: &Contender) -> String {
 }
 
 /// The middle one; of an even number, the mean of both.
-fn median(mut figures: Vec<f64>) -> f64 {
+pub(super) fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;
     match figures[..] {
@@ -284,14 +296,6 @@ fn per_second(rate: f64) -> String {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let whole = rate.round() as u64;
     format!("{}/s", grouped(whole))
-}
-
-/// With a comma after each three digits.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let parts: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().filter_map(|part| std::str::from_utf8(part).ok()).collect();
-    parts.join(",")
 }
 
 fn cores() -> usize {
@@ -317,7 +321,7 @@ mod tests {
     }
 
     fn outcome() -> Outcome {
-        let mut outcome = Outcome::new(Some(Settings::TRIED[0]));
+        let mut outcome = Outcome::new(Some(Settings::TRIED[0]), Vec::new());
         for (ours, theirs) in [(20_000, 10_000), (30_000, 10_000), (22_000, 20_000)] {
             outcome.contender("holdfast").turns.push(turn(ours, 7.25));
             outcome.contender("echo").turns.push(turn(theirs, 2.0));
@@ -329,7 +333,7 @@ mod tests {
     /// Rounds differ by what the machine does meanwhile; the two sides of a ratio are of the same round.
     #[test]
     fn ratios_are_medians_of_each_rounds_own() {
-        assert_eq!(outcome().ratios(), [("echo", ["2.00x", "2.00x", "2.00x"].map(str::to_owned))]);
+        assert_eq!(outcome().ratios(), [("echo", [2.0; 3])]);
     }
 
     #[test]
@@ -379,11 +383,5 @@ mod tests {
     fn median_is_the_middle_one_or_between_the_two() {
         let medians = [vec![], vec![3.0], vec![9.0, 1.0], vec![5.0, 1.0, 2.0]].map(|all| median(all).to_string());
         assert_eq!(medians, ["0", "3", "5", "2"]);
-    }
-
-    #[test]
-    fn numbers_are_grouped_by_three() {
-        let groups = [(7, "7"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")];
-        assert!(groups.iter().all(|(number, text)| grouped(*number) == *text));
     }
 }

@@ -19,6 +19,8 @@ mod topics;
 
 use holdfast_platform::{Config, config::Sources};
 
+pub use load::with_scenarios;
+
 use crate::{
     cli::{Arguments, Partitions, Verb},
     failure::Failure,
@@ -54,6 +56,7 @@ pub async fn run(arguments: Arguments) -> Result<u8, Failure> {
         _ => None,
     };
     flags.extend(partitions.map(|count| ("partitions".to_owned(), count.to_string())));
+    let again = arguments.of_config();
     let mut sources = Sources::from_process();
     sources.flags = flags;
     sources.file = arguments.config;
@@ -75,6 +78,6 @@ pub async fn run(arguments: Arguments) -> Result<u8, Failure> {
         Verb::Actor(verb) => actor::run(&config, verb).await,
         Verb::Order(verb) => Box::pin(order::run(&config, verb)).await,
         Verb::Reconcile(verb) => Box::pin(reconcile::run(&config, verb)).await,
-        Verb::Load(load) => Box::pin(load::run(config, load)).await,
+        Verb::Load(load) => Box::pin(load::run(config, load, again)).await,
     }
 }

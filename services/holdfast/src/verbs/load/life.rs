@@ -6,14 +6,22 @@
 use holdfast_load_tests::findings::Findings;
 use holdfast_platform::Config;
 
-use crate::{cli::Demo, failure::Failure, verbs::demo};
+use crate::{
+    cli::{Demo, Load},
+    failure::Failure,
+    verbs::demo,
+};
 
-const QUESTION: &str = "How many messages a second do five contexts exchange in one process while orders live their whole \
+/// What it asks.
+pub(super) const QUESTION: &str = "How many messages a second do five contexts exchange in one process while orders live their whole \
                         life, and what does each cost? Cards are declined, stock sells out, the provider fails.";
 
-/// Lets so many orders live; `None` if a signal came before the end.
-pub async fn run(config: Config, orders: u32) -> Result<Option<Findings>, Failure> {
-    let demo = Demo { orders, rate: None, partitions: None, json: true };
+/// About as many commands to orders as one order gets that lives its whole life.
+const COMMANDS_PER_LIFE: u32 = 5;
+
+/// Lets orders live.
+pub(super) async fn run(config: Config, load: Load) -> Result<Findings, Failure> {
+    let demo = Demo { orders: load.commands() / COMMANDS_PER_LIFE, rate: None, partitions: None, json: true };
     let (_, outcome) = Box::pin(demo::play(config, &demo)).await?;
-    Ok(outcome.map(|outcome| outcome.findings(QUESTION)))
+    Ok(outcome.ok_or(Failure::Stopped)?.findings(QUESTION))
 }

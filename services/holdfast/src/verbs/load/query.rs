@@ -41,6 +41,7 @@ use tonic::{
 };
 
 use crate::{
+    cli::Load,
     compose::{self, App, Listeners, Parts},
     failure::Failure,
     infrastructure::Infrastructure,
@@ -58,12 +59,13 @@ const TURN: usize = 250;
 /// Calls in flight, in one run after the other.
 const IN_FLIGHT: [usize; 2] = [1, 16];
 const PATIENCE: Duration = Duration::from_mins(1);
-const QUESTION: &str = "What does a strong read cost? GetOrder at its owner, of a live actor and of one that has to be read \
+/// What it asks.
+pub(super) const QUESTION: &str = "What does a strong read cost? GetOrder at its owner, of a live actor and of one that has to be read \
                         from Postgres first, and through another node; beside a tonic server that only answers.";
 
-/// Measures `calls` calls of each kind, for each number of calls in flight; `None` if a signal came before
-/// the end.
-pub async fn run(mut config: Config, calls: usize) -> Result<Option<Findings>, Failure> {
+/// Measures a tenth as many calls of each kind as commands are asked for, for each number of calls in flight.
+pub(super) async fn run(mut config: Config, load: Load) -> Result<Findings, Failure> {
+    let calls = usize::try_from(load.commands() / 10).unwrap_or(usize::MAX);
     crate::verbs::quiet(&mut config);
     let process = Process::begin(&config, &CONTEXTS)?;
     let at = Infrastructure::embedded(&config, None).await?;
@@ -83,7 +85,7 @@ pub async fn run(mut config: Config, calls: usize) -> Result<Option<Findings>, F
     }
     .await;
     at.stop().await?;
-    Ok(result?.1)
+    result?.1.ok_or(Failure::Stopped)
 }
 
 async fn found(

@@ -1,0 +1,173 @@
+//! The benchmark's outcome as findings: medians of the rounds, and curves.
+//!
+//! Invariant: names are the same from run to run, as results are compared by them. Deliberately absent: what
+//! is measured; that is in [`Outcome`].
+
+use super::{
+    QUESTION,
+    curves::{Curves, Steps, between},
+    outcome::{Contender, Outcome, Tally, Turn, median},
+};
+use crate::{
+    checkers::{Breach, Found},
+    findings::{Axis, Figure, Findings, Line, Plot},
+    report::number::grouped,
+    scenarios::{cpu::Cpu, database::Database},
+};
+
+/// Steps of the plots over time, ms: the short one if the quickest design is done soon.
+const WIDTHS_MS: [u32; 2] = [100, 250];
+/// Soon, in seconds.
+const SOON: f64 = 5.0;
+
+impl Outcome {
+    /// The findings.
+    pub fn findings(&self) -> Findings {
+        let mut setup = self.setup.clone();
+        if let Some(settings) = self.streams {
+            setup.push((
+                "Kafka Streams".into(),
+                format!("{settings}, the best of those tried; for latency, {}", settings.prompt()),
+            ));
+        }
+        let others = format!("{:.0}%", self.disturbance() * 100.0);
+        setup.push(("CPU taken by other processes, at most".into(), others));
+        Findings {
+            scenario: "pipeline".into(),
+            question: QUESTION.into(),
+            setup,
+            figures: self.figures(),
+            plots: self.plots(),
+            breaches: self.breaches(),
+        }
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let mut figures = Vec::new();
+        let mut each = |name: &str, unit: &str, of: &dyn Fn(&Contender) -> Option<f64>| {
+            let with = self.contenders.iter().filter_map(|contender| Some((contender.name, of(contender)?)));
+            figures.extend(with.map(|(of, value)| figure(of, name, value, unit)));
+        };
+        let rates: [(&str, fn(&Turn) -> f64); 3] = [
+            ("drain, warm", |turn| turn.warm.per_second),
+            ("drain, cold", |turn| turn.cold.per_second),
+            ("live", |turn| turn.live.per_second),
+        ];
+        for (name, of) in rates {
+            each(name, "commands/s", &|contender| Some(contender.median(of)));
+        }
+        let mut at: Vec<u32> = self.contenders.iter().flat_map(Contender::latencies).map(|it| it.rate).collect();
+        at.sort_unstable();
+        at.dedup();
+        for rate in at {
+            let one = |contender: &Contender| contender.latencies().into_iter().find(|it| it.rate == rate);
+            let rate = grouped(rate.into());
+            each(&format!("latency at {rate}/s, p50"), "ms", &|contender| Some(one(contender)?.p50_ms));
+            each(&format!("latency at {rate}/s, p99"), "ms", &|contender| Some(one(contender)?.p99_ms));
+        }
+        let parts: [(&str, fn(&Cpu) -> f64); 4] = [
+            ("CPU per command, warm: design", |cpu| cpu.design),
+            ("CPU per command, warm: Kafka", |cpu| cpu.kafka),
+            ("CPU per command, warm: Postgres", |cpu| cpu.postgres),
+            ("CPU per command, warm: counter", |cpu| cpu.counter),
+        ];
+        for (name, of) in parts {
+            each(name, "µs", &|contender| Some(contender.median(|turn| of(&turn.warm.cpu_us))));
+        }
+        let counted: [(&str, &str, fn(&Database) -> f64); 4] = [
+            ("Postgres per command: WAL", "bytes", |counted| counted.wal_bytes),
+            ("Postgres per command: rows written", "rows", |counted| counted.rows),
+            ("Postgres per command: transactions", "transactions", |counted| counted.transactions),
+            ("Postgres per command: WAL made durable", "times", |counted| counted.wal_syncs),
+        ];
+        for (name, unit, of) in counted {
+            each(name, unit, &|contender| {
+                let is_counted = contender.turns.iter().all(|turn| turn.database.is_some());
+                is_counted.then(|| contender.median(|turn| turn.database.as_ref().map_or(0.0, of)))
+            });
+        }
+        for (of, [cold, warm, live]) in self.ratios() {
+            for (name, value) in [("warm", warm), ("cold", cold), ("live", live)] {
+                figures.push(figure(of, &format!("holdfast's rate by this one's, {name}"), value, "x"));
+            }
+        }
+        if !self.ceiling.is_empty() {
+            let rate = median(self.ceiling.iter().map(|rate| rate.per_second).collect());
+            figures.push(figure("bare group commit", "commits in a loop, Postgres alone", rate, "commands/s"));
+        }
+        figures
+    }
+
+    fn plots(&self) -> Vec<Plot> {
+        let mut plots = vec![
+            self.over_time("Events a second while two loads are drained, the first cold, the second warm", |it| {
+                &it.drain
+            }),
+            self.over_time("Events a second while the producer runs on the same cores", |it| &it.live),
+        ];
+        // A design that is slower than all rates has one of its own, and stands beside the others' first.
+        let most = self.contenders.iter().map(|it| it.latencies().len()).max().unwrap_or(0);
+        for at in 0..most {
+            let mut rates: Vec<u32> = Vec::new();
+            let mut lines = Vec::new();
+            for contender in &self.contenders {
+                let Some(latency) = contender.latencies().get(at).copied() else { continue };
+                let curves: Vec<&[(f64, f64)]> = contender
+                    .turns
+                    .iter()
+                    .filter_map(|turn| turn.curves.latencies.get(at))
+                    .map(Vec::as_slice)
+                    .collect();
+                let is_first = rates.first().is_none_or(|rate| *rate == latency.rate);
+                let own = if is_first { String::new() } else { format!(", at {}/s", grouped(latency.rate.into())) };
+                rates.push(latency.rate);
+                lines.push(Line { name: format!("{}{own}", contender.name), points: between(&curves, median) });
+            }
+            let rate = grouped(rates.first().copied().unwrap_or(0).into());
+            let title = format!("Latency at {rate} commands/s, from the broker's append to the reading of the event");
+            plots.push(Plot::of_latency(title, lines));
+        }
+        plots
+    }
+
+    /// What the round in the middle, by its warm rate, looked like.
+    fn over_time(&self, title: &str, of: fn(&Curves) -> &Steps) -> Plot {
+        let of_design = |contender: &Contender| -> Steps {
+            let mut turns: Vec<&Turn> = contender.turns.iter().collect();
+            turns.sort_by(|a, b| a.warm.per_second.total_cmp(&b.warm.per_second));
+            turns.get(turns.len().saturating_sub(1) / 2).map(|turn| of(&turn.curves).clone()).unwrap_or_default()
+        };
+        let all: Vec<(&str, Steps)> = self.contenders.iter().map(|it| (it.name, of_design(it))).collect();
+        let quickest = all.iter().map(|(_, steps)| steps.seconds()).fold(f64::INFINITY, f64::min);
+        let width = WIDTHS_MS[usize::from(quickest > SOON)];
+        let lines = all.into_iter().map(|(name, steps)| Line { name: name.into(), points: steps.rates(width) });
+        Plot {
+            title: title.into(),
+            x: Axis { label: "seconds since the first event".into(), is_logarithmic: false },
+            y: Axis { label: format!("events a second, in steps of {width} ms"), is_logarithmic: false },
+            lines: lines.collect(),
+        }
+    }
+
+    fn breaches(&self) -> Vec<String> {
+        let violation = |(breach, found): (Breach, &Found)| {
+            let samples: Vec<String> = found.samples.iter().map(|it| format!("{}: {}", it.id, it.what)).collect();
+            format!("{} {}: {} ({})", found.invariant, breach.words(), found.count, samples.join("; "))
+        };
+        let mut breaches: Vec<String> = self.report.violations().map(violation).collect();
+        for (round, turn) in (1..).zip(self.promised()) {
+            let Tally { commands, missing, repeated, foreign } = turn.tally;
+            if (missing, repeated, foreign) != (0, 0, 0) {
+                breaches.push(format!(
+                    "round {round}, {commands} commands: {missing} without an event, {repeated} events beyond the first, \
+                     {foreign} events of commands that were not sent"
+                ));
+            }
+        }
+        breaches
+    }
+}
+
+fn figure(of: &str, name: &str, value: f64, unit: &str) -> Figure {
+    Figure { of: of.to_owned(), name: name.to_owned(), value, unit: unit.to_owned() }
+}

@@ -1,0 +1,35 @@
+//! `holdfast load pipeline`: the benchmark of the load-tests crate, with the real orders context.
+//!
+//! Deliberately absent: measuring.
+
+use anyhow::Context as _;
+use holdfast_load_tests::{
+    scenarios::pipeline::{self, Options},
+    work::Ids,
+};
+use holdfast_platform::Config;
+
+use super::{list::Found, single};
+use crate::{cli::Load, failure::Failure};
+
+/// Runs it.
+pub(super) async fn run(config: Config, load: Load) -> Result<Found, Failure> {
+    let defaults = Options::new(single::orders);
+    let options = Options {
+        config: single::node(&config, "load"),
+        rounds: load.rounds(),
+        is_alone: load.alone,
+        ids: if load.ids == "v7" { Ids::V7 } else { Ids::V4 },
+        commands: load.commands(),
+        baseline_commands: (load.commands() / 10).clamp(4_000, 40_000),
+        ..defaults
+    };
+    let options = if load.short { options.short() } else { options };
+    let outcome = pipeline::run(options, single::watcher()).await.context("the benchmark").map_err(Failure::Check)?;
+    let mut table = outcome.table().to_string();
+    if let Some(settings) = outcome.streams {
+        let prompt = settings.prompt();
+        table += &format!("\nKafka Streams had the best of the settings tried: {settings}; for latency, {prompt}");
+    }
+    Ok(Found { findings: outcome.findings(), json: outcome.json().to_string(), table: Some(table) })
+}
