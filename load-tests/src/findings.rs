@@ -84,10 +84,8 @@ const STEPS: i32 = 12;
 impl Plot {
     /// Latency curves, on axes that all scenarios share; the lines are made by [`Line::of_latency`].
     pub fn of_latency(title: impl Into<String>, lines: Vec<Line>) -> Self {
-        let x = Axis {
-            label: "one command in this many is slower (10: p90, 100: p99, 1,000: p99.9)".into(),
-            is_logarithmic: true,
-        };
+        let x =
+            Axis { label: "one in this many is slower (10: p90, 100: p99, 1,000: p99.9)".into(), is_logarithmic: true };
         Self { title: title.into(), x, y: Axis { label: "latency, ms".into(), is_logarithmic: true }, lines }
     }
 }

@@ -36,6 +36,8 @@ const GRID: RGBColor = RGBColor(0xDD, 0xDD, 0xDD);
 /// How much of the colour an earlier result has.
 pub(super) const FAINT: f64 = 0.35;
 const WIDTH: u32 = 860;
+/// Labels are these times a power of ten.
+const STEPS: [f64; 3] = [1.0, 2.0, 5.0];
 /// The size of letters; the library draws them a fifth smaller.
 const LETTERS: f64 = 15.0;
 
@@ -66,8 +68,8 @@ impl Scale {
             return None;
         }
         let range = if axis.is_logarithmic {
-            let (low, high) = (10_f64.powf(min.log10().floor()), rounded_up(max));
-            low.max(f64::MIN_POSITIVE)..if high > low { high } else { low * 10.0 }
+            let (low, high) = (rounded_down(min).max(f64::MIN_POSITIVE), rounded_up(max));
+            low..high.max(low * 10.0)
         } else {
             let (min, max) = (min.min(0.0), max.max(0.0));
             let room = if max > min { (max - min) * 0.04 } else { 1.0 };
@@ -91,7 +93,13 @@ pub(super) fn is_drawn(value: f64, axis: &Axis) -> bool {
 /// The smallest of 1, 2, 5, 10, 20 and so on that is not less.
 fn rounded_up(value: f64) -> f64 {
     let ten = 10_f64.powf(value.log10().floor());
-    [1.0, 2.0, 5.0].into_iter().map(|step| step * ten).find(|step| *step >= value).unwrap_or(ten * 10.0)
+    STEPS.into_iter().map(|step| step * ten).find(|step| *step >= value).unwrap_or(ten * 10.0)
+}
+
+/// The largest of them that is not more.
+fn rounded_down(value: f64) -> f64 {
+    let ten = 10_f64.powf(value.log10().floor());
+    STEPS.into_iter().rev().map(|step| step * ten).find(|step| *step <= value).unwrap_or(ten)
 }
 
 impl Ranged for Scale {
@@ -119,10 +127,11 @@ impl Ranged for Scale {
             return (0..self.names.len()).map(|row| row as f64 + 0.5).collect();
         }
         if self.is_logarithmic {
-            let tens: Vec<f64> =
-                (0..40).map(|ten| start * 10_f64.powi(ten)).take_while(|value| *value <= end * 1.000_001).collect();
-            let fine = tens.iter().flat_map(|ten| [1.0, 2.0, 5.0].map(|step| step * ten));
-            let fine: Vec<f64> = fine.filter(|value| *value <= end * 1.000_001).collect();
+            let ten = 10_f64.powf(start.log10().floor());
+            let is_within = |value: &f64| *value >= start * 0.999_999 && *value <= end * 1.000_001;
+            let tens = (0..40).map(|at| ten * 10_f64.powi(at)).take_while(|value| *value <= end * 1.000_001);
+            let fine: Vec<f64> = tens.clone().flat_map(|ten| STEPS.map(|step| step * ten)).filter(is_within).collect();
+            let tens: Vec<f64> = tens.filter(is_within).collect();
             return if fine.len() <= most { fine } else { tens };
         }
         #[allow(clippy::cast_precision_loss)] // a number of labels
@@ -225,7 +234,8 @@ mod tests {
             points.iter().map(|value| scale.format_ext(value)).collect::<Vec<_>>()
         };
         assert_eq!(at(false, [3.0, 47.0], 8), ["0", "10", "20", "30", "40"]);
-        assert_eq!(at(true, [2.0, 40.0], 8), ["1", "2", "5", "10", "20", "50"]);
+        assert_eq!(at(true, [2.5, 40.0], 8), ["2", "5", "10", "20", "50"]);
+        assert_eq!(at(true, [3.0, 3.0], 8), ["2", "5", "10", "20"]);
         assert_eq!(at(true, [1.0, 10_000.0], 8), ["1", "10", "100", "1,000", "10,000"]);
     }
 

@@ -17,19 +17,21 @@ const LEFT: u32 = 74;
 /// A line with no more points than this has each of them marked.
 const MARKED_MAX: usize = 12;
 
-/// The plot with `earlier` ones of the same title; none if there is nothing to be drawn.
-pub(super) fn draw(plot: &Plot, earlier: &[&Plot]) -> Result<Option<String>, Failed> {
+/// The plot with `earlier` ones of the same title; none if there is nothing to be drawn. A line's colour is the
+/// place of its name among `names`, so that one design has one colour in all plots.
+pub(super) fn draw(plot: &Plot, earlier: &[&Plot], names: &[&str]) -> Result<Option<String>, Failed> {
+    let colour = |line: &Line| colour(names.iter().position(|name| *name == line.name).unwrap_or(0));
     let points = |line: &Line| -> Vec<(f64, f64)> {
         let is_drawn = |(x, y): &(f64, f64)| is_drawn(*x, &plot.x) && is_drawn(*y, &plot.y);
         line.points.iter().copied().filter(is_drawn).collect()
     };
     let mut drawn: Vec<(ShapeStyle, Vec<(f64, f64)>)> = Vec::new();
-    for (index, line) in plot.lines.iter().enumerate() {
+    for line in &plot.lines {
         let before = earlier.iter().flat_map(|plot| plot.lines.iter().filter(|other| other.name == line.name));
-        drawn.extend(before.map(|line| (colour(index).mix(FAINT).stroke_width(2), points(line))));
+        drawn.extend(before.map(|line| (colour(line).mix(FAINT).stroke_width(2), points(line))));
     }
-    for (index, line) in plot.lines.iter().enumerate() {
-        drawn.push((colour(index).stroke_width(2), points(line)));
+    for line in &plot.lines {
+        drawn.push((colour(line).stroke_width(2), points(line)));
     }
     let xs = drawn.iter().flat_map(|(_, points)| points.iter().map(|(x, _)| *x));
     let ys = drawn.iter().flat_map(|(_, points)| points.iter().map(|(_, y)| *y));

@@ -133,6 +133,7 @@ fn scenario(entry: &Entry, earlier: &[Results]) -> Markup {
     let findings = &entry.findings;
     let of = of(earlier, findings);
     let found: Vec<&Findings> = of.iter().copied().flatten().collect();
+    let names = names(findings);
     html! {
         section id=(anchor(&findings.scenario)) {
             h2 { (findings.scenario) }
@@ -146,10 +147,8 @@ fn scenario(entry: &Entry, earlier: &[Results]) -> Markup {
             }
             @if !findings.setup.is_empty() { (setup(findings, &found)) }
             @if !findings.figures.is_empty() { (figures(findings, &of)) }
-            @for plot in &findings.plots { (lines_of(plot, &found)) }
-            @for bars in Bars::of(findings) {
-                (figure(&bars.title, if bars.parts.len() > 1 { &bars.parts[..] } else { &[] }, bars.draw(findings, &found)))
-            }
+            @for plot in &findings.plots { (lines_of(plot, &found, &names)) }
+            @for bars in Bars::of(findings) { (bars_of(&bars, findings, &found)) }
         }
     }
 }
@@ -224,15 +223,33 @@ fn before(cell: &Cell) -> Markup {
     }
 }
 
-fn lines_of(plot: &Plot, earlier: &[&Findings]) -> Markup {
-    let earlier: Vec<&Plot> =
-        earlier.iter().flat_map(|it| it.plots.iter().filter(|other| other.title == plot.title)).collect();
-    let names: Vec<&str> = plot.lines.iter().map(|line| line.name.as_str()).collect();
-    figure(&plot.title, &names, lines::draw(plot, &earlier))
+/// The names of all lines of a scenario.
+fn names(findings: &Findings) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for line in findings.plots.iter().flat_map(|plot| &plot.lines) {
+        if !names.contains(&&*line.name) {
+            names.push(&line.name);
+        }
+    }
+    names
 }
 
-/// A plot with its title and its legend.
-fn figure(title: &str, names: &[&str], svg: Result<Option<String>, Failed>) -> Markup {
+fn lines_of(plot: &Plot, earlier: &[&Findings], names: &[&str]) -> Markup {
+    let earlier: Vec<&Plot> =
+        earlier.iter().flat_map(|it| it.plots.iter().filter(|other| other.title == plot.title)).collect();
+    let shown = plot.lines.iter().map(|line| line.name.as_str());
+    let legend: Vec<(usize, &str)> =
+        shown.map(|name| (names.iter().position(|other| *other == name).unwrap_or(0), name)).collect();
+    figure(&plot.title, &legend, lines::draw(plot, &earlier, names))
+}
+
+fn bars_of(bars: &Bars<'_>, findings: &Findings, earlier: &[&Findings]) -> Markup {
+    let parts = bars.parts.iter().copied().enumerate().filter(|_| bars.parts.len() > 1);
+    figure(&bars.title, &parts.collect::<Vec<_>>(), bars.draw(findings, earlier))
+}
+
+/// A plot with its title and its legend: the numbers of colours, and what has them.
+fn figure(title: &str, legend: &[(usize, &str)], svg: Result<Option<String>, Failed>) -> Markup {
     html! {
         figure {
             figcaption { (title) }
@@ -241,9 +258,9 @@ fn figure(title: &str, names: &[&str], svg: Result<Option<String>, Failed>) -> M
                 Ok(None) => p class="empty" { "There is nothing to draw." },
                 Err(error) => p class="bad" { "It could not be drawn: " (error) },
             }
-            @if !names.is_empty() {
+            @if !legend.is_empty() {
                 ul class="legend" {
-                    @for (index, name) in names.iter().enumerate() {
+                    @for (index, name) in legend {
                         li { span class={ "swatch c" (index % COLOURS.len()) } {} (name) }
                     }
                 }

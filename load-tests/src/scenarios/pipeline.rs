@@ -33,6 +33,7 @@ use crate::{
     checkers::{self, Target},
     counter::Counter,
     kafka::{self, Ends},
+    report::number::grouped,
     rivals::{
         echo,
         streams::{self, Settings},
@@ -101,9 +102,9 @@ impl Options {
     fn setup(&self) -> Vec<(String, String)> {
         let ids = if self.ids == Ids::V7 { "by time (v7)" } else { "random (v4)" };
         let rounds = format!("{}, in each of which each design has a turn; medians count", self.rounds);
-        let baseline = format!("{}; of one transaction per command {}", self.commands, self.baseline_commands);
+        let [commands, baseline] = [self.commands, self.baseline_commands].map(|count| grouped(count.into()));
         let all = [
-            ("commands in each stretch", baseline),
+            ("commands in each stretch", format!("{commands}; of one transaction per command {baseline}")),
             ("rounds", rounds),
             ("ids", ids.to_owned()),
             ("partitions", PARTITIONS.to_string()),

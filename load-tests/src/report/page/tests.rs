@@ -1,3 +1,5 @@
+//! The page holds what was found, and nothing that a text in it would make of it.
+
 use super::*;
 use crate::findings::{Axis, Figure, Line};
 
@@ -131,10 +133,10 @@ fn logarithmic_axis_leaves_zeros_out() {
         let lines = vec![Line { points: points.to_vec(), ..lines[0].clone() }];
         Plot { title: "t".into(), x: axis("x", true), y: axis("y", true), lines }
     };
-    let svg = lines::draw(&plot(&lines[0].points), &[]).expect("drawn").expect("a point");
+    let svg = lines::draw(&plot(&lines[0].points), &[], &["a"]).expect("drawn").expect("a point");
     assert_eq!(svg.matches("<circle").count(), 1, "{svg}");
     assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
-    assert!(lines::draw(&plot(&[(0.0, 0.0), (1.0, 0.0)]), &[]).expect("drawn").is_none());
+    assert!(lines::draw(&plot(&[(0.0, 0.0), (1.0, 0.0)]), &[], &[]).expect("drawn").is_none());
 }
 
 #[test]
