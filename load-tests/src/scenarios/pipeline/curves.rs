@@ -76,14 +76,12 @@ mod tests {
     #[test]
     fn rates_are_counted_from_the_first_event() {
         let steps = Steps::of(&events(&[0, 49, 50, 99, 100, 149, 150, 199, 260, 7_200_000]));
-        assert_eq!(
-            steps.rates(50),
-            [(0.025, 40.0), (0.075, 40.0), (0.125, 40.0), (0.175, 40.0), (0.225, 0.0), (0.275, 20.0)]
-        );
-        assert_eq!(
-            steps.rates(100),
-            [(0.05, 40.0), (0.15, 40.0), (0.25, 10.0)].map(|(at, rate): (f64, f64)| (at, rate))
-        );
+        let rates = |width_ms| -> Vec<(f64, f64)> {
+            steps.rates(width_ms).into_iter().map(|(at, rate)| ((at * 1e3).round(), rate.round())).collect()
+        };
+        let fine = [(25.0, 40.0), (75.0, 40.0), (125.0, 40.0), (175.0, 40.0), (225.0, 0.0), (275.0, 20.0)];
+        assert_eq!(rates(50), fine);
+        assert_eq!(rates(100), [(50.0, 40.0), (150.0, 40.0), (250.0, 10.0)]);
         assert_eq!(steps.rates(250).len(), 1, "the last is not full");
         assert_eq!((Steps::of(&[]).rates(50), Steps::of(&[]).seconds()), (vec![], 0.0));
     }
