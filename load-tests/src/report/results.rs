@@ -155,12 +155,13 @@ fn without_places(text: &str, host: &str) -> String {
             word.to_owned()
         }
     };
-    text.split_inclusive(is_apart)
-        .map(|part| {
-            let word = part.trim_end_matches(is_apart);
-            format!("{}{}", shown(word), &part[word.len()..])
-        })
-        .collect()
+    let mut rest = String::new();
+    for part in text.split_inclusive(is_apart) {
+        let word = part.trim_end_matches(is_apart);
+        rest.push_str(&shown(word));
+        rest.push_str(&part[word.len()..]);
+    }
+    rest
 }
 
 #[cfg(test)]

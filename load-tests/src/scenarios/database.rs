@@ -18,6 +18,9 @@ pub struct Database {
     pub transactions: f64,
     /// Rows inserted, updated or deleted.
     pub rows: f64,
+    /// Rows of stored aggregates that were fetched by their keys: what is updated is fetched once, what is
+    /// selected before, once more. The number of commits, which is the machine's affair, does not change it.
+    pub aggregates_read: f64,
     /// Bytes of the write-ahead log.
     pub wal_bytes: f64,
     /// Times that the log was made durable.
@@ -27,7 +30,9 @@ pub struct Database {
 const COUNTED: &str = "
 select d.xact_commit::float8, (d.tup_inserted + d.tup_updated + d.tup_deleted)::float8,
     (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::float8,
-    (select coalesce(sum(fsyncs), 0)::float8 from pg_stat_io where object = 'wal')
+    (select coalesce(sum(fsyncs), 0)::float8 from pg_stat_io where object = 'wal'),
+    (select coalesce(sum(idx_tup_fetch), 0)::float8 from pg_stat_user_tables
+        where relname = 'aggregates' or schemaname = 'baseline' and relname = 'orders')
 from pg_stat_database d where d.datname = current_database()";
 const OTHERS: &str = "
 select count(*) from pg_stat_activity
@@ -46,9 +51,10 @@ impl Database {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let (transactions, rows, wal_bytes, wal_syncs) = sqlx::query_as(COUNTED).fetch_one(&mut connection).await?;
+        let (transactions, rows, wal_bytes, wal_syncs, aggregates_read) =
+            sqlx::query_as(COUNTED).fetch_one(&mut connection).await?;
         connection.close().await?;
-        Ok(Self { transactions, rows, wal_bytes, wal_syncs })
+        Ok(Self { transactions, rows, aggregates_read, wal_bytes, wal_syncs })
     }
 
     /// What was counted since `before`, for each of `count` commands.
@@ -58,6 +64,7 @@ impl Database {
         Self {
             transactions: each(self.transactions, before.transactions),
             rows: each(self.rows, before.rows),
+            aggregates_read: each(self.aggregates_read, before.aggregates_read),
             wal_bytes: each(self.wal_bytes, before.wal_bytes).round(),
             wal_syncs: each(self.wal_syncs, before.wal_syncs),
         }

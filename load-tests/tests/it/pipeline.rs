@@ -43,10 +43,16 @@ async fn each_command_has_one_event_from_every_contender() {
             "{turn:?}"
         );
     }
-    // What Postgres counts. A group commit holds many commands; the rival's holds one, and polls besides.
+    // What Postgres counts. The rival's transaction holds one command, and it polls besides.
     let [ours, _, theirs, _] = [0, 1, 2, 3].map(|at| outcome.contenders[at].turns[0].database);
     let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
-    assert!(ours.transactions < 0.5 && theirs.transactions > 1.0, "{ours:?}, {theirs:?}");
-    assert!(ours.rows < 2.0 && theirs.rows > 3.0, "{ours:?}, {theirs:?}");
+    assert!(theirs.transactions > 1.0 && theirs.rows > 3.0, "{theirs:?}");
+    // Per command, whatever the machine's speed: 1.02 rows, 608 bytes of WAL and 0.69 stored orders read, with 0.013
+    // transactions. A row of the outbox for each event makes that 1.98 rows and 1,146 bytes; a look-up of orders that
+    // are in memory reads 1.28. The number of commits depends on how much comes at once, so its bound is wide.
+    assert!(ours.rows < 1.3, "a row more for some commands: {ours:?}");
+    assert!(ours.wal_bytes < 850.0, "more WAL for a command: {ours:?}");
+    assert!(ours.aggregates_read < 0.9, "orders are read that are in memory, or more than once: {ours:?}");
+    assert!(ours.transactions < 0.1, "more round trips for a command: {ours:?}");
     assert!(outcome.ceiling[0].per_second > 0.0);
 }

@@ -20,6 +20,9 @@ const WIDTHS_MS: [u32; 2] = [100, 250];
 /// Soon, in seconds.
 const SOON: f64 = 5.0;
 
+/// One figure of what was measured.
+type Of<T> = fn(&T) -> f64;
+
 impl Outcome {
     /// The findings.
     pub fn findings(&self) -> Findings {
@@ -48,7 +51,7 @@ impl Outcome {
             let with = self.contenders.iter().filter_map(|contender| Some((contender.name, of(contender)?)));
             figures.extend(with.map(|(of, value)| figure(of, name, value, unit)));
         };
-        let rates: [(&str, fn(&Turn) -> f64); 3] = [
+        let rates: [(&str, Of<Turn>); 3] = [
             ("drain, warm", |turn| turn.warm.per_second),
             ("drain, cold", |turn| turn.cold.per_second),
             ("live", |turn| turn.live.per_second),
@@ -65,7 +68,7 @@ impl Outcome {
             each(&format!("latency at {rate}/s, p50"), "ms", &|contender| Some(one(contender)?.p50_ms));
             each(&format!("latency at {rate}/s, p99"), "ms", &|contender| Some(one(contender)?.p99_ms));
         }
-        let parts: [(&str, fn(&Cpu) -> f64); 4] = [
+        let parts: [(&str, Of<Cpu>); 4] = [
             ("CPU per command, warm: design", |cpu| cpu.design),
             ("CPU per command, warm: Kafka", |cpu| cpu.kafka),
             ("CPU per command, warm: Postgres", |cpu| cpu.postgres),
@@ -74,9 +77,10 @@ impl Outcome {
         for (name, of) in parts {
             each(name, "µs", &|contender| Some(contender.median(|turn| of(&turn.warm.cpu_us))));
         }
-        let counted: [(&str, &str, fn(&Database) -> f64); 4] = [
+        let counted: [(&str, &str, Of<Database>); 5] = [
             ("Postgres per command: WAL", "bytes", |counted| counted.wal_bytes),
             ("Postgres per command: rows written", "rows", |counted| counted.rows),
+            ("Postgres per command: stored orders read", "rows", |counted| counted.aggregates_read),
             ("Postgres per command: transactions", "transactions", |counted| counted.transactions),
             ("Postgres per command: WAL made durable", "times", |counted| counted.wal_syncs),
         ];

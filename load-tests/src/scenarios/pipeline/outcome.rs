@@ -309,7 +309,7 @@ mod tests {
     fn turn(warm: u64, p50_ms: f64) -> Turn {
         let rate = |commands| Rate::of(commands, Duration::from_secs(1), Cpu::default());
         let latency = Latency { rate: 4_000, count: 1, p50_ms, p99_ms: 30.0, max_ms: 31.0 };
-        let database = Some(Database { transactions: 0.0125, rows: 1.5, wal_bytes: 700.0, wal_syncs: 0.011 });
+        let database = Some(Database { transactions: 0.0125, rows: 1.5, wal_bytes: 700.0, ..Database::default() });
         Turn {
             cold: rate(warm / 2),
             warm: rate(warm),

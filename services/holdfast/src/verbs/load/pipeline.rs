@@ -2,6 +2,8 @@
 //!
 //! Deliberately absent: measuring.
 
+use std::fmt::Write as _;
+
 use anyhow::Context as _;
 use holdfast_load_tests::{
     scenarios::pipeline::{self, Options},
@@ -29,7 +31,7 @@ pub(super) async fn run(config: Config, load: Load) -> Result<Found, Failure> {
     let mut table = outcome.table().to_string();
     if let Some(settings) = outcome.streams {
         let prompt = settings.prompt();
-        table += &format!("\nKafka Streams had the best of the settings tried: {settings}; for latency, {prompt}");
+        let _ = write!(table, "\nKafka Streams had the best of the settings tried: {settings}; for latency, {prompt}");
     }
     Ok(Found { findings: outcome.findings(), json: outcome.json().to_string(), table: Some(table) })
 }
