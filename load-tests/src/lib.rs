@@ -4,8 +4,8 @@
 //! do meanwhile, [`checkers`] account for every command of it, [`scenarios`] measure, [`counter`] counts for
 //! them, [`findings`] hold what they found, [`report`] shows it, [`baseline`] and [`rivals`] are the designs
 //! to be measured against, [`faults`] break what runs. The checkers read Kafka and Postgres by themselves:
-//! they share no code with the runtime, so a mistake there is not repeated here. Deliberately absent: anything
-//! a product process needs.
+//! they share no code with the runtime, so a mistake there is not repeated here. Deliberately absent:
+//! anything a product process needs.
 
 pub mod backup;
 pub mod baseline;

@@ -17,8 +17,8 @@ const LEFT: u32 = 74;
 /// A line with no more points than this has each of them marked.
 const MARKED_MAX: usize = 12;
 
-/// The plot with `earlier` ones of the same title; none if there is nothing to be drawn. A line's colour is the
-/// place of its name among `names`, so that one design has one colour in all plots.
+/// The plot with `earlier` ones of the same title; none if there is nothing to be drawn. A line's colour is
+/// the place of its name among `names`, so that one design has one colour in all plots.
 pub(super) fn draw(plot: &Plot, earlier: &[&Plot], names: &[&str]) -> Result<Option<String>, Failed> {
     let colour = |line: &Line| colour(names.iter().position(|name| *name == line.name).unwrap_or(0));
     let points = |line: &Line| -> Vec<(f64, f64)> {

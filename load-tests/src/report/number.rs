@@ -10,7 +10,8 @@ pub fn grouped(number: u64) -> String {
     parts.join(",")
 }
 
-/// With three digits that matter, or all of those before the point: `12,345`, `345`, `34.5`, `3.45`, `0.0345`.
+/// With three digits that matter, or all of those before the point: `12,345`, `345`, `34.5`, `3.45`,
+/// `0.0345`.
 pub fn short(value: f64) -> String {
     if !value.is_finite() {
         return "–".to_owned();

@@ -90,7 +90,8 @@ impl Options {
         }
     }
 
-    /// The same in a quarter of the time: latency for a shorter while, and one setting of Streams fewer to try.
+    /// The same in a quarter of the time: latency for a shorter while, and one setting of Streams fewer to
+    /// try.
     #[must_use]
     pub fn short(mut self) -> Self {
         self.latency_for = Duration::from_secs(10);

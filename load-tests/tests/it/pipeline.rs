@@ -47,9 +47,10 @@ async fn each_command_has_one_event_from_every_contender() {
     let [ours, _, theirs, _] = [0, 1, 2, 3].map(|at| outcome.contenders[at].turns[0].database);
     let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
     assert!(theirs.transactions > 1.0 && theirs.rows > 3.0, "{theirs:?}");
-    // Per command, whatever the machine's speed: 1.02 rows, 608 bytes of WAL and 0.69 stored orders read, with 0.013
-    // transactions. A row of the outbox for each event makes that 1.98 rows and 1,146 bytes; a look-up of orders that
-    // are in memory reads 1.28. The number of commits depends on how much comes at once, so its bound is wide.
+    // Per command, whatever the machine's speed: 1.02 rows, 608 bytes of WAL and 0.69 stored orders read,
+    // with 0.013 transactions. A row of the outbox for each event makes that 1.98 rows and 1,146 bytes; a
+    // look-up of orders that are in memory reads 1.28. The number of commits depends on how much comes at
+    // once, so its bound is wide.
     assert!(ours.rows < 1.3, "a row more for some commands: {ours:?}");
     assert!(ours.wal_bytes < 850.0, "more WAL for a command: {ours:?}");
     assert!(ours.aggregates_read < 0.9, "orders are read that are in memory, or more than once: {ours:?}");

@@ -397,8 +397,8 @@ pub struct Load {
     /// ten times as many records; of `query` a tenth as many calls; of `life` a fifth as many orders.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(4_000..=20_000_000))]
     pub commands: Option<u32>,
-    /// How often `pipeline`, `hot-order` and `poison` measure each thing; the medians count. 3 if not given, 1
-    /// with `--short`.
+    /// How often `pipeline`, `hot-order` and `poison` measure each thing; the medians count. 3 if not given,
+    /// 1 with `--short`.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99))]
     pub rounds: Option<u32>,
     /// How many orders are stored when `cold-start` begins: a million if not given, 200,000 with `--short`.
@@ -420,8 +420,8 @@ pub struct Load {
     /// The result as one JSON object.
     #[arg(long)]
     pub json: bool,
-    /// Writes a page (`index.html`) and its figures (`results.json`) into this directory; `all` does so without
-    /// being asked, into `load-results/<time>`.
+    /// Writes a page (`index.html`) and its figures (`results.json`) into this directory; `all` does so
+    /// without being asked, into `load-results/<time>`.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Compares with the `results.json` of an earlier run, on the page. May be given more than once.

@@ -20,12 +20,13 @@ fn run(findings: Findings, failure: Option<&str>) -> Results {
     results
 }
 
-/// What an XML reader would stumble over in the page's plots: every `<` opens or closes a tag that plots have.
+/// What an XML reader would stumble over in the page's plots: every `<` opens or closes a tag that plots
+/// have.
 fn tags(page: &str) -> Vec<String> {
     let names = page
         .split('<')
         .skip(1)
-        .map(|rest| rest.trim_start_matches('/').chars().take_while(|c| c.is_ascii_alphanumeric()).collect::<String>());
+        .map(|rest| rest.trim_start_matches('/').chars().take_while(char::is_ascii_alphanumeric).collect::<String>());
     let mut names: Vec<String> = names.collect();
     names.sort();
     names.dedup();
@@ -121,14 +122,14 @@ fn empty_plot_is_said_to_be_empty() {
         Plot { title: "no points".into(), lines: vec![Line::default()], ..Plot::default() },
     ];
     let figures = vec![figure_of("a", "bars: x", 0.0, "ms"), figure_of("a", "bars: y", 0.0, "ms")];
-    let page = html(&run(Findings { plots, figures, ..Findings::default() }, None), &[]);
+    let page = html(&run(Findings { figures, plots, ..Findings::default() }, None), &[]);
     assert_eq!(page.matches("There is nothing to draw.").count(), 3, "{page}");
     assert!(!page.contains("<svg"), "{page}");
 }
 
 #[test]
 fn logarithmic_axis_leaves_zeros_out() {
-    let lines = vec![Line { name: "a".into(), points: vec![(0.0, 5.0), (1.0, 0.0), (10.0, 20.0), (100.0, -3.0)] }];
+    let lines = [Line { name: "a".into(), points: vec![(0.0, 5.0), (1.0, 0.0), (10.0, 20.0), (100.0, -3.0)] }];
     let plot = |points: &[(f64, f64)]| {
         let lines = vec![Line { points: points.to_vec(), ..lines[0].clone() }];
         Plot { title: "t".into(), x: axis("x", true), y: axis("y", true), lines }

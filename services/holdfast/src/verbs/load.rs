@@ -5,8 +5,10 @@
 
 mod all;
 mod apart;
+mod found;
 mod life;
 mod list;
+mod orders;
 mod pipeline;
 mod query;
 mod single;
@@ -17,7 +19,7 @@ use clap::Command;
 use holdfast_load_tests::report::{self, Entry};
 use holdfast_platform::Config;
 
-use self::list::{Found, Scenario};
+use self::{found::Found, list::Scenario};
 use crate::{cli::Load, failure::Failure};
 
 /// The command line with the list of scenarios in its help.

@@ -17,8 +17,8 @@ use holdfast_load_tests::report::{self, Entry, Results};
 use super::list::Scenario;
 use crate::{cli::Load, failure::Failure};
 
-/// Runs `scenarios` and writes their page; 1 if one failed or found a promise broken. `again` are the arguments
-/// of a process with the same configuration.
+/// Runs `scenarios` and writes their page; 1 if one failed or found a promise broken. `again` are the
+/// arguments of a process with the same configuration.
 pub(super) async fn run(scenarios: &[&Scenario], load: &Load, again: &[OsString]) -> Result<u8, Failure> {
     let earlier = load.compare.iter().map(|path| Results::read(path)).collect::<Result<Vec<_>, _>>();
     let earlier = earlier.map_err(Failure::usage)?;

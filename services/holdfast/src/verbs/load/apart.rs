@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use holdfast_load_tests::scenarios::apart::{self, Launch};
 use holdfast_platform::{Config, Context};
 
-use super::single;
+use super::orders;
 use crate::failure::Failure;
 
 /// What stands where a scenario's name stands.
@@ -32,7 +32,7 @@ pub fn launch(config: &Config) -> Result<Launch, Failure> {
 pub async fn serve(config: &Config) -> Result<u8, Failure> {
     let brokers = config.require_brokers()?.to_owned();
     let url = config.require_database_url(Context::Orders)?.expose().to_owned();
-    let served = apart::serve(single::orders(), single::node(config, "node"), brokers, url).await;
+    let served = apart::serve(orders::context(), orders::node(config, "node"), brokers, url).await;
     served.context("the node").map_err(Failure::Check)?;
     Ok(0)
 }

@@ -11,7 +11,7 @@ use holdfast_load_tests::{
 };
 use holdfast_platform::Config;
 
-use super::{life, pipeline, query, single};
+use super::{found::Found, life, pipeline, query, single};
 use crate::{cli::Load, failure::Failure};
 
 /// All, in the order in which `all` runs them. A scenario is a line here and a function.
@@ -49,22 +49,6 @@ pub(super) struct Scenario {
     pub(super) question: &'static str,
     /// Runs it. In a process that runs nothing else.
     pub(super) run: fn(Config, Load) -> BoxFuture<'static, Result<Found, Failure>>,
-}
-
-/// What a scenario found, and how it is printed.
-pub(super) struct Found {
-    /// For the page, and for all that follows.
-    pub(super) findings: Findings,
-    /// What `--json` prints.
-    pub(super) json: String,
-    /// What is printed without it; a table of the findings if none.
-    pub(super) table: Option<String>,
-}
-
-impl From<Findings> for Found {
-    fn from(findings: Findings) -> Self {
-        Self { json: serde_json::json!(findings).to_string(), findings, table: None }
-    }
 }
 
 /// A scenario whose findings are all there is to print.

@@ -11,14 +11,14 @@ use holdfast_load_tests::{
 };
 use holdfast_platform::Config;
 
-use super::{list::Found, single};
+use super::{found::Found, orders, single};
 use crate::{cli::Load, failure::Failure};
 
 /// Runs it.
 pub(super) async fn run(config: Config, load: Load) -> Result<Found, Failure> {
-    let defaults = Options::new(single::orders);
+    let defaults = Options::new(orders::context);
     let options = Options {
-        config: single::node(&config, "load"),
+        config: orders::node(&config, "load"),
         rounds: load.rounds(),
         is_alone: load.alone,
         ids: if load.ids == "v7" { Ids::V7 } else { Ids::V4 },

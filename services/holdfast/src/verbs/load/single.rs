@@ -9,15 +9,11 @@ use anyhow::Context as _;
 use holdfast_load_tests::{
     findings::Findings,
     scenarios::{
-        Error, catch_up, cold_start, data,
-        holdfast::Contestant,
-        hot_order,
+        Error, catch_up, cold_start, data, hot_order,
         pipeline::{Progress, Watcher},
         poison,
     },
 };
-use holdfast_money::{Currency, Money};
-use holdfast_orders::{app, customers::StaticCustomers, prices::StaticPrices};
 use holdfast_platform::Config;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -52,26 +48,6 @@ pub(super) async fn poison(config: Config, load: Load) -> Result<Findings, Failu
 
 fn found(found: Result<Findings, Error>) -> Result<Findings, Failure> {
     found.context("the scenario").map_err(Failure::Check)
-}
-
-/// The limits of the node that is measured, by the address that it gives.
-pub(super) fn node(config: &Config, address: &str) -> holdfast_runtime::Config {
-    holdfast_runtime::Config {
-        address: address.to_owned(),
-        lanes: config.lanes,
-        batch_items_max: config.batch_max,
-        ..holdfast_runtime::Config::default()
-    }
-}
-
-/// The orders context as in production, but for prices and customers, which never change and are never asked
-/// for over the network.
-pub(super) fn orders() -> Contestant {
-    Contestant {
-        context: app::context(StaticPrices::all(Money::new(1_999, Currency::EUR)), StaticCustomers::all()),
-        views: app::VIEWS.to_vec(),
-        migrations: app::MIGRATIONS.to_vec(),
-    }
 }
 
 /// One bar for each phase.
