@@ -14,7 +14,7 @@ use crate::findings::{Line, Plot};
 const HEIGHT: u32 = 340;
 /// Room for labels on the left.
 const LEFT: u32 = 74;
-/// A line with no more points than this has each of them marked.
+/// A plot whose lines have no more points than this has each of them marked.
 const MARKED_MAX: usize = 12;
 
 /// The plot with `earlier` ones of the same title; none if there is nothing to be drawn. A line's colour is
@@ -36,10 +36,11 @@ pub(super) fn draw(plot: &Plot, earlier: &[&Plot], names: &[&str]) -> Result<Opt
     let xs = drawn.iter().flat_map(|(_, points)| points.iter().map(|(x, _)| *x));
     let ys = drawn.iter().flat_map(|(_, points)| points.iter().map(|(_, y)| *y));
     let (Some(x), Some(y)) = (Scale::of(&plot.x, xs), Scale::of(&plot.y, ys)) else { return Ok(None) };
+    let is_marked = drawn.iter().all(|(_, points)| points.len() <= MARKED_MAX);
     let axes = ((x, plot.x.label.as_str()), (y, plot.y.label.as_str()));
     svg(HEIGHT, LEFT, axes.0, axes.1, |chart| {
         for (style, points) in drawn {
-            if points.len() <= MARKED_MAX {
+            if is_marked || points.len() == 1 {
                 let marks = points.iter().map(|point| Circle::new(*point, 3, style.filled()));
                 chart.draw_series(marks)?;
             }

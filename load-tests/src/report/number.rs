@@ -37,6 +37,8 @@ pub fn short(value: f64) -> String {
 /// How much `value` is above or below `earlier`, in percent; nothing if that can't be said.
 pub fn change(value: f64, earlier: f64) -> Option<String> {
     let percent = (value / earlier - 1.0) * 100.0;
+    // Neither `+0%` nor `-0%`.
+    let percent = if percent.abs() < 0.5 { return (earlier > 0.0).then(|| "0%".to_owned()) } else { percent };
     (percent.is_finite() && earlier > 0.0).then(|| format!("{percent:+.0}%"))
 }
 
@@ -76,6 +78,7 @@ mod tests {
     fn change_of_nothing_is_not_said() {
         assert_eq!(change(110.0, 100.0).as_deref(), Some("+10%"));
         assert_eq!(change(50.0, 100.0).as_deref(), Some("-50%"));
+        assert_eq!(change(99.9, 100.0).as_deref(), Some("0%"));
         assert_eq!((change(1.0, 0.0), change(f64::NAN, 1.0)), (None, None));
     }
 }

@@ -6,6 +6,7 @@
 use super::{
     QUESTION,
     curves::{Curves, Steps, between},
+    designs::Design,
     outcome::{Contender, Outcome, Tally, Turn, median},
 };
 use crate::{
@@ -104,44 +105,46 @@ impl Outcome {
 
     fn plots(&self) -> Vec<Plot> {
         let mut plots = vec![
-            self.over_time("Events a second while two loads are drained, the first cold, the second warm", |it| {
-                &it.drain
+            self.over_time(
+                "Events a second while two loads are drained, the first cold, the second warm; without the echo",
+                |it| &it.drain,
+            ),
+            self.over_time("Events a second while the producer runs on the same cores; without the echo", |it| {
+                &it.live
             }),
-            self.over_time("Events a second while the producer runs on the same cores", |it| &it.live),
         ];
-        // A design that is slower than all rates has one of its own, and stands beside the others' first.
+        // A design that is slower than all rates has one of its own, and is in the plot of the first.
         let most = self.contenders.iter().map(|it| it.latencies().len()).max().unwrap_or(0);
         for at in 0..most {
-            let mut rates: Vec<u32> = Vec::new();
-            let mut lines = Vec::new();
+            let mut rate = None;
+            let (mut lines, mut others) = (Vec::new(), String::new());
             for contender in &self.contenders {
                 let Some(latency) = contender.latencies().get(at).copied() else { continue };
-                let curves: Vec<&[(f64, f64)]> = contender
-                    .turns
-                    .iter()
-                    .filter_map(|turn| turn.curves.latencies.get(at))
-                    .map(Vec::as_slice)
-                    .collect();
-                let is_first = rates.first().is_none_or(|rate| *rate == latency.rate);
-                let own = if is_first { String::new() } else { format!(", at {}/s", grouped(latency.rate.into())) };
-                rates.push(latency.rate);
-                lines.push(Line { name: format!("{}{own}", contender.name), points: between(&curves, median) });
+                if *rate.get_or_insert(latency.rate) != latency.rate {
+                    others = format!("{others}, {} at {}/s", contender.name, grouped(latency.rate.into()));
+                }
+                let curves = contender.turns.iter().filter_map(|turn| turn.curves.latencies.get(at));
+                let curves: Vec<&[(f64, f64)]> = curves.map(Vec::as_slice).collect();
+                lines.push(Line { name: contender.name.into(), points: between(&curves, median) });
             }
-            let rate = grouped(rates.first().copied().unwrap_or(0).into());
-            let title = format!("Latency at {rate} commands/s, from the broker's append to the reading of the event");
+            let rate = grouped(rate.unwrap_or(0).into());
+            let title =
+                format!("Latency at {rate} commands/s{others}; from the broker's append to the reading of the event");
             plots.push(Plot::of_latency(title, lines));
         }
         plots
     }
 
-    /// What the round in the middle, by its warm rate, looked like.
+    /// What the round in the middle, by its warm rate, looked like. Without the echo, which does nothing and
+    /// would leave the others a strip at the bottom.
     fn over_time(&self, title: &str, of: fn(&Curves) -> &Steps) -> Plot {
         let of_design = |contender: &Contender| -> Steps {
             let mut turns: Vec<&Turn> = contender.turns.iter().collect();
             turns.sort_by(|a, b| a.warm.per_second.total_cmp(&b.warm.per_second));
             turns.get(turns.len().saturating_sub(1) / 2).map(|turn| of(&turn.curves).clone()).unwrap_or_default()
         };
-        let all: Vec<(&str, Steps)> = self.contenders.iter().map(|it| (it.name, of_design(it))).collect();
+        let shown = self.contenders.iter().filter(|contender| contender.name != Design::Echo.name());
+        let all: Vec<(&str, Steps)> = shown.map(|it| (it.name, of_design(it))).collect();
         let quickest = all.iter().map(|(_, steps)| steps.seconds()).fold(f64::INFINITY, f64::min);
         let width = WIDTHS_MS[usize::from(quickest > SOON)];
         let lines = all.into_iter().map(|(name, steps)| Line { name: name.into(), points: steps.rates(width) });
