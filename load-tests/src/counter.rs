@@ -12,6 +12,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -23,10 +24,12 @@ use uuid::Uuid;
 
 use crate::{
     java::Program,
-    scenarios::{Error, failed},
+    scenarios::{Error, PATIENCE, failed},
 };
 
 const PROGRAM: (&str, &str) = ("EventCounter", include_str!("../java/EventCounter.java"));
+/// Between two looks at how far it is.
+const LOOK: Duration = Duration::from_millis(5);
 /// Bytes of what the program writes for one event.
 const WRITTEN: usize = 1 + 16 + 8;
 
@@ -80,6 +83,34 @@ impl Counter {
     pub fn since(&self, topic: usize, from: u64) -> Vec<Counted> {
         let events = self.topics[topic].events.lock().unwrap_or_else(PoisonError::into_inner);
         events.get(usize::try_from(from).unwrap_or(usize::MAX)..).unwrap_or_default().to_vec()
+    }
+
+    /// Waits until `until` events of the topic of that number were read, and returns how many were. `look`
+    /// gets their number each time; the wait fails with it, or if none comes any more. `what` is waited for.
+    pub async fn reached(
+        &self,
+        topic: usize,
+        until: u64,
+        what: &str,
+        mut look: impl FnMut(u64) -> Result<(), Error>,
+    ) -> Result<u64, Error> {
+        let mut moved = (Instant::now(), self.count(topic));
+        loop {
+            let total = self.count(topic);
+            look(total)?;
+            if total >= until {
+                return Ok(total);
+            }
+            if total > moved.1 {
+                moved = (Instant::now(), total);
+            }
+            if moved.0.elapsed() > PATIENCE {
+                self.check()?;
+                let what = format!("{what}, which stands still at {total} of {until} events");
+                return Err(Error::Timeout(PATIENCE, what));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Fails if it has ended by itself.

@@ -13,7 +13,7 @@ mod note;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-pub use note::rounded;
+pub use note::{median, rounded};
 
 /// What one scenario found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -81,12 +81,17 @@ const SLOWER_MAX: f64 = 10_000.0;
 /// Points of a latency curve in each tenfold of x.
 const STEPS: i32 = 12;
 
+/// An empty histogram of times in µs up to an hour, for [`Line::of_latency`].
+pub fn times() -> Histogram<u64> {
+    const HOUR_US: u64 = 60 * 60 * 1_000_000;
+    Histogram::new_with_bounds(1, HOUR_US, 3).expect("the bounds are constants that fit")
+}
+
 impl Plot {
     /// Latency curves, on axes that all scenarios share; the lines are made by [`Line::of_latency`].
     pub fn of_latency(title: impl Into<String>, lines: Vec<Line>) -> Self {
-        let x =
-            Axis { label: "one in this many is slower (10: p90, 100: p99, 1,000: p99.9)".into(), is_logarithmic: true };
-        Self { title: title.into(), x, y: Axis { label: "latency, ms".into(), is_logarithmic: true }, lines }
+        let x = Axis::logarithmic("one in this many is slower (10: p90, 100: p99, 1,000: p99.9)");
+        Self { title: title.into(), x, y: Axis::logarithmic("latency, ms"), lines }
     }
 }
 

@@ -521,7 +521,7 @@ impl<'a, A: Adapter> Fold<'a, A> {
 
 /// The read model's row. An aggregate that does not exist has none.
 fn view_of<A: Adapter>(adapter: &A, state: &A::Aggregate, context: &Context<'_>) -> Option<ViewRow> {
-    (context.version > 0).then(|| adapter.view(state, context))?
+    (context.version > 0).then(|| adapter.view(state, context)).flatten()
 }
 
 /// The id of the `n`th message that an event sends to other aggregates: made of the event's, so that it is

@@ -25,11 +25,7 @@ impl Findings {
 
     /// Notes the median of what several rounds found.
     pub fn median<T>(&mut self, of: &str, name: &str, unit: &str, rounds: &[T], value: impl Fn(&T) -> f64) {
-        let mut values: Vec<f64> = rounds.iter().map(value).collect();
-        values.sort_by(f64::total_cmp);
-        let middle = values.get(values.len() / 2).copied().unwrap_or(f64::NAN);
-        let lower = values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN);
-        self.figure(of, name, rounded(f64::midpoint(lower, middle), 4), unit);
+        self.figure(of, name, rounded(median(rounds.iter().map(value).collect()), 4), unit);
     }
 
     /// The value of a figure; not a number if there is none.
@@ -86,6 +82,17 @@ impl Axis {
     }
 }
 
+/// The middle one; of an even number, the mean of both; 0 of none.
+pub fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    let middle = figures.len() / 2;
+    match figures[..] {
+        [] => 0.0,
+        _ if figures.len().is_multiple_of(2) => f64::midpoint(figures[middle - 1], figures[middle]),
+        _ => figures[middle],
+    }
+}
+
 /// A value with this number of digits behind its point.
 pub fn rounded(value: f64, digits: i32) -> f64 {
     let scale = 10_f64.powi(digits);
@@ -108,6 +115,12 @@ mod tests {
         let last = findings.figures.last().cloned().expect("noted");
         assert_eq!((last.of.as_str(), last.name.as_str(), last.value), ("100", "WAL, of that of 10", 1.25));
         assert_eq!(findings.figures.len(), 5);
+    }
+
+    #[test]
+    fn median_is_the_middle_one_or_between_the_two() {
+        let medians = [vec![], vec![3.0], vec![9.0, 1.0], vec![5.0, 1.0, 2.0]].map(|all| median(all).to_string());
+        assert_eq!(medians, ["0", "3", "5", "2"]);
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl<'a> Bars<'a> {
         let before: Vec<Vec<Vec<f64>>> =
             self.of.iter().map(|of| earlier.iter().map(|findings| values(findings, of)).collect()).collect();
         let max = present.iter().chain(before.iter().flatten()).map(|parts| parts.iter().sum()).fold(0.0, f64::max);
-        let axis = Axis { label: self.unit.to_owned(), is_logarithmic: false };
+        let axis = Axis::linear(self.unit);
         // Room for the sum that stands at the end of the longest bar.
         let Some(x) = Scale::of(&axis, std::iter::once(max * 1.08)).filter(|_| max > 0.0) else { return Ok(None) };
         let rows = Scale::of_rows(self.of.iter().map(|of| shortened(of)).collect());

@@ -7,6 +7,7 @@ use std::fs::read_to_string;
 use serde::{Deserialize, Serialize};
 
 use super::number::short;
+use crate::scenarios::cpu::cores;
 
 /// A machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -28,7 +29,7 @@ impl Machine {
         let memory = field(&read_to_string("/proc/meminfo").unwrap_or_default(), "MemTotal");
         let kib = memory.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(0_u64);
         Self {
-            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            cores: cores(),
             memory_bytes: kib * 1_024,
             cpu: if cpu.is_empty() { std::env::consts::ARCH.to_owned() } else { cpu },
             kernel: read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),

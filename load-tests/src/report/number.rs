@@ -37,9 +37,9 @@ pub fn short(value: f64) -> String {
 /// How much `value` is above or below `earlier`, in percent; nothing if that can't be said.
 pub fn change(value: f64, earlier: f64) -> Option<String> {
     let percent = (value / earlier - 1.0) * 100.0;
+    let is_known = percent.is_finite() && earlier > 0.0;
     // Neither `+0%` nor `-0%`.
-    let percent = if percent.abs() < 0.5 { return (earlier > 0.0).then(|| "0%".to_owned()) } else { percent };
-    (percent.is_finite() && earlier > 0.0).then(|| format!("{percent:+.0}%"))
+    is_known.then(|| if percent.abs() < 0.5 { "0%".to_owned() } else { format!("{percent:+.0}%") })
 }
 
 #[cfg(test)]

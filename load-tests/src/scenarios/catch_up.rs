@@ -9,8 +9,10 @@ use futures::future::BoxFuture;
 use super::{
     Error,
     apart::Launch,
+    memory::mib,
     pipeline::Watcher,
-    site::{Drained, Sample, Site, precise},
+    precise,
+    site::{Drained, Sample, Site},
 };
 use crate::{
     findings::{Axis, Findings, Line, rounded},
@@ -82,8 +84,4 @@ fn note(findings: &mut Findings, drained: &Drained) {
     findings.plot("rate while catching up", seconds(), Axis::linear("records/s"), line(NODE, rates));
     let resident = drained.samples.iter().map(|sample| (sample.seconds, mib(sample.resident))).collect();
     findings.plot("memory while catching up", seconds(), Axis::linear("resident, MiB"), line(NODE, resident));
-}
-
-fn mib(bytes: u64) -> f64 {
-    rounded(precise(bytes) / 1_048_576.0, 1)
 }

@@ -12,8 +12,10 @@ use futures::future::BoxFuture;
 use super::{
     Error,
     apart::Launch,
+    memory::mib,
     pipeline::Watcher,
-    site::{Site, now_us, precise},
+    precise,
+    site::{Site, now_us},
 };
 use crate::{
     findings::{Findings, rounded},
@@ -98,8 +100,4 @@ pub fn run(options: Options, watcher: Watcher) -> BoxFuture<'static, Result<Find
         site.close().await?;
         Ok(findings)
     })
-}
-
-fn mib(bytes: u64) -> f64 {
-    rounded(precise(bytes) / 1_048_576.0, 1)
 }

@@ -78,6 +78,11 @@ fn used(pid: u32, fields: usize) -> f64 {
     stat(pid).iter().skip(11).take(fields).filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / TICKS
 }
 
+/// Cores that this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 /// CPU seconds that anybody on this machine has used: user, nice, system, and both kinds of interrupts.
 fn machine() -> f64 {
     let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();

@@ -11,7 +11,8 @@ use super::{
     Error,
     apart::Launch,
     pipeline::Watcher,
-    site::{Drained, Site, precise},
+    precise,
+    site::{Drained, Site},
 };
 use crate::{
     findings::{Axis, Findings, Line, rounded},

@@ -71,6 +71,13 @@ impl Database {
     }
 }
 
+/// So that no checkpoint of earlier work falls into a measurement.
+pub async fn checkpoint(url: &str) -> Result<(), Error> {
+    let mut connection = PgConnection::connect(url).await?;
+    sqlx::query("checkpoint").execute(&mut connection).await?;
+    Ok(connection.close().await?)
+}
+
 /// A place in the write-ahead log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark(String);

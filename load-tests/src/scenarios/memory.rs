@@ -1,5 +1,8 @@
 //! Memory of processes, from `/proc`: all of it that is resident, what a file backs included.
 
+use super::precise;
+use crate::findings::rounded;
+
 /// Bytes of one process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
@@ -14,6 +17,11 @@ impl Memory {
     pub fn of(pid: u32) -> Option<Self> {
         read(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
     }
+}
+
+/// In MiB.
+pub fn mib(bytes: u64) -> f64 {
+    rounded(precise(bytes) / 1_048_576.0, 1)
 }
 
 fn read(status: &str) -> Option<Memory> {

@@ -51,6 +51,15 @@ pub enum Error {
     Timeout(Duration, String),
 }
 
+/// A run that stands still for so long has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Counts here are far below 2^52.
+#[allow(clippy::cast_precision_loss)]
+pub(crate) const fn precise(count: u64) -> f64 {
+    count as f64
+}
+
 pub(crate) fn failed<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl FnOnce(E) -> Error {
     move |source| Error::Part { what, source: Box::new(source) }
 }

@@ -90,8 +90,7 @@ impl Options {
         }
     }
 
-    /// The same in a quarter of the time: latency for a shorter while, and one setting of Streams fewer to
-    /// try.
+    /// The same in less time: latency for a shorter while, and half of the settings of Streams to try.
     #[must_use]
     pub fn short(mut self) -> Self {
         self.latency_for = Duration::from_secs(10);
@@ -142,8 +141,6 @@ pub fn run(options: Options, progress: Watcher) -> BoxFuture<'static, Result<Out
 }
 
 const PARTITIONS: i32 = 12;
-/// A run that stands still for so long has failed.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 async fn measure(stack: &Stack, options: &Options, progress: Watcher) -> Result<Outcome, Error> {
     let brokers = stack.brokers();
@@ -199,10 +196,4 @@ impl Bench<'_> {
         }
         Ok(best.1)
     }
-}
-
-/// Counts here are far below 2^52.
-#[allow(clippy::cast_precision_loss)]
-const fn precise(count: u64) -> f64 {
-    count as f64
 }

@@ -4,20 +4,20 @@
 //! Invariant: everything that was ever produced here is in one ledger, and the account at the end is of all
 //! of it. Deliberately absent: what is asked, and which loads answer it.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, UNIX_EPOCH};
 
 use holdfast_stack::{Stack, StackOptions};
-use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::{
-    Error,
+    Error, PATIENCE,
     apart::{Apart, Launch},
     cpu::{Cpu, Pids},
-    database::{Database, Mark},
+    database::{Database, Mark, checkpoint},
     failed,
     memory::Memory,
     pipeline::{Progress, Watcher},
+    precise,
     seed::{self, Stored},
 };
 use crate::{
@@ -26,17 +26,13 @@ use crate::{
     findings::Findings,
     kafka,
     producer::{self, Ledger},
-    work::{Ids, Mix, Planned, now_ms},
+    work::{Ids, Mix, Planned},
 };
 
 const COMMANDS: &str = "orders.commands";
 const EVENTS: &str = "orders.events";
 const LETTERS: &str = "orders.dlq";
 const PARTITIONS: i32 = 12;
-/// A run that stands still for so long has failed.
-const PATIENCE: Duration = Duration::from_mins(1);
-/// Between two looks at how far it is.
-const LOOK: Duration = Duration::from_millis(5);
 /// Between two samples of a curve.
 const SAMPLE: Duration = Duration::from_millis(500);
 
@@ -83,9 +79,7 @@ pub struct Site {
     launch: Launch,
     watcher: Watcher,
     /// Everything that was produced here.
-    ledger: Option<Ledger>,
-    /// Events that there must be, by what was produced.
-    due: u64,
+    ledger: Ledger,
     loads: u64,
     /// Orders that stood in the tables.
     pub stored: Stored,
@@ -123,8 +117,7 @@ impl Site {
             servers,
             launch: launch.clone(),
             watcher: watcher.clone(),
-            ledger: None,
-            due: 0,
+            ledger: Ledger::default(),
             loads: 0,
             stored: Stored::new(4_711),
         };
@@ -155,11 +148,7 @@ impl Site {
         self.tell("producing", 0, 1);
         let options = producer::Options::to(COMMANDS);
         let load = producer::produce_windows(self.stack.brokers(), windows, options, |_| {}).await?;
-        self.due += load.commands.len() as u64;
-        match &mut self.ledger {
-            Some(ledger) => ledger.absorb(load),
-            None => self.ledger = Some(load),
-        }
+        self.ledger.absorb(load);
         Ok(())
     }
 
@@ -180,6 +169,11 @@ impl Site {
         Apart::start(&self.launch, self.stack.data_dir(), self.stack.brokers(), &self.url)
     }
 
+    /// Events that there must be: one of each command that was produced.
+    fn due(&self) -> u64 {
+        self.ledger.commands.len() as u64
+    }
+
     /// Events read so far.
     pub fn read(&self) -> u64 {
         self.counter.count(0)
@@ -187,7 +181,7 @@ impl Site {
 
     /// Starts a node, waits until it has done everything that was produced, and ends it.
     pub async fn drain(&mut self, what: &str) -> Result<Drained, Error> {
-        let (before, until) = (self.read(), self.due);
+        let (before, until) = (self.read(), self.due());
         checkpoint(&self.url).await?;
         let mark = Mark::now(&self.url).await?;
         let counted = Database::counted(&self.url).await?;
@@ -234,7 +228,7 @@ impl Site {
     /// Waits until everything that was produced has its event; calls `look` with the number of events each
     /// time.
     pub async fn caught_up(&self, node: &mut Apart, what: &str) -> Result<(), Error> {
-        self.reached(node, what, self.due, |_, _| {}).await?;
+        self.reached(node, what, self.due(), |_, _| {}).await?;
         self.settled().await
     }
 
@@ -246,27 +240,12 @@ impl Site {
         mut look: impl FnMut(u64, &Apart),
     ) -> Result<(), Error> {
         let before = self.read();
-        let mut moved = (Instant::now(), before);
-        loop {
-            let total = self.read();
+        let look = |total: u64| {
             look(total, node);
             self.tell(what, total.saturating_sub(before), until.saturating_sub(before));
-            if total >= until {
-                return Ok(());
-            }
-            if total > moved.1 {
-                moved = (Instant::now(), total);
-            }
-            if moved.0.elapsed() > PATIENCE {
-                self.counter.check()?;
-                return Err(Error::Timeout(
-                    PATIENCE,
-                    format!("{what}, which stands still at {total} of {until} events"),
-                ));
-            }
-            node.check()?;
-            tokio::time::sleep(LOOK).await;
-        }
+            node.check()
+        };
+        self.counter.reached(0, until, what, look).await.map(drop)
     }
 
     /// The events from the one after `before` to the one that makes them `until`.
@@ -293,11 +272,10 @@ impl Site {
     /// Accounts for everything that was ever produced here, and notes in `findings` what broke a promise.
     pub async fn account(&self, findings: &mut Findings) -> Result<Report, Error> {
         self.tell("accounting for every command", 0, 1);
-        let Some(ledger) = &self.ledger else { return Ok(Report::default()) };
         let mut evidence = checkers::gather(&self.target()).await?;
         let changed = self.stored.changed(&evidence);
         self.stored.recall(&mut evidence);
-        let report = checkers::audit(ledger, &evidence);
+        let report = checkers::audit(&self.ledger, &evidence);
         findings.breached(&report);
         if self.stored.count() > 0 {
             findings.breaches.extend(self.stored.untouched(&self.url, changed).await?);
@@ -316,21 +294,8 @@ impl Site {
     }
 }
 
-/// So that no checkpoint of earlier work falls into a measurement.
-async fn checkpoint(url: &str) -> Result<(), Error> {
-    let mut connection = PgConnection::connect(url).await?;
-    sqlx::query("checkpoint").execute(&mut connection).await?;
-    Ok(connection.close().await?)
-}
-
 /// µs since 1970, by the clock that the counter reads as well.
 pub fn now_us() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or_else(|_| now_ms() * 1_000, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
-}
-
-/// Counts here are far below 2^52.
-#[allow(clippy::cast_precision_loss)]
-pub const fn precise(count: u64) -> f64 {
-    count as f64
+    let since = UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

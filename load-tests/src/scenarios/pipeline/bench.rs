@@ -8,38 +8,35 @@ use std::{
     collections::{BTreeMap, HashMap},
     ops::Range,
     sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use hdrhistogram::Histogram;
 use rdkafka::Message as _;
-use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::{
-    Options, PATIENCE, Progress, Watcher,
+    Options, Progress, Watcher,
     curves::{Curves, Steps},
     designs::{Design, Place, Purpose},
     outcome::{Latency, Rate, Tally, Turn},
-    precise,
 };
 use crate::{
     counter::{Counted, Counter},
-    findings::Line,
+    findings::{Line, times},
     kafka::{self, Ends},
     producer::{self, Ledger},
     rivals::Running,
     scenarios::{
-        Error, ceiling,
+        Error, PATIENCE, ceiling,
         cpu::{Cpu, Pids},
-        database::Database,
+        database::{Database, checkpoint},
+        precise,
     },
     work::Mix,
 };
 
 const COMMANDS_PER_ORDER: u32 = 4;
-/// Between two looks at how far it is.
-const LOOK: Duration = Duration::from_millis(5);
 
 pub(super) struct Bench<'a> {
     pub(super) place: Place<'a>,
@@ -66,7 +63,7 @@ impl Bench<'_> {
         let each = whole(commands);
         let number = self.begin(design).await?;
         let mut ledger = self.produce(design, "load to drain", 2 * each, 0).await?;
-        self.checkpoint().await?;
+        checkpoint(&self.place.url).await?;
         let counted = self.counted(design).await?;
         let mut running = design.start(&self.place, number, Purpose::Rate, self.options).await?;
         let cold = self.stretch(design, &mut *running, "drain, cold", before..before + each).await?;
@@ -136,7 +133,7 @@ impl Bench<'_> {
         let (mut count, mut elapsed) = (0, Duration::ZERO);
         for commands in [self.options.commands / 4, self.options.commands] {
             self.tell("ceiling".into(), 0, u64::from(commands));
-            self.checkpoint().await?;
+            checkpoint(&self.place.url).await?;
             cpu = pids.used();
             (count, elapsed) = ceiling::run(&self.place.url, u64::from(commands), self.options.ids).await?;
         }
@@ -150,13 +147,6 @@ impl Bench<'_> {
 
     fn tell(&self, phase: String, done: u64, of: u64) {
         (self.progress)(Progress { phase, done, of });
-    }
-
-    /// So that no checkpoint of earlier work falls into a measurement.
-    async fn checkpoint(&self) -> Result<(), Error> {
-        let mut connection = PgConnection::connect(&self.place.url).await?;
-        sqlx::query("checkpoint").execute(&mut connection).await?;
-        Ok(connection.close().await?)
     }
 
     async fn counted(&self, design: Design) -> Result<Option<Database>, Error> {
@@ -209,26 +199,12 @@ impl Bench<'_> {
         mut look: impl FnMut(u64),
     ) -> Result<u64, Error> {
         let Range { start: before, end: until } = events;
-        let waiting = async {
-            let mut moved = (Instant::now(), before);
-            loop {
-                let total = self.counter.count(design.number());
-                look(total);
-                self.tell(format!("{}: {what}", design.name()), total.saturating_sub(before), until - before);
-                if total >= until {
-                    return Ok(total);
-                }
-                if total > moved.1 {
-                    moved = (Instant::now(), total);
-                }
-                if moved.0.elapsed() > PATIENCE {
-                    self.counter.check()?;
-                    let what = format!("{}, which stands still at {total} of {until} events", design.name());
-                    return Err(Error::Timeout(PATIENCE, what));
-                }
-                tokio::time::sleep(LOOK).await;
-            }
+        let look = |total: u64| {
+            look(total);
+            self.tell(format!("{}: {what}", design.name()), total.saturating_sub(before), until - before);
+            Ok(())
         };
+        let waiting = self.counter.reached(design.number(), until, design.name(), look);
         tokio::select! {
             done = waiting => done,
             error = running.failed() => Err(error),
@@ -250,9 +226,8 @@ impl Bench<'_> {
 /// How long commands took to their first events, µs; without the first fifth of the load, in which
 /// connections and caches warm up.
 fn latencies_of(load: &Ledger, appended: &HashMap<Uuid, u64>, events: &[Counted]) -> Histogram<u64> {
-    const HOUR_US: u64 = 60 * 60 * 1_000_000;
     let steady = load.elapsed / 5;
-    let mut histogram = Histogram::new_with_bounds(1, HOUR_US, 3).expect("the bounds are constants that fit");
+    let mut histogram = times();
     let mut open: HashMap<&Uuid, u64> = load
         .commands
         .iter()

@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use holdfast_runtime::Config;
 
-use super::{Options, PATIENCE};
+use super::Options;
 use crate::{
     baseline::{self, Baseline},
     checkers::{self, Target},
@@ -16,7 +16,7 @@ use crate::{
         streams::{self, Settings, Streams},
     },
     scenarios::{
-        Error,
+        Error, PATIENCE,
         holdfast::{Contestant, Serving},
     },
 };

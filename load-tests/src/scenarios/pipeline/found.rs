@@ -7,11 +7,10 @@ use super::{
     QUESTION,
     curves::{Curves, Steps, between},
     designs::Design,
-    outcome::{Contender, Outcome, Tally, Turn, median},
+    outcome::{Contender, Outcome, Tally, Turn},
 };
 use crate::{
-    checkers::{Breach, Found},
-    findings::{Axis, Figure, Findings, Line, Plot},
+    findings::{Axis, Findings, Line, Plot, median},
     report::number::grouped,
     scenarios::{cpu::Cpu, database::Database},
 };
@@ -36,21 +35,19 @@ impl Outcome {
         }
         let others = format!("{:.0}%", self.disturbance() * 100.0);
         setup.push(("CPU taken by other processes, at most".into(), others));
-        Findings {
-            scenario: "pipeline".into(),
-            question: QUESTION.into(),
-            setup,
-            figures: self.figures(),
-            plots: self.plots(),
-            breaches: self.breaches(),
-        }
+        let mut findings = Findings { setup, plots: self.plots(), ..Findings::of("pipeline", QUESTION) };
+        self.figures(&mut findings);
+        self.breaches(&mut findings);
+        findings
     }
 
-    fn figures(&self) -> Vec<Figure> {
-        let mut figures = Vec::new();
+    fn figures(&self, findings: &mut Findings) {
         let mut each = |name: &str, unit: &str, of: &dyn Fn(&Contender) -> Option<f64>| {
-            let with = self.contenders.iter().filter_map(|contender| Some((contender.name, of(contender)?)));
-            figures.extend(with.map(|(of, value)| figure(of, name, value, unit)));
+            for contender in &self.contenders {
+                if let Some(value) = of(contender) {
+                    findings.figure(contender.name, name, value, unit);
+                }
+            }
         };
         let rates: [(&str, Of<Turn>); 3] = [
             ("drain, warm", |turn| turn.warm.per_second),
@@ -93,14 +90,13 @@ impl Outcome {
         }
         for (of, [cold, warm, live]) in self.ratios() {
             for (name, value) in [("warm", warm), ("cold", cold), ("live", live)] {
-                figures.push(figure(of, &format!("holdfast's rate by this one's, {name}"), value, "x"));
+                findings.figure(of, &format!("holdfast's rate by this one's, {name}"), value, "x");
             }
         }
         if !self.ceiling.is_empty() {
             let rate = median(self.ceiling.iter().map(|rate| rate.per_second).collect());
-            figures.push(figure("bare group commit", "commits in a loop, Postgres alone", rate, "commands/s"));
+            findings.figure("bare group commit", "commits in a loop, Postgres alone", rate, "commands/s");
         }
-        figures
     }
 
     fn plots(&self) -> Vec<Plot> {
@@ -150,31 +146,22 @@ impl Outcome {
         let lines = all.into_iter().map(|(name, steps)| Line { name: name.into(), points: steps.rates(width) });
         Plot {
             title: title.into(),
-            x: Axis { label: "seconds since the first event".into(), is_logarithmic: false },
-            y: Axis { label: format!("events a second, in steps of {width} ms"), is_logarithmic: false },
+            x: Axis::linear("seconds since the first event"),
+            y: Axis::linear(&format!("events a second, in steps of {width} ms")),
             lines: lines.collect(),
         }
     }
 
-    fn breaches(&self) -> Vec<String> {
-        let violation = |(breach, found): (Breach, &Found)| {
-            let samples: Vec<String> = found.samples.iter().map(|it| format!("{}: {}", it.id, it.what)).collect();
-            format!("{} {}: {} ({})", found.invariant, breach.words(), found.count, samples.join("; "))
-        };
-        let mut breaches: Vec<String> = self.report.violations().map(violation).collect();
+    fn breaches(&self, findings: &mut Findings) {
+        findings.breached(&self.report);
         for (round, turn) in (1..).zip(self.promised()) {
             let Tally { commands, missing, repeated, foreign } = turn.tally;
             if (missing, repeated, foreign) != (0, 0, 0) {
-                breaches.push(format!(
+                findings.breaches.push(format!(
                     "round {round}, {commands} commands: {missing} without an event, {repeated} events beyond the first, \
                      {foreign} events of commands that were not sent"
                 ));
             }
         }
-        breaches
     }
-}
-
-fn figure(of: &str, name: &str, value: f64, unit: &str) -> Figure {
-    Figure { of: of.to_owned(), name: name.to_owned(), value, unit: unit.to_owned() }
 }

@@ -6,12 +6,17 @@ use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::{curves::Curves, precise};
+use super::curves::Curves;
 use crate::{
     checkers::Report,
+    findings::median,
     report::number::grouped,
     rivals::streams::Settings,
-    scenarios::{cpu::Cpu, database::Database},
+    scenarios::{
+        cpu::{Cpu, cores},
+        database::Database,
+        precise,
+    },
 };
 
 /// A measured rate.
@@ -280,26 +285,11 @@ fn database(contender: &Contender) -> String {
     format!("{transactions:.4} transactions, {rows:.2} rows\n{wal:.0} bytes of WAL, {syncs:.4} syncs")
 }
 
-/// The middle one; of an even number, the mean of both.
-pub(super) fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    let middle = figures.len() / 2;
-    match figures[..] {
-        [] => 0.0,
-        _ if figures.len().is_multiple_of(2) => f64::midpoint(figures[middle - 1], figures[middle]),
-        _ => figures[middle],
-    }
-}
-
 fn per_second(rate: f64) -> String {
     // A rate is not negative, and far below 2^64.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let whole = rate.round() as u64;
     format!("{}/s", grouped(whole))
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 #[cfg(test)]
@@ -377,11 +367,5 @@ mod tests {
             outcome.contender("holdfast").turns[2].tally = tally;
             assert!(!outcome.is_clean());
         }
-    }
-
-    #[test]
-    fn median_is_the_middle_one_or_between_the_two() {
-        let medians = [vec![], vec![3.0], vec![9.0, 1.0], vec![5.0, 1.0, 2.0]].map(|all| median(all).to_string());
-        assert_eq!(medians, ["0", "3", "5", "2"]);
     }
 }

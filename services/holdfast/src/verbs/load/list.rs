@@ -61,7 +61,7 @@ fn made(
 impl Scenario {
     /// Findings without any, for one that failed.
     pub(super) fn nothing(&self) -> Findings {
-        Findings { scenario: self.name.to_owned(), question: self.question.to_owned(), ..Findings::default() }
+        Findings::of(self.name, self.question)
     }
 }
 

@@ -20,7 +20,7 @@ use hdrhistogram::Histogram;
 use holdfast_core::partition::{KeyHash, PartitionId};
 use holdfast_load_tests::{
     checkers::{self, Schema, Target},
-    findings::{Findings, rounded},
+    findings::{Findings, rounded, times},
     producer::Ledger,
     scenarios::seed::{self, Stored},
 };
@@ -153,9 +153,7 @@ struct Calls {
 
 impl Calls {
     fn none() -> Self {
-        const HOUR_US: u64 = 60 * 60 * 1_000_000;
-        let took = Histogram::new_with_bounds(1, HOUR_US, 3).expect("the bounds are constants that fit");
-        Self { took, wrong: 0 }
+        Self { took: times(), wrong: 0 }
     }
 }
 
