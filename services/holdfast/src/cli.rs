@@ -427,7 +427,7 @@ pub struct Load {
     /// Compares with the `results.json` of an earlier run, on the page. May be given more than once.
     #[arg(long, value_name = "FILE")]
     pub compare: Vec<PathBuf>,
-    /// Writes what the scenario found, or why it failed, to this file: how `all` hears of it.
+    /// Writes what the scenario found, or why it failed, to this file: for `all`.
     #[arg(long, value_name = "FILE", hide = true)]
     pub entry: Option<PathBuf>,
 }
@@ -450,8 +450,21 @@ impl Load {
 
     /// The arguments with which a process measures `scenario` as asked here, and writes its `entry`.
     pub fn of_one(&self, scenario: &str, entry: &std::path::Path) -> Vec<OsString> {
-        // An option that says what is measured has to be passed on.
-        let Self { commands, rounds, stored, full, short, alone, ids, .. } = self;
+        // A new option has to be passed on, too.
+        let Self {
+            scenario: _,
+            commands,
+            rounds,
+            stored,
+            full,
+            short,
+            alone,
+            ids,
+            json: _,
+            out: _,
+            compare: _,
+            entry: _,
+        } = self;
         let mut arguments: Vec<OsString> = ["load", scenario, "--ids", ids, "--entry"].map(OsString::from).to_vec();
         arguments.push(entry.into());
         for (name, value) in [("--commands", commands), ("--rounds", rounds), ("--stored", stored)] {

@@ -20,7 +20,7 @@ use hdrhistogram::Histogram;
 use holdfast_core::partition::{KeyHash, PartitionId};
 use holdfast_load_tests::{
     checkers::{self, Schema, Target},
-    findings::{Findings, rounded, times},
+    findings::{Findings, Line, Plot, rounded, times},
     producer::Ledger,
     scenarios::seed::{self, Stored},
 };
@@ -295,6 +295,8 @@ fn note(findings: &mut Findings, in_flight: usize, found: &[(Kind, Calls)]) {
             findings.figure(kind.name(), &format!("{}, of the echo's", figure(name)), ratio, "x");
         }
     }
+    let lines = found.iter().map(|(kind, calls)| Line::of_latency(kind.name(), &calls.took)).collect();
+    findings.plots.push(Plot::of_latency(format!("Latency of a call, {in_flight} in flight"), lines));
 }
 
 fn channel(address: SocketAddr) -> Result<Channel, Failure> {
