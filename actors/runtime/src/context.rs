@@ -19,7 +19,7 @@ use holdfast_core::{
     port::store::{Store, StoreError},
     seal::Seal,
 };
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use holdfast_machine::lane::Failure;
 
@@ -162,6 +162,7 @@ impl BoundedContext {
                     message,
                     command,
                     now,
+                    admitted: Instant::now(),
                     failure,
                     fingerprint,
                     span,

@@ -24,7 +24,10 @@ use holdfast_core::{
         store::{DueEffect, Store},
     },
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -168,6 +171,7 @@ impl EffectCalls {
             message,
             command,
             now: self.clock.now(),
+            admitted: Instant::now(),
             failure: OnceLock::new(),
             fingerprint: OnceLock::new(),
             span,

@@ -233,6 +233,7 @@ impl Fetcher {
         let recreated = self.history.until_recreated(topic);
         tokio::pin!(recreated);
         pulse.idle();
+        let arrival = metrics::histogram!(telemetry::ARRIVAL_SECONDS, "context" => self.context.name());
         let mut since_end = 0_u32;
         let (mut end, mut silent) = (None, Duration::ZERO);
         let look_after = LOOK_FOR_GAPS.min(stall_after);
@@ -320,6 +321,9 @@ impl Fetcher {
             };
             tokio::task::coop::consume_budget().await; // nothing else here need wait
             let now = self.clock.now();
+            if let Some(appended) = record.timestamp {
+                arrival.record(Duration::from_millis(now.ms_since(appended)));
+            }
             pulse.step("decoding");
             let work = self.context.admit(record, now, &self.trace, Some(credit));
             // It ends with this turn, once the lane has room for the work.

@@ -46,6 +46,7 @@ use crate::{
     partition::PartitionMessage,
     progress::Pulse,
     relay::{Home, RelayMessage},
+    stages::Stages,
     telemetry::{self, size},
     work::{Input, Outcome, Snapshot, Step},
 };
@@ -111,6 +112,7 @@ pub(crate) struct Lane {
     reports: mpsc::UnboundedSender<Lost>,
     relay: mpsc::UnboundedSender<RelayMessage>,
     pulse: Pulse,
+    stages: Stages,
     machine: Machine,
     started: Instant,
     alarm: Alarm,
@@ -174,6 +176,7 @@ impl Lane {
             rules: config.rules,
         };
         let machine = Machine::new(settings, env.homes.now());
+        let stages = Stages::new(env.context.name());
         Self {
             env,
             inputs,
@@ -181,6 +184,7 @@ impl Lane {
             reports,
             relay,
             pulse,
+            stages,
             machine,
             started: Instant::now(),
             alarm: Alarm::default(),

@@ -49,6 +49,7 @@ mod prepare;
 mod progress;
 mod relay;
 mod spans;
+mod stages;
 mod stretch;
 mod waiting;
 mod work;

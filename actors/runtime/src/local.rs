@@ -13,7 +13,10 @@ use bytes::Bytes;
 use holdfast_core::{
     AggregateId, CallEnvelope, KeyHash, PartitionId, dedup::Answer, disposition::Refused, port::store::Wanted,
 };
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::Instant,
+};
 
 use crate::{
     activation,
@@ -137,6 +140,7 @@ impl Router for Node {
             message,
             command,
             now: self.clock.now(),
+            admitted: Instant::now(),
             failure: OnceLock::new(),
             fingerprint: OnceLock::default(),
             credit: Some(permit),
@@ -155,7 +159,7 @@ impl Router for Node {
     ) -> Result<ReadAnswer, RouteError> {
         self.check_key(kind, key)?;
         let id = AggregateId { kind, key: key.into() };
-        let deadline = tokio::time::Instant::now() + MIN_VERSION_WAIT;
+        let deadline = Instant::now() + MIN_VERSION_WAIT;
         loop {
             let credit = self.admit(key.len())?;
             let answer = match consistency {
@@ -169,7 +173,7 @@ impl Router for Node {
             if answer.version >= min_version {
                 return Ok(answer);
             }
-            if tokio::time::Instant::now() >= deadline {
+            if Instant::now() >= deadline {
                 return Err(RouteError::Stale(answer.version));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

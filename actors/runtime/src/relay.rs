@@ -32,6 +32,7 @@ use holdfast_core::{
     size,
     stuck::SetAside,
 };
+use metrics::Histogram;
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -39,7 +40,13 @@ use tokio::{
 
 use holdfast_machine::Rules;
 
-use crate::{backoff::Backoff, config::Config, progress::Pulse, spans, telemetry::Trace};
+use crate::{
+    backoff::Backoff,
+    config::Config,
+    progress::Pulse,
+    spans,
+    telemetry::{self, Trace},
+};
 
 /// What is said of a partition is said under an ownership, and void under another: what a lane has to say of
 /// an ownership that has ended may come after the next has begun here.
@@ -118,6 +125,7 @@ impl Line {
 
 /// One call of the publisher.
 struct Sent {
+    at: Instant,
     rows: Arc<[OutboxRow]>,
     bytes: usize,
     /// The stuck record that it releases, with its home; none of a partition's order then.
@@ -143,6 +151,7 @@ pub(crate) struct Relay {
     stuck: stuck::Queues,
     backoff: Backoff,
     pulse: Pulse,
+    publication: Histogram,
 }
 
 const FLUSH_EVERY: Duration = Duration::from_millis(250);
@@ -178,6 +187,7 @@ impl Relay {
             bytes_in_flight: 0,
             stuck: stuck::Queues::default(),
             backoff: Backoff::infrastructure(),
+            publication: metrics::histogram!(telemetry::PUBLICATION_SECONDS, "context" => context),
         }
     }
 
@@ -318,7 +328,7 @@ impl Relay {
 
     /// Hands `rows` to the publisher.
     fn call(&mut self, rows: Arc<[OutboxRow]>, release: Option<(PartitionId, i64)>, traced: bool) {
-        let sent = Sent { bytes: bytes(&rows), rows: rows.clone(), release };
+        let sent = Sent { at: Instant::now(), bytes: bytes(&rows), rows: rows.clone(), release };
         self.rows_in_flight += rows.len();
         self.bytes_in_flight += sent.bytes;
         let publisher = self.publisher.clone();
@@ -338,6 +348,7 @@ impl Relay {
             Ok(landed) => {
                 self.backoff.reset();
                 self.pulse.moved();
+                self.publication.record(sent.at.elapsed());
                 self.landed(&landed);
                 match sent.release {
                     Some((home, position)) => self.released(home, position).await,

@@ -9,6 +9,18 @@ use tracing::Span;
 
 /// Messages done, by `context` and `outcome` (`applied`, `rejected`, `repeat`, `dead_letter`, `deferred`).
 pub const MESSAGES_TOTAL: &str = "holdfast_messages_total";
+/// Seconds from the broker's append of a record, or what its producer says of it where the topic keeps that,
+/// to its admission, by `context`.
+pub const ARRIVAL_SECONDS: &str = "holdfast_arrival_seconds";
+/// Seconds from a message's admission to the batch that takes it, by `context`.
+pub const QUEUE_SECONDS: &str = "holdfast_queue_seconds";
+/// Seconds in which states and other contexts are looked up for a batch, by `context`.
+pub const LOOK_UP_SECONDS: &str = "holdfast_look_up_seconds";
+/// Seconds in which actors decide a batch and the commit before it ends, by `context`.
+pub const DECISION_SECONDS: &str = "holdfast_decision_seconds";
+/// Seconds from handing records of the outbox to the publisher to the broker's acknowledgement of all of
+/// them, by `context`.
+pub const PUBLICATION_SECONDS: &str = "holdfast_publication_seconds";
 /// Messages in a committed batch, by `context`.
 pub const BATCH_RECORDS: &str = "holdfast_batch_size_records";
 /// Seconds from the start of a commit to its answer, by `context`.

@@ -17,6 +17,7 @@ use holdfast_core::{
     origin::Arrival,
     port::store::{DueEffect, DueTimer, MailLimit, Slice, StoreError, Waiting},
 };
+use tokio::time::Instant;
 use tracing::Span;
 use uuid::Uuid;
 
@@ -192,6 +193,7 @@ fn fire(env: &Environment, timer: &DueTimer) -> Option<Item> {
         message,
         command,
         now: env.clock.now(),
+        admitted: Instant::now(),
         failure,
         fingerprint: OnceLock::new(),
         span: Span::none(),
@@ -230,6 +232,7 @@ fn open(env: &Environment, waiting: Waiting) -> Work {
         message,
         command,
         now: env.clock.now(),
+        admitted: Instant::now(),
         failure,
         fingerprint: OnceLock::new(),
         credit: None,

@@ -14,7 +14,10 @@ use holdfast_core::{
     disposition::{DeadLetterReason, Refused},
 };
 use holdfast_machine::lane::Failure;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::Instant,
+};
 use tracing::Span;
 
 use crate::router::{ReadAnswer, RouteError};
@@ -70,6 +73,8 @@ pub(crate) struct Item {
     pub command: AnyCommand,
     /// When it was admitted.
     pub now: Timestamp,
+    /// The same, to measure how long it waits.
+    pub admitted: Instant,
     /// Set once a failure is certain without asking the actor.
     pub failure: OnceLock<Failure>,
     /// Digests, once they were asked for.

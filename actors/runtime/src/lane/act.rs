@@ -72,6 +72,9 @@ impl Lane {
                 _ => None,
             };
             let items: Vec<Arc<Item>> = wanted.messages.iter().filter_map(item).collect();
+            for item in &items {
+                self.stages.admitted(item.admitted);
+            }
             let readers = wanted.readers.iter().filter_map(|number| match self.bodies.remove(number)?.work {
                 Work::Activate { reply, .. } => Some(reply),
                 _ => None,
@@ -82,6 +85,7 @@ impl Lane {
             let (kind, delivery) = (kind.clone(), Delivery::new(wanted, owned.own.term, items, &verdicts));
             posts.push(Post { delivery: Arc::new(delivery), kind, activation, readers });
         }
+        self.stages.decides();
         for (partition, deliveries) in posts {
             let owned = self.owned.get(&partition).expect("the machine owns what its shell does");
             // A supervisor that is gone drops what it is sent, which is missed then.

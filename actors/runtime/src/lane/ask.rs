@@ -65,6 +65,7 @@ impl Lane {
             Action::Find { ask, wanted, claimants, unprepared } => {
                 let failed = Ended::Happened(Happened::Found { ask, found: Err(broken()) });
                 self.finding = Some(ask);
+                self.stages.looks_up();
                 if wanted.is_empty() {
                     let known = Ok(Known::default());
                     return self.ended.push_back(Ended::Found { ask, wanted, claimants, unprepared, known });
@@ -75,6 +76,7 @@ impl Lane {
                 });
             }
             Action::Commit { ask, fences, parts, messages } => {
+                self.stages.commits();
                 let (entries, places) = self.write(parts);
                 let works = messages.iter().filter_map(|number| self.bodies.get(number)).map(|input| &input.work);
                 let spans = spans::commit(self.env.context.name(), works);
