@@ -1,10 +1,15 @@
+import com.fasterxml.jackson.core.JsonFactory;
+import com.fasterxml.jackson.core.JsonParser;
 import java.io.ByteArrayOutputStream;
+import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.time.Instant;
 import java.time.format.DateTimeFormatterBuilder;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.Properties;
 import java.util.UUID;
 import java.util.concurrent.ThreadLocalRandom;
@@ -28,7 +33,7 @@ import org.apache.kafka.streams.state.Stores;
  * state; a store in memory, which is quicker than RocksDB, with its changelog in Kafka. Less is promised than Holdfast does: a command that a producer sends twice is
  * applied twice, nothing is kept that could be listed, and no order can be asked for.
  *
- * <p>Arguments: brokers, application's id, commands topic, events topic, state directory, threads, ms between commits, bytes of the store's cache (0 for none). Ends when its input does.
+ * <p>Arguments: brokers, application's id, commands topic, events topic, state directory, threads, ms between commits, bytes of the store's cache (0 for none), the producer's linger in ms. Ends when its input does.
  */
 public final class StreamsOrders {
   private static final long PRICE = 1999;
@@ -48,8 +53,8 @@ public final class StreamsOrders {
     config.put("consumer.auto.offset.reset", "earliest");
     config.put("consumer.max.poll.records", "5000");
     config.put("producer.batch.size", "262144");
-    // A commit sends what waits; until then fuller batches cost less.
-    config.put("producer.linger.ms", "100");
+    // A commit sends what waits; until then fuller batches cost less, but a record goes out later.
+    config.put("producer.linger.ms", arguments[8]);
     StoreBuilder<KeyValueStore<Bytes, byte[]>> store =
         Stores.keyValueStoreBuilder(Stores.inMemoryKeyValueStore("orders"), Serdes.Bytes(), Serdes.ByteArray());
     if (!arguments[7].equals("0")) {
@@ -96,7 +101,8 @@ public final class StreamsOrders {
       byte[] stored = store.get(record.key());
       Order order = stored == null ? new Order() : Order.of(stored);
       Instant now = Instant.now();
-      Fields command = Fields.of(record.value());
+      boolean isJson = text(record.headers(), "content-type").equals("application/json");
+      Fields command = isJson ? Fields.ofJson(record.value()) : Fields.of(record.value());
       Writer event = new Writer().text(1, key).bytes(2, time(now));
       String name =
           switch (type) {
@@ -304,6 +310,10 @@ public final class StreamsOrders {
 
   /** Reads protobuf: varints and what has a length. */
   private static final class Fields {
+    private static final JsonFactory JSON = new JsonFactory();
+    private static final Map<String, Integer> FIELDS =
+        Map.of("orderId", 1, "customerId", 2, "currency", 3, "sku", 2, "quantity", 3, "paymentMethod", 2, "addressId", 3);
+
     private final byte[] from;
     private int at;
     private int start;
@@ -321,6 +331,27 @@ public final class StreamsOrders {
       Fields fields = new Fields(from);
       while (fields.next()) {
         fields.all.add(new Object[] {fields.number, fields.end > fields.start ? fields.bytes() : (Object) fields.value});
+      }
+      return fields;
+    }
+
+    /** The same of a command that is written as JSON. */
+    static Fields ofJson(byte[] from) {
+      Fields fields = new Fields(from);
+      try (JsonParser json = JSON.createParser(from)) {
+        json.nextToken();
+        for (String name = json.nextFieldName(); name != null; name = json.nextFieldName()) {
+          Integer field = FIELDS.get(name);
+          String value = json.nextTextValue();
+          if (field == null || value == null) {
+            throw new IllegalArgumentException("not the JSON of a command, at " + name);
+          }
+          // Numbers of 64 bits are texts.
+          Object one = name.equals("quantity") ? (Object) Long.valueOf(value) : value.getBytes(StandardCharsets.UTF_8);
+          fields.all.add(new Object[] {field, one});
+        }
+      } catch (IOException error) {
+        throw new UncheckedIOException(error);
       }
       return fields;
     }

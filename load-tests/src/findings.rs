@@ -87,6 +87,12 @@ pub fn times() -> Histogram<u64> {
     Histogram::new_with_bounds(1, HOUR_US, 3).expect("the bounds are constants that fit")
 }
 
+/// The time, in ms to 1/100, that this part of `times` (in µs) did not exceed.
+#[allow(clippy::cast_precision_loss)] // far below 2^52
+pub fn ms_at(times: &Histogram<u64>, quantile: f64) -> f64 {
+    (times.value_at_quantile(quantile) / 10) as f64 / 100.0
+}
+
 impl Plot {
     /// Latency curves, on axes that all scenarios share; the lines are made by [`Line::of_latency`].
     pub fn of_latency(title: impl Into<String>, lines: Vec<Line>) -> Self {

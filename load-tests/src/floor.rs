@@ -33,7 +33,7 @@ use crate::{
     kafka::{self, failed},
     producer::{Error, Ledger, Sender},
     random::Random,
-    work::{Expect, Mix, Planned, life::Regret, now_ms},
+    work::{Expect, Form, Mix, Planned, life::Regret, now_ms},
 };
 
 const ORDERS: &str = "orders.commands";
@@ -286,6 +286,7 @@ fn record<M: Message + Name>(order: Uuid, command: &M, expect: Expect) -> Planne
         r#type: M::full_name(),
         subject: order.to_string(),
         is_complete: true,
+        form: Form::Protobuf,
         value: command.encode_to_vec(),
         expect,
         is_repeat: false,

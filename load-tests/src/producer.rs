@@ -406,7 +406,7 @@ pub(crate) fn headers_of(record: &Planned, time: &str) -> Vec<(&'static str, Str
         ("ce_type", record.r#type.clone()),
         ("ce_time", time.to_owned()),
         ("ce_subject", record.subject.clone()),
-        ("content-type", "application/protobuf".to_owned()),
+        ("content-type", record.form.content_type().to_owned()),
     ];
     if record.is_complete {
         headers.push(("ce_specversion", "1.0".to_owned()));

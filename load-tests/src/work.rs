@@ -2,9 +2,9 @@
 //!
 //! Deterministic: the same [`Mix`] gives the same records, ids included. The benchmark's work is
 //! [`Mix::benchmark`]: four commands an order (create, add, add, place), interleaved in windows, 200-byte
-//! values. [`Mix::demo`] adds what real life adds. Values are padded to the wanted size with an unknown
-//! protobuf field, which every reader skips. [`Mix::shop`] is orders that go all the way ([`life`]);
-//! [`existing`] has commands to orders that exist. Deliberately absent: Kafka.
+//! values. [`Mix::demo`] adds what real life adds. Values are padded to the wanted size. [`Mix::shop`] is
+//! orders that go all the way ([`life`]); [`existing`] has commands to orders that exist. Deliberately
+//! absent: Kafka.
 
 use holdfast_proto::{
     inventory::v1::{ReceiveStock, SetPrice},
@@ -12,11 +12,14 @@ use holdfast_proto::{
     orders::v1::{AddItem, CancelOrder, CreateOrder, PlaceOrder},
 };
 use prost::{Message, Name};
+use serde::Serialize;
 use uuid::Uuid;
 
 pub mod existing;
+mod form;
 pub mod life;
 
+pub use self::form::Form;
 use self::life::Life;
 use crate::random::Random;
 
@@ -81,6 +84,8 @@ pub struct Mix {
     pub window: u32,
     /// Ordinary skus are `sku-0` to `sku-<n-1>`.
     pub skus: u32,
+    /// How values are written.
+    pub form: Form,
     /// Values are padded to this size; 0 leaves them as they are.
     pub value_bytes: usize,
     /// How many of 1,000 orders are cancelled by the customer after they were placed.
@@ -112,6 +117,7 @@ impl Mix {
             time_ms: now_ms(),
             window: 5_000,
             skus: 100,
+            form: Form::Protobuf,
             value_bytes: 200,
             cancelled: 0,
             scarce: 0,
@@ -264,6 +270,7 @@ pub fn shelves(stock: impl IntoIterator<Item = (String, i64)>) -> Vec<Planned> {
         r#type,
         subject: sku.to_owned(),
         is_complete: true,
+        form: Form::Protobuf,
         value,
         expect: Expect::Event,
         is_repeat: false,
@@ -308,6 +315,8 @@ pub struct Planned {
     pub subject: String,
     /// Whether the required headers are there.
     pub is_complete: bool,
+    /// How the value is written.
+    pub form: Form,
     /// The value.
     pub value: Vec<u8>,
     /// What must become of it.
@@ -325,12 +334,12 @@ struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    fn push<M: Message + Name>(&mut self, command: &M, expect: Expect) {
+    fn push<M: Message + Name + Serialize>(&mut self, command: &M, expect: Expect) {
         let record = self.record(command, expect);
         self.records.push(record);
     }
 
-    fn record<M: Message + Name>(&self, command: &M, expect: Expect) -> Planned {
+    fn record<M: Message + Name + Serialize>(&self, command: &M, expect: Expect) -> Planned {
         let number = u64::from(self.n) * 8 + self.records.len() as u64;
         let random = Random(self.mix.seed.wrapping_add(number).wrapping_mul(0x9e37)).next();
         Planned {
@@ -340,7 +349,8 @@ impl Steps<'_> {
             r#type: M::full_name(),
             subject: self.key.clone(),
             is_complete: true,
-            value: padded(command.encode_to_vec(), self.mix.value_bytes),
+            form: self.mix.form,
+            value: self.mix.form.write(command, self.mix.value_bytes),
             expect,
             is_repeat: false,
         }
@@ -377,21 +387,6 @@ impl Steps<'_> {
             _ => at(self.record(&AddItem { quantity: 0, ..good }, Expect::DeadLetter("INVALID"))),
         }
     }
-}
-
-/// Field 2047, length-delimited: unknown to every message.
-const PADDING_TAG: [u8; 2] = [0xfa, 0x7f];
-
-fn padded(mut value: Vec<u8>, size: usize) -> Vec<u8> {
-    let room = size.saturating_sub(value.len());
-    if room < 4 {
-        return value;
-    }
-    value.extend(PADDING_TAG);
-    let length_bytes = if room - 3 < 128 { 1 } else { 2 };
-    prost::encoding::encode_varint((room - 2 - length_bytes) as u64, &mut value);
-    value.resize(size.max(value.len()), b'.');
-    value
 }
 
 /// A UUID of version 7 in the order of `number`.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use holdfast_core::{
     Aggregate as _, Context, Decision, Message, Timestamp,
     codec::{Adapter as _, EncodedEvent},
-    envelope::header,
+    envelope::{ContentType, header},
 };
 use rdkafka::{
     Message as _,
@@ -86,13 +86,14 @@ fn message(record: &OwnedMessage) -> Option<Message> {
         .iter()
         .filter_map(|header| Some((header.key, std::str::from_utf8(header.value?).ok()?)))
         .collect();
-    Some(Message::new(
+    let message = Message::new(
         Uuid::try_parse(headers.get(header::ID)?).ok()?,
         *headers.get(header::SOURCE)?,
         *headers.get(header::TYPE)?,
         std::str::from_utf8(record.key()?).ok()?,
         Bytes::copy_from_slice(record.payload()?),
-    ))
+    );
+    Some(Message { content_type: ContentType::parse(headers.get(header::CONTENT_TYPE)?)?, ..message })
 }
 
 const CLAIM: &str = "insert into processed_messages (consumer, message_id) values ($1, $2) on conflict do nothing";

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     kafka::Seen,
     producer::Ledger,
-    work::{Expect, Planned},
+    work::{Expect, Form, Planned},
 };
 
 const GOOD: &str = "00000000-0000-7000-8000-000000000001";
@@ -209,6 +209,7 @@ pub(super) fn planned(id: Uuid, order: &str, expect: Expect) -> Planned {
         r#type: String::new(),
         subject: order.to_owned(),
         is_complete: true,
+        form: Form::Protobuf,
         value: Vec::new(),
         expect,
         is_repeat: false,

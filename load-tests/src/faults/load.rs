@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     random::Random,
-    work::{Expect, Planned, UNKNOWN_SKU, id, regular},
+    work::{Expect, Form, Planned, UNKNOWN_SKU, id, regular},
 };
 
 /// Skus that orders ask for.
@@ -153,6 +153,7 @@ impl Made {
             r#type: M::full_name(),
             subject: order.key.clone(),
             is_complete: true,
+            form: Form::Protobuf,
             value: command.encode_to_vec(),
             expect,
             is_repeat: false,

@@ -13,6 +13,7 @@ mod curves;
 mod designs;
 mod found;
 mod outcome;
+mod stages;
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,10 +23,12 @@ use holdfast_stack::{Stack, StackOptions};
 
 pub use curves::Curves;
 pub use outcome::{Contender, Latency, Outcome, Rate, Tally, Turn};
+pub use stages::Stage;
 
 use self::{
     bench::Bench,
     designs::{COMMANDS, Design, EVENT_TOPICS, Place},
+    stages::Stages,
 };
 use super::{Error, cpu::Pids, failed, holdfast::Contestant};
 use crate::{
@@ -38,7 +41,7 @@ use crate::{
         echo,
         streams::{self, Settings},
     },
-    work::Ids,
+    work::{Form, Ids},
 };
 
 /// What this scenario asks, for help texts and the report.
@@ -58,6 +61,8 @@ pub struct Options {
     pub is_alone: bool,
     /// How orders and commands are named.
     pub ids: Ids,
+    /// How commands are written. Events are protobuf.
+    pub form: Form,
     /// Commands in each measured stretch.
     pub commands: u32,
     /// Likewise of the baseline: its rate is what counts.
@@ -81,6 +86,7 @@ impl Options {
             rounds: 3,
             is_alone: false,
             ids: Ids::V4,
+            form: Form::Protobuf,
             commands: 100_000,
             baseline_commands: 10_000,
             rates: vec![1_000, 4_000],
@@ -107,6 +113,7 @@ impl Options {
             ("commands in each stretch", format!("{commands}; of one transaction per command {baseline}")),
             ("rounds", rounds),
             ("ids", ids.to_owned()),
+            ("commands written as", self.form.content_type().to_owned()),
             ("partitions", PARTITIONS.to_string()),
             ("lanes", self.config.lanes.to_string()),
             ("latency measured for", format!("{:?} at each rate", self.latency_for)),
@@ -154,6 +161,7 @@ async fn measure(stack: &Stack, options: &Options, progress: Watcher) -> Result<
         ends: Ends::new(brokers)?,
         place: Place { stack, url: stack.postgres_url("postgres") },
         options,
+        stages: Stages::of_process()?,
         progress,
         loads: 1.into(),
     };

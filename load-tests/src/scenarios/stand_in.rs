@@ -9,6 +9,7 @@ use holdfast_core::{
     codec::{Adapter, EncodedEvent, StateError},
     dedup::Rejection,
     disposition::Refused,
+    envelope::ContentType,
     origin::{Handled, MessageOrigin},
 };
 use holdfast_proto::{
@@ -20,6 +21,7 @@ use holdfast_proto::{
     time::from_unix_ms,
 };
 use prost::{Message as _, Name as _};
+use serde::de::DeserializeOwned;
 
 /// Adding this sku panics, for tests of what follows.
 pub const PANIC_SKU: &str = "panic";
@@ -171,6 +173,14 @@ const ADD: &str = "holdfast.orders.v1.AddItem";
 const REMOVE: &str = "holdfast.orders.v1.RemoveItem";
 const PLACE: &str = "holdfast.orders.v1.PlaceOrder";
 
+fn body<M: prost::Message + Default + DeserializeOwned>(message: &Message) -> Result<M, Refused> {
+    let garbage = |error: &dyn std::error::Error| Refused::undecodable(error.to_string());
+    match message.content_type {
+        ContentType::Protobuf => M::decode(&*message.payload).map_err(|error| garbage(&error)),
+        ContentType::Json => serde_json::from_slice(&message.payload).map_err(|error| garbage(&error)),
+    }
+}
+
 impl Adapter for StandInAdapter {
     type Aggregate = StandIn;
 
@@ -185,16 +195,14 @@ impl Adapter for StandInAdapter {
     }
 
     fn decode(&self, message: &Message) -> Result<Command, Refused> {
-        let body = &message.payload[..];
-        let garbage = |error: prost::DecodeError| Refused::undecodable(error.to_string());
         match &*message.r#type {
-            CREATE => CreateOrder::decode(body).map(Command::Create).map_err(garbage),
-            ADD => match AddItem::decode(body).map_err(garbage)? {
+            CREATE => body(message).map(Command::Create),
+            ADD => match body::<AddItem>(message)? {
                 add if add.quantity < 1 => Err(Refused::invalid("quantity", "is at least 1")),
                 add => Ok(Command::Add(add)),
             },
-            REMOVE => RemoveItem::decode(body).map(Command::Remove).map_err(garbage),
-            PLACE => PlaceOrder::decode(body).map(Command::Place).map_err(garbage),
+            REMOVE => body(message).map(Command::Remove),
+            PLACE => body(message).map(Command::Place),
             _ => Err(Refused::unknown_type()),
         }
     }

@@ -5,9 +5,10 @@
 
 use holdfast_proto::orders::v1::{AddItem, CreateOrder, RemoveItem};
 use prost::{Message, Name};
+use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Expect, Ids, Mix, Planned, now_ms, padded, regular};
+use super::{Expect, Form, Ids, Mix, Planned, now_ms, regular};
 use crate::random::Random;
 
 /// Records whose sending is one window, and orders whose commands are interleaved.
@@ -28,7 +29,7 @@ impl Numbering {
         Self { seed: !seed, time_ms: now_ms(), next: 0 }
     }
 
-    fn record<M: Message + Name>(&mut self, order: Uuid, command: &M) -> Planned {
+    fn record<M: Message + Name + Serialize>(&mut self, order: Uuid, command: &M) -> Planned {
         let number = self.next;
         self.next += 1;
         let random = Random(self.seed.wrapping_add(number).wrapping_mul(0x9e37)).next();
@@ -40,7 +41,8 @@ impl Numbering {
             key,
             r#type: M::full_name(),
             is_complete: true,
-            value: padded(command.encode_to_vec(), VALUE_BYTES),
+            form: Form::Protobuf,
+            value: Form::Protobuf.write(command, VALUE_BYTES),
             expect: Expect::Event,
             is_repeat: false,
         }

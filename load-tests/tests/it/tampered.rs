@@ -8,7 +8,7 @@ use holdfast_load_tests::{
     kafka,
     producer::{self, Ledger, Options},
     scenarios::holdfast::{Contestant, Serving},
-    work::{Expect, Mix, Planned},
+    work::{Expect, Form, Mix, Planned},
 };
 use holdfast_runtime::Config;
 use holdfast_stack::Stack;
@@ -94,6 +94,7 @@ async fn sound_run_is_clean_and_every_tampering_is_found() {
         r#type: "holdfast.orders.v1.OrderCreated".into(),
         subject: ledger.commands[&sent].order.to_string(),
         is_complete: true,
+        form: Form::Protobuf,
         value: Vec::new(),
         expect: Expect::Event,
         is_repeat: false,

@@ -417,6 +417,9 @@ pub struct Load {
     /// (`v7`).
     #[arg(long, default_value = "v4", value_name = "VERSION", value_parser = ["v4", "v7"])]
     pub ids: String,
+    /// How `pipeline` writes commands: `protobuf`, or its canonical `json`.
+    #[arg(long, default_value = "protobuf", value_parser = ["protobuf", "json"])]
+    pub form: String,
     /// The result as one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -460,12 +463,14 @@ impl Load {
             short,
             alone,
             ids,
+            form,
             json: _,
             out: _,
             compare: _,
             entry: _,
         } = self;
-        let mut arguments: Vec<OsString> = ["load", scenario, "--ids", ids, "--entry"].map(OsString::from).to_vec();
+        let mut arguments: Vec<OsString> =
+            ["load", scenario, "--ids", ids, "--form", form, "--entry"].map(OsString::from).to_vec();
         arguments.push(entry.into());
         for (name, value) in [("--commands", commands), ("--rounds", rounds), ("--stored", stored)] {
             arguments.extend(value.iter().flat_map(|value| [name.into(), value.to_string().into()]));

@@ -20,6 +20,7 @@ use super::{
     curves::{Curves, Steps},
     designs::{Design, Place, Purpose},
     outcome::{Latency, Rate, Tally, Turn},
+    stages::Stages,
 };
 use crate::{
     counter::{Counted, Counter},
@@ -44,6 +45,7 @@ pub(super) struct Bench<'a> {
     pub(super) counter: Counter,
     pub(super) ends: Ends,
     pub(super) options: &'a Options,
+    pub(super) stages: &'static Stages,
     pub(super) progress: Watcher,
     /// Loads made so far: each has a seed of its own.
     pub(super) loads: AtomicU64,
@@ -83,7 +85,8 @@ impl Bench<'_> {
         let load = self.produce(design, "warming up", each / 4, 0).await?;
         at = self.reached(design, &mut *running, "warming up", at..at + load.records, |_| {}).await?;
         ledger.absorb(load);
-        let (mut latencies, mut curves) = (Vec::new(), Curves::default());
+        let (mut latencies, mut stages, mut curves) = (Vec::new(), Vec::new(), Curves::default());
+        self.stages.take();
         for rate in rates {
             let from = self.ends.of(design.commands()).await?;
             let seconds = self.options.latency_for.as_secs();
@@ -93,6 +96,7 @@ impl Bench<'_> {
             let appended = self.appended(design, from).await?;
             let times = latencies_of(&load, &appended, &self.counter.since(design.number(), first));
             latencies.push(Latency::of(rate, &times));
+            stages.push(self.stages.take());
             curves.latencies.push(Line::of_latency(design.name(), &times).points);
             ledger.absorb(load);
         }
@@ -102,7 +106,7 @@ impl Bench<'_> {
         let (drained, after) = events.split_at(count(2 * each).min(events.len()));
         curves.drain = Steps::of(drained);
         curves.live = Steps::of(&after[..count(each).min(after.len())]);
-        Ok((Turn { cold, warm, live, latencies, database, tally, curves }, ledger))
+        Ok((Turn { cold, warm, live, latencies, stages, database, tally, curves }, ledger))
     }
 
     /// How fast this one drains a load once it is warm, and what it was given.
@@ -155,7 +159,7 @@ impl Bench<'_> {
 
     async fn produce(&self, design: Design, what: &str, commands: u64, rate: u32) -> Result<Ledger, Error> {
         let seed = self.loads.fetch_add(1, Ordering::Relaxed);
-        let mix = Mix { ids: self.options.ids, ..Mix::benchmark(orders(commands), seed) };
+        let mix = Mix { ids: self.options.ids, form: self.options.form, ..Mix::benchmark(orders(commands), seed) };
         let options = producer::Options { rate, ..producer::Options::to(design.commands()) };
         self.tell(format!("{}: {what}", design.name()), 0, commands);
         Ok(producer::produce(self.place.stack.brokers(), &mix, options, |_| {}).await?)

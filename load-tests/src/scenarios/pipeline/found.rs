@@ -8,6 +8,7 @@ use super::{
     curves::{Curves, Steps, between},
     designs::Design,
     outcome::{Contender, Outcome, Tally, Turn},
+    stages::Stage,
 };
 use crate::{
     findings::{Axis, Findings, Line, Plot, median},
@@ -37,6 +38,7 @@ impl Outcome {
         setup.push(("CPU taken by other processes, at most".into(), others));
         let mut findings = Findings { setup, plots: self.plots(), ..Findings::of("pipeline", QUESTION) };
         self.figures(&mut findings);
+        self.stage_figures(&mut findings);
         self.breaches(&mut findings);
         findings
     }
@@ -96,6 +98,18 @@ impl Outcome {
         if !self.ceiling.is_empty() {
             let rate = median(self.ceiling.iter().map(|rate| rate.per_second).collect());
             findings.figure("bare group commit", "commits in a loop, Postgres alone", rate, "commands/s");
+        }
+    }
+
+    /// Where the latency of the first design, Holdfast, goes.
+    fn stage_figures(&self, findings: &mut Findings) {
+        let Some(holdfast) = self.contenders.first() else { return };
+        for (at, latency) in holdfast.latencies().iter().enumerate() {
+            let of = format!("{} at {}/s", holdfast.name, grouped(latency.rate.into()));
+            for Stage { name, p50_ms, p99_ms } in holdfast.stages(at) {
+                findings.figure(&of, &format!("latency by stage, p50: {name}"), p50_ms, "ms");
+                findings.figure(&of, &format!("latency by stage, p99: {name}"), p99_ms, "ms");
+            }
         }
     }
 

@@ -6,10 +6,10 @@ use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::curves::Curves;
+use super::{curves::Curves, stages::Stage};
 use crate::{
     checkers::Report,
-    findings::median,
+    findings::{median, ms_at},
     report::number::grouped,
     rivals::streams::Settings,
     scenarios::{
@@ -65,13 +65,12 @@ pub struct Latency {
 impl Latency {
     /// Of times in µs.
     pub fn of(rate: u32, times: &Histogram<u64>) -> Self {
-        let ms = |us: u64| precise(us / 10) / 100.0;
         Self {
             rate,
             count: times.len(),
-            p50_ms: ms(times.value_at_quantile(0.5)),
-            p99_ms: ms(times.value_at_quantile(0.99)),
-            max_ms: ms(times.max()),
+            p50_ms: ms_at(times, 0.5),
+            p99_ms: ms_at(times, 0.99),
+            max_ms: ms_at(times, 1.0),
         }
     }
 }
@@ -100,6 +99,8 @@ pub struct Turn {
     pub live: Rate,
     /// At fixed rates.
     pub latencies: Vec<Latency>,
+    /// For each of them, where Holdfast's time went; nothing recorded is nothing, as of all other designs.
+    pub stages: Vec<Vec<Stage>>,
     /// What Postgres counted for each command of the three stretches, if it works on Postgres.
     pub database: Option<Database>,
     /// What became of the commands.
@@ -137,6 +138,17 @@ impl Contender {
             Latency { p50_ms: of(|it| it.p50_ms), p99_ms: of(|it| it.p99_ms), max_ms: of(|it| it.max_ms), ..*latency }
         };
         rates.iter().enumerate().map(medians).collect()
+    }
+
+    /// The medians of the stages at the rate with this place.
+    pub(super) fn stages(&self, rate: usize) -> Vec<Stage> {
+        let stages = self.turns.first().and_then(|turn| turn.stages.get(rate)).map_or(&[][..], Vec::as_slice);
+        let medians = |(at, stage): (usize, &Stage)| {
+            let of =
+                |figure: fn(&Stage) -> f64| self.median(|turn| turn.stages.get(rate).map_or(0.0, |it| figure(&it[at])));
+            Stage { p50_ms: of(|it| it.p50_ms), p99_ms: of(|it| it.p99_ms), ..*stage }
+        };
+        stages.iter().enumerate().map(medians).collect()
     }
 }
 
@@ -240,6 +252,22 @@ impl Outcome {
             "CPU taken by other processes, at most".to_owned(),
             format!("{:.0}%", self.disturbance() * 100.0),
         ]);
+        table
+    }
+
+    /// Where the latency of the first design, Holdfast, goes.
+    pub fn stages(&self) -> Table {
+        let mut table = Table::new();
+        table.load_style(UTF8_FULL_CONDENSED);
+        let Some(holdfast) = self.contenders.first() else { return table };
+        let rates = holdfast.latencies();
+        let of: Vec<Vec<Stage>> = (0..rates.len()).map(|rate| holdfast.stages(rate)).collect();
+        let header = rates.iter().map(|latency| format!("p50 / p99 at {}/s", grouped(latency.rate.into())));
+        table.set_header(std::iter::once("holdfast's stages".to_owned()).chain(header));
+        for (at, stage) in of.first().into_iter().flatten().enumerate() {
+            let cells = of.iter().map(|stages| format!("{:.1} / {:.1} ms", stages[at].p50_ms, stages[at].p99_ms));
+            table.add_row(std::iter::once(stage.name.to_owned()).chain(cells));
+        }
         table
     }
 

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use anyhow::Context as _;
 use holdfast_load_tests::{
     scenarios::pipeline::{self, Options},
-    work::Ids,
+    work::{Form, Ids},
 };
 use holdfast_platform::Config;
 
@@ -22,13 +22,14 @@ pub(super) async fn run(config: Config, load: Load) -> Result<Found, Failure> {
         rounds: load.rounds(),
         is_alone: load.alone,
         ids: if load.ids == "v7" { Ids::V7 } else { Ids::V4 },
+        form: if load.form == "json" { Form::Json } else { Form::Protobuf },
         commands: load.commands(),
         baseline_commands: (load.commands() / 10).clamp(4_000, 40_000),
         ..defaults
     };
     let options = if load.short { options.short() } else { options };
     let outcome = pipeline::run(options, single::watcher()).await.context("the benchmark").map_err(Failure::Check)?;
-    let mut table = outcome.table().to_string();
+    let mut table = format!("{}\n{}", outcome.table(), outcome.stages());
     if let Some(settings) = outcome.streams {
         let prompt = settings.prompt();
         let _ = write!(table, "\nKafka Streams had the best of the settings tried: {settings}; for latency, {prompt}");
