@@ -91,7 +91,7 @@ const FIGURES: [(&str, &str); 7] = [
 ];
 
 fn name(work: &str, figure: &str) -> String {
-    format!("{work} orders: {figure}")
+    format!("{figure}, {work} orders")
 }
 
 fn note(findings: &mut Findings, of: &str, work: &str, drained: &Drained) {

@@ -63,6 +63,8 @@ pub struct Options {
     pub ids: Ids,
     /// How commands are written. Events are protobuf.
     pub form: Form,
+    /// Partitions of each topic.
+    pub partitions: i32,
     /// Commands in each measured stretch.
     pub commands: u32,
     /// Likewise of the baseline: its rate is what counts.
@@ -87,6 +89,7 @@ impl Options {
             is_alone: false,
             ids: Ids::V4,
             form: Form::Protobuf,
+            partitions: 12,
             commands: 100_000,
             baseline_commands: 10_000,
             rates: vec![1_000, 4_000],
@@ -114,7 +117,7 @@ impl Options {
             ("rounds", rounds),
             ("ids", ids.to_owned()),
             ("commands written as", self.form.content_type().to_owned()),
-            ("partitions", PARTITIONS.to_string()),
+            ("partitions", self.partitions.to_string()),
             ("lanes", self.config.lanes.to_string()),
             ("latency measured for", format!("{:?} at each rate", self.latency_for)),
         ];
@@ -147,14 +150,12 @@ pub fn run(options: Options, progress: Watcher) -> BoxFuture<'static, Result<Out
     })
 }
 
-const PARTITIONS: i32 = 12;
-
 async fn measure(stack: &Stack, options: &Options, progress: Watcher) -> Result<Outcome, Error> {
     let brokers = stack.brokers();
     let topics = [COMMANDS, "orders.dlq", streams::COMMANDS, baseline::COMMANDS, echo::COMMANDS];
     let append_time = [("message.timestamp.type", "LogAppendTime")];
-    kafka::create_topics_with(brokers, &topics, PARTITIONS, &append_time).await?;
-    kafka::create_topics(brokers, &EVENT_TOPICS, PARTITIONS).await?;
+    kafka::create_topics_with(brokers, &topics, options.partitions, &append_time).await?;
+    kafka::create_topics(brokers, &EVENT_TOPICS, options.partitions).await?;
     let bench = Bench {
         servers: Pids { kafka: stack.kafka_pid().await, postgres: stack.postgres_pid().await, ..Pids::default() },
         counter: Counter::start(stack.java(), stack.data_dir(), brokers, &EVENT_TOPICS)?,

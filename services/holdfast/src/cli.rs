@@ -420,6 +420,9 @@ pub struct Load {
     /// How `pipeline` writes commands: `protobuf`, or its canonical `json`.
     #[arg(long, default_value = "protobuf", value_parser = ["protobuf", "json"])]
     pub form: String,
+    /// Partitions of each topic of `pipeline`.
+    #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=96))]
+    pub partitions: u16,
     /// The result as one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -464,6 +467,7 @@ impl Load {
             alone,
             ids,
             form,
+            partitions,
             json: _,
             out: _,
             compare: _,
@@ -472,6 +476,7 @@ impl Load {
         let mut arguments: Vec<OsString> =
             ["load", scenario, "--ids", ids, "--form", form, "--entry"].map(OsString::from).to_vec();
         arguments.push(entry.into());
+        arguments.extend(["--partitions".into(), partitions.to_string().into()]);
         for (name, value) in [("--commands", commands), ("--rounds", rounds), ("--stored", stored)] {
             arguments.extend(value.iter().flat_map(|value| [name.into(), value.to_string().into()]));
         }

@@ -40,10 +40,12 @@ impl Rate {
         Self { commands, seconds: (seconds * 1_000.0).round() / 1_000.0, per_second, cpu_us }
     }
 
-    /// Which part of the machine other processes had meanwhile.
+    /// Which part of the machine other processes had meanwhile. A short stretch says nothing of them, since
+    /// CPU time is counted in ticks of 10 ms, of each process.
     #[allow(clippy::cast_precision_loss)] // a number of cores
     fn others(&self) -> f64 {
-        self.cpu_us.others * self.per_second / 1e6 / cores() as f64
+        const SHORT: f64 = 0.5;
+        if self.seconds < SHORT { 0.0 } else { self.cpu_us.others * self.per_second / 1e6 / cores() as f64 }
     }
 }
 
@@ -383,6 +385,8 @@ mod tests {
         #[allow(clippy::cast_precision_loss)]
         let one = 1.0 / cores() as f64;
         assert!((outcome.disturbance() - one).abs() < 1e-9);
+        outcome.contender("echo").turns[1].live.seconds = 0.4;
+        assert!(outcome.disturbance() < 1e-9, "ticks of 10 ms");
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub(super) async fn run(config: Config, load: Load) -> Result<Found, Failure> {
     let options = Options {
         config: orders::node(&config, "load"),
         rounds: load.rounds(),
+        partitions: i32::from(load.partitions),
         is_alone: load.alone,
         ids: if load.ids == "v7" { Ids::V7 } else { Ids::V4 },
         form: if load.form == "json" { Form::Json } else { Form::Protobuf },
