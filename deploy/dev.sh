@@ -9,6 +9,7 @@
 #   deploy/dev.sh faults [--seed N] …   load, calls and every fault at three nodes, then an account (--commands, --pause …)
 #   deploy/dev.sh faults failover …     how long orders go unanswered when their node is killed, and when it leaves
 #   deploy/dev.sh faults life …         five contexts, each killed in turn, and a provider that fails; then the books (--orders)
+#   deploy/dev.sh faults roll …         nodes of an earlier build (--old COMMIT) replaced by this one's, back and again; then the new format
 #   deploy/dev.sh faults grow …         partitions grow twice under load from three producers, one of them Kafka's own
 #   deploy/dev.sh simulate --seeds N    a cluster under a seed that decides everything (--seed S --trace repeats one, --shrink shortens it)
 #   deploy/dev.sh simulate --mutants    which broken promise, of which seed, shows that a rule is left out or a step is done wrong
@@ -324,7 +325,7 @@ case $verb in
   faults)
     ensure_build_tools
     ensure_java_compiler
-    [[ ${1:-} == failover || ${1:-} == grow || ${1:-} == life || ${1:-} == run ]] || set -- run "$@"
+    [[ ${1:-} == failover || ${1:-} == grow || ${1:-} == life || ${1:-} == roll || ${1:-} == run ]] || set -- run "$@"
     exec cargo test --release --locked --workspace --test faults -- "$@"
     ;;
   *)

@@ -137,11 +137,12 @@ async fn tables(schema: &Schema, stood_at: i64, evidence: &mut ContextEvidence) 
     sqlx::query("begin isolation level repeatable read read only").execute(&mut *at).await?;
     evidence.partitions = rows(at, sqlx::query(PARTITIONS), partition).await?;
     evidence.aggregates = rows(at, sqlx::query(AGGREGATES).bind(stood_at), aggregate).await?;
-    evidence.claims = rows(at, sqlx::query("select id, scope, answer from claims"), claim).await?;
+    let is_upgraded = is_upgraded(at).await?;
+    evidence.claims = rows(at, sqlx::query(if is_upgraded { CLAIMS_UPGRADED } else { CLAIMS }), claim).await?;
     let rings = rows(at, sqlx::query(RINGS).bind(stood_at), ring).await?;
     let rings: Vec<ClaimRow> = rings.into_iter().flatten().collect();
     // Those of an earlier format may stand in both.
-    if is_upgraded(at).await? {
+    if is_upgraded {
         let known: HashSet<(Uuid, Uuid)> = rings.iter().map(|claim| (claim.id, claim.scope)).collect();
         evidence.claims.retain(|claim| !known.contains(&(claim.id, claim.scope)));
     }
@@ -158,6 +159,22 @@ async fn tables(schema: &Schema, stood_at: i64, evidence: &mut ContextEvidence) 
 
 /// The aggregates that exist and have changed: one of version 0 has only refused.
 const AGGREGATES: &str = "select kind, key, version, state from aggregates where version > $1";
+
+const CLAIMS: &str = "select id, scope, answer from claims";
+
+/// The same where builds of an earlier format were at work: a claim that such a build filed may have been
+/// in a ring that was in memory when the format was raised, and was filed a second time when it was
+/// pushed out. The second row has half of the digest, as the ring has, and is passed over: once.
+const CLAIMS_UPGRADED: &str = "
+select id, scope, answer from (
+    select id, scope, answer, is_cut, row_number() over (partition by id, scope, answer, half, is_cut) as number,
+        bool_or(not is_cut) over (partition by id, scope, answer, half) as has_whole
+    from (
+        select id, scope, answer, substr(uuid_send(body), 1, 8) as half,
+            substr(uuid_send(body), 9) = '\\x0000000000000000' as is_cut from claims
+    ) as cut
+) as numbered
+where not (is_cut and has_whole and number = 1)";
 
 const RINGS: &str = "select key, ring from aggregates where ring is not null and (version > $1 or version = 0)";
 

@@ -24,6 +24,7 @@ mod stock;
 mod tests;
 #[cfg(test)]
 mod whole;
+mod written;
 
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ pub use owners::{halted, homes, owners};
 pub use provider::{Account, Charge, Refund};
 pub use report::{Breach, Found, Money, Report, Sample, Stock};
 pub use settled::{Backlog, settled};
+pub use written::{Written, left, written};
 
 use crate::producer::Ledger;
 

@@ -376,11 +376,11 @@ fn forget(provider: Simulator) -> CancellationToken {
 }
 
 /// A port that nobody listens on; it is some process's from then on, time and again.
-async fn free() -> Result<SocketAddr, Failed> {
+pub async fn free() -> Result<SocketAddr, Failed> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?.local_addr()?)
 }
 
-async fn is_ready(http: SocketAddr) -> bool {
+pub async fn is_ready(http: SocketAddr) -> bool {
     let asked = async {
         let mut stream = TcpStream::connect(http).await?;
         let request = format!("GET /health/ready HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n");

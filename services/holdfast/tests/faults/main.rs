@@ -4,8 +4,8 @@
 //! `faults` runs a short round of everything as a test, and shows that a build without its lease check is
 //! found out, and one whose new partitions wait for nothing; that money and stock add up when each of five
 //! contexts is killed in turn; and what ten kills leave ([`kill`]). `faults run`, `faults failover`, `faults
-//! grow` and `faults life` are the long ones, called by `deploy/dev.sh faults`. This binary is its own
-//! victim: `faults victim <sabotage>` serves.
+//! grow`, `faults life` and `faults roll` are the long ones, called by `deploy/dev.sh faults`. This binary is
+//! its own victim: `faults victim <sabotage>` serves.
 
 mod failover;
 mod growth;
@@ -13,6 +13,7 @@ mod kill;
 mod life;
 mod linear;
 mod nemesis;
+mod roll;
 mod sabotage;
 mod scenario;
 mod victim;
@@ -23,7 +24,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use clap::Parser;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use crate::{growth::Growth, life::Life, sabotage::Sabotage, scenario::Run};
+use crate::{growth::Growth, life::Life, roll::Roll, sabotage::Sabotage, scenario::Run};
 
 /// The long scenarios.
 #[derive(Debug, Parser)]
@@ -94,6 +95,31 @@ enum Verb {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// Nodes of an earlier build are replaced by this one's, back and again, under load; then the format is
+    /// raised, and the earlier build must be refused; then an account.
+    Roll {
+        /// The commit of the earlier build; it is built under the target directory.
+        #[arg(long, default_value = "27c3d67")]
+        old: String,
+        /// Commands a second.
+        #[arg(long, default_value_t = 300)]
+        rate: u32,
+        /// New orders, at least.
+        #[arg(long, default_value_t = 5_000)]
+        orders: u32,
+        /// The load follows from it; any, if not given.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Raise the format before the way back: the trial must fail.
+        #[arg(long)]
+        finish_early: bool,
+        /// Only let the earlier build work, and write what it leaves into this directory, for the tests.
+        #[arg(long)]
+        dump: Option<PathBuf>,
+        /// Where the history and the nodes' logs go; a new directory among temporary ones, if not given.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
     /// How long orders go unanswered when their owner is killed, and when it leaves in good order.
     Failover {
         /// Times of each.
@@ -112,7 +138,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         Some("victim") => serve(arguments.next().as_deref().unwrap_or("none")),
-        Some("run" | "failover" | "grow" | "life") => said(long(Verb::parse())),
+        Some("run" | "failover" | "grow" | "life" | "roll") => said(long(Verb::parse())),
         _ => tests(),
     }
 }
@@ -168,6 +194,20 @@ fn tests() -> ExitCode {
                 cleared(done, dir)
             })
         }),
+        Trial::test("what_an_earlier_build_left_has_no_second_effect", || {
+            run(async {
+                let dir = directory(None)?;
+                let done = roll::has_no_second_effect(any_seed()?, dir.clone()).await;
+                cleared(done, dir)
+            })
+        }),
+        Trial::test("a_build_that_ignores_the_tables_of_claims_is_found_out", || {
+            run(async {
+                let dir = directory(None)?;
+                let done = roll::lost_claims_are_found_out(dir.clone()).await;
+                cleared(done, dir)
+            })
+        }),
         Trial::test("money_and_stock_add_up_through_kills_and_provider_faults", || {
             run(async {
                 let dir = directory(None)?;
@@ -206,6 +246,13 @@ fn long(verb: Verb) -> Result<(), Failed> {
                 let seed = seed.map_or_else(any_seed, Ok)?;
                 let short = Life::short(seed, directory(dir)?);
                 life::balances(Life { orders, rate, faults, ..short }).await
+            }
+            Verb::Roll { old, rate, orders, seed, finish_early, dump, dir } => {
+                let (seed, dir) = (seed.map_or_else(any_seed, Ok)?, directory(dir)?);
+                if let Some(to) = dump {
+                    return roll::leave(&old, seed, dir, &to).await;
+                }
+                roll::keeps_promises(Roll { old, rate, orders, seed, finish_early, dir }).await
             }
             Verb::Failover { rounds, session, lease } => {
                 let (session, lease) = (Duration::from_secs(session), Duration::from_secs(lease));

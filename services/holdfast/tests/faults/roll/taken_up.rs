@@ -1,0 +1,129 @@
+//! What the old build left, in this build's hands: no repeat has a second effect, nothing is lost, and
+//! orders go on.
+//!
+//! Upholds the rule "Format" where the old build can't be built: by what it wrote, in the files of
+//! `dump`. I9: the same without the claims' tables must be found out. Deliberately absent: nodes of both
+//! builds ([`super`]).
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use holdfast_load_tests::{
+    checkers::{self, Breach, Report, Written},
+    faults::dump::Dump,
+    producer,
+    work::Mix,
+};
+use libtest_mimic::Failed;
+
+use super::{
+    build,
+    fleet::{Build, End, Fleet},
+};
+
+const DUMP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/roll/dump");
+const PATIENCE: Duration = Duration::from_mins(2);
+/// New orders each time.
+const ORDERS: u32 = 40;
+
+/// Before and after the new format begins, and by a node that has nothing in memory.
+pub async fn has_no_second_effect(seed: u64, dir: PathBuf) -> Result<(), Failed> {
+    let (mut fleet, mut dump) = take_up(dir, &[]).await?;
+    clean(&account(&fleet, &dump).await?, "as it was left")?;
+    let before = written(&fleet).await?;
+    again(&fleet, &mut dump, seed).await?;
+    clean(&account(&fleet, &dump).await?, "in the old format")?;
+    let after = written(&fleet).await?;
+    let has_grown = after.iter().zip(&before).all(|(after, before)| after.rows > before.rows);
+    // Inventory hears events alone, whose repeats it knows by their sequence.
+    if !after.iter().all(Written::is_old) || !has_grown || after[0].claims <= before[0].claims {
+        return Err(format!("the old build could not read what was written: {after:?} after {before:?}").into());
+    }
+    fleet.must(Build::New, &["migrate", Fleet::contexts(), "--finish"]).await?;
+    // A node hears of it when it next reads the rows of partitions.
+    let give_up = Instant::now() + PATIENCE;
+    for round in 1.. {
+        again(&fleet, &mut dump, seed + round).await?;
+        if written(&fleet).await?.iter().all(Written::is_new) {
+            break;
+        }
+        if Instant::now() > give_up {
+            return Err(format!("the new format is not written within {PATIENCE:?}").into());
+        }
+    }
+    clean(&account(&fleet, &dump).await?, "in the new format")?;
+    fleet.end(0, End::Kill).await?;
+    fleet.launch(0, Build::New).await?;
+    fleet.until_shared().await?;
+    again(&fleet, &mut dump, !seed).await?;
+    clean(&account(&fleet, &dump).await?, "in the new format, by another node")
+}
+
+/// A build that knows nothing of the claims' tables applies again what was applied.
+pub async fn lost_claims_are_found_out(dir: PathBuf) -> Result<(), Failed> {
+    let (fleet, mut dump) = take_up(dir, &["claims"]).await?;
+    dump.send_again(fleet.stack.brokers()).await?;
+    checkers::settled(&fleet.target, PATIENCE, |_| {}).await?;
+    let report = account(&fleet, &dump).await?;
+    let found = report.count(Breach::Doubled);
+    eprintln!("without claims: {found} commands doubled");
+    if found > 0 { Ok(()) } else { Err(format!("lost claims were not found out: {report}").into()) }
+}
+
+/// Servers with what the dump has, without the rows of some tables, and one node of this build.
+async fn take_up(dir: PathBuf, without: &[&str]) -> Result<(Fleet, Dump), Failed> {
+    let from = Path::new(DUMP);
+    let mut fleet = Fleet::open(build::new(), build::new(), dir).await?;
+    let dump = Dump::read(from)?;
+    for schema in fleet.schemas() {
+        Dump::load_schema(&schema, from, without).await?;
+    }
+    fleet.must(Build::New, &["topics", "apply", Fleet::contexts()]).await?;
+    dump.load_topics(fleet.stack.brokers()).await?;
+    fleet.must(Build::New, &["migrate", Fleet::contexts()]).await?;
+    fleet.launch(0, Build::New).await?;
+    fleet.until_shared().await?;
+    checkers::settled(&fleet.target, PATIENCE, |_| {}).await?;
+    // Those of the dump are due.
+    let give_up = Instant::now() + PATIENCE;
+    while written(&fleet).await?.iter().any(|written| written.due > 0) {
+        if Instant::now() > give_up {
+            return Err("timers of the dump are not fired".into());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    checkers::settled(&fleet.target, PATIENCE, |_| {}).await?;
+    Ok((fleet, dump))
+}
+
+/// Everything that was ever sent is sent again, and new orders.
+async fn again(fleet: &Fleet, dump: &mut Dump, seed: u64) -> Result<(), Failed> {
+    let brokers = fleet.stack.brokers();
+    let count = dump.send_again(brokers).await?;
+    let mix = Mix { window: 20, unknown_sku: 50, empty: 50, bad: 60, repeated: 100, ..Mix::demo(ORDERS, seed) };
+    let options = producer::Options { rate: 400, ..producer::Options::to("orders.commands") };
+    dump.ledger.absorb(producer::produce(brokers, &mix, options, |_| {}).await?);
+    checkers::settled(&fleet.target, PATIENCE, |_| {}).await?;
+    fleet.say(format_args!("{count} commands sent again, {ORDERS} new orders"));
+    Ok(())
+}
+
+async fn account(fleet: &Fleet, dump: &Dump) -> Result<Report, Failed> {
+    Ok(checkers::account(&fleet.target, &dump.ledger).await?)
+}
+
+fn clean(report: &Report, when: &str) -> Result<(), Failed> {
+    eprintln!("{when}: {report}");
+    if report.is_clean() { Ok(()) } else { Err(format!("{when}: {report}").into()) }
+}
+
+/// Of orders first.
+async fn written(fleet: &Fleet) -> Result<Vec<Written>, Failed> {
+    let mut all = Vec::new();
+    for schema in [Some(&fleet.target.orders), fleet.target.inventory.as_ref()].into_iter().flatten() {
+        all.push(checkers::written(schema).await?);
+    }
+    Ok(all)
+}
