@@ -45,7 +45,7 @@ pub async fn has_no_second_effect(seed: u64, dir: PathBuf) -> Result<(), Failed>
     // A node hears of it when it next reads the rows of partitions.
     let give_up = Instant::now() + PATIENCE;
     for round in 1.. {
-        again(&fleet, &mut dump, seed + round).await?;
+        again(&fleet, &mut dump, seed.wrapping_add(round)).await?;
         if written(&fleet).await?.iter().all(Written::is_new) {
             break;
         }
@@ -83,6 +83,12 @@ async fn take_up(dir: PathBuf, without: &[&str]) -> Result<(Fleet, Dump), Failed
     fleet.must(Build::New, &["topics", "apply", Fleet::contexts()]).await?;
     dump.load_topics(fleet.stack.brokers()).await?;
     fleet.must(Build::New, &["migrate", Fleet::contexts()]).await?;
+    let (mail, unpublished) = checkers::left(&fleet.target.orders).await?;
+    let due: i64 = written(&fleet).await?.iter().map(|written| written.due).sum();
+    fleet.say(format_args!("{mail} messages wait, {unpublished} records are unpublished, {due} timers are due"));
+    if mail == 0 || unpublished == 0 || due == 0 {
+        return Err("the dump leaves nothing to do".into());
+    }
     fleet.launch(0, Build::New).await?;
     fleet.until_shared().await?;
     checkers::settled(&fleet.target, PATIENCE, |_| {}).await?;
