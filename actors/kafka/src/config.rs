@@ -61,7 +61,8 @@ pub struct KafkaConfig {
     /// How long the broker may hold a fetch for data. A stream that is just opened waits that long at worst
     /// for its first fetch.
     pub fetch_wait: Duration,
-    /// How long rows may wait for others to share their request.
+    /// How long rows may wait for others to share their request. Not at all, unless set: rows of a commit
+    /// share requests as it is, and those of a single command would be the only ones to wait.
     pub linger: Duration,
     /// Compression of what is published.
     pub compression: Compression,
@@ -117,7 +118,7 @@ impl KafkaConfig {
             group_instance_id: None,
             prefetch_bytes: 1024 * 1024,
             fetch_wait: Duration::from_millis(50),
-            linger: Duration::from_millis(1),
+            linger: Duration::ZERO,
             compression: Compression::None,
             window_bytes: 32 * 1024 * 1024,
             request_timeout: Duration::from_secs(5),

@@ -81,7 +81,7 @@ impl Default for Config {
             drift: Duration::from_millis(250),
             release_grace: Duration::from_secs(1),
             passivate_after: Duration::from_mins(5),
-            live_max: 25_000,
+            live_max: 20_000,
             poll_every: Duration::from_millis(200),
             effects_max: 256,
             effect_timeout: Duration::from_secs(10),

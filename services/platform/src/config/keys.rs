@@ -131,7 +131,7 @@ pub const KEYS: &[Key] = &[
     key("batch_max", Some("512"), "commands in a batch at most"),
     key("lanes", Some("2"), "committers per context"),
     key("passivation.idle", Some("5m"), "an actor without messages for so long leaves memory"),
-    key("passivation.actors_max", Some("200000"), "live actors per context at most"),
+    key("passivation.actors_max", Some("20000"), "live actors per context at most; about 13 KB each"),
     key("lease", Some("5s"), "how long an owner may answer without asking Postgres"),
     key("reservation_ttl", Some("15m"), "a reservation that is not confirmed expires"),
     key("retry_budget", Some("3"), "attempts at a failing message before it is dead-lettered"),
