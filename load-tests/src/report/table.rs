@@ -33,8 +33,8 @@ mod tests {
         let figure =
             |of: &str, name: &str, value| Figure { of: of.into(), name: name.into(), value, unit: "ms".into() };
         let figures = vec![figure("a", "p50", 1.25), figure("b", "p50", 12_345.0), figure("b", "p99", 77.0)];
-        let shown = table(&Findings { scenario: "hops".into(), figures, ..Findings::default() }).to_string();
-        for text in ["hops", "p50, ms", "1.25", "12,345", "p99, ms", "77"] {
+        let shown = table(&Findings { scenario: "query".into(), figures, ..Findings::default() }).to_string();
+        for text in ["query", "p50, ms", "1.25", "12,345", "p99, ms", "77"] {
             assert_eq!(shown.matches(text).count(), 1, "{text} in\n{shown}");
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use sqlx::{Connection as _, PgConnection};
 
-use super::Error;
+use super::{Error, failed};
 
 /// Counted since the server's start, or for each command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -71,11 +71,13 @@ impl Database {
     }
 }
 
-/// So that no checkpoint of earlier work falls into a measurement.
-pub async fn checkpoint(url: &str) -> Result<(), Error> {
+/// So that nothing that earlier work has left to write falls into a measurement: a checkpoint, and what the
+/// kernel holds back of Kafka's logs, which would make the commits of the next minute wait for the disk.
+pub async fn settle(url: &str) -> Result<(), Error> {
     let mut connection = PgConnection::connect(url).await?;
     sqlx::query("checkpoint").execute(&mut connection).await?;
-    Ok(connection.close().await?)
+    connection.close().await?;
+    tokio::task::spawn_blocking(rustix::fs::sync).await.map_err(failed("sync"))
 }
 
 /// A place in the write-ahead log.

@@ -13,7 +13,7 @@ use super::{
     Error, PATIENCE,
     apart::{Apart, Launch},
     cpu::{Cpu, Pids},
-    database::{Database, Mark, checkpoint},
+    database::{Database, Mark, settle},
     failed,
     memory::Memory,
     pipeline::{Progress, Watcher},
@@ -179,10 +179,17 @@ impl Site {
         self.counter.count(0)
     }
 
-    /// Starts a node, waits until it has done everything that was produced, and ends it.
+    /// Starts a node, waits until it has done everything that was produced, and ends it. Right after a
+    /// checkpoint.
     pub async fn drain(&mut self, what: &str) -> Result<Drained, Error> {
+        settle(&self.url).await?;
+        self.drain_on(what).await
+    }
+
+    /// The same without a checkpoint before, so that pages that were changed since the last one are not
+    /// written whole again.
+    pub async fn drain_on(&mut self, what: &str) -> Result<Drained, Error> {
         let (before, until) = (self.read(), self.due());
-        checkpoint(&self.url).await?;
         let mark = Mark::now(&self.url).await?;
         let counted = Database::counted(&self.url).await?;
         let began_us = now_us();

@@ -54,11 +54,11 @@ async fn data_compares_sizes_and_keeps_every_promise() {
     for size in ["500 stored", "3000 stored"] {
         for work in ["existing", "new"] {
             let names = ["rate", "WAL, without full pages", "rows written", "transactions"];
-            let names = names.map(|figure| format!("{work} orders: {figure}"));
+            let names = names.map(|figure| format!("{figure}, {work} orders"));
             assert_found(&findings, size, &names.each_ref().map(String::as_str));
         }
     }
-    assert_found(&findings, "3000 stored", &["existing orders: WAL, without full pages, of that of 500 stored"]);
+    assert_found(&findings, "3000 stored", &["WAL, without full pages, existing orders, of that of 500 stored"]);
     assert!(findings.plots.iter().all(|plot| plot.lines.iter().all(|line| line.points.len() == 2)));
 }
 

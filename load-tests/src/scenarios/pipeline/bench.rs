@@ -31,7 +31,7 @@ use crate::{
     scenarios::{
         Error, PATIENCE, ceiling,
         cpu::{Cpu, Pids},
-        database::{Database, checkpoint},
+        database::{Database, settle},
         precise,
     },
     work::Mix,
@@ -65,7 +65,7 @@ impl Bench<'_> {
         let each = whole(commands);
         let number = self.begin(design).await?;
         let mut ledger = self.produce(design, "load to drain", 2 * each, 0).await?;
-        checkpoint(&self.place.url).await?;
+        settle(&self.place.url).await?;
         let counted = self.counted(design).await?;
         let mut running = design.start(&self.place, number, Purpose::Rate, self.options).await?;
         let cold = self.stretch(design, &mut *running, "drain, cold", before..before + each).await?;
@@ -85,6 +85,7 @@ impl Bench<'_> {
         let load = self.produce(design, "warming up", each / 4, 0).await?;
         at = self.reached(design, &mut *running, "warming up", at..at + load.records, |_| {}).await?;
         ledger.absorb(load);
+        settle(&self.place.url).await?;
         let (mut latencies, mut stages, mut curves) = (Vec::new(), Vec::new(), Curves::default());
         self.stages.take();
         for rate in rates {
@@ -137,7 +138,7 @@ impl Bench<'_> {
         let (mut count, mut elapsed) = (0, Duration::ZERO);
         for commands in [self.options.commands / 4, self.options.commands] {
             self.tell("ceiling".into(), 0, u64::from(commands));
-            checkpoint(&self.place.url).await?;
+            settle(&self.place.url).await?;
             cpu = pids.used();
             (count, elapsed) = ceiling::run(&self.place.url, u64::from(commands), self.options.ids).await?;
         }
