@@ -48,13 +48,7 @@ public final class EventCounter {
     try (KafkaConsumer<byte[], byte[]> consumer = new KafkaConsumer<>(config)) {
       List<TopicPartition> all = new ArrayList<>();
       for (String topic : topics) {
-        var partitions = consumer.partitionsFor(topic);
-        // A topic that was just made may not be known to the broker that is asked.
-        while (partitions.isEmpty()) {
-          Thread.sleep(20);
-          partitions = consumer.partitionsFor(topic);
-        }
-        partitions.forEach(one -> all.add(new TopicPartition(topic, one.partition())));
+        consumer.partitionsFor(topic).forEach(one -> all.add(new TopicPartition(topic, one.partition())));
       }
       consumer.assign(all);
       consumer.seekToBeginning(all);

@@ -17,6 +17,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers as _},
+    producer::{BaseProducer, BaseRecord, ProducerContext},
     topic_partition_list::TopicPartitionListElem,
 };
 
@@ -49,6 +50,8 @@ pub(crate) fn failed(what: impl Into<String>) -> impl FnOnce(KafkaError) -> Erro
 }
 
 const METADATA: Duration = Duration::from_secs(10);
+/// How long reports are waited for while a queue is full.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
 
 /// A client configuration for `brokers`.
 pub fn client(brokers: &str, id: &str) -> ClientConfig {
@@ -65,7 +68,24 @@ pub(crate) fn producer(brokers: &str, id: &str) -> ClientConfig {
     config
 }
 
-/// Makes topics that aren't there yet, each with `partitions` partitions.
+/// Hands a record to the client, and serves its reports while its queue is full.
+pub(crate) fn hand_over<C: ProducerContext>(
+    producer: &BaseProducer<C>,
+    mut record: BaseRecord<'_, [u8], [u8], C::DeliveryOpaque>,
+) -> Result<(), KafkaError> {
+    loop {
+        match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                producer.poll(FULL_PAUSE);
+                record = back;
+            }
+            Err((error, _)) => return Err(error),
+        }
+    }
+}
+
+/// Makes topics that aren't there yet, each with `partitions` partitions, and waits until clients find them.
 pub async fn create_topics(brokers: &str, names: &[&str], partitions: i32) -> Result<(), Error> {
     create_topics_with(brokers, names, partitions, &[]).await
 }
@@ -89,6 +109,22 @@ pub async fn create_topics_with(
         match answer {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => return Err(Error::Refused(format!("creating {topic}: {code}"))),
+        }
+    }
+    let (brokers, names): (String, Vec<String>) =
+        (brokers.to_owned(), names.iter().map(|name| (*name).to_owned()).collect());
+    tokio::task::spawn_blocking(move || until_known(&brokers, &names)).await?
+}
+
+/// A broker may answer that a topic is made before it knows of it itself.
+fn until_known(brokers: &str, names: &[String]) -> Result<(), Error> {
+    let (consumer, give_up) = (reader(brokers)?, Instant::now() + METADATA);
+    for name in names {
+        while partitions(&consumer, name)?.is_empty() {
+            if Instant::now() > give_up {
+                return Err(Error::Timeout(METADATA, format!("the broker does not know {name}, which was made")));
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
     Ok(())

@@ -15,7 +15,7 @@ use std::{
 
 use rdkafka::{
     ClientContext, Statistics,
-    error::{KafkaError, RDKafkaErrorCode},
+    error::KafkaError,
     message::{DeliveryResult, Header, Message as _, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
 };
@@ -383,17 +383,8 @@ fn send(producer: &BaseProducer<Context>, topic: &str, record: &Planned, time: &
     for (key, value) in headers_of(record, time) {
         headers = headers.insert(Header { key, value: Some(&value) });
     }
-    let mut message = BaseRecord::to(topic).key(&record.key).payload(&record.value).headers(headers);
-    loop {
-        match producer.send(message) {
-            Ok(()) => break,
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                producer.poll(Duration::from_millis(20));
-                message = back;
-            }
-            Err((error, _)) => return Err(error.into()),
-        }
-    }
+    let message = BaseRecord::to(topic).key(record.key.as_bytes()).payload(&*record.value).headers(headers);
+    kafka::hand_over(producer, message)?;
     producer.poll(Duration::ZERO);
     Ok(())
 }

@@ -37,6 +37,6 @@ mod unpublished;
 pub use config::{Config, View};
 pub use format::FORMAT;
 pub use maintain::{Maintained, Postponed, Retention, STEP_TIMEOUT};
-pub use migrate::{MigrateError, Role, finish, migrate};
+pub use migrate::{MigrateError, Role, finish, migrate, migrator};
 pub use query::Query;
 pub use store::PgStore;

@@ -83,7 +83,7 @@ pub fn migrate<'a>(
 ) -> BoxFuture<'a, Result<(), MigrateError>> {
     Box::pin(async move {
         let mut connection = connect(url, schema, role).await?;
-        Migrator::with_migrations(migrations(context)).run_direct(None, &mut connection, false).await?;
+        migrator(i64::MAX, context).run_direct(None, &mut connection, false).await?;
         connection.close().await.map_err(|error| error::store(&error))?;
         Ok(())
     })
@@ -166,8 +166,14 @@ pub(crate) async fn connect(url: &str, schema: &str, role: Option<&Role>) -> Res
     Ok(connection)
 }
 
-fn migrations(context: &[(i64, &'static str, &'static str)]) -> Vec<Migration> {
-    let own = RUNTIME.iter().map(|(version, name, sql)| (*version, *name, *sql));
+/// The runtime's migrations up to the version `last`, and a context's: with all of them what [`migrate`] does
+/// to a schema, with fewer what an earlier build has done.
+pub fn migrator(last: i64, context: &[(i64, &'static str, &'static str)]) -> Migrator {
+    Migrator::with_migrations(migrations(last, context))
+}
+
+fn migrations(last: i64, context: &[(i64, &'static str, &'static str)]) -> Vec<Migration> {
+    let own = RUNTIME.iter().filter(|(version, ..)| *version <= last).copied();
     let theirs = context.iter().map(|(version, name, sql)| (CONTEXT_VERSIONS + version, *name, *sql));
     own.chain(theirs)
         .map(|(version, name, sql)| {
@@ -178,7 +184,7 @@ fn migrations(context: &[(i64, &'static str, &'static str)]) -> Vec<Migration> {
 
 /// The versions of [`migrations`], as they are stored.
 pub(crate) fn versions(context: &[(i64, &'static str, &'static str)]) -> Vec<i64> {
-    migrations(context).iter().map(|migration| migration.version).collect()
+    migrations(i64::MAX, context).iter().map(|migration| migration.version).collect()
 }
 
 /// Makes the role, and sees to it that we may act as it.

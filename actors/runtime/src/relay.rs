@@ -125,6 +125,7 @@ impl Line {
 
 /// One call of the publisher.
 struct Sent {
+    /// When it was made.
     at: Instant,
     rows: Arc<[OutboxRow]>,
     bytes: usize,

@@ -14,6 +14,7 @@ pub(crate) struct Stages {
     queue: Histogram,
     look_up: Histogram,
     decision: Histogram,
+    commit: Histogram,
     /// When the batch was begun, or its decision.
     since: Instant,
 }
@@ -25,6 +26,7 @@ impl Stages {
             queue: of(telemetry::QUEUE_SECONDS),
             look_up: of(telemetry::LOOK_UP_SECONDS),
             decision: of(telemetry::DECISION_SECONDS),
+            commit: of(telemetry::COMMIT_SECONDS),
             since: Instant::now(),
         }
     }
@@ -48,5 +50,10 @@ impl Stages {
     /// Its commit begins.
     pub fn commits(&self) {
         self.decision.record(self.since.elapsed());
+    }
+
+    /// For what commits: each attempt counts.
+    pub fn commit(&self) -> Histogram {
+        self.commit.clone()
     }
 }

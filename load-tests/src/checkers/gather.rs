@@ -120,8 +120,8 @@ async fn read_events(brokers: &str, topic: &str, patience: Duration) -> Result<V
     Ok(read_all(brokers, topic, patience, read).await?)
 }
 
-/// Connects to a schema, to read.
-pub(super) async fn connect(schema: &Schema) -> Result<PgConnection, Error> {
+/// Connects to a schema.
+pub(crate) async fn connect(schema: &Schema) -> Result<PgConnection, Error> {
     let options: PgConnectOptions = schema.url.parse()?;
     let options = options.application_name("holdfast checker").options([("search_path", schema.name.as_str())]);
     let mut connection = options.connect().await?;

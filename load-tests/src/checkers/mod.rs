@@ -35,14 +35,15 @@ pub use evidence::{
     AggregateRow, Answer, ClaimRow, ContextEvidence, DeadRecord, EventRecord, Evidence, OutboxRow, PartitionRow,
     PoolRow,
 };
+pub(crate) use gather::connect;
 pub use gather::{events, gather};
 pub use latency::{Latencies, latencies, percentiles, times_to, times_to_paid};
 pub use news::{Line, News, Till};
 pub use owners::{halted, homes, owners};
 pub use provider::{Account, Charge, Refund};
 pub use report::{Breach, Found, Money, Report, Sample, Stock};
-pub use settled::{Backlog, settled};
-pub use written::{Written, left, written};
+pub use settled::{Backlog, backlog, settled};
+pub use written::{Written, written};
 
 use crate::producer::Ledger;
 

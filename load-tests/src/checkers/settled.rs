@@ -102,6 +102,11 @@ pub async fn settled(
     }
 }
 
+/// What is left to do just now.
+pub async fn backlog(target: &Target) -> Backlog {
+    Eyes::default().look(target).await
+}
+
 /// Connections that are kept from look to look.
 #[derive(Default)]
 struct Eyes {

@@ -1,4 +1,4 @@
-//! In which format a schema is written, by what lies in its tables, and what is left to do there.
+//! In which format a schema is written, by what lies in its tables.
 
 use std::fmt;
 
@@ -60,11 +60,4 @@ pub async fn written(schema: &Schema) -> Result<Written, Error> {
         rings: row.try_get(4)?,
         due: row.try_get(5)?,
     })
-}
-
-/// Messages in the durable mailbox of a schema of any build, and records of its outbox that no broker has.
-pub async fn left(schema: &Schema) -> Result<(i64, i64), Error> {
-    let sql =
-        "select (select count(*) from mailbox), coalesce(sum(outbox_head - outbox_cursor), 0)::bigint from partitions";
-    Ok(sqlx::query_as(sql).fetch_one(&mut connect(schema).await?).await?)
 }

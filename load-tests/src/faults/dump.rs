@@ -16,22 +16,19 @@ use std::{
 
 use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
 use futures::TryStreamExt as _;
+use holdfast_postgres::migrator;
 use rdkafka::{
     Message as _,
-    error::{KafkaError, RDKafkaErrorCode},
+    error::KafkaError,
     message::{Header, Headers as _, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer as _},
 };
 use serde::{Deserialize, Serialize};
-use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, SqlStr,
-    migrate::{Migration, MigrationType, Migrator},
-    postgres::PgConnectOptions,
-};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use uuid::Uuid;
 
 use crate::{
-    checkers::Schema,
+    checkers::{self, Schema, connect},
     kafka::{self, Ends},
     producer::{Ledger, Sent},
     work::{Expect, now_ms},
@@ -43,6 +40,9 @@ pub enum Error {
     /// Kafka.
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
+    /// The way to a schema.
+    #[error(transparent)]
+    Connect(#[from] checkers::Error),
     /// A record was refused.
     #[error("a record of a dump could not be sent")]
     Send(#[from] KafkaError),
@@ -66,23 +66,12 @@ impl From<serde_json::Error> for Error {
     }
 }
 
-/// The runtime's migrations of the last build before formats.
-const BEFORE_FORMATS: [(i64, &str, &str); 10] = [
-    (1, "runtime", include_str!("../../../migrations/runtime/0001_runtime.sql")),
-    (2, "growth", include_str!("../../../migrations/runtime/0002_growth.sql")),
-    (3, "history", include_str!("../../../migrations/runtime/0003_history.sql")),
-    (4, "effects", include_str!("../../../migrations/runtime/0004_effects.sql")),
-    (5, "beats", include_str!("../../../migrations/runtime/0005_beats.sql")),
-    (6, "retention", include_str!("../../../migrations/runtime/0006_retention.sql")),
-    (7, "timers", include_str!("../../../migrations/runtime/0007_timers.sql")),
-    (8, "outbox_stuck", include_str!("../../../migrations/runtime/0008_outbox_stuck.sql")),
-    (9, "seal", include_str!("../../../migrations/runtime/0009_seal.sql")),
-    (10, "narrowing", include_str!("../../../migrations/runtime/0010_narrowing.sql")),
-];
+/// The runtime's last migration of the last build before formats.
+const BEFORE_FORMATS: i64 = 10;
 
-/// That of orders, under the version that it is stored as.
+/// That of orders.
 const ORDERS_VIEW: (i64, &str, &str) =
-    (1001, "orders_view", include_str!("../../../migrations/orders/0001_orders_view.sql"));
+    (1, "orders_view", include_str!("../../../migrations/orders/0001_orders_view.sql"));
 
 /// Its tables but for what is not the data's, with their columns.
 const TABLES: &str = "
@@ -203,12 +192,6 @@ fn open(dir: &Path, name: &str) -> Result<impl io::BufRead + use<>, Error> {
     Ok(BufReader::new(GzDecoder::new(BufReader::new(file))))
 }
 
-async fn connect(schema: &Schema) -> Result<PgConnection, Error> {
-    let options: PgConnectOptions = schema.url.parse()?;
-    let quiet = [("search_path", schema.name.as_str()), ("client_min_messages", "warning")];
-    Ok(options.application_name("holdfast dump").options(quiet).connect().await?)
-}
-
 async fn tables(schema: &Schema, file: &mut impl io::Write) -> Result<(), Error> {
     let mut connection = connect(schema).await?;
     let at: String = sqlx::query_scalar("select now()::text").fetch_one(&mut connection).await?;
@@ -216,8 +199,8 @@ async fn tables(schema: &Schema, file: &mut impl io::Write) -> Result<(), Error>
     let all: Vec<(String, String)> = sqlx::query_as(TABLES).fetch_all(&mut connection).await?;
     for (table, columns) in all {
         writeln!(file, "copy {table} ({columns})")?;
-        let copy = format!("copy (select {columns} from {table} order by 1, 2) to stdout");
-        let copy = if columns.contains(',') { copy } else { copy.replace(", 2)", ")") };
+        let order = if columns.contains(',') { "1, 2" } else { "1" };
+        let copy = format!("copy (select {columns} from {table} order by {order}) to stdout");
         let mut rows = connection.copy_out_raw(&copy).await?;
         while let Some(part) = rows.try_next().await? {
             file.write_all(&part)?;
@@ -279,11 +262,8 @@ impl Dump {
         let mut connection = connect(schema).await?;
         let create = format!("create schema {}", schema.name);
         sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut connection).await?;
-        let own = (schema.name == "orders").then_some(ORDERS_VIEW);
-        let migrations = BEFORE_FORMATS.into_iter().chain(own).map(|(version, name, sql)| {
-            Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
-        });
-        Migrator::with_migrations(migrations.collect()).run_direct(None, &mut connection, false).await?;
+        let own = if schema.name == "orders" { &[ORDERS_VIEW][..] } else { &[] };
+        migrator(BEFORE_FORMATS, own).run_direct(None, &mut connection, false).await?;
         let mut transaction = connection.begin().await?;
         load_rows(&mut transaction, dir, &schema.name, without).await?;
         transaction.commit().await?;
@@ -427,16 +407,7 @@ async fn send(brokers: &str, records: Vec<Kept>, later_ms: i64) -> Result<(), Er
                 BaseRecord::to(topic).partition(*partition).timestamp(time_ms + later_ms).headers(all);
             record.key = key.as_deref();
             record.payload = value.as_deref();
-            loop {
-                match producer.send(record) {
-                    Ok(()) => break,
-                    Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                        producer.poll(Duration::from_millis(20));
-                        record = back;
-                    }
-                    Err((error, _)) => return Err(error.into()),
-                }
-            }
+            kafka::hand_over(&producer, record)?;
             producer.poll(Duration::ZERO);
         }
         Ok(producer.flush(Duration::from_mins(1))?)

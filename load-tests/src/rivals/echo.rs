@@ -106,14 +106,5 @@ fn send(producer: &BaseProducer, record: &BorrowedMessage<'_>) -> Result<(), Err
     }
     let mut next = BaseRecord::to(EVENTS).headers(headers);
     (next.key, next.payload) = (record.key(), record.payload());
-    loop {
-        match producer.send::<[u8], [u8]>(next) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                producer.poll(Duration::from_millis(1));
-                next = back;
-            }
-            Err((error, _)) => return Err(failed("publishing")(error)),
-        }
-    }
+    kafka::hand_over(producer, next).map_err(failed("publishing"))
 }

@@ -39,11 +39,13 @@ impl Settings {
     /// Those that are tried: the best of them competes. Commits are frequent beside the seconds that a
     /// measurement takes, for only whole transactions are counted.
     pub const TRIED: [Self; 4] = [
-        Self { threads: 2, commit_ms: 100, cache_mib: 0, linger_ms: 100 },
-        Self { threads: 2, commit_ms: 100, cache_mib: 64, linger_ms: 100 },
-        Self { threads: 1, commit_ms: 100, cache_mib: 64, linger_ms: 100 },
-        Self { threads: 2, commit_ms: 200, cache_mib: 64, linger_ms: 100 },
+        Self { cache_mib: 0, ..Self::USUAL },
+        Self::USUAL,
+        Self { threads: 1, ..Self::USUAL },
+        Self { commit_ms: 200, ..Self::USUAL },
     ];
+
+    const USUAL: Self = Self { threads: 2, commit_ms: 100, cache_mib: 64, linger_ms: 100 };
 
     /// For latency: the same, but that it commits every 10 ms, and that no event waits for others.
     #[must_use]

@@ -60,20 +60,20 @@ pub fn run(options: Options, watcher: Watcher) -> BoxFuture<'static, Result<Find
             site.store(*size).await?;
             for work in WORKS {
                 let seed = site.seed();
-                let orders = if work == "new" { Vec::new() } else { site.stored.pick(reached, seed) };
-                let load = async |site: &mut Site| {
-                    let seed = site.seed();
-                    if work == "new" {
-                        site.produce_new(commands).await
-                    } else {
-                        site.produce(existing::adds(orders.clone(), commands / reached, seed)).await
-                    }
-                };
+                let orders = (work == "existing").then(|| site.stored.pick(reached, seed));
                 let what = format!("{size} stored, {work} orders");
-                load(&mut site).await?;
-                site.drain(&format!("{what}, unmeasured")).await?;
-                load(&mut site).await?;
-                note(&mut findings, &of(*size), work, &site.drain_on(&what).await?);
+                for is_measured in [false, true] {
+                    let seed = site.seed();
+                    match orders.clone() {
+                        Some(orders) => site.produce(existing::adds(orders, commands / reached, seed)).await?,
+                        None => site.produce_new(commands).await?,
+                    }
+                    if is_measured {
+                        note(&mut findings, &of(*size), work, &site.drain_on(&what).await?);
+                    } else {
+                        site.drain(&format!("{what}, unmeasured")).await?;
+                    }
+                }
             }
         }
         compare(&mut findings, &sizes);

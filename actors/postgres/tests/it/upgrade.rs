@@ -3,24 +3,15 @@
 use std::sync::Arc;
 
 use holdfast_core::{PartitionId, port::store::Store};
-use holdfast_postgres::{Maintained, PgStore, Retention, Role, migrate};
+use holdfast_postgres::{Maintained, PgStore, Retention, Role, migrate, migrator};
 use holdfast_testkit::sample::{Owner, claim, count_outside, everything};
-use sqlx::{
-    AssertSqlSafe, Connection as _, PgConnection, SqlStr,
-    migrate::{Migration, MigrationType, Migrator},
-};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use uuid::Uuid;
 
 use crate::fixture::{CONTEXT, Fresh, server};
 
-/// The migrations of the build before days went without a default partition.
-const EARLIER: [(i64, &str, &str); 5] = [
-    (1, "runtime", include_str!("../../../../migrations/runtime/0001_runtime.sql")),
-    (2, "growth", include_str!("../../../../migrations/runtime/0002_growth.sql")),
-    (3, "history", include_str!("../../../../migrations/runtime/0003_history.sql")),
-    (4, "effects", include_str!("../../../../migrations/runtime/0004_effects.sql")),
-    (5, "beats", include_str!("../../../../migrations/runtime/0005_beats.sql")),
-];
+/// The last migration of the build before days went without a default partition.
+const EARLIER: i64 = 5;
 
 /// An id of 2300.
 const AHEAD: &str = "0978a65f-7800-7000-8000-000000000001";
@@ -45,10 +36,7 @@ async fn earlier() -> (Fresh, PgConnection) {
     sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut admin).await.expect("made");
     let path = format!("set search_path = {schema}");
     sqlx::raw_sql(AssertSqlSafe(path)).execute(&mut admin).await.expect("set");
-    let migrations = EARLIER.map(|(version, name, sql)| {
-        Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
-    });
-    Migrator::with_migrations(migrations.to_vec()).run_direct(None, &mut admin, false).await.expect("migrated");
+    migrator(EARLIER, &[]).run_direct(None, &mut admin, false).await.expect("migrated");
     (Fresh { url, schema }, admin)
 }
 

@@ -152,12 +152,11 @@ impl Lane {
     }
 
     fn send(&mut self, ask: Ask, batch: Arc<Batch>) {
-        let (store, context) = (self.env.store.clone(), self.env.context.name());
+        let (store, seconds) = (self.env.store.clone(), self.stages.commit());
         let committing = tokio::spawn(async move {
             let started = Instant::now();
             let result = store.commit(&batch).await;
-            let seconds = started.elapsed().as_secs_f64();
-            metrics::histogram!(telemetry::COMMIT_SECONDS, "context" => context).record(seconds);
+            seconds.record(started.elapsed());
             result
         });
         self.tasks.spawn(None, async move {

@@ -101,7 +101,7 @@ pub struct Turn {
     pub live: Rate,
     /// At fixed rates.
     pub latencies: Vec<Latency>,
-    /// For each of them, where Holdfast's time went; nothing recorded is nothing, as of all other designs.
+    /// For each of them, where Holdfast's time went; zeros of all other designs, which record nothing.
     pub stages: Vec<Vec<Stage>>,
     /// What Postgres counted for each command of the three stretches, if it works on Postgres.
     pub database: Option<Database>,

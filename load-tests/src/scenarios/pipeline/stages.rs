@@ -4,7 +4,7 @@
 //! Invariant: what is read is what was recorded since the last reading. Deliberately absent: the other
 //! metrics, and the stages of other designs, which have none.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use hdrhistogram::Histogram;
 use holdfast_runtime::telemetry;
@@ -54,17 +54,11 @@ impl Default for Times {
 impl Stages {
     /// Those of this process. Nodes that are started before it is asked for the first time are not in it.
     pub(super) fn of_process() -> Result<&'static Self, Error> {
-        static STAGES: OnceLock<Stages> = OnceLock::new();
-        let mut is_new = false;
-        let stages = STAGES.get_or_init(|| {
-            is_new = true;
-            Self::default()
+        static INSTALLED: LazyLock<Option<&Stages>> = LazyLock::new(|| {
+            let stages: &Stages = Box::leak(Box::default());
+            metrics::set_global_recorder(stages).is_ok().then_some(stages)
         });
-        if is_new {
-            let taken = |_| Error::Wrong("another recorder of metrics is installed in this process".into());
-            metrics::set_global_recorder(stages).map_err(taken)?;
-        }
-        Ok(stages)
+        INSTALLED.ok_or_else(|| Error::Wrong("another recorder of metrics is installed in this process".into()))
     }
 
     /// What was recorded since this was asked last.

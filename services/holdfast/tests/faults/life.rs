@@ -34,12 +34,10 @@ use holdfast_payments::{
 use holdfast_platform::{Config, Context, config::Sources};
 use holdfast_stack::{Stack, StackOptions};
 use libtest_mimic::Failed;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-    task::JoinHandle,
-};
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
+
+use crate::world::{filled, free, is_ready, text};
 
 /// How long anything that must happen may take.
 const PATIENCE: Duration = Duration::from_mins(5);
@@ -287,19 +285,11 @@ impl World {
             || (0..mix.skus).map(|n| shelf(Mix::sku(n), 100_000)).chain([shelf(SCARCE_SKU.to_owned(), scarce)]);
         let customers = people::customers(&address(Context::Customers)?)?;
         let life = mix.life.as_ref().ok_or("nobody lives here")?;
-        let give_up = Instant::now() + PATIENCE;
-        // A fresh process may still be taking its partitions. Doing again what is done changes nothing.
-        loop {
-            let filled = async {
-                shelves::fill(&inventory, "life", shelves()).await?;
-                people::register(&customers, life.people()).await
-            };
-            match filled.await {
-                Ok(()) => return Ok(()),
-                Err(status) if Instant::now() > give_up => return Err(status.into()),
-                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-            }
-        }
+        filled(PATIENCE, async || {
+            shelves::fill(&inventory, "life", shelves()).await?;
+            people::register(&customers, life.people()).await
+        })
+        .await
     }
 
     fn send(&self, mix: &Mix, rate: u32) -> JoinHandle<Result<Ledger, producer::Error>> {
@@ -373,25 +363,4 @@ fn forget(provider: Simulator) -> CancellationToken {
         }
     });
     until
-}
-
-/// A port that nobody listens on; it is some process's from then on, time and again.
-pub async fn free() -> Result<SocketAddr, Failed> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?.local_addr()?)
-}
-
-pub async fn is_ready(http: SocketAddr) -> bool {
-    let asked = async {
-        let mut stream = TcpStream::connect(http).await?;
-        let request = format!("GET /health/ready HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer.starts_with(b"HTTP/1.1 200"))
-    };
-    tokio::time::timeout(Duration::from_secs(2), asked).await.is_ok_and(|ready| ready.unwrap_or(false))
-}
-
-fn text(failure: holdfast::failure::Failure) -> Failed {
-    failure.to_string().into()
 }

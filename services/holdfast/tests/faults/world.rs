@@ -5,7 +5,7 @@
 //! slowed, held and cut by itself, without root. Deliberately absent: when anything is done to it.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -31,7 +31,12 @@ use holdfast_platform::{Config, config::Sources};
 use holdfast_stack::{KafkaListener, Stack, StackOptions};
 use libtest_mimic::Failed;
 use serde_json::json;
-use tokio::sync::Mutex;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::Mutex,
+};
+use tonic::Status;
 
 use crate::sabotage::Sabotage;
 
@@ -40,7 +45,7 @@ pub const PARTITIONS: usize = 12;
 /// Where nothing grows it does not matter.
 pub const PRODUCERS_MAX_AGE: Duration = Duration::from_mins(7);
 /// How long anything that must happen may take.
-const PATIENCE: Duration = Duration::from_mins(2);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How a world is made.
 #[derive(Clone, Debug)]
@@ -161,24 +166,15 @@ impl World {
         pairs.map(|(key, value)| (key.to_owned(), value)).into()
     }
 
-    /// Filling again what is filled changes nothing, so it is tried until it is done: a row names its owner a
-    /// moment before that serves.
     async fn fill(&self) -> Result<(), Failed> {
         let shelf = |n| Shelf { sku: Crowd::sku(n), quantity: 100_000_000, price_minor: 1_000 };
-        let give_up = Instant::now() + PATIENCE;
-        loop {
-            let address = format!("http://{}", self.slots[0].address());
-            let (inventory, customers) = (shelves::inventory(&address)?, people::customers(&address)?);
-            let filled = async {
-                shelves::fill(&inventory, "faults", (0..SKUS).map(shelf)).await?;
-                people::register(&customers, regulars()).await
-            };
-            match filled.await {
-                Ok(()) => return Ok(()),
-                Err(status) if Instant::now() > give_up => return Err(status.into()),
-                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-            }
-        }
+        let address = format!("http://{}", self.slots[0].address());
+        let (inventory, customers) = (shelves::inventory(&address)?, people::customers(&address)?);
+        filled(PATIENCE, async || {
+            shelves::fill(&inventory, "faults", (0..SKUS).map(shelf)).await?;
+            people::register(&customers, regulars()).await
+        })
+        .await
     }
 
     /// The nodes that always run.
@@ -334,4 +330,35 @@ fn host(url: &str) -> Result<SocketAddr, Failed> {
 
 pub fn text(failure: holdfast::failure::Failure) -> Failed {
     failure.to_string().into()
+}
+
+/// Filling again what is filled changes nothing, so it is tried until it is done: a process may still be
+/// taking its partitions, and a row names its owner a moment before that serves.
+pub async fn filled(patience: Duration, fill: impl AsyncFn() -> Result<(), Status>) -> Result<(), Failed> {
+    let give_up = Instant::now() + patience;
+    loop {
+        match fill().await {
+            Ok(()) => return Ok(()),
+            Err(status) if Instant::now() > give_up => return Err(status.into()),
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    }
+}
+
+/// A port that nobody listens on; it is some process's from then on, time and again.
+pub async fn free() -> Result<SocketAddr, Failed> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?.local_addr()?)
+}
+
+/// Whether the process with this address says that it is ready.
+pub async fn is_ready(http: SocketAddr) -> bool {
+    let asked = async {
+        let mut stream = TcpStream::connect(http).await?;
+        let request = format!("GET /health/ready HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer.starts_with(b"HTTP/1.1 200"))
+    };
+    tokio::time::timeout(Duration::from_secs(2), asked).await.is_ok_and(|ready| ready.unwrap_or(false))
 }

@@ -23,6 +23,7 @@ use holdfast_testkit::Dice;
 use libtest_mimic::Failed;
 
 use super::Sabotage;
+use crate::world::text;
 
 /// How often a process is killed.
 const KILLS: u32 = 10;
@@ -259,8 +260,4 @@ fn both(mut first: Ledger, second: Ledger) -> Ledger {
     first.commands.extend(second.commands);
     first.bad.extend(second.bad);
     first
-}
-
-fn text(failure: holdfast::failure::Failure) -> Failed {
-    failure.to_string().into()
 }

@@ -17,7 +17,7 @@ use holdfast::{
     shelves::{self, Shelf},
 };
 use holdfast_load_tests::{
-    checkers::{self, Schema, Target},
+    checkers::{self, Schema, Target, Written},
     faults::{
         load::{Crowd, SKUS},
         node::{Launch, Node},
@@ -29,15 +29,13 @@ use holdfast_load_tests::{
 use holdfast_stack::{KafkaListener, Stack, StackOptions};
 use libtest_mimic::Failed;
 
-use crate::life::{free, is_ready};
+use crate::world::{PATIENCE, filled, free, is_ready};
 
 /// Nodes that always run; one more is a guest.
 pub const NODES: usize = 3;
 pub const GUEST: usize = NODES;
 /// As `holdfast topics apply` makes them.
 const PARTITIONS: i64 = 12;
-/// How long anything that must happen may take.
-const PATIENCE: Duration = Duration::from_mins(2);
 /// What the nodes serve: all that an order asks until it is placed and has its stock.
 const CONTEXTS: &str = "customers,inventory,orders";
 /// The same in two parts.
@@ -278,6 +276,15 @@ impl Fleet {
         self.target.schemas().cloned().chain([customers]).collect()
     }
 
+    /// How the schemas of orders and inventory are written.
+    pub async fn written(&self) -> Result<Vec<Written>, Failed> {
+        let mut all = Vec::new();
+        for schema in self.target.schemas() {
+            all.push(checkers::written(schema).await?);
+        }
+        Ok(all)
+    }
+
     /// The partitions of all contexts that an address owns.
     async fn homes(&self, address: SocketAddr) -> Result<HashMap<(String, i32), i64>, Failed> {
         let (mut all, address) = (HashMap::new(), address.to_string());
@@ -350,7 +357,6 @@ impl Fleet {
         Ok(())
     }
 
-    /// Filling again what is filled changes nothing.
     pub async fn fill(&self) -> Result<(), Failed> {
         let address = format!("http://{}", self.places[0].grpc);
         let (inventory, customers) = (shelves::inventory(&address)?, people::customers(&address)?);
@@ -358,17 +364,10 @@ impl Fleet {
         let ordinary = (0..Mix::demo(1, 1).skus).map(|n| shelf(Mix::sku(n), 100_000_000));
         let crowd = (0..SKUS).map(|n| shelf(Crowd::sku(n), 100_000_000));
         let all: Vec<Shelf> = ordinary.chain(crowd).chain([shelf(SCARCE_SKU.to_owned(), 40)]).collect();
-        let give_up = Instant::now() + PATIENCE;
-        loop {
-            let filled = async {
-                shelves::fill(&inventory, "roll", all.iter().cloned()).await?;
-                people::register(&customers, regulars()).await
-            };
-            match filled.await {
-                Ok(()) => return Ok(()),
-                Err(status) if Instant::now() > give_up => return Err(status.into()),
-                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-            }
-        }
+        filled(PATIENCE, async || {
+            shelves::fill(&inventory, "roll", all.iter().cloned()).await?;
+            people::register(&customers, regulars()).await
+        })
+        .await
     }
 }

@@ -6,11 +6,11 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use holdfast_load_tests::{
-    checkers,
+    checkers::{self, Backlog},
     faults::{dump, load::Crowd, proxy::Mode},
     producer::{self, Ledger, Options},
     work::{Mix, Planned, now_ms, regular},
@@ -27,6 +27,7 @@ use super::{
     build,
     fleet::{Build, End, Fleet},
 };
+use crate::world::PATIENCE;
 
 /// Orders that live and end, or wait, before anything is away.
 const ORDERS: u32 = 120;
@@ -34,7 +35,6 @@ const ORDERS: u32 = 120;
 const WAITING: i64 = 8;
 /// Orders that are cancelled while no broker is there.
 const UNPUBLISHED: i64 = 6;
-const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Lets the build of `commit` work, ends it in the midst of it, and writes what is left into `to`.
 pub async fn write(commit: &str, seed: u64, dir: PathBuf, to: &Path) -> Result<(), Failed> {
@@ -58,10 +58,11 @@ pub async fn write(commit: &str, seed: u64, dir: PathBuf, to: &Path) -> Result<(
     }
     checkers::settled(&fleet.target, PATIENCE, |_| {}).await?;
     fleet.end(0, End::Kill).await?;
+    let target = fleet.target.clone().orders_only();
     let give_up = Instant::now() + PATIENCE;
     let mut round = 0;
     // What was looked up just now is remembered for a while.
-    while checkers::left(&fleet.target.orders).await?.0 < WAITING {
+    while checkers::backlog(&target).await.waiting < WAITING {
         if Instant::now() > give_up {
             return Err("nothing waits for contexts that are away".into());
         }
@@ -75,7 +76,7 @@ pub async fn write(commit: &str, seed: u64, dir: PathBuf, to: &Path) -> Result<(
         orders.cancel_order(CancelOrderRequest { request_id: Uuid::now_v7().to_string(), command }).await?;
     }
     fleet.end(1, End::Kill).await?;
-    let (mail, unpublished) = checkers::left(&fleet.target.orders).await?;
+    let Backlog { waiting: mail, unpublished, .. } = checkers::backlog(&target).await;
     fleet.say(format_args!(
         "{} records sent; {mail} messages wait, {unpublished} records of the outbox are unpublished",
         ledger.records

@@ -37,9 +37,7 @@ pub use self::{
     left::write as leave,
     taken_up::{has_no_second_effect, lost_claims_are_found_out},
 };
-use crate::linear;
-
-const PATIENCE: Duration = Duration::from_mins(3);
+use crate::{linear, world::PATIENCE};
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -146,7 +144,8 @@ async fn story(fleet: &mut Fleet, finish_early: bool) -> Result<(), Failed> {
     for (which, end) in [(1, End::Term), (2, End::Term), (0, End::Kill)] {
         fleet.replace(which, Build::New, end).await?;
     }
-    for written in written(fleet).await? {
+    for written in fleet.written().await? {
+        fleet.say(written);
         if !written.is_old() || written.claims == 0 {
             return Err(format!("the new build wrote what the old one can't read: {written:?}").into());
         }
@@ -155,16 +154,6 @@ async fn story(fleet: &mut Fleet, finish_early: bool) -> Result<(), Failed> {
     fleet.moving(500).await?;
     closed_to_old(fleet).await?;
     fleet.moving(500).await
-}
-
-async fn written(fleet: &Fleet) -> Result<Vec<Written>, Failed> {
-    let mut all = Vec::new();
-    for schema in fleet.schemas().into_iter().filter(|schema| schema.name != "customers") {
-        let written = checkers::written(&schema).await?;
-        fleet.say(format_args!("{}: {written}", schema.name));
-        all.push(written);
-    }
-    Ok(all)
 }
 
 /// While nodes of the old build run.
@@ -193,21 +182,26 @@ async fn finish(fleet: &Fleet) -> Result<(), Failed> {
     }
 }
 
-/// A node hears of the new format when it next reads the rows of partitions.
-async fn until_new_format(fleet: &Fleet) -> Result<(), Failed> {
+/// A node writes in the new format once it has read the rows of partitions again; each time `work` is done
+/// before they are looked at.
+async fn until_new_format(fleet: &Fleet, mut work: impl AsyncFnMut() -> Result<(), Failed>) -> Result<(), Failed> {
     let give_up = Instant::now() + PATIENCE;
-    while !written(fleet).await?.iter().all(Written::is_new) {
-        if Instant::now() > give_up {
-            return Err(format!("the new format is not written within {PATIENCE:?}").into());
+    loop {
+        work().await?;
+        let all = fleet.written().await?;
+        if all.iter().all(Written::is_new) {
+            fleet.say(format_args!("the new format is written: {}", all[0]));
+            return Ok(());
         }
-        fleet.moving(100).await?;
+        if Instant::now() > give_up {
+            return Err(format!("the new format is not written within {PATIENCE:?}: {all:?}").into());
+        }
     }
-    Ok(())
 }
 
 /// A node of the old build, started by mistake, owns nothing at any time and says why.
 async fn closed_to_old(fleet: &mut Fleet) -> Result<(), Failed> {
-    until_new_format(fleet).await?;
+    until_new_format(fleet, async || fleet.moving(100).await).await?;
     fleet.launch(GUEST, Build::Old).await?;
     let give_up = Instant::now() + PATIENCE;
     loop {

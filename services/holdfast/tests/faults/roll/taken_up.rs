@@ -11,7 +11,7 @@ use std::{
 };
 
 use holdfast_load_tests::{
-    checkers::{self, Breach, Report, Written},
+    checkers::{self, Backlog, Breach, Report, Written},
     faults::dump::Dump,
     producer,
     work::Mix,
@@ -21,10 +21,11 @@ use libtest_mimic::Failed;
 use super::{
     build,
     fleet::{Build, End, Fleet},
+    until_new_format,
 };
+use crate::world::PATIENCE;
 
 const DUMP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/roll/dump");
-const PATIENCE: Duration = Duration::from_mins(2);
 /// New orders each time.
 const ORDERS: u32 = 40;
 
@@ -32,27 +33,19 @@ const ORDERS: u32 = 40;
 pub async fn has_no_second_effect(seed: u64, dir: PathBuf) -> Result<(), Failed> {
     let (mut fleet, mut dump) = take_up(dir, &[]).await?;
     clean(&account(&fleet, &dump).await?, "as it was left")?;
-    let before = written(&fleet).await?;
+    let before = fleet.written().await?;
     again(&fleet, &mut dump, seed).await?;
     clean(&account(&fleet, &dump).await?, "in the old format")?;
-    let after = written(&fleet).await?;
+    let after = fleet.written().await?;
     let has_grown = after.iter().zip(&before).all(|(after, before)| after.rows > before.rows);
     // Inventory hears events alone, whose repeats it knows by their sequence.
     if !after.iter().all(Written::is_old) || !has_grown || after[0].claims <= before[0].claims {
         return Err(format!("the old build could not read what was written: {after:?} after {before:?}").into());
     }
     fleet.must(Build::New, &["migrate", Fleet::contexts(), "--finish"]).await?;
-    // A node hears of it when it next reads the rows of partitions.
-    let give_up = Instant::now() + PATIENCE;
-    for round in 1.. {
-        again(&fleet, &mut dump, seed.wrapping_add(round)).await?;
-        if written(&fleet).await?.iter().all(Written::is_new) {
-            break;
-        }
-        if Instant::now() > give_up {
-            return Err(format!("the new format is not written within {PATIENCE:?}").into());
-        }
-    }
+    let mut rounds = 1..;
+    let work = async || again(&fleet, &mut dump, seed.wrapping_add(rounds.next().unwrap_or_default())).await;
+    until_new_format(&fleet, work).await?;
     clean(&account(&fleet, &dump).await?, "in the new format")?;
     fleet.end(0, End::Kill).await?;
     fleet.launch(0, Build::New).await?;
@@ -83,8 +76,8 @@ async fn take_up(dir: PathBuf, without: &[&str]) -> Result<(Fleet, Dump), Failed
     fleet.must(Build::New, &["topics", "apply", Fleet::contexts()]).await?;
     dump.load_topics(fleet.stack.brokers()).await?;
     fleet.must(Build::New, &["migrate", Fleet::contexts()]).await?;
-    let (mail, unpublished) = checkers::left(&fleet.target.orders).await?;
-    let due: i64 = written(&fleet).await?.iter().map(|written| written.due).sum();
+    let Backlog { waiting: mail, unpublished, .. } = checkers::backlog(&fleet.target.clone().orders_only()).await;
+    let due: i64 = fleet.written().await?.iter().map(|written| written.due).sum();
     fleet.say(format_args!("{mail} messages wait, {unpublished} records are unpublished, {due} timers are due"));
     if mail == 0 || unpublished == 0 || due == 0 {
         return Err("the dump leaves nothing to do".into());
@@ -94,7 +87,7 @@ async fn take_up(dir: PathBuf, without: &[&str]) -> Result<(Fleet, Dump), Failed
     checkers::settled(&fleet.target, PATIENCE, |_| {}).await?;
     // Those of the dump are due.
     let give_up = Instant::now() + PATIENCE;
-    while written(&fleet).await?.iter().any(|written| written.due > 0) {
+    while fleet.written().await?.iter().any(|written| written.due > 0) {
         if Instant::now() > give_up {
             return Err("timers of the dump are not fired".into());
         }
@@ -123,13 +116,4 @@ async fn account(fleet: &Fleet, dump: &Dump) -> Result<Report, Failed> {
 fn clean(report: &Report, when: &str) -> Result<(), Failed> {
     eprintln!("{when}: {report}");
     if report.is_clean() { Ok(()) } else { Err(format!("{when}: {report}").into()) }
-}
-
-/// Of orders first.
-async fn written(fleet: &Fleet) -> Result<Vec<Written>, Failed> {
-    let mut all = Vec::new();
-    for schema in [Some(&fleet.target.orders), fleet.target.inventory.as_ref()].into_iter().flatten() {
-        all.push(checkers::written(schema).await?);
-    }
-    Ok(all)
 }
